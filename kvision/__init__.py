@@ -1,0 +1,21 @@
+"""Vision networks for Keras 3, from the architecture to a file for a phone."""
+
+from kvision import blocks, labels, layers, models, weights
+from kvision._features import features
+from kvision.registry import create_model, info, list_models
+from kvision.spec import Preprocess
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Preprocess",
+    "blocks",
+    "create_model",
+    "features",
+    "info",
+    "labels",
+    "layers",
+    "list_models",
+    "models",
+    "weights",
+]

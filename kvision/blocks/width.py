@@ -1,0 +1,10 @@
+"""Rounding of channel counts."""
+
+
+def make_divisible(filters: float, divisor: int = 8) -> int:
+    """`filters` to the nearest multiple of `divisor`, never less than 90 % of it.
+
+    Source: the `_make_divisible` of Google's MobileNet code, used by MobileNet v2 to v4 and EfficientNet.
+    """
+    rounded = max(divisor, int(filters + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * filters else rounded

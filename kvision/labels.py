@@ -1,0 +1,25 @@
+"""Class names."""
+
+import functools
+from pathlib import Path
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+@functools.cache
+def imagenet() -> tuple[str, ...]:
+    """The 1000 class names of ImageNet-1k, in the order of the networks' outputs.
+
+    The names are those of torchvision's weight enums (BSD-3-Clause).
+    """
+    return tuple(read(ASSETS / "imagenet.txt"))
+
+
+def read(path) -> list[str]:
+    """The class names in a file, one a line."""
+    return Path(path).read_text(encoding="utf-8").splitlines()
+
+
+def default(num_classes: int) -> tuple[str, ...]:
+    """ImageNet's names for 1000 classes, else the class numbers."""
+    return imagenet() if num_classes == 1000 else tuple(map(str, range(num_classes)))

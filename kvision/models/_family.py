@@ -1,0 +1,176 @@
+"""What all builders share: keywords, input, preprocessing, top, weights."""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Mapping
+
+import keras
+
+import kvision.weights
+from kvision.registry import register
+from kvision.spec import ModelInfo, Preprocess, Variant, did_you_mean
+
+CLASSIFIER_INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_out", "uniform")
+
+BUILDER_DOC = """Builds {name}: {params:,} trainable parameters, {size} x {size} pixels as published.
+
+{summary}
+
+Args:
+    include_top: whether to end in a classifier.
+    weights: None for fresh weights, or a source of `kvision.weights.load`: a `.safetensors`,
+        `.weights.h5` or `.keras` file, or a mapping of parameter names to arrays.
+    input_shape: `(height, width, channels)`; height and width may be None for any size.
+    pooling: without a top, None for the feature map, "avg" or "max" for a vector.
+    num_classes: outputs of the classifier.
+    classifier_activation: a Keras activation by name; None for logits.
+    preprocess: a `kvision.Preprocess`, where the normalisation is not the network's own.
+    name: of the model.
+    {columns}: columns of the family's table, see `{module}.{row}`.
+
+Returns:
+    A functional `keras.Model` from pixels in [0, 255], `(batch, height, width, channels)`, to float32
+    `(batch, num_classes)`; without a top, to the feature map or its pooled vector.
+
+Raises:
+    TypeError: an unknown keyword.
+    ValueError: a value that does not fit, or weights of another network.
+"""
+
+
+def global_average(x, variant):
+    """The usual top: the mean over height and width."""
+    return keras.layers.GlobalAveragePooling2D(name="pool")(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A table of variants and what builds them.
+
+    Attributes:
+        trunk: `trunk(x, variant)`, from normalised pixels to the last feature map.
+        variants: the table: rows by name.
+        top: `top(x, variant)`, from the last feature map to what dropout and classifier see.
+        classifier: the name of the classifier's layer.
+        min_size: the smallest height and width in pixels that leave a feature map of one pixel.
+    """
+
+    trunk: Callable
+    variants: Mapping[str, Variant]
+    top: Callable = global_average
+    classifier: str = "classifier"
+    min_size: int = 32
+
+    def builder(self, name: str) -> Callable[..., keras.Model]:
+        """The public function that builds a variant; it is registered under its name."""
+        variant = self.variants[name]
+
+        def build(**keywords) -> keras.Model:
+            return self.build(variant, **({"name": name} | keywords))
+
+        module = self.trunk.__module__
+        summary = (inspect.getdoc(inspect.getmodule(self.trunk)) or "").splitlines()[0]
+        build.__name__ = build.__qualname__ = name
+        build.__module__ = module
+        build.__signature__ = _signature(variant, name)
+        build.__doc__ = BUILDER_DOC.format(
+            name=name,
+            params=variant.params,
+            size=variant.image_size,
+            summary=summary,
+            columns=", ".join(variant.columns()),
+            module=module,
+            row=type(variant).__name__,
+        )
+        register(ModelInfo(name, module.rpartition(".")[2], variant), build)
+        return build
+
+    def build(
+        self,
+        variant: Variant,
+        *,
+        include_top: bool = True,
+        weights=None,
+        input_shape: tuple[int | None, int | None, int] | None = None,
+        pooling: str | None = None,
+        num_classes: int = 1000,
+        classifier_activation: str | None = "softmax",
+        preprocess: Preprocess | None = None,
+        name: str | None = None,
+        **columns,
+    ) -> keras.Model:
+        """Builds any row, also one that is not in the table. The keywords are the builders'."""
+        if keras.config.image_data_format() != "channels_last":
+            raise ValueError(
+                "kvision builds channels-last networks: call "
+                "`keras.config.set_image_data_format('channels_last')` first."
+            )
+        if pooling not in (None, "avg", "max"):
+            raise ValueError(f"`pooling` must be None, 'avg' or 'max'; got {pooling!r}.")
+        if pooling and include_top:
+            raise ValueError(f"`pooling={pooling!r}` needs `include_top=False`: the top has its own pooling.")
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(f"`num_classes` must be a positive integer; got {num_classes!r}.")
+        variant = _override(variant, columns)
+        input_shape = self._input_shape(input_shape, variant, name)
+        preprocess = (preprocess or variant.preprocess).for_channels(input_shape[-1])
+
+        inputs = keras.Input(input_shape, name="image")
+        x = keras.layers.Rescaling(preprocess.scale, preprocess.offset, dtype="float32", name="preprocess")(inputs)
+        features = self.trunk(x, variant)
+
+        if include_top or weights is not None:  # the top's weights are checked even if not kept
+            x = self.top(features, variant)
+            x = keras.layers.Dropout(variant.dropout_rate, name="dropout")(x)
+            x = keras.layers.Dense(
+                num_classes, kernel_initializer=CLASSIFIER_INITIALIZER, name=self.classifier
+            )(x)
+            x = keras.layers.Activation(classifier_activation or "linear", dtype="float32", name="predictions")(x)
+            model = keras.Model(inputs, x, name=name)
+            if weights is not None:
+                kvision.weights.load(model, weights)
+            if include_top:
+                return model
+        if pooling == "avg":
+            features = keras.layers.GlobalAveragePooling2D(name="pool")(features)
+        elif pooling == "max":
+            features = keras.layers.GlobalMaxPooling2D(name="pool")(features)
+        return keras.Model(inputs, features, name=name)
+
+    def _input_shape(self, input_shape, variant, name):
+        if input_shape is None:
+            return (variant.image_size, variant.image_size, 3)
+        if variant.image_size != variant.input_size:
+            raise ValueError("`input_shape` and `resolution_multiplier` both set the image's size: give one.")
+        sizes = tuple(input_shape)
+        if len(sizes) != 3 or not sizes[-1] or any(s is not None and (s != int(s) or s < 1) for s in sizes):
+            raise ValueError(f"`input_shape` must be (height, width, channels); got {input_shape!r}.")
+        if any(size is not None and size < self.min_size for size in sizes[:2]):
+            raise ValueError(
+                f"`input_shape` {sizes} is too small: {name} needs at least {self.min_size} x {self.min_size} pixels."
+            )
+        return sizes
+
+
+def _signature(variant: Variant, name: str) -> inspect.Signature:
+    """The keywords of `Family.build`, then the columns with the row's values as defaults."""
+    shared = [
+        p.replace(default=name) if p.name == "name" else p
+        for p in inspect.signature(Family.build).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    ]
+    columns = [
+        inspect.Parameter(column, inspect.Parameter.KEYWORD_ONLY, default=getattr(variant, column))
+        for column in variant.columns()
+    ]
+    return inspect.Signature(shared + columns, return_annotation=keras.Model)
+
+
+def _override(variant: Variant, columns: dict) -> Variant:
+    known = list(inspect.signature(Family.build).parameters)[2:-1] + variant.columns()
+    for column in columns:
+        if column not in known:
+            raise TypeError(
+                f"Unknown keyword {column!r}. {did_you_mean(column, known)} Keywords are {', '.join(known)}."
+            )
+    return dataclasses.replace(variant, **columns)

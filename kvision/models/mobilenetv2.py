@@ -1,0 +1,80 @@
+"""MobileNetV2 (Sandler et al. 2018, https://arxiv.org/abs/1801.04381).
+
+timm's checkpoints `mobilenetv2_*` are the network with `padding="symmetric", norm_epsilon=1e-5`.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+from kvision.blocks import Row, batch_norm, conv_norm_act, inverted_residual, make_divisible, stages
+from kvision.models._family import Family
+from kvision.spec import Variant
+
+
+@dataclass(frozen=True, kw_only=True)
+class MobileNetV2Variant(Variant):
+    """A row of the table.
+
+    Attributes:
+        width_multiplier: factor on the filters of every layer, but for the last where it is below 1.
+        padding: "same" (TensorFlow) or "symmetric" (PyTorch).
+        drop_path_rate: stochastic depth of the last block, linear from 0 at the first.
+    """
+
+    width_multiplier: float = 1.0
+    padding: str = "same"
+    dropout_rate: float = 0.2
+    drop_path_rate: float = 0.0
+    norm_momentum: float = 0.999
+
+
+VARIANTS = {  # trainable parameters: timm and keras.applications
+    "mobilenet_v2": MobileNetV2Variant(params=3_504_872),
+}
+
+# Table 2: block, kernel, strides, expand ratio t, filters c, depth n
+ROWS = (
+    Row(inverted_residual, 3, 1, 1, 16, 1),
+    Row(inverted_residual, 3, 2, 6, 24, 2),
+    Row(inverted_residual, 3, 2, 6, 32, 3),
+    Row(inverted_residual, 3, 2, 6, 64, 4),
+    Row(inverted_residual, 3, 1, 6, 96, 3),
+    Row(inverted_residual, 3, 2, 6, 160, 3),
+    Row(inverted_residual, 3, 1, 6, 320, 1),
+)
+
+
+def trunk(x, v: MobileNetV2Variant):
+    norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
+    x = conv_norm_act(
+        x,
+        filters=make_divisible(32 * v.width_multiplier),
+        kernel_size=3,
+        strides=2,
+        padding=v.padding,
+        norm=norm,
+        activation="relu6",
+        name="conv_stem",
+        norm_name="bn1",
+    )
+    x = stages(
+        x,
+        ROWS,
+        width_multiplier=v.width_multiplier,
+        activation="relu6",
+        drop_path_rate=v.drop_path_rate,
+        norm=norm,
+        padding=v.padding,
+    )
+    return conv_norm_act(
+        x,
+        filters=make_divisible(1280 * max(1.0, v.width_multiplier)),
+        norm=norm,
+        activation="relu6",
+        name="conv_head",
+        norm_name="bn2",
+    )
+
+
+FAMILY = Family(trunk, VARIANTS)
+mobilenet_v2 = FAMILY.builder("mobilenet_v2")

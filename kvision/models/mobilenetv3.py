@@ -1,0 +1,139 @@
+"""MobileNetV3 (Howard et al. 2019, https://arxiv.org/abs/1905.02244) and its minimal forms.
+
+The minimal forms are those of Google's released code: no squeeze-and-excitation, ReLU for hard-swish,
+3 x 3 kernels. The stem keeps 16 filters at width multipliers below 1, as there.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import keras
+
+from kvision.blocks import (
+    Row,
+    activate,
+    batch_norm,
+    conv,
+    conv_block,
+    conv_norm_act,
+    inverted_residual,
+    make_divisible,
+    squeeze_excite,
+    stages,
+)
+from kvision.models._family import Family
+from kvision.spec import Variant
+
+bneck = inverted_residual
+
+# block, kernel, strides, expand ratio, filters, depth, squeeze, activation
+LARGE = (  # Table 1; its expansion sizes are 16, 64, 72, 72, 120, 240, 200, 184, 480, 672, 672 and 960
+    Row(bneck, 3, 1, 1, 16, 1, False, "relu"),
+    Row(bneck, 3, 2, 4, 24, 1, False, "relu"),
+    Row(bneck, 3, 1, 3, 24, 1, False, "relu"),
+    Row(bneck, 5, 2, 3, 40, 3, True, "relu"),
+    Row(bneck, 3, 2, 6, 80, 1, False),
+    Row(bneck, 3, 1, 2.5, 80, 1, False),
+    Row(bneck, 3, 1, 2.3, 80, 2, False),
+    Row(bneck, 3, 1, 6, 112, 2, True),
+    Row(bneck, 5, 2, 6, 160, 3, True),
+    Row(conv_block, 1, 1, 1, 960, 1, False),
+)
+SMALL = (  # Table 2; its expansion sizes are 16, 72, 88, 96, 240, 120, 144, 288 and 576
+    Row(bneck, 3, 2, 1, 16, 1, True, "relu"),
+    Row(bneck, 3, 2, 72 / 16, 24, 1, False, "relu"),
+    Row(bneck, 3, 1, 88 / 24, 24, 1, False, "relu"),
+    Row(bneck, 5, 2, 4, 40, 1, True),
+    Row(bneck, 5, 1, 6, 40, 2, True),
+    Row(bneck, 5, 1, 3, 48, 2, True),
+    Row(bneck, 5, 2, 6, 96, 3, True),
+    Row(conv_block, 1, 1, 1, 576, 1, False),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MobileNetV3Variant(Variant):
+    """A row of the table.
+
+    Attributes:
+        rows: the paper's table.
+        head_filters: of the convolution after the pooling; scaled by width multipliers above 1.
+        minimal: no squeeze-and-excitation, ReLU only, 3 x 3 kernels only.
+        width_multiplier: factor on the filters of every other layer.
+        padding: "same" (TensorFlow) or "symmetric" (PyTorch).
+        drop_path_rate: stochastic depth of the last block, linear from 0 at the first.
+    """
+
+    rows: tuple[Row, ...]
+    head_filters: int
+    minimal: bool = False
+    width_multiplier: float = 1.0
+    padding: str = "same"
+    dropout_rate: float = 0.2
+    drop_path_rate: float = 0.0
+    norm_momentum: float = 0.999
+
+    @property
+    def activation(self) -> str:
+        return "relu" if self.minimal else "hard_swish"
+
+
+VARIANTS = {  # trainable parameters: timm and keras.applications
+    "mobilenet_v3_large": MobileNetV3Variant(rows=LARGE, head_filters=1280, params=5_483_032),
+    "mobilenet_v3_small": MobileNetV3Variant(rows=SMALL, head_filters=1024, params=2_542_856),
+    "mobilenet_v3_large_minimal": MobileNetV3Variant(
+        rows=LARGE, head_filters=1280, minimal=True, params=3_924_288
+    ),
+    "mobilenet_v3_small_minimal": MobileNetV3Variant(
+        rows=SMALL, head_filters=1024, minimal=True, params=2_044_736
+    ),
+}
+
+
+def squeeze(x, *, block_filters, name):
+    """Squeezes the expanded channels to a quarter (section 5.3)."""
+    filters = make_divisible(x.shape[-1] / 4)
+    return squeeze_excite(x, filters=filters, activation="relu", gate="hard_sigmoid", name=name)
+
+
+def trunk(x, v: MobileNetV3Variant):
+    norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
+    rows = v.rows
+    if v.minimal:
+        rows = [row._replace(kernel_size=min(row.kernel_size, 3), activation="relu") for row in rows]
+    x = conv_norm_act(
+        x,
+        filters=max(16, make_divisible(16 * v.width_multiplier)),
+        kernel_size=3,
+        strides=2,
+        padding=v.padding,
+        norm=norm,
+        activation=v.activation,
+        name="conv_stem",
+        norm_name="bn1",
+    )
+    return stages(
+        x,
+        rows,
+        width_multiplier=v.width_multiplier,
+        activation=v.activation,
+        squeeze=None if v.minimal else squeeze,
+        drop_path_rate=v.drop_path_rate,
+        norm=norm,
+        padding=v.padding,
+    )
+
+
+def top(x, v: MobileNetV3Variant):
+    x = keras.layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
+    filters = make_divisible(v.head_filters * max(1.0, v.width_multiplier))
+    x = conv(x, filters=filters, use_bias=True, name="conv_head")
+    x = activate(x, activation=v.activation, name="conv_head.act")
+    return keras.layers.Flatten(name="flatten")(x)
+
+
+FAMILY = Family(trunk, VARIANTS, top)
+mobilenet_v3_large = FAMILY.builder("mobilenet_v3_large")
+mobilenet_v3_small = FAMILY.builder("mobilenet_v3_small")
+mobilenet_v3_large_minimal = FAMILY.builder("mobilenet_v3_large_minimal")
+mobilenet_v3_small_minimal = FAMILY.builder("mobilenet_v3_small_minimal")

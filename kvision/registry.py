@@ -1,0 +1,50 @@
+"""Networks by name."""
+
+import fnmatch
+from collections.abc import Callable
+
+from kvision.spec import ModelInfo, did_you_mean
+
+_BUILDERS: dict[str, Callable] = {}
+_INFO: dict[str, ModelInfo] = {}
+
+
+def register(info: ModelInfo, builder: Callable) -> None:
+    """Makes `builder` known under `info.name`. Called by `kvision.models`."""
+    if info.name in _BUILDERS:
+        raise ValueError(f"The model name {info.name!r} is taken twice.")
+    _BUILDERS[info.name] = builder
+    _INFO[info.name] = info
+
+
+def create_model(name: str, **keywords):
+    """Builds a network by name.
+
+    Args:
+        name: one of `list_models()`.
+        **keywords: those of the builder: `help(kvision.models.NAME)` lists them.
+
+    Returns:
+        A functional `keras.Model`.
+
+    Raises:
+        ValueError: the name is unknown, or a keyword's value does not fit.
+        TypeError: a keyword is unknown.
+    """
+    return _lookup(_BUILDERS, name)(**keywords)
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names that match a shell pattern, sorted: `list_models("*lite*")`."""
+    return sorted(fnmatch.filter(_BUILDERS, pattern))
+
+
+def info(name: str) -> ModelInfo:
+    """The row of a network. Raises ValueError where the name is unknown."""
+    return _lookup(_INFO, name)
+
+
+def _lookup(table: dict, name: str):
+    if name not in table:
+        raise ValueError(f"Unknown model {name!r}. {did_you_mean(str(name), table)}")
+    return table[name]

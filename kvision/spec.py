@@ -1,0 +1,110 @@
+"""What describes a network without building it: frozen rows, free of Keras."""
+
+import dataclasses
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)  # 255 * (0.485, 0.456, 0.406)
+IMAGENET_STD = (58.395, 57.12, 57.375)  # 255 * (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """The normalisation `(pixel - mean) / std` of pixels in [0, 255].
+
+    Attributes:
+        mean: one value a channel, in pixel units.
+        std: standard deviation (not variance), one value a channel, in pixel units.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self):
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise ValueError(
+                f"`mean` and `std` need one value a channel each; got {self.mean} and {self.std}."
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"`std` must be positive; got {self.std}.")
+
+    @property
+    def scale(self) -> tuple[float, ...]:
+        return tuple(1 / std for std in self.std)
+
+    @property
+    def offset(self) -> tuple[float, ...]:
+        return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
+
+    def for_channels(self, channels: int) -> "Preprocess":
+        """The same normalisation for another number of channels.
+
+        A channel that the constants do not name gets their mean.
+        """
+        if channels == len(self.mean):
+            return self
+        return Preprocess(
+            (sum(self.mean) / len(self.mean),) * channels,
+            (sum(self.std) / len(self.std),) * channels,
+        )
+
+
+PLUS_MINUS_ONE = Preprocess((127.5,) * 3, (127.5,) * 3)
+IMAGENET = Preprocess(IMAGENET_MEAN, IMAGENET_STD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One row of a family's table; families add their own columns.
+
+    Attributes:
+        params: trainable parameters of the network as published, with its source in the table.
+        input_size: height and width in pixels that the network was published for.
+        preprocess: normalisation of the input.
+        dropout_rate: dropout before the classifier.
+        norm_epsilon: added to the variance in normalisation layers.
+        norm_momentum: decay of the moving statistics (Keras' sense: 1 - PyTorch's).
+    """
+
+    params: int | None = None
+    input_size: int = 224
+    preprocess: Preprocess = PLUS_MINUS_ONE
+    dropout_rate: float = 0.0
+    norm_epsilon: float = 1e-3
+    norm_momentum: float = 0.99
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the default input, in pixels."""
+        return self.input_size
+
+    @classmethod
+    def columns(cls) -> list[str]:
+        """The columns that a builder's keywords may override."""
+        shared = ("params", "input_size", "preprocess")
+        return [field.name for field in dataclasses.fields(cls) if field.name not in shared]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What the registry knows of a network.
+
+    Attributes:
+        name: the builder's name.
+        family: the module below `kvision.models` that holds it.
+        variant: its row of the family's table.
+    """
+
+    name: str
+    family: str
+    variant: Variant
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A sentence that names what is nearest to `word`, or all that is known where nothing is."""
+    known = sorted(known)
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    if near:
+        return f"Did you mean {' or '.join(repr(name) for name in near)}?"
+    return f"Known are {', '.join(known)}."
