@@ -116,7 +116,7 @@ class Family:
         preprocess = (preprocess or variant.preprocess).for_channels(input_shape[-1])
 
         inputs = keras.Input(input_shape, name="image")
-        x = keras.layers.Rescaling(preprocess.scale, preprocess.offset, dtype="float32", name="preprocess")(inputs)
+        x = keras.layers.Rescaling(preprocess.scale, preprocess.offset, dtype=keras.config.floatx(), name="preprocess")(inputs)
         features = self.trunk(x, variant)
 
         if include_top or weights is not None:  # the top's weights are checked even if not kept
@@ -125,7 +125,7 @@ class Family:
             x = keras.layers.Dense(
                 num_classes, kernel_initializer=CLASSIFIER_INITIALIZER, name=self.classifier
             )(x)
-            x = keras.layers.Activation(classifier_activation or "linear", dtype="float32", name="predictions")(x)
+            x = keras.layers.Activation(classifier_activation or "linear", dtype=keras.config.floatx(), name="predictions")(x)
             model = keras.Model(inputs, x, name=name)
             if weights is not None:
                 kvision.weights.load(model, weights)

@@ -1,0 +1,6 @@
+"""Datasets as `tf.data` pipelines of pixels in [0, 255] and labels."""
+
+from kvision.data.images import read_image
+from kvision.data.load import Data, load
+
+__all__ = ["Data", "load", "read_image"]
