@@ -1,6 +1,6 @@
 """From a dataset's name to batches."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
@@ -27,7 +27,7 @@ class Data:
     dataset: tf.data.Dataset
     class_names: tuple[str, ...]
     size: int
-    unreadable: list[str] = field(default_factory=list)
+    unreadable: list[str]
 
 
 def load(
@@ -69,14 +69,78 @@ def load(
     if not 0 < val_fraction < 1:
         raise ValueError(f"`val_fraction` must be between 0 and 1; got {val_fraction}.")
     source = open_source(data, split, channels, val_fraction)
-    result = Data(None, source.class_names, source.size)  # the dataset follows
+    unreadable: list[str] = []
+    if source.stream is None:
+        elements = _indexed(source, training, seed, start, unreadable)
+    else:
+        elements = _streamed(source.stream, training, seed, start)
 
-    def finish(position, image, label):
-        seeds = tf.stack([tf.constant(seed, tf.int64), position])
+    def prepare(position, image, label):
         if augment == "none":
             image = fit(image, image_size)
         else:
-            image = random_crop(image, image_size, min_area=min_crop_area, seed=seeds)
+            image = random_crop(image, image_size, min_area=min_crop_area, seed=(seed, position))
         if augment == "crop_flip":
-            image = tf.image.stateless_random_flip_left_right(image, seeds)
-        return position, tf.ensure_shape(image, (*image_size, channels)), label
+            image = tf.image.stateless_random_flip_left_right(image, (seed, position))
+        return tf.ensure_shape(image, (*image_size, channels)), label
+
+    batches = elements.map(prepare, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=training)
+    return Data(batches.prefetch(2), source.class_names, source.size, unreadable)
+
+
+def _indexed(source: Source, training, seed, start, unreadable) -> tf.data.Dataset:
+    """Positions, images and labels in an order that follows from the seed; unreadable files are noted.
+
+    The image at a position is known without those before it, so that skipping costs nothing. A file
+    that cannot be decoded leaves a gap in the positions, by which it is found and named.
+    """
+    last = source.size - 1
+
+    def index_at(position):
+        if not training:
+            return position
+        epoch = position // source.size
+        return tf.random.experimental.index_shuffle(
+            position % source.size, seed=tf.stack([seed, epoch]), max_index=last
+        )
+
+    def element(position):
+        image, label = source.element(index_at(position))
+        return position, image, label
+
+    def note(first, stop):
+        for position in range(first, stop):
+            name = source.name_of(int(index_at(tf.constant(position, tf.int64))))
+            if name not in unreadable:
+                unreadable.append(name)
+        if len(unreadable) == source.size:
+            raise ValueError(f"None of the {source.size} files is an image.")
+        return np.int64(stop)
+
+    def find_gaps(expected, element):
+        position = element[0]
+        stop = tf.cond(
+            position > expected,
+            lambda: tf.numpy_function(note, (expected, position), tf.int64, stateful=True),
+            lambda: position,
+        )
+        return tf.ensure_shape(stop, ()) + 1, element
+
+    stop = np.iinfo(np.int64).max if training else source.size
+    elements = tf.data.Dataset.range(start, stop).map(element, tf.data.AUTOTUNE).ignore_errors()
+    image = tf.zeros([1 if size is None else size for size in elements.element_spec[1].shape])
+    end = (
+        tf.constant(stop, tf.int64),
+        tf.cast(image, elements.element_spec[1].dtype),
+        tf.constant(0, tf.int64),
+    )
+    elements = elements.concatenate(tf.data.Dataset.from_tensors(end))  # shows a gap before the end
+    elements = elements.scan(tf.constant(start, tf.int64), find_gaps)
+    return elements.filter(lambda position, *_: position < stop)
+
+
+def _streamed(stream, training, seed, start) -> tf.data.Dataset:
+    """Positions, images and labels of a dataset that has no indices."""
+    if training:
+        stream = stream.shuffle(SHUFFLE_BUFFER, seed=seed).repeat()
+    return stream.enumerate().map(lambda position, element: (position, *element)).skip(start)

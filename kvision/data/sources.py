@@ -61,7 +61,9 @@ def folder(path, split, channels, val_fraction) -> Source:
         raise FileNotFoundError(f"{path!r} has a folder 'train' but none named {split!r}.")
     classes = _class_folders(root / "train" if apart else root)
     if apart and (unknown := set(_class_folders(root / split)) - set(classes)):
-        raise ValueError(f"{str(root / split)!r} has classes that 'train' lacks: {', '.join(sorted(unknown))}.")
+        raise ValueError(
+            f"{str(root / split)!r} has classes that 'train' lacks: {', '.join(sorted(unknown))}."
+        )
     files, labels = [], []
     for label, name in enumerate(classes):
         here = _files(root / split / name) if apart else _split(_files(root / name), split, val_fraction)
@@ -107,7 +109,9 @@ def tfds(name, split, channels, val_fraction) -> Source:
         raise ValueError(f"TensorFlow Datasets has no {name!r}. {did_you_mean(name, known)}") from None
     features = builder.info.features or {}
     if "image" not in features or "label" not in features:
-        raise ValueError(f"'tfds:{name}' is no image classification: it has {', '.join(features) or 'no features'}.")
+        raise ValueError(
+            f"'tfds:{name}' is no image classification: it has {', '.join(features) or 'no features'}."
+        )
     builder.download_and_prepare()
     held_out = next((s for s in ("validation", "test") if s in builder.info.splits), None)
     cut = f"{round(100 * (1 - val_fraction))}%"

@@ -10,8 +10,6 @@ import kvision.weights
 from kvision.registry import register
 from kvision.spec import ModelInfo, Preprocess, Variant, did_you_mean
 
-CLASSIFIER_INITIALIZER = keras.initializers.VarianceScaling(1 / 3, "fan_out", "uniform")
-
 BUILDER_DOC = """Builds {name}: {params:,} trainable parameters, {size} x {size} pixels as published.
 
 {summary}
@@ -116,16 +114,18 @@ class Family:
         preprocess = (preprocess or variant.preprocess).for_channels(input_shape[-1])
 
         inputs = keras.Input(input_shape, name="image")
-        x = keras.layers.Rescaling(preprocess.scale, preprocess.offset, dtype=keras.config.floatx(), name="preprocess")(inputs)
+        x = keras.layers.Rescaling(
+            preprocess.scale, preprocess.offset, dtype=keras.config.floatx(), name="preprocess"
+        )(inputs)
         features = self.trunk(x, variant)
 
         if include_top or weights is not None:  # the top's weights are checked even if not kept
             x = self.top(features, variant)
             x = keras.layers.Dropout(variant.dropout_rate, name="dropout")(x)
-            x = keras.layers.Dense(
-                num_classes, kernel_initializer=CLASSIFIER_INITIALIZER, name=self.classifier
+            x = keras.layers.Dense(num_classes, name=self.classifier)(x)
+            x = keras.layers.Activation(
+                classifier_activation or "linear", dtype=keras.config.floatx(), name="predictions"
             )(x)
-            x = keras.layers.Activation(classifier_activation or "linear", dtype=keras.config.floatx(), name="predictions")(x)
             model = keras.Model(inputs, x, name=name)
             if weights is not None:
                 kvision.weights.load(model, weights)

@@ -88,7 +88,9 @@ VARIANTS = {  # coefficients: efficientnet_builder.py and lite of tensorflow/tpu
 
 def squeeze(x, *, block_filters, name):
     """Squeezes to a quarter of the block's input, not of the expanded channels."""
-    return squeeze_excite(x, filters=max(1, block_filters // 4), activation="swish", gate="sigmoid", name=name)
+    return squeeze_excite(
+        x, filters=max(1, block_filters // 4), activation="swish", gate="sigmoid", name=name
+    )
 
 
 def trunk(x, v: EfficientNetVariant):

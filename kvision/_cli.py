@@ -1,0 +1,59 @@
+"""What all commands share: flags, help, and errors of one sentence."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+from absl import app, flags
+
+USER_ERRORS = (ValueError, TypeError, OSError)
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Runs a command: parses the flags of `main`'s module, then calls `main(positional)`.
+
+    Flags that do not parse end it with one sentence and exit code 2.
+    """
+    module = sys.modules[main.__module__]
+
+    def parse(argv):
+        if {"--help", "-help", "-h"} & set(argv[1:]):
+            print(f"{module.__doc__.strip()}\n\n{_help(module)}")
+            sys.exit(0)
+        try:
+            return flags.FLAGS(argv)
+        except flags.Error as error:
+            fail(error)
+
+    app.run(lambda argv: main(argv[1:]), flags_parser=parse)
+
+
+def _help(module) -> str:
+    lines = []
+    for flag in flags.FLAGS.get_flags_for_module(module):
+        default = (
+            "" if flag.default in (None, [], False) else f" (default: {flag.default_as_str.strip(chr(39))})"
+        )
+        choices = getattr(flag.parser, "enum_values", None)
+        kind = f"={'|'.join(choices)}" if choices else "" if flag.boolean else f"={flag.name.upper()}"
+        lines.append(f"  --{flag.name}{kind}\n      {flag.help}{default}")
+    return "\n".join(sorted(lines))
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Turns the errors of bad input into one sentence and exit code 2."""
+    try:
+        yield
+    except USER_ERRORS as error:
+        fail(error)
+
+
+def fail(error) -> None:
+    """Prints one sentence and ends the command with exit code 2."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename!r}."
+    print(f"{os.path.basename(sys.argv[0])}: {' '.join(text.split())}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,130 @@
+"""Opening what can be evaluated, predicted with or exported: a run folder, a file, a name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+
+from kvision import labels, registry
+from kvision.data import Data, load
+from kvision.spec import did_you_mean
+
+MODEL, LABELS, FLAGS = "model.keras", "labels.txt", "flags.txt"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A network and what belongs to it.
+
+    Attributes:
+        model: from pixels in [0, 255] to probabilities.
+        class_names: in the order of the outputs.
+        flags: those that a run folder was trained with, by name; empty for others.
+    """
+
+    model: keras.Model
+    class_names: tuple[str, ...]
+    flags: dict[str, str]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        height, width = self.model.input_shape[1:3]
+        if height is None or width is None:
+            raise ValueError(f"{self.model.name} has no fixed image size: {self.model.input_shape}.")
+        return height, width
+
+
+def open_model(source: str, weights: str | None = None, image_size: int | None = None) -> Opened:
+    """Opens a network with probabilities as its output.
+
+    Args:
+        source: a folder that `kvision-train` wrote, a `.keras` file, or one of `kvision.list_models()`.
+        weights: a file of weights, for a name; the number of classes is the name's default.
+        image_size: height and width, for a name; None for the published size.
+
+    Raises:
+        FileNotFoundError: no such folder or file.
+        ValueError: an unknown name, a file that is no model, weights that do not fit.
+    """
+    path = Path(source)
+    if source in registry.list_models():
+        shape = image_size and (image_size, image_size, 3)
+        model = registry.create_model(source, weights=weights, input_shape=shape)
+        return Opened(model, labels.default(model.output_shape[-1]), {})
+    if weights or image_size:
+        raise ValueError(f"`weights` and `image_size` go with a model's name; {source!r} is none.")
+    if path.is_dir():
+        if not (path / MODEL).is_file():
+            raise FileNotFoundError(f"{source!r} is no run folder: it has no {MODEL}.")
+        model = _read(path / MODEL)
+        class_names = tuple(labels.read(path / LABELS))
+        return Opened(_with_probabilities(model), class_names, read_flags(path))
+    if source.endswith(".keras"):
+        model = _with_probabilities(_read(path))
+        return Opened(model, labels.default(model.output_shape[-1]), {})
+    raise ValueError(
+        f"{source!r} is no run folder, .keras file or model's name. "
+        f"{did_you_mean(source, registry.list_models())}"
+    )
+
+
+def open_trained(source: str, weights: str | None, image_size: int | None) -> Opened:
+    """`open_model`, but a name without weights is a ValueError: its answers would mean nothing."""
+    if source in registry.list_models() and weights is None:
+        raise ValueError(f"{source} has fresh weights: give a file of trained ones with --weights.")
+    return open_model(source, weights, image_size)
+
+
+def load_data(opened: Opened, data: str | None, split: str, *, val_fraction: float, **keywords) -> Data:
+    """A split as a network takes it, see `kvision.data.load`.
+
+    Args:
+        opened: the network.
+        data: a dataset's name; None for what a run folder was trained on.
+        split: "train" or "val".
+        val_fraction: share held out; for a run's own data, the share of its training.
+        **keywords: of `kvision.data.load`.
+
+    Raises:
+        ValueError: no dataset is named, or its classes are not the network's.
+    """
+    if data is None:
+        if "data" not in opened.flags:
+            raise ValueError(f"A dataset is needed for {opened.model.name}: digits, folder:PATH or tfds:NAME.")
+        data, val_fraction = opened.flags["data"], float(opened.flags["val_fraction"])
+    channels = opened.model.input_shape[-1]
+    loaded = load(
+        data, split, image_size=opened.image_size, channels=channels, val_fraction=val_fraction, **keywords
+    )
+    if len(loaded.class_names) != len(opened.class_names):
+        raise ValueError(
+            f"{data!r} has {len(loaded.class_names)} classes, {opened.model.name} has {len(opened.class_names)}."
+        )
+    return loaded
+
+
+def read_flags(run) -> dict[str, str]:
+    """The flags that a run folder was trained with, by name."""
+    lines = (Path(run) / FLAGS).read_text().splitlines()
+    return dict(line.removeprefix("--").split("=", 1) for line in lines if "=" in line)
+
+
+def _read(path) -> keras.Model:
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {str(path)!r}.")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # whatever a damaged file makes its reader raise
+        raise ValueError(f"{str(path)!r} is no model that can be read: {error}") from None
+
+
+def _with_probabilities(model: keras.Model) -> keras.Model:
+    """The model itself where it ends in a softmax, else with one appended."""
+    last = model.layers[-1]
+    if (
+        isinstance(last, keras.layers.Softmax)
+        or getattr(last, "activation", None) is keras.activations.softmax
+    ):
+        return model
+    probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(model.output)
+    return keras.Model(model.input, probabilities, name=model.name)

@@ -1,0 +1,55 @@
+"""kvision-evaluate: loss and accuracy of a network on a dataset.
+
+    kvision-evaluate --model=runs/demo
+    kvision-evaluate --model=efficientnet_lite0 --weights=FILE --data=folder:PATH
+"""
+
+import sys
+
+import keras
+from absl import flags
+
+from kvision import _cli, runs
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string(
+    "model", None, "A run folder, a .keras file, or a name that kvision-info lists.", required=True
+)
+flags.DEFINE_string("weights", None, "A file of weights: a name needs one.")
+flags.DEFINE_integer("image_size", None, "Height and width in pixels, for a name.", 1)
+flags.DEFINE_string("data", None, "digits, folder:PATH or tfds:NAME; a run folder's own by default.")
+flags.DEFINE_enum("split", "val", ("train", "val"), "Which images.")
+flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
+flags.DEFINE_integer("batch_size", 32, "Images at once.", 1)
+
+
+def main(positional):
+    """Evaluates by the flags."""
+    with _cli.user_errors():
+        if positional:
+            raise ValueError(f"Unexpected argument {positional[0]!r}: options begin with --.")
+        opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size)
+        data = runs.load_data(
+            opened, FLAGS.data, FLAGS.split, val_fraction=FLAGS.val_fraction, batch_size=FLAGS.batch_size
+        )
+    top5 = min(5, len(opened.class_names))
+    opened.model.compile(
+        loss=keras.losses.SparseCategoricalCrossentropy(),
+        metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(top5, name="top_k")],
+    )
+    values = opened.model.evaluate(data.dataset, verbose=0, return_dict=True)
+    print(
+        f"{opened.model.name} on {data.size - len(data.unreadable)} images: loss {values['loss']:.4f}, "
+        f"top-1 {100 * values['accuracy']:.2f} %, top-{top5} {100 * values['top_k']:.2f} %"
+    )
+    for name in data.unreadable:
+        print(f"not an image: {name}", file=sys.stderr)
+
+
+def entry():
+    """The console script."""
+    _cli.run(main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,44 @@
+"""Optimizers by name, with warm-up, cosine decay and weight decay that spares norms and biases."""
+
+import keras
+
+NAMES = ("sgd", "rmsprop", "adamw")
+
+
+def make_optimizer(
+    name: str,
+    *,
+    model: keras.Model,
+    learning_rate: float,
+    weight_decay: float,
+    steps: int,
+    warmup_steps: int,
+) -> keras.optimizers.Optimizer:
+    """An optimizer for `model`.
+
+    Args:
+        name: "sgd" (Nesterov momentum 0.9), "rmsprop" (rho 0.9, momentum 0.9, epsilon 1e-3, as for
+            MobileNet and EfficientNet) or "adamw".
+        learning_rate: at its peak. It grows linearly from 0 over the warm-up and then falls to 0
+            along a half cosine.
+        weight_decay: a step takes this share, times the learning rate, off each kernel (decoupled, as
+            in AdamW); parameters of one dimension (norms and biases) are spared.
+        steps: of the whole run.
+        warmup_steps: of the warm-up, below `steps`.
+    """
+    if warmup_steps:
+        rate = keras.optimizers.schedules.CosineDecay(
+            0.0, steps - warmup_steps, warmup_target=learning_rate, warmup_steps=warmup_steps
+        )
+    else:
+        rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    decay = weight_decay or None
+    if name == "sgd":
+        optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
+    elif name == "rmsprop":
+        optimizer = keras.optimizers.RMSprop(rate, rho=0.9, momentum=0.9, epsilon=1e-3, weight_decay=decay)
+    else:
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=weight_decay)
+    optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if len(v.shape) < 2])
+    optimizer.build(model.trainable_variables)
+    return optimizer
