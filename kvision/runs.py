@@ -90,16 +90,17 @@ def load_data(opened: Opened, data: str | None, split: str, *, val_fraction: flo
     """
     if data is None:
         if "data" not in opened.flags:
-            raise ValueError(f"A dataset is needed for {opened.model.name}: digits, folder:PATH or tfds:NAME.")
+            raise ValueError(
+                f"A dataset is needed for {opened.model.name}: digits, folder:PATH or tfds:NAME."
+            )
         data, val_fraction = opened.flags["data"], float(opened.flags["val_fraction"])
     channels = opened.model.input_shape[-1]
     loaded = load(
         data, split, image_size=opened.image_size, channels=channels, val_fraction=val_fraction, **keywords
     )
     if len(loaded.class_names) != len(opened.class_names):
-        raise ValueError(
-            f"{data!r} has {len(loaded.class_names)} classes, {opened.model.name} has {len(opened.class_names)}."
-        )
+        theirs, ours = len(loaded.class_names), len(opened.class_names)
+        raise ValueError(f"{data!r} has {theirs} classes, {opened.model.name} has {ours}.")
     return loaded
 
 

@@ -13,16 +13,13 @@ import importlib.metadata
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
-import keras
 import numpy as np
 import rich.console
 import rich.table
 from absl import flags
 
-import kvision.data
 from kvision import _cli, runs
 from kvision_export.convert import convert
 from kvision_export.quantize import convert_int8
@@ -32,7 +29,9 @@ MODES = ("float32", "float16", "dynamic", "int8")
 REPORT = "report.json"
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model", None, "A run folder, a .keras file, or a name that kvision-info lists.", required=True)
+flags.DEFINE_string(
+    "model", None, "A run folder, a .keras file, or a name that kvision-info lists.", required=True
+)
 flags.DEFINE_string("weights", None, "A file of weights, for a name.")
 flags.DEFINE_integer("image_size", None, "Height and width in pixels, for a name.", 1)
 flags.DEFINE_list("quantize", "float32,int8", f"Any of {', '.join(MODES)}.")
@@ -60,7 +59,9 @@ def main(positional):
         opened = runs.open_model(FLAGS.model, FLAGS.weights, FLAGS.image_size)
         output = open_output(opened)
         images, labels = load_images(opened, "val", FLAGS.images)
-        calibration = load_images(opened, "train", FLAGS.calibration_images)[0] if "int8" in FLAGS.quantize else None
+        calibration = (
+            load_images(opened, "train", FLAGS.calibration_images)[0] if "int8" in FLAGS.quantize else None
+        )
         beside = output.with_name(f".{output.name}.part")
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
@@ -69,7 +70,9 @@ def main(positional):
         measured = []
         for mode in FLAGS.quantize:
             path = beside / f"{opened.model.name}_{mode}.tflite"
-            content = convert_int8(opened.model, calibration) if mode == "int8" else convert(opened.model, mode)
+            content = (
+                convert_int8(opened.model, calibration) if mode == "int8" else convert(opened.model, mode)
+            )
             path.write_bytes(content)
             measured.append(measure(mode, path, images, labels, expected, tolerance(mode)))
         (beside / runs.LABELS).write_text("\n".join(opened.class_names) + "\n", encoding="utf-8")

@@ -40,7 +40,12 @@ class Measured:
 
 
 def measure(
-    mode: str, path: Path, images: np.ndarray, labels: np.ndarray, expected: np.ndarray, tolerance: "Tolerance"
+    mode: str,
+    path: Path,
+    images: np.ndarray,
+    labels: np.ndarray,
+    expected: np.ndarray,
+    tolerance: "Tolerance",
 ) -> Measured:
     """Runs a file on held-out images.
 

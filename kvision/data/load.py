@@ -96,6 +96,9 @@ def _indexed(source: Source, training, seed, start, unreadable) -> tf.data.Datas
     """
     last = source.size - 1
 
+    if not any(_readable(source, index) for index in range(source.size)):  # stops at the first
+        raise ValueError(f"None of the {source.size} files is an image.")
+
     def index_at(position):
         if not training:
             return position
@@ -113,8 +116,6 @@ def _indexed(source: Source, training, seed, start, unreadable) -> tf.data.Datas
             name = source.name_of(int(index_at(tf.constant(position, tf.int64))))
             if name not in unreadable:
                 unreadable.append(name)
-        if len(unreadable) == source.size:
-            raise ValueError(f"None of the {source.size} files is an image.")
         return np.int64(stop)
 
     def find_gaps(expected, element):
@@ -137,6 +138,14 @@ def _indexed(source: Source, training, seed, start, unreadable) -> tf.data.Datas
     elements = elements.concatenate(tf.data.Dataset.from_tensors(end))  # shows a gap before the end
     elements = elements.scan(tf.constant(start, tf.int64), find_gaps)
     return elements.filter(lambda position, *_: position < stop)
+
+
+def _readable(source: Source, index: int) -> bool:
+    try:
+        source.element(tf.constant(index, tf.int64))
+    except tf.errors.OpError:
+        return False
+    return True
 
 
 def _streamed(stream, training, seed, start) -> tf.data.Dataset:

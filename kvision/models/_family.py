@@ -147,7 +147,7 @@ class Family:
             raise ValueError(f"`input_shape` must be (height, width, channels); got {input_shape!r}.")
         if any(size is not None and size < self.min_size for size in sizes[:2]):
             raise ValueError(
-                f"`input_shape` {sizes} is too small: {name} needs at least {self.min_size} x {self.min_size} pixels."
+                f"`input_shape` {sizes} is too small: {name} needs {self.min_size} x {self.min_size} pixels or more."
             )
         return sizes
 
@@ -173,4 +173,6 @@ def _override(variant: Variant, columns: dict) -> Variant:
             raise TypeError(
                 f"Unknown keyword {column!r}. {did_you_mean(column, known)} Keywords are {', '.join(known)}."
             )
+        if column.endswith("_multiplier") and not columns[column] > 0:
+            raise ValueError(f"`{column}` must be positive; got {columns[column]!r}.")
     return dataclasses.replace(variant, **columns)

@@ -51,7 +51,7 @@ def load(model: keras.Model, source) -> None:
 def state_dict(model: keras.Model) -> dict[str, np.ndarray]:
     """A network's weights as `load` takes them: PyTorch's names and layout."""
     return {
-        name: np.transpose(keras.ops.convert_to_numpy(variable), axes)
+        name: np.transpose(variable.numpy(), axes)
         for name, (variable, axes) in _parameters(model).items()
     }
 

@@ -26,7 +26,7 @@ def save(folder: Path, step: int, model: keras.Model, optimizer, state: dict) ->
         state: what else the run needs to go on; JSON.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: keras.ops.convert_to_numpy(v) for name, v in _variables(model, optimizer).items()}
+    tensors = {name: v.numpy() for name, v in _variables(model, optimizer).items()}
     path = folder / f"step_{step:08d}.safetensors"
     beside = path.with_suffix(".tmp")
     safetensors.numpy.save_file(tensors, beside, {"state": json.dumps(state)})

@@ -1,7 +1,7 @@
 """kvision-evaluate: loss and accuracy of a network on a dataset.
 
-    kvision-evaluate --model=runs/demo
-    kvision-evaluate --model=efficientnet_lite0 --weights=FILE --data=folder:PATH
+kvision-evaluate --model=runs/demo
+kvision-evaluate --model=efficientnet_lite0 --weights=FILE --data=folder:PATH
 """
 
 import sys

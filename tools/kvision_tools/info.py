@@ -1,8 +1,8 @@
 """kvision-info: the networks there are, or all about one.
 
-    kvision-info
-    kvision-info 'mobilenet*'
-    kvision-info efficientnet_b0
+kvision-info
+kvision-info 'mobilenet*'
+kvision-info efficientnet_b0
 """
 
 import dataclasses
@@ -43,7 +43,9 @@ def table(names: list[str]) -> rich.table.Table:
 def description(name: str) -> str:
     """A network's row, a column a line, and what its builder says."""
     variant = kvision.info(name).variant
-    columns = "\n".join(f"  {key} = {value}" for key, value in dataclasses.asdict(variant).items() if key != "rows")
+    columns = "\n".join(
+        f"  {key} = {value}" for key, value in dataclasses.asdict(variant).items() if key != "rows"
+    )
     return f"{getattr(kvision.models, name).__doc__}\nRow of the table:\n{columns}"
 
 

@@ -186,9 +186,8 @@ class Run:
         if unreadable:
             print(f"{len(unreadable)} files were no images and were left out.", file=sys.stderr)
         best = max(self.history, key=lambda row: row["val_accuracy"])
-        print(
-            f"Best on validation: {best['val_accuracy']:.4f} in epoch {best['epoch']}. Run folder: {self.folder}"
-        )
+        print(f"Best on validation: {best['val_accuracy']:.4f} in epoch {best['epoch']}.")
+        print(f"Run folder: {self.folder}")
 
 
 def build_model(input_shape, num_classes) -> keras.Model:
@@ -230,7 +229,7 @@ def open_folder(folder: Path, class_names) -> Path:
         ]
         if differ:
             raise ValueError(
-                f"'{folder}' holds a run with other flags ({', '.join(differ)} differ); --overwrite starts anew."
+                f"'{folder}' holds a run with other flags ({', '.join(differ)}); --overwrite starts anew."
             )
         return folder
     if folder.is_dir() and any(folder.iterdir()):

@@ -1,0 +1,165 @@
+"""Datasets: their splits, order and unreadable files."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kvision.data import load, read_image
+from kvision.data.images import fit
+
+
+@pytest.fixture
+def folder(tmp_path):
+    random = np.random.default_rng(0)
+    for label, name in enumerate(("cat", "dog")):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            image = np.full((20, 30 + i, 3), 100 * label + i, "uint8")
+            Image.fromarray(image).save(tmp_path / name / f"{i}.{'png' if i % 2 else 'jpg'}")
+    (tmp_path / "cat" / "notes.txt").write_text("no image")
+    whole = (tmp_path / "dog" / "0.jpg").read_bytes()
+    (tmp_path / "dog" / "cut.jpg").write_bytes(whole[: len(whole) // 2] if random else b"")
+    return tmp_path
+
+
+def pairs(data):
+    return [(image.mean().round(), label) for images, labels in data.dataset.as_numpy_iterator()
+            for image, label in zip(images, labels, strict=True)]  # fmt: skip
+
+
+def test_digits_are_whole_and_split_once():
+    train = load("digits", "train", image_size=(8, 8), channels=1, batch_size=100)
+    val = load("digits", "val", image_size=(8, 8), channels=1, batch_size=100)
+    assert (train.size, val.size) == (1437, 360)
+    images, labels = zip(*val.dataset.as_numpy_iterator(), strict=True)
+    images, labels = np.concatenate(images), np.concatenate(labels)
+    assert images.shape == (360, 8, 8, 1)
+    assert (images.min(), images.max()) == (0, 255)
+    # the first of the UCI file's images is a 0, its first row 0 0 5 13 9 1 0 0
+    np.testing.assert_allclose(images[0, 0, :, 0], np.array([0, 0, 5, 13, 9, 1, 0, 0]) * 255 / 16)
+    assert labels[0] == 0
+    assert val.class_names == tuple("0123456789")
+
+
+def test_folder_splits_every_class_and_reports_what_is_no_image(folder):
+    splits = {s: load(f"folder:{folder}", s, image_size=(8, 8), val_fraction=0.3) for s in ("train", "val")}
+    seen = {split: pairs(data) for split, data in splits.items()}
+    everything = sorted(seen["train"] + seen["val"])
+    assert everything == sorted((100 * label + i, label) for label in (0, 1) for i in range(10))
+    assert {label for _, label in seen["val"]} == {0, 1}
+    unreadable = splits["train"].unreadable + splits["val"].unreadable
+    assert sorted(unreadable) == [str(folder / "cat/notes.txt"), str(folder / "dog/cut.jpg")]
+    assert splits["train"].class_names == ("cat", "dog")
+
+
+def test_folder_with_splits_of_its_own(tmp_path):
+    for split, count in (("train", 3), ("val", 2)):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(np.zeros((9, 9, 3), "uint8")).save(tmp_path / split / name / f"{i}.png")
+    assert load(f"folder:{tmp_path}", "train", image_size=(8, 8)).size == 6
+    assert load(f"folder:{tmp_path}", "val", image_size=(8, 8)).size == 4
+    (tmp_path / "val" / "c").mkdir()
+    with pytest.raises(ValueError, match="classes that 'train' lacks: c"):
+        load(f"folder:{tmp_path}", "val", image_size=(8, 8))
+
+
+def training(start=0, seed=0, **keywords):
+    keywords = {"image_size": (8, 8), "batch_size": 16, "training": True} | keywords
+    return load("digits", "train", seed=seed, start=start, **keywords).dataset.as_numpy_iterator()
+
+
+def test_training_order_follows_from_the_seed():
+    first, again, other = (next(training(seed=seed, augment="crop_flip")) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first[0], again[0])
+    assert not np.array_equal(first[1], other[1])
+
+
+def test_an_epoch_has_every_image_once_and_epochs_differ():
+    batches = training(batch_size=479, channels=1)
+    epochs = [[next(batches) for _ in range(3)] for _ in range(2)]
+    digests = [sorted(image.tobytes() for images, _ in epoch for image in images) for epoch in epochs]
+    val = [image.tobytes() for images, _ in load(
+        "digits", "train", image_size=(8, 8), channels=1).dataset.as_numpy_iterator() for image in images]  # fmt: skip
+    assert digests[0] == digests[1] == sorted(val)
+    assert not np.array_equal(epochs[0][0][0], epochs[1][0][0])
+
+
+def test_skipping_gives_what_would_have_come():
+    batches = training(augment="crop")
+    for _ in range(100):  # into the second epoch
+        expected = next(batches)
+    skipped = next(training(start=99 * 16, augment="crop"))
+    np.testing.assert_array_equal(skipped[0], expected[0])
+
+
+def test_unreadable_files_do_not_shift_the_order(folder):
+    data = load(f"folder:{folder}", "train", image_size=(8, 8), training=True, batch_size=4)
+    batches = data.dataset.as_numpy_iterator()
+    for _ in range(20):
+        images, _ = next(batches)
+        assert images.shape == (4, 8, 8, 3)
+    assert set(data.unreadable) <= {str(folder / "cat/notes.txt"), str(folder / "dog/cut.jpg")}
+    assert data.unreadable
+
+
+def test_a_folder_without_any_image_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    for i in range(5):
+        (tmp_path / "a" / f"{i}.jpg").write_text("no image")
+    with pytest.raises(ValueError, match="None of the 4 files is an image"):
+        load(f"folder:{tmp_path}", "train", image_size=(8, 8), training=True)
+
+
+def test_grey_and_colour(folder):
+    path = folder / "dog" / "1.png"
+    assert read_image(path, (8, 8), channels=1).shape == (8, 8, 1)
+    assert read_image(path, (8, 8)).mean() == 101
+    with pytest.raises(ValueError, match="notes.txt' is no image"):
+        read_image(folder / "cat" / "notes.txt", (8, 8))
+
+
+def test_fit_keeps_the_centre_and_the_aspect():
+    image = np.zeros((10, 30, 3), "uint8")
+    image[:, 10:20] = 200
+    np.testing.assert_array_equal(fit(image, (10, 10)), np.full((10, 10, 3), 200))
+    assert fit(image, (5, 15)).shape == (5, 15, 3)
+
+
+def test_tfds(tmp_path):
+    import tensorflow_datasets as tfds
+
+    tfds.testing.DummyMnist(data_dir=tmp_path).download_and_prepare()  # 20 images a split
+    tfds.core.add_data_dir(tmp_path)
+    data = load("tfds:dummy_mnist", "val", image_size=(32, 32), batch_size=8)
+    batches = list(data.dataset.as_numpy_iterator())
+    assert data.size == 20
+    assert [images.shape for images, _ in batches] == [(8, 32, 32, 3), (8, 32, 32, 3), (4, 32, 32, 3)]
+    assert data.class_names == tuple("0123456789")
+    train = load("tfds:dummy_mnist", "train", image_size=(32, 32), channels=1, training=True, batch_size=8)
+    batches = train.dataset.as_numpy_iterator()
+    assert {next(batches)[0].shape for _ in range(5)} == {(8, 32, 32, 1)}
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "message"),
+    [
+        ("digit", ValueError, "Did you mean 'digits'"),
+        ("digits:x", ValueError, "folder:PATH"),
+        ("folder:/nowhere", FileNotFoundError, "no folder '/nowhere'"),
+        ("tfds:mnits", ValueError, "Did you mean 'mnist'"),
+    ],
+)
+def test_unknown_datasets(data, error, message):
+    with pytest.raises(error, match=message):
+        load(data, "train", image_size=(8, 8))
+
+
+def test_folder_without_classes(tmp_path):
+    with pytest.raises(ValueError, match="one for each class"):
+        load(f"folder:{tmp_path}", "train", image_size=(8, 8))
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        load("digits", "train", image_size=(8, 8), val_fraction=1.0)
+    with pytest.raises(ValueError, match="1 or 3 channels"):
+        load("digits", "train", image_size=(8, 8), channels=2)
