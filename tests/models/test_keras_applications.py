@@ -42,9 +42,7 @@ def test_outputs(name):
     size = 96
     peer = application(weights=None, input_shape=(size, size, 3), classifier_activation=None, **theirs)
     randomize(peer)
-    model = kvision.create_model(
-        ours_name, input_shape=(size, size, 3), classifier_activation=None, **ours
-    )
+    model = kvision.create_model(ours_name, input_shape=(size, size, 3), classifier_activation=None, **ours)
     pairs = list(zip(ordered(model), ordered(peer), strict=True))
     for our, their in pairs:
         our.assign(np.reshape(their, our.shape))

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import keras
+import numpy as np
 import safetensors
 import safetensors.numpy
 
@@ -26,7 +27,7 @@ def save(folder: Path, step: int, model: keras.Model, optimizer, state: dict) ->
         state: what else the run needs to go on; JSON.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: v.numpy() for name, v in _variables(model, optimizer).items()}
+    tensors = {name: np.asarray(v.numpy()) for name, v in _variables(model, optimizer).items()}
     path = folder / f"step_{step:08d}.safetensors"
     beside = path.with_suffix(".tmp")
     safetensors.numpy.save_file(tensors, beside, {"state": json.dumps(state)})

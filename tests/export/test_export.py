@@ -1,0 +1,210 @@
+"""Exported files: their ends, their arithmetic, their report, their errors."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from test_contract import ONE_A_FAMILY, tiny
+
+import kvision
+from kvision_export import flatbuffer
+from kvision_export.convert import convert, split_preprocess
+from kvision_export.quantize import convert_int8
+from kvision_export.verify import Tolerance, latency, predict
+
+
+def images(count=8, size=64):
+    """Smooth ones, as photographs are."""
+    random = np.random.default_rng(0)
+    coarse = random.uniform(0, 255, (count, 4, 4, 3)).astype("float32")
+    return np.asarray(keras.ops.image.resize(coarse, (size, size)))
+
+
+def operators(content):
+    model = flatbuffer.read(content)
+    return [flatbuffer.operator_name(model, operator) for operator in model.subgraphs[0].operators]
+
+
+def ends(path):
+    interpreter = Interpreter(model_path=str(path))
+    return (
+        interpreter.get_input_details()[0],
+        interpreter.get_output_details()[0],
+        interpreter.get_signature_list(),
+    )
+
+
+def randomized(model):
+    """Batch norms that are not the identity, so that folding them is put to the test."""
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            gamma, beta, mean, variance = (w.shape for w in layer.get_weights())
+            layer.set_weights([
+                random.uniform(0.8, 1.2, gamma), random.normal(0, 0.2, beta),
+                random.normal(0, 0.2, mean), random.uniform(0.8, 1.2, variance),
+            ])  # fmt: skip
+    return model
+
+
+@pytest.mark.parametrize("name", ONE_A_FAMILY)
+def test_float_files_agree_with_keras(name, tmp_path):
+    model = randomized(tiny(name))
+    path = tmp_path / "m.tflite"
+    path.write_bytes(convert(model))
+    expected = model.predict(images(), verbose=0)
+    np.testing.assert_allclose(predict(path, images()), expected, atol=1e-5)
+    assert not set(operators(path.read_bytes())) & {"SHAPE", "PACK", "RESHAPE", "VAR_HANDLE", "CUSTOM"} - {
+        "RESHAPE"
+    }
+    image, probabilities, signatures = ends(path)
+    assert (image["dtype"], tuple(image["shape"])) == (np.float32, (1, 64, 64, 3))
+    assert probabilities["dtype"] == np.float32
+    assert signatures == {"serving_default": {"inputs": ["image"], "outputs": ["probabilities"]}}
+
+
+@pytest.mark.parametrize("mode", ["float16", "dynamic"])
+def test_smaller_files_agree_too(mode, tmp_path):
+    model = randomized(
+        kvision.models.mobilenet_v2(width_multiplier=0.35, input_shape=(64, 64, 3), num_classes=3)
+    )
+    path = tmp_path / "m.tflite"
+    path.write_bytes(convert(model, mode))
+    assert path.stat().st_size < (0.55 if mode == "float16" else 0.4) * len(convert(model))
+    np.testing.assert_allclose(predict(path, images()), model.predict(images(), verbose=0), atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [((127.0,) * 3, (128.0,) * 3), ((127.5,) * 3, (127.5,) * 3), ((0.0,) * 3, (255.0,) * 3)],
+)
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+def test_int8_normalises_by_its_input_scale(mean, std, padding, tmp_path):
+    """Also where the mean is no integer: the half level is in the stem's bias."""
+    preprocess = kvision.Preprocess(mean, std)
+    model = randomized(tiny("mobilenet_v2", preprocess=preprocess, padding=padding, width_multiplier=0.5))
+    path = tmp_path / "m.tflite"
+    path.write_bytes(convert_int8(model, images()))
+    image, probabilities, _ = ends(path)
+    assert image["dtype"] == np.uint8
+    assert image["quantization"] == (pytest.approx(1 / std[0]), int(mean[0]))
+    assert probabilities["dtype"] == np.float32
+    names = operators(path.read_bytes())
+    assert names[0] == "QUANTIZE"
+    assert not {"MUL", "SUB", "DIV"} & set(names)
+    assert names.count("ADD") == sum(isinstance(layer, keras.layers.Add) for layer in model.layers)
+    pixels = np.rint(images())
+    np.testing.assert_allclose(predict(path, pixels), model.predict(pixels, verbose=0), atol=0.06)
+
+
+def test_the_half_level_counts(tmp_path):
+    """A network that only sums its normalised pixels shows an offset that others would hide."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocess")(inputs)
+    x = keras.layers.Conv2D(2, 8, kernel_initializer=keras.initializers.Constant(1 / 192))(x)
+    model = keras.Model(inputs, keras.layers.Flatten()(x))
+    model.layers[2].bias.assign([0.0, 0.5])
+    calibration = [np.full((8, 8, 3), level, "float32") for level in (0, 255)]
+    path = tmp_path / "m.tflite"
+    path.write_bytes(convert_int8(model, calibration))
+    levels = np.arange(0, 256, 15)
+    pixels = np.stack([np.full((8, 8, 3), level, "float32") for level in levels])
+    error = predict(path, pixels) - model.predict(pixels, verbose=0)
+    step = 2.5 / 255
+    assert abs(error).max() < 0.75 * step
+    assert abs(error.mean()) < 0.15 * step  # half a level would be 0.5 / 127.5 = 0.4 steps
+
+
+def test_other_constants_stay_in_the_graph(tmp_path):
+    model = randomized(tiny("efficientnet_b0"))
+    assert split_preprocess(model) is None
+    path = tmp_path / "m.tflite"
+    path.write_bytes(convert_int8(model, images()))
+    image, _, _ = ends(path)
+    assert (image["dtype"], image["quantization"]) == (np.uint8, (1.0, 0))
+    pixels = np.rint(images())
+    np.testing.assert_allclose(predict(path, pixels), model.predict(pixels, verbose=0), atol=0.1)
+
+
+def test_latency_is_a_time(tmp_path):
+    path = tmp_path / "m.tflite"
+    path.write_bytes(convert(tiny("mobilenet_v1")))
+    assert 0 < latency(path, images()[0], threads=1) < 1000
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "measured", "accepted"),
+    [
+        (Tolerance(difference=1e-4), (1e-5, 0.9, 0.1), True),
+        (Tolerance(difference=1e-4), (1e-3, 1.0, 0.0), False),
+        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.96, 0.004), True),
+        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.98, 0.1), True),
+        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.96, 0.006), False),
+        (Tolerance(agreement=0.97), (float("nan"), 1.0, 0.0), False),
+    ],
+)
+def test_tolerances(tolerance, measured, accepted):
+    assert tolerance.accepts(*measured) is accepted
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder of a network that was hardly trained."""
+    from test_commands import TINY, command
+
+    output = tmp_path_factory.mktemp("runs") / "run"
+    command(
+        "kvision-train", *TINY, "--data=digits", "--epochs=1", "--warmup_epochs=0.2", f"--output={output}"
+    )
+    return output
+
+
+def test_the_command_writes_files_and_a_report(run):
+    from test_commands import command
+
+    arguments = ["kvision-export", f"--model={run}", "--quantize=float32,float16,dynamic,int8", "--images=50",
+                 "--calibration_images=20", "--max_drop=100"]  # fmt: skip
+    printed = command(*arguments)
+    output = run / "export"
+    modes = ["float32", "float16", "dynamic", "int8"]
+    assert {path.name for path in output.iterdir()} == {
+        "labels.txt", "report.json", *(f"mobilenet_v1_{mode}.tflite" for mode in modes),
+    }  # fmt: skip
+    assert (output / "labels.txt").read_text() == (run / "labels.txt").read_text()
+    report = json.loads((output / "report.json").read_text())
+    assert [row["mode"] for row in report["files"]] == modes
+    for row in report["files"]:
+        assert row["size"] == (output / row["file"]).stat().st_size
+        assert row["latency_ms"].keys() == {"1", "2"}
+        assert row["accepted"]
+        assert f"{100 * row['top1']:.1f}" in printed
+    assert report["files"][0]["largest_difference"] < 1e-4
+    command(*arguments[:-1], "--quantize=float32", "--max_drop=100")  # an earlier export is replaced
+    assert not (output / "mobilenet_v1_int8.tflite").exists()
+
+
+def test_a_file_outside_its_tolerance_is_exit_code_1(run, tmp_path):
+    from test_commands import command
+
+    printed = command("kvision-export", f"--model={run}", "--quantize=float32", "--max_difference=0",
+                      "--images=20", f"--output={tmp_path / 'out'}", code=1)  # fmt: skip
+    assert "outside its tolerance" in printed
+    assert (tmp_path / "out" / "report.json").exists()
+
+
+def test_errors(run, tmp_path):
+    from test_commands import command
+
+    for arguments, words in (
+        ([f"--model={run}", "--quantize=int4"], "float32, float16, dynamic, int8"),
+        (["--model=mobilenet_v1", f"--output={tmp_path / 'a'}"], "A dataset is needed"),
+        (["--model=mobilenet_v1", "--calibration=digits", f"--output={tmp_path / 'a'}"], "10 classes"),
+        (["--model=mobilenet_v9", "--calibration=digits"], "Did you mean"),
+        ([f"--model={run}", "--output=/dev/null/x"], "Not a directory"),
+        ([f"--model={run}", f"--output={run}"], "neither empty nor an earlier export"),
+    ):
+        assert words in command("kvision-export", *arguments, code=2)
+    assert not list(tmp_path.iterdir())
+    assert (run / "model.keras").exists()

@@ -1,0 +1,166 @@
+"""The commands, as a shell runs them."""
+
+import csv
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TINY = [
+    "--model=mobilenet_v1", "--model_kwarg=width_multiplier=0.1", "--image_size=32", "--batch_size=64",
+    "--norm_momentum=0.9", "--learning_rate=0.01",
+]  # fmt: skip
+
+
+def command(*arguments, code=0):
+    """Runs a command; returns what it printed, or the one sentence on which it ended."""
+    result = subprocess.run([str(a) for a in arguments], capture_output=True, text=True, check=False)
+    assert result.returncode == code, result.stdout + result.stderr
+    if code == 2:
+        assert "Traceback" not in result.stderr
+        lines = [line for line in result.stderr.splitlines() if line.startswith("kvision-")]
+        assert len(lines) == 1, result.stderr
+        return lines[0]
+    return result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two classes that are easy to tell apart, and a file that is no image."""
+    root = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for label, name in enumerate(("dark", "light")):
+        (root / name).mkdir()
+        for i in range(40):
+            image = random.integers(150 * label, 150 * label + 100, (40, 36, 3)).astype("uint8")
+            Image.fromarray(image).save(root / name / f"{i}.png")
+    (root / "dark" / "notes.txt").write_text("no image")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs") / "run"
+    printed = command("kvision-train", *TINY, f"--data=folder:{folder}", "--epochs=4", "--warmup_epochs=0.5",
+                      "--batch_size=16", f"--output={output}", "--augment=crop_flip")  # fmt: skip
+    return output, printed
+
+
+def rows(run):
+    with open(run / "metrics.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_folder_is_complete(run, folder):
+    output, printed = run
+    assert {path.name for path in output.iterdir()} == {
+        "checkpoints", "curves.png", "flags.txt", "labels.txt", "metrics.csv", "model.keras", "tensorboard",
+    }  # fmt: skip
+    assert (output / "labels.txt").read_text() == "dark\nlight\n"
+    assert [row["epoch"] for row in rows(output)] == ["1", "2", "3", "4"]
+    assert float(rows(output)[-1]["loss"]) < float(rows(output)[0]["loss"])
+    assert list((output / "tensorboard").rglob("events*"))
+    assert Image.open(output / "curves.png").size[0] > 500
+    assert f"not an image: {folder / 'dark' / 'notes.txt'}" in printed
+    assert "1 files were no images" in printed
+
+
+def test_flags_repeat_a_run(run, tmp_path):
+    output, _ = run
+    command("kvision-train", f"--flagfile={output}/flags.txt", f"--output={tmp_path / 'again'}")
+    assert [row["loss"] for row in rows(tmp_path / "again")] == [row["loss"] for row in rows(output)]
+
+
+def test_a_finished_run_is_left_alone_and_other_flags_are_refused(run):
+    output, _ = run
+    before = (output / "metrics.csv").read_text()
+    printed = command("kvision-train", f"--flagfile={output}/flags.txt")
+    assert "has all of its 4 epochs" in printed
+    sentence = command("kvision-train", f"--flagfile={output}/flags.txt", "--epochs=5", code=2)
+    assert "--epochs=4, --epochs=5" in sentence
+    assert (output / "metrics.csv").read_text() == before
+
+
+def test_evaluate_and_predict(run, folder):
+    output, _ = run
+    printed = command("kvision-evaluate", f"--model={output}")
+    best = max(float(row["val_accuracy"]) for row in rows(output))
+    assert f"top-1 {100 * best:.2f} %" in printed
+    printed = command("kvision-predict", f"--model={output}", "--topk=1", folder / "light" / "0.png")
+    assert printed.splitlines()[1].split()[-2:] in (["0", "dark"], ["1", "light"])
+
+
+def test_info():
+    assert "efficientnet_b7" in command("kvision-info")
+    listed = command("kvision-info", "mobilenet_v3*")
+    assert "2,542,856" in listed
+    assert "efficientnet" not in listed
+    assert "width_multiplier = 1.1" in command("kvision-info", "efficientnet_b2")
+    assert "Did you mean 'mobilenet_v2'" in command("kvision-info", "mobilenetv2", code=2)
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "info", "export"])
+def test_help(name):
+    printed = command(f"kvision-{name}", "--help")
+    assert printed.startswith(f"kvision-{name}: ")
+    if name != "info":
+        assert "--model=MODEL" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["kvision-train", "--model=mobilenetv2", "--data=digits"], "Did you mean 'mobilenet_v2'"),
+        (["kvision-train", *TINY, "--data=digitz"], "Did you mean 'digits'"),
+        (["kvision-train", *TINY, "--data=digits", "--optimizer=adm"], "sgd|rmsprop|adamw"),
+        (["kvision-train", *TINY, "--data=digits", "--epochs=0"], "epochs"),
+        (["kvision-train", *TINY, "--data=digits", "--epochs=two"], "epochs"),
+        (["kvision-train", *TINY, "--data=digits", "--lerning_rate=1"], "learning_rate"),
+        (["kvision-train", *TINY, "--data=digits", "--image_size=16"], "32 x 32"),
+        (["kvision-train", *TINY, "--data=digits", "--model_kwarg=width=1"], "width_multiplier"),
+        (["kvision-train", *TINY, "--data=digits", "--batch_size=5000"], "1437"),
+        (["kvision-train", *TINY, "--data=digits", "--output=/dev/null/run"], "Not a directory"),
+        (["kvision-train", *TINY, "--data=folder:/nowhere"], "/nowhere"),
+        (["kvision-train", *TINY, "--data=digits", "digits"], "Unexpected argument 'digits'"),
+        (["kvision-train", "--data=digits"], "--model"),
+        (["kvision-evaluate", "--model=mobilenet_v1", "--data=digits"], "--weights"),
+        (["kvision-evaluate", "--model=/nowhere"], "no run folder"),
+        (["kvision-predict", "--model=/nowhere", "x.png"], "no run folder"),
+        (["kvision-predict", "--model=mobilenet_v1"], "Which images"),
+    ],
+)
+def test_errors_are_one_sentence(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert words in command(*arguments, code=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_errors_with_a_run(run, folder, tmp_path):
+    output, _ = run
+    assert "2 classes" in command("kvision-evaluate", f"--model={output}", "--data=digits", code=2)
+    path = folder / "dark" / "notes.txt"
+    assert "no image" in command("kvision-predict", f"--model={output}", path, code=2)
+    assert "No such file" in command("kvision-predict", f"--model={output}", "nowhere.png", code=2)
+    sentence = command("kvision-train", *TINY, f"--weights={output / 'model.keras'}", "--data=digits",
+                       f"--output={tmp_path / 'new'}", code=2)  # fmt: skip
+    assert "misshapen" in sentence
+    (tmp_path / "cut.safetensors").write_bytes(b"\0" * 100)
+    sentence = command("kvision-train", *TINY, f"--weights={tmp_path / 'cut.safetensors'}", "--data=digits",
+                       f"--output={tmp_path / 'new'}", code=2)  # fmt: skip
+    assert "cannot be read" in sentence
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("")
+    sentence = command(
+        "kvision-train", *TINY, "--data=digits", f"--output={tmp_path / 'full'}", "--overwrite", code=2
+    )
+    assert "not empty" in sentence
+    assert not (tmp_path / "new").exists()
+    assert Path(tmp_path / "full" / "thesis.tex").exists()
+
+
+def test_strict_ends_at_what_is_no_image(folder, tmp_path):
+    sentence = command("kvision-train", *TINY, "--batch_size=16", f"--data=folder:{folder}", "--strict",
+                       f"--output={tmp_path / 'run'}", code=2)  # fmt: skip
+    assert "notes.txt" in sentence
