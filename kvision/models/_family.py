@@ -147,7 +147,8 @@ class Family:
             raise ValueError(f"`input_shape` must be (height, width, channels); got {input_shape!r}.")
         if any(size is not None and size < self.min_size for size in sizes[:2]):
             raise ValueError(
-                f"`input_shape` {sizes} is too small: {name} needs {self.min_size} x {self.min_size} pixels or more."
+                f"`input_shape` {sizes} is too small: {name} needs at least "
+                f"{self.min_size} x {self.min_size} pixels."
             )
         return sizes
 

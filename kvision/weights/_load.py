@@ -51,8 +51,7 @@ def load(model: keras.Model, source) -> None:
 def state_dict(model: keras.Model) -> dict[str, np.ndarray]:
     """A network's weights as `load` takes them: PyTorch's names and layout."""
     return {
-        name: np.transpose(variable.numpy(), axes)
-        for name, (variable, axes) in _parameters(model).items()
+        name: np.transpose(variable.numpy(), axes) for name, (variable, axes) in _parameters(model).items()
     }
 
 

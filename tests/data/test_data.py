@@ -80,8 +80,8 @@ def test_an_epoch_has_every_image_once_and_epochs_differ():
     batches = training(batch_size=479, channels=1)
     epochs = [[next(batches) for _ in range(3)] for _ in range(2)]
     digests = [sorted(image.tobytes() for images, _ in epoch for image in images) for epoch in epochs]
-    val = [image.tobytes() for images, _ in load(
-        "digits", "train", image_size=(8, 8), channels=1).dataset.as_numpy_iterator() for image in images]  # fmt: skip
+    once = load("digits", "train", image_size=(8, 8), channels=1).dataset.as_numpy_iterator()
+    val = [image.tobytes() for images, _ in once for image in images]
     assert digests[0] == digests[1] == sorted(val)
     assert not np.array_equal(epochs[0][0][0], epochs[1][0][0])
 

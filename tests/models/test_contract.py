@@ -93,7 +93,9 @@ def test_every_weight_has_a_gradient(name):
 
     with tf.GradientTape() as tape:
         logits = model(pixels(16), training=True)
-        loss = keras.ops.mean(keras.losses.sparse_categorical_crossentropy([0, 1, 2, 1] * 4, logits, True))
+        loss = keras.ops.mean(
+            keras.losses.sparse_categorical_crossentropy(np.array([0, 1, 2, 1] * 4), logits, True)
+        )
     for variable, gradient in zip(
         model.trainable_variables, tape.gradient(loss, model.trainable_variables), strict=True
     ):

@@ -2,6 +2,7 @@
 
 import csv
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ TINY = [
 
 def command(*arguments, code=0):
     """Runs a command; returns what it printed, or the one sentence on which it ended."""
-    result = subprocess.run([str(a) for a in arguments], capture_output=True, text=True, check=False)
+    name, *flags = map(str, arguments)
+    path = Path(sys.executable).with_name(name)
+    result = subprocess.run([path, *flags], capture_output=True, text=True, check=False)
     assert result.returncode == code, result.stdout + result.stderr
     if code == 2:
         assert "Traceback" not in result.stderr

@@ -131,14 +131,16 @@ import kvision
 from kvision_tools.loop import Loop, means
 from kvision_tools.strategy import make_strategy
 from test_loop import SMALL, dataset, optimizer_for
-keras.utils.set_random_seed(0)
 strategy = make_strategy(sys.argv[1])
+keras.utils.set_random_seed(0)
 with strategy.scope():
     # frozen statistics: without synchronised batch norm each replica would have its own
     model = kvision.models.mobilenet_v2(dropout_rate={dropout}, **SMALL)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization) and not {dropout}:
             layer.trainable = False
+    random = np.random.default_rng(0)  # Keras draws other weights under a strategy
+    model.set_weights([random.normal(0, 0.1, w.shape) if w.ndim > 1 else w for w in model.get_weights()])
     optimizer = optimizer_for(model)
 loop = Loop(model, optimizer, strategy)
 batches = iter(strategy.experimental_distribute_dataset(dataset()))

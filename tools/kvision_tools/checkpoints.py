@@ -60,8 +60,14 @@ def _paths(folder: Path) -> list[Path]:
     return sorted(folder.glob("step_*.safetensors"))
 
 
+def _path(layer, variable) -> str:
+    """The variable's path; a seed generator's own would count those that were made before it."""
+    last = variable.path.rpartition("/")[2]
+    return f"{layer.name}/{last}" if last == "seed_generator_state" else variable.path
+
+
 def _variables(model, optimizer) -> dict:
-    named = [("model/" + v.path, v) for v in model.variables]
+    named = [(f"model/{_path(layer, v)}", v) for layer in model.layers for v in layer.variables]
     named += [("optimizer/" + v.path, v) for v in optimizer.variables]
     variables = dict(named)
     if len(variables) != len(named):

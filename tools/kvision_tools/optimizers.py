@@ -34,11 +34,13 @@ def make_optimizer(
         rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     decay = weight_decay or None
     if name == "sgd":
-        optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay)
+        optimizer = keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, weight_decay=decay, name=name)
     elif name == "rmsprop":
-        optimizer = keras.optimizers.RMSprop(rate, rho=0.9, momentum=0.9, epsilon=1e-3, weight_decay=decay)
+        optimizer = keras.optimizers.RMSprop(
+            rate, rho=0.9, momentum=0.9, epsilon=1e-3, weight_decay=decay, name=name
+        )
     else:
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=weight_decay)
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=weight_decay, name=name)
     optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if len(v.shape) < 2])
     optimizer.build(model.trainable_variables)
     return optimizer

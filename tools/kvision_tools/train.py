@@ -75,7 +75,6 @@ class Run:
             raise ValueError(
                 f"`--warmup_epochs` ({FLAGS.warmup_epochs}) must be below --epochs ({FLAGS.epochs})."
             )
-        keras.utils.set_random_seed(FLAGS.seed)
         size = FLAGS.image_size or kvision.info(FLAGS.model).variant.image_size
         self.image_shape = (size, size, FLAGS.channels)
         self.strategy = strategy.make_strategy(FLAGS.strategy)
@@ -92,6 +91,7 @@ class Run:
             raise ValueError(
                 f"`--batch_size` {FLAGS.batch_size} exceeds the {train_data.size} training images."
             )
+        keras.utils.set_random_seed(FLAGS.seed)
         with self.strategy.scope():
             self.model = build_model(self.image_shape, len(self.class_names))
             self.optimizer = optimizers.make_optimizer(

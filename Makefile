@@ -1,0 +1,24 @@
+.PHONY: demo test check clean
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+demo: .venv/installed
+	$(BIN)/kvision-train --flagfile=tools/recipes/demo.flags
+	$(BIN)/kvision-export --model=runs/demo --quantize=float32,float16,dynamic,int8
+
+test: .venv/installed
+	$(BIN)/pytest
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv runs exports
