@@ -46,14 +46,14 @@ class Progress(keras.callbacks.Callback):
             accuracy=0,
         )
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs):
         self.bar.start()
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch, logs):
         self.bar.update(self.task, description=f"epoch {epoch + 1}/{self.epochs}")
         self.started, self.first = time.monotonic(), None
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch, logs):
         if self.first is None:  # the first call traces the step; speed is measured after it
             self.started, self.first = time.monotonic(), batch
         speed = (batch - self.first) * self.batch_size / max(time.monotonic() - self.started, 1e-9)
@@ -61,14 +61,14 @@ class Progress(keras.callbacks.Callback):
             self.task, advance=logs["steps"], speed=speed, loss=logs["loss"], accuracy=logs["accuracy"]
         )
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch, logs):
         self.console.print(
             f"epoch {epoch + 1}/{self.epochs}: loss {logs['loss']:.4f}, accuracy {logs['accuracy']:.4f}, "
             f"val_loss {logs['val_loss']:.4f}, val_accuracy {logs['val_accuracy']:.4f}, "
             f"{logs['images_per_second']:.0f} images/s"
         )
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs):
         self.bar.stop()
 
 
@@ -84,7 +84,7 @@ class RunFiles(keras.callbacks.Callback):
         super().__init__()
         self.folder, self.history = folder, history
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch, logs):
         best = max((row["val_accuracy"] for row in self.history), default=-1.0)
         self.history.append({"epoch": epoch + 1, **logs})
         if logs["val_accuracy"] > best:
@@ -98,7 +98,7 @@ class RunFiles(keras.callbacks.Callback):
             writer.writerows(self.history)
         os.replace(beside, self.folder / "metrics.csv")
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs):
         if self.history:
             plot_curves(self.history, self.folder / "curves.png")
 
