@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from test_contract import ONE_A_FAMILY, tiny
+from helpers import ONE_A_FAMILY, TINY, command, tiny
 
 import kvision
 from kvision_export import flatbuffer
@@ -152,8 +152,6 @@ def test_tolerances(tolerance, measured, accepted):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run folder of a network that was hardly trained."""
-    from test_commands import TINY, command
-
     output = tmp_path_factory.mktemp("runs") / "run"
     command(
         "kvision-train", *TINY, "--data=digits", "--epochs=1", "--warmup_epochs=0.2", f"--output={output}"
@@ -162,8 +160,6 @@ def run(tmp_path_factory):
 
 
 def test_the_command_writes_files_and_a_report(run):
-    from test_commands import command
-
     arguments = ["kvision-export", f"--model={run}", "--quantize=float32,float16,dynamic,int8", "--images=50",
                  "--calibration_images=20", "--max_drop=100"]  # fmt: skip
     printed = command(*arguments)
@@ -186,8 +182,6 @@ def test_the_command_writes_files_and_a_report(run):
 
 
 def test_a_file_outside_its_tolerance_is_exit_code_1(run, tmp_path):
-    from test_commands import command
-
     printed = command("kvision-export", f"--model={run}", "--quantize=float32", "--max_difference=0",
                       "--images=20", f"--output={tmp_path / 'out'}", code=1)  # fmt: skip
     assert "outside its tolerance" in printed
@@ -195,8 +189,6 @@ def test_a_file_outside_its_tolerance_is_exit_code_1(run, tmp_path):
 
 
 def test_errors(run, tmp_path):
-    from test_commands import command
-
     for arguments, words in (
         ([f"--model={run}", "--quantize=int4"], "float32, float16, dynamic, int8"),
         (["--model=mobilenet_v1", f"--output={tmp_path / 'a'}"], "A dataset is needed"),

@@ -5,6 +5,7 @@ import inspect
 import keras
 import numpy as np
 import pytest
+from helpers import ONE_A_FAMILY, tiny
 
 import kvision
 
@@ -13,39 +14,6 @@ SHARED = [
     "include_top", "weights", "input_shape", "pooling", "num_classes",
     "classifier_activation", "preprocess", "name",
 ]  # fmt: skip
-ONE_A_FAMILY = ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_small_minimal",
-                "efficientnet_b0", "efficientnet_lite0"]  # fmt: skip
-
-
-def tiny(name, **keywords):
-    """The narrowest and shallowest form of a network."""
-    columns = {"width_multiplier": 0.1, "depth_multiplier": 0.3}
-    columns = {key: value for key, value in columns.items() if hasattr(kvision.info(name).variant, key)}
-    return kvision.create_model(name, **({"input_shape": (64, 64, 3), "num_classes": 3} | columns | keywords))
-
-
-def pixels(batch=4, size=64, channels=3):
-    return np.random.default_rng(0).uniform(0, 255, (batch, size, size, channels)).astype("float32")
-
-
-@pytest.fixture(scope="module", params=NAMES)
-def built(request):
-    with keras.StatelessScope(initialize_variables=False):
-        return request.param, kvision.create_model(request.param)
-
-
-def test_names(built):
-    name, model = built
-    assert model.name == name
-    assert getattr(kvision.models, name).__name__ == name
-    assert name in kvision.models.__all__
-
-
-def test_built_twice_has_the_same_layers(built):
-    name, model = built
-    with keras.StatelessScope(initialize_variables=False):
-        again = kvision.create_model(name)
-    weighty = [layer.name for layer in model.layers if layer.weights]
     assert weighty == [layer.name for layer in again.layers if layer.weights]
 
 

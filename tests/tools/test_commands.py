@@ -1,32 +1,12 @@
 """The commands, as a shell runs them."""
 
 import csv
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import TINY, command
 from PIL import Image
-
-TINY = [
-    "--model=mobilenet_v1", "--model_kwarg=width_multiplier=0.1", "--image_size=32", "--batch_size=64",
-    "--norm_momentum=0.9", "--learning_rate=0.01",
-]  # fmt: skip
-
-
-def command(*arguments, code=0):
-    """Runs a command; returns what it printed, or the one sentence on which it ended."""
-    name, *flags = map(str, arguments)
-    path = Path(sys.executable).with_name(name)
-    result = subprocess.run([path, *flags], capture_output=True, text=True, check=False)
-    assert result.returncode == code, result.stdout + result.stderr
-    if code == 2:
-        assert "Traceback" not in result.stderr
-        lines = [line for line in result.stderr.splitlines() if line.startswith("kvision-")]
-        assert len(lines) == 1, result.stderr
-        return lines[0]
-    return result.stdout + result.stderr
 
 
 @pytest.fixture(scope="module")

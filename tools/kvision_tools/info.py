@@ -3,15 +3,20 @@
 kvision-info
 kvision-info 'mobilenet*'
 kvision-info efficientnet_b0
+    kvision-info --markdown
 """
 
 import dataclasses
 
 import rich.console
 import rich.table
+from absl import flags
 
 import kvision
 from kvision import _cli
+
+FLAGS = flags.FLAGS
+flags.DEFINE_bool("markdown", False, "Print the list as a Markdown table.")
 
 
 def main(positional):
@@ -23,7 +28,9 @@ def main(positional):
         names = kvision.list_models(pattern)
         if not names:
             kvision.info(pattern)  # raises, with the nearest names
-    if names == [pattern]:
+    if FLAGS.markdown:
+        print(markdown(names))
+    elif names == [pattern]:
         print(description(pattern))
     else:
         rich.console.Console(highlight=False).print(table(names))
@@ -38,6 +45,15 @@ def table(names: list[str]) -> rich.table.Table:
         variant = kvision.info(name).variant
         rows.add_row(name, f"{variant.params:,}", f"{variant.image_size} x {variant.image_size}")
     return rows
+
+
+def markdown(names: list[str]) -> str:
+    """The same as a Markdown table."""
+    lines = ["| model | parameters | input |", "|---|---:|---:|"]
+    for name in names:
+        variant = kvision.info(name).variant
+        lines.append(f"| `{name}` | {variant.params:,} | {variant.image_size} |")
+    return "\n".join(lines)
 
 
 def description(name: str) -> str:

@@ -1,0 +1,68 @@
+"""What several test files use: tiny networks, and commands as a shell runs them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import kvision
+
+ONE_A_FAMILY = ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_small_minimal",
+                "efficientnet_b0", "efficientnet_lite0"]  # fmt: skip
+
+
+def tiny(name, **keywords):
+    """The narrowest and shallowest form of a network."""
+    columns = {"width_multiplier": 0.1, "depth_multiplier": 0.3}
+    columns = {key: value for key, value in columns.items() if hasattr(kvision.info(name).variant, key)}
+    return kvision.create_model(name, **({"input_shape": (64, 64, 3), "num_classes": 3} | columns | keywords))
+
+
+def pixels(batch=4, size=64, channels=3):
+    return np.random.default_rng(0).uniform(0, 255, (batch, size, size, channels)).astype("float32")
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def built(request):
+    with keras.StatelessScope(initialize_variables=False):
+        return request.param, kvision.create_model(request.param)
+
+
+def test_names(built):
+    name, model = built
+    assert model.name == name
+    assert getattr(kvision.models, name).__name__ == name
+    assert name in kvision.models.__all__
+
+
+def test_built_twice_has_the_same_layers(built):
+    name, model = built
+    with keras.StatelessScope(initialize_variables=False):
+        again = kvision.create_model(name)
+    weighty = [layer.name for layer in model.layers if layer.weights]
+
+
+TINY = [
+    "--model=mobilenet_v1", "--model_kwarg=width_multiplier=0.1", "--image_size=32", "--batch_size=64",
+    "--norm_momentum=0.9", "--learning_rate=0.01",
+]  # fmt: skip
+
+
+def tiny(name, **keywords):
+    """The narrowest and shallowest form of a network."""
+    columns = {"width_multiplier": 0.1, "depth_multiplier": 0.3}
+    columns = {key: value for key, value in columns.items() if hasattr(kvision.info(name).variant, key)}
+    return kvision.create_model(name, **({"input_shape": (64, 64, 3), "num_classes": 3} | columns | keywords))
+
+
+def command(*arguments, code=0):
+    """Runs a command; returns what it printed, or the one sentence on which it ended."""
+    name, *flags = map(str, arguments)
+    path = Path(sys.executable).with_name(name)
+    result = subprocess.run([path, *flags], capture_output=True, text=True, check=False)
+    assert result.returncode == code, result.stdout + result.stderr
+    if code == 2:
+        assert "Traceback" not in result.stderr
+        lines = [line for line in result.stderr.splitlines() if line.startswith("kvision-")]
+        assert len(lines) == 1, result.stderr
+        return lines[0]
+    return result.stdout + result.stderr
