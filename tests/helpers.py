@@ -8,39 +8,6 @@ import kvision
 
 ONE_A_FAMILY = ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_small_minimal",
                 "efficientnet_b0", "efficientnet_lite0"]  # fmt: skip
-
-
-def tiny(name, **keywords):
-    """The narrowest and shallowest form of a network."""
-    columns = {"width_multiplier": 0.1, "depth_multiplier": 0.3}
-    columns = {key: value for key, value in columns.items() if hasattr(kvision.info(name).variant, key)}
-    return kvision.create_model(name, **({"input_shape": (64, 64, 3), "num_classes": 3} | columns | keywords))
-
-
-def pixels(batch=4, size=64, channels=3):
-    return np.random.default_rng(0).uniform(0, 255, (batch, size, size, channels)).astype("float32")
-
-
-@pytest.fixture(scope="module", params=NAMES)
-def built(request):
-    with keras.StatelessScope(initialize_variables=False):
-        return request.param, kvision.create_model(request.param)
-
-
-def test_names(built):
-    name, model = built
-    assert model.name == name
-    assert getattr(kvision.models, name).__name__ == name
-    assert name in kvision.models.__all__
-
-
-def test_built_twice_has_the_same_layers(built):
-    name, model = built
-    with keras.StatelessScope(initialize_variables=False):
-        again = kvision.create_model(name)
-    weighty = [layer.name for layer in model.layers if layer.weights]
-
-
 TINY = [
     "--model=mobilenet_v1", "--model_kwarg=width_multiplier=0.1", "--image_size=32", "--batch_size=64",
     "--norm_momentum=0.9", "--learning_rate=0.01",

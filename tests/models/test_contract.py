@@ -14,6 +14,30 @@ SHARED = [
     "include_top", "weights", "input_shape", "pooling", "num_classes",
     "classifier_activation", "preprocess", "name",
 ]  # fmt: skip
+
+
+def pixels(batch=4, size=64, channels=3):
+    return np.random.default_rng(0).uniform(0, 255, (batch, size, size, channels)).astype("float32")
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def built(request):
+    with keras.StatelessScope(initialize_variables=False):
+        return request.param, kvision.create_model(request.param)
+
+
+def test_names(built):
+    name, model = built
+    assert model.name == name
+    assert getattr(kvision.models, name).__name__ == name
+    assert name in kvision.models.__all__
+
+
+def test_built_twice_has_the_same_layers(built):
+    name, model = built
+    with keras.StatelessScope(initialize_variables=False):
+        again = kvision.create_model(name)
+    weighty = [layer.name for layer in model.layers if layer.weights]
     assert weighty == [layer.name for layer in again.layers if layer.weights]
 
 
