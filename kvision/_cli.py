@@ -37,7 +37,8 @@ def _help(module) -> str:
         )
         choices = getattr(flag.parser, "enum_values", None)
         kind = f"={'|'.join(choices)}" if choices else "" if flag.boolean else f"={flag.name.upper()}"
-        lines.append(f"  --{flag.name}{kind}\n      {flag.help}{default}")
+        text = flag.help.partition(">: ")[2] or flag.help  # without absl's own list of choices
+        lines.append(f"  --{flag.name}{kind}\n      {text.partition(';')[0]}{default}")
     return "\n".join(sorted(lines))
 
 

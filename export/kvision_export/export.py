@@ -44,7 +44,7 @@ flags.DEFINE_integer("calibration_images", 100, "How many images give the int8 r
 flags.DEFINE_integer("images", 500, "How many held-out images the files are compared on, at the most.", 1)
 flags.DEFINE_float("max_difference", 1e-4, "Of a float32 file's probabilities.", 0)
 flags.DEFINE_float("min_agreement_float16", 0.995, "With the Keras model's first class.", 0, 1)
-flags.DEFINE_float("min_agreement", 0.97, "The same for dynamic and int8; or:", 0, 1)
+flags.DEFINE_float("min_agreement", 0.97, "The same for dynamic and int8, or else --max_drop.", 0, 1)
 flags.DEFINE_float("max_drop", 0.5, "Points of top-1 that dynamic and int8 may lose.", 0, 100)
 flags.DEFINE_string("output", None, "The folder; RUN/export or exports/NAME by default.")
 
@@ -135,8 +135,8 @@ def make_report(name: str, measured: list[Measured], keras_top1: float, images: 
 def print_table(report: dict, output: Path) -> None:
     """Prints the report for people."""
     table = rich.table.Table(title=f"{report['model']} on {report['images']} held-out images")
-    for column in ("file", "kB", "top-1 %", "agreement %", "max diff", "mean diff", "ms, 1 thread", "2", ""):
-        table.add_column(column, justify="left" if column == "file" else "right", no_wrap=column != "file")
+    for column in ("file", "kB", "top-1 %", "agree %", "max diff", "mean diff", "ms: 1 thread", "2", ""):
+        table.add_column(column, justify="left" if column == "file" else "right", overflow="fold")
     table.add_row("Keras", "", f"{100 * report['keras_top1']:.1f}", *[""] * 6)
     for row in report["files"]:
         table.add_row(
@@ -147,9 +147,12 @@ def print_table(report: dict, output: Path) -> None:
             f"{row['largest_difference']:.1e}",
             f"{row['mean_difference']:.1e}",
             *(f"{ms:.2f}" for ms in row["latency_ms"].values()),
-            "ok" if row["accepted"] else "outside its tolerance",
+            "ok" if row["accepted"] else "FAIL",
         )
     rich.console.Console(highlight=False).print(table)
+    for row in report["files"]:
+        if not row["accepted"]:
+            print(f"{row['file']} is outside its tolerance.")
     print(f"Written to {output}.")
 
 

