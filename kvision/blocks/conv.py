@@ -2,8 +2,13 @@
 
 import keras
 
-# He initialisation by fan-out, as in EfficientNet's released code and in torchvision.
-KERNEL_INITIALIZER = keras.initializers.VarianceScaling(2.0, "fan_out", "truncated_normal")
+
+def kernel_initializer():
+    """He initialisation by fan-out, as in EfficientNet's released code and in torchvision.
+
+    A new one for each layer: an initializer draws its seed once, when it is made.
+    """
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "truncated_normal")
 
 
 def pad(x, *, kernel_size, strides, padding, name):
@@ -31,7 +36,7 @@ def conv(x, *, filters, kernel_size=1, strides=1, padding="same", use_bias=False
         strides=strides,
         padding=padding,
         use_bias=use_bias,
-        kernel_initializer=KERNEL_INITIALIZER,
+        kernel_initializer=kernel_initializer(),
         name=name,
     )(x)
 
@@ -44,7 +49,7 @@ def depthwise_conv(x, *, kernel_size, strides=1, padding="same", name):
         strides=strides,
         padding=padding,
         use_bias=False,
-        depthwise_initializer=KERNEL_INITIALIZER,
+        depthwise_initializer=kernel_initializer(),
         name=name,
     )(x)
 

@@ -1,5 +1,6 @@
 """Keywords of the builders, and their errors."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -81,6 +82,17 @@ def test_compound_scaling():
     assert efficientnet(-2, num_classes=3).count_params() < base.count_params()
     with pytest.raises(ValueError, match="finite"):
         efficientnet(float("nan"))
+
+
+def test_fresh_weights_follow_from_the_seed_and_differ_between_layers():
+    def kernels():
+        keras.utils.set_random_seed(3)
+        model = mobilenet_v1(**SMALL)
+        return [model.get_layer(f"blocks.3.{i}.conv_pw").get_weights()[0] for i in (1, 2)]
+
+    first, again = kernels(), kernels()
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first[0], first[1])
 
 
 def test_name_changes_nothing_else():

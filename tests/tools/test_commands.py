@@ -45,7 +45,8 @@ def test_a_run_folder_is_complete(run, folder):
     assert [row["epoch"] for row in rows(output)] == ["1", "2", "3", "4"]
     assert float(rows(output)[-1]["loss"]) < float(rows(output)[0]["loss"])
     assert list((output / "tensorboard").rglob("events*"))
-    assert Image.open(output / "curves.png").size[0] > 500
+    with Image.open(output / "curves.png") as curves:
+        assert curves.size[0] > 500
     assert f"not an image: {folder / 'dark' / 'notes.txt'}" in printed
     assert "1 files were no images" in printed
 
@@ -122,7 +123,9 @@ def test_errors_are_one_sentence(arguments, words, tmp_path, monkeypatch):
 
 def test_errors_with_a_run(run, folder, tmp_path):
     output, _ = run
-    assert "2 classes" in command("kvision-evaluate", f"--model={output}", "--data=digits", code=2)
+    assert "has 10 classes, mobilenet_v1 has 2" in command(
+        "kvision-evaluate", f"--model={output}", "--data=digits", code=2
+    )
     path = folder / "dark" / "notes.txt"
     assert "no image" in command("kvision-predict", f"--model={output}", path, code=2)
     assert "No such file" in command("kvision-predict", f"--model={output}", "nowhere.png", code=2)
