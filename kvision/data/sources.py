@@ -120,14 +120,15 @@ def tfds(name, split, channels, val_fraction) -> Source:
         "val": held_out or f"train[{cut}:]",
     }[split]
 
-    def adapt(image, label):
+    def adapt(example):
+        image, label = example["image"], example["label"]
         if channels == 1 and image.shape[-1] == 3:
             return tf.image.rgb_to_grayscale(image), label
         if channels == 3 and image.shape[-1] == 1:
             return tf.image.grayscale_to_rgb(image), label
         return image, label
 
-    stream = builder.as_dataset(split=part, as_supervised=True).map(adapt)
+    stream = builder.as_dataset(split=part).map(adapt)
     names = tuple(features["label"].names)
     return Source(names, builder.info.splits[part].num_examples, stream=stream)
 
