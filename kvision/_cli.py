@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-from absl import app, flags
+from absl import app, flags, logging
 
 USER_ERRORS = (ValueError, TypeError, OSError)
 
@@ -18,6 +18,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     module = sys.modules[main.__module__]
 
     def parse(argv):
+        flags.FLAGS.set_default("verbosity", logging.WARNING)  # TensorFlow's notices drown what matters
         if {"--help", "-help", "-h"} & set(argv[1:]):
             print(f"{module.__doc__.strip()}\n\n{_help(module)}")
             sys.exit(0)

@@ -1,5 +1,6 @@
 """Opening what can be evaluated, predicted with or exported: a run folder, a file, a name."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,6 +109,16 @@ def read_flags(run) -> dict[str, str]:
     """The flags that a run folder was trained with, by name."""
     lines = (Path(run) / FLAGS).read_text().splitlines()
     return dict(line.removeprefix("--").split("=", 1) for line in lines if "=" in line)
+
+
+def report_unreadable(names: list[str], strict: bool) -> None:
+    """Says on stderr which files were no images; with `strict`, one such file is a ValueError."""
+    if strict and names:
+        raise ValueError(f"{names[0]!r} is no image that can be read, and --strict asks for all.")
+    for name in names:
+        print(f"not an image: {name}", file=sys.stderr)
+    if names:
+        print(f"Left out {len(names)} that were no images.", file=sys.stderr)
 
 
 def _read(path) -> keras.Model:

@@ -4,6 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
+import numpy as np
+
 import kvision
 
 ONE_A_FAMILY = ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_small_minimal",
@@ -19,6 +22,19 @@ def tiny(name, **keywords):
     columns = {"width_multiplier": 0.1, "depth_multiplier": 0.3}
     columns = {key: value for key, value in columns.items() if hasattr(kvision.info(name).variant, key)}
     return kvision.create_model(name, **({"input_shape": (64, 64, 3), "num_classes": 3} | columns | keywords))
+
+
+def randomized(model):
+    """Batch norms that are not the identity, as in a trained network."""
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            gamma, beta, mean, variance = (w.shape for w in layer.get_weights())
+            layer.set_weights([
+                random.uniform(0.8, 1.2, gamma), random.normal(0, 0.1, beta),
+                random.normal(0, 0.1, mean), random.uniform(0.8, 1.2, variance),
+            ])  # fmt: skip
+    return model
 
 
 def command(*arguments, code=0):

@@ -40,6 +40,7 @@ flags.DEFINE_string(
     "images give the int8 ranges, its held-out ones the report."
 )  # fmt: skip
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
+flags.DEFINE_bool("strict", False, "End at a file that is no image.")
 flags.DEFINE_integer("calibration_images", 100, "How many images give the int8 ranges.", 2)
 flags.DEFINE_integer("images", 500, "How many held-out images the files are compared on, at the most.", 1)
 flags.DEFINE_float("max_difference", 1e-4, "Of a float32 file's probabilities.", 0)
@@ -108,6 +109,7 @@ def load_images(opened: runs.Opened, split: str, count: int) -> tuple[np.ndarray
     )
     batches = data.dataset.take(min(count, data.size)).as_numpy_iterator()
     images, labels = zip(*batches, strict=True)
+    runs.report_unreadable(data.unreadable, FLAGS.strict)
     return np.concatenate(images), np.concatenate(labels)
 
 

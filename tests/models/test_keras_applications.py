@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers import randomized
 
 import kvision
 
@@ -19,16 +20,6 @@ APPLICATIONS = {
 }
 
 
-def randomize(model):
-    """Weights of a size that keeps the signal, with norms that are not the identity."""
-    random = np.random.default_rng(0)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            shape = layer.gamma.shape
-            values = (random.uniform(0.8, 1.2, shape), 0.1 * random.standard_normal(shape))
-            layer.set_weights([*values, 0.1 * random.standard_normal(shape), random.uniform(0.8, 1.2, shape)])
-
-
 def ordered(model):
     """Weights in the order of the graph, parameters of one layer in the layer's order."""
     skipped = keras.layers.Normalization
@@ -40,8 +31,9 @@ def test_outputs(name):
     application, theirs, ours = APPLICATIONS[name]
     ours_name = name.removesuffix("_035")
     size = 96
-    peer = application(weights=None, input_shape=(size, size, 3), classifier_activation=None, **theirs)
-    randomize(peer)
+    peer = randomized(
+        application(weights=None, input_shape=(size, size, 3), classifier_activation=None, **theirs)
+    )
     model = kvision.create_model(ours_name, input_shape=(size, size, 3), classifier_activation=None, **ours)
     pairs = list(zip(ordered(model), ordered(peer), strict=True))
     for our, their in pairs:

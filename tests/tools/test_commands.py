@@ -48,7 +48,7 @@ def test_a_run_folder_is_complete(run, folder):
     with Image.open(output / "curves.png") as curves:
         assert curves.size[0] > 500
     assert f"not an image: {folder / 'dark' / 'notes.txt'}" in printed
-    assert "1 files were no images" in printed
+    assert "Left out 1 that were no images" in printed
 
 
 def test_flags_repeat_a_run(run, tmp_path):

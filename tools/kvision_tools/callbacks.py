@@ -63,8 +63,8 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs):
         self.console.print(
-            f"epoch {epoch + 1}/{self.epochs}: loss {logs['loss']:.4f}, accuracy {logs['accuracy']:.4f}, "
-            f"val_loss {logs['val_loss']:.4f}, val_accuracy {logs['val_accuracy']:.4f}, "
+            f"epoch {epoch + 1}/{self.epochs}: loss {logs['loss']:.3f}, accuracy {logs['accuracy']:.3f}; "
+            f"val {logs['val_loss']:.3f}, {logs['val_accuracy']:.3f}; "
             f"{logs['images_per_second']:.0f} images/s"
         )
 

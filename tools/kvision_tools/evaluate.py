@@ -4,8 +4,6 @@ kvision-evaluate --model=runs/demo
 kvision-evaluate --model=efficientnet_lite0 --weights=FILE --data=folder:PATH
 """
 
-import sys
-
 import keras
 from absl import flags
 
@@ -20,6 +18,7 @@ flags.DEFINE_integer("image_size", None, "Height and width in pixels, for a name
 flags.DEFINE_string("data", None, "digits, folder:PATH or tfds:NAME; a run folder's own by default.")
 flags.DEFINE_enum("split", "val", ("train", "val"), "Which images.")
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
+flags.DEFINE_bool("strict", False, "End at a file that is no image.")
 flags.DEFINE_integer("batch_size", 32, "Images at once.", 1)
 
 
@@ -38,12 +37,12 @@ def main(positional):
         metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(top5, name="top_k")],
     )
     values = opened.model.evaluate(data.dataset, verbose=0, return_dict=True)
+    with _cli.user_errors():
+        runs.report_unreadable(data.unreadable, FLAGS.strict)
     print(
         f"{opened.model.name} on {data.size - len(data.unreadable)} images: loss {values['loss']:.4f}, "
         f"top-1 {100 * values['accuracy']:.2f} %, top-{top5} {100 * values['top_k']:.2f} %"
     )
-    for name in data.unreadable:
-        print(f"not an image: {name}", file=sys.stderr)
 
 
 def entry():

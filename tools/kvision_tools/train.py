@@ -177,14 +177,12 @@ class Run:
         return logs | {"learning_rate": float(self.optimizer.learning_rate), "images_per_second": speed}
 
     def check_files(self, unreadable):
-        if FLAGS.strict and unreadable:
-            _cli.fail(f"{unreadable[0]!r} is no image that can be read, and --strict asks for all.")
+        if FLAGS.strict:
+            with _cli.user_errors():
+                runs.report_unreadable(unreadable, strict=True)
 
     def report(self, unreadable):
-        for name in unreadable:
-            print(f"not an image: {name}", file=sys.stderr)
-        if unreadable:
-            print(f"{len(unreadable)} files were no images and were left out.", file=sys.stderr)
+        runs.report_unreadable(unreadable, strict=False)
         best = max(self.history, key=lambda row: row["val_accuracy"])
         print(f"Best on validation: {best['val_accuracy']:.4f} in epoch {best['epoch']}.")
         print(f"Run folder: {self.folder}")
