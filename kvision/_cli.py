@@ -1,11 +1,12 @@
 """What all commands share: flags, help, and errors of one sentence."""
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
 
-from absl import app, flags, logging
+from absl import app, flags
 
 USER_ERRORS = (ValueError, TypeError, OSError)
 
@@ -18,7 +19,6 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     module = sys.modules[main.__module__]
 
     def parse(argv):
-        flags.FLAGS.set_default("verbosity", logging.WARNING)  # TensorFlow's notices drown what matters
         if {"--help", "-help", "-h"} & set(argv[1:]):
             print(f"{module.__doc__.strip()}\n\n{_help(module)}")
             sys.exit(0)
@@ -27,6 +27,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         except flags.Error as error:
             fail(error)
 
+    logging.disable(logging.INFO)  # TensorFlow's and Keras' notices would drown what a command prints
     app.run(lambda argv: main(argv[1:]), flags_parser=parse)
 
 

@@ -12,8 +12,8 @@ import kvision
 ONE_A_FAMILY = ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_small_minimal",
                 "efficientnet_b0", "efficientnet_lite0"]  # fmt: skip
 TINY = [
-    "--model=mobilenet_v1", "--model_kwarg=width_multiplier=0.1", "--image_size=32", "--batch_size=64",
-    "--norm_momentum=0.9", "--learning_rate=0.01",
+    "--model=mobilenet_v1", "--model_kwarg=width_multiplier=0.25", "--image_size=32", "--batch_size=64",
+    "--norm_momentum=0.9", "--learning_rate=0.02",
 ]  # fmt: skip
 
 

@@ -140,13 +140,13 @@ def test_tolerances(tolerance, measured, accepted):
 def run(tmp_path_factory):
     """A run folder of a network that tells digits apart."""
     output = tmp_path_factory.mktemp("runs") / "run"
-    command("kvision-train", *TINY, "--data=digits", "--epochs=6", "--optimizer=adamw", f"--output={output}")
+    command("kvision-train", *TINY, "--data=digits", "--epochs=8", f"--output={output}")
     return output
 
 
 def test_the_command_writes_files_and_a_report(run):
     arguments = ["kvision-export", f"--model={run}", "--quantize=float32,float16,dynamic,int8", "--images=50",
-                 "--calibration_images=20", "--max_drop=10"]  # fmt: skip
+                 "--calibration_images=20", "--max_drop=5"]  # fmt: skip
     printed = command(*arguments)
     output = run / "export"
     modes = ["float32", "float16", "dynamic", "int8"]
@@ -162,7 +162,7 @@ def test_the_command_writes_files_and_a_report(run):
         assert row["accepted"]
         assert f"{100 * row['top1']:.1f}" in printed
     assert report["files"][0]["largest_difference"] < 1e-4
-    assert report["keras_top1"] > 0.6
+    assert report["keras_top1"] > 0.8
     command(*arguments, "--quantize=float32")  # an earlier export is replaced
     assert not (output / "mobilenet_v1_int8.tflite").exists()
 
