@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from absl import app, flags
 
 USER_ERRORS = (ValueError, TypeError, OSError)
+REPEAT = ";\n    repeat this option"  # absl's own words behind the help of a repeatable flag
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
@@ -40,7 +41,7 @@ def _help(module) -> str:
         choices = getattr(flag.parser, "enum_values", None)
         kind = f"={'|'.join(choices)}" if choices else "" if flag.boolean else f"={flag.name.upper()}"
         text = flag.help.partition(">: ")[2] or flag.help  # without absl's own list of choices
-        lines.append(f"  --{flag.name}{kind}\n      {text.partition(';')[0]}{default}")
+        lines.append(f"  --{flag.name}{kind}\n      {text.partition(REPEAT)[0]}{default}")
     return "\n".join(sorted(lines))
 
 

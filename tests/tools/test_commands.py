@@ -72,6 +72,7 @@ def test_evaluate_and_predict(run, folder):
     printed = command("kvision-evaluate", f"--model={output}")
     best = max(float(row["val_accuracy"]) for row in rows(output))
     assert f"top-1 {100 * best:.2f} %" in printed
+    assert "Warning:" not in printed
     printed = command("kvision-predict", f"--model={output}", "--topk=1", folder / "light" / "0.png")
     assert printed.splitlines()[1].split()[-2:] in (["0", "dark"], ["1", "light"])
 
@@ -89,6 +90,7 @@ def test_info():
 def test_help(name):
     printed = command(f"kvision-{name}", "--help")
     assert printed.startswith(f"kvision-{name}: ")
+    assert name != "train" or "Height and width in pixels; the network's own by default." in printed
     if name != "info":
         assert "--model=MODEL" in printed
 

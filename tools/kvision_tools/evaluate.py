@@ -4,6 +4,8 @@ kvision-evaluate --model=runs/demo
 kvision-evaluate --model=efficientnet_lite0 --weights=FILE --data=folder:PATH
 """
 
+import warnings
+
 import keras
 from absl import flags
 
@@ -36,6 +38,7 @@ def main(positional):
         loss=keras.losses.SparseCategoricalCrossentropy(),
         metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(top5, name="top_k")],
     )
+    warnings.filterwarnings("ignore", "Your input ran out of data")  # how many can be read shows at the end
     values = opened.model.evaluate(data.dataset, verbose=0, return_dict=True)
     with _cli.user_errors():
         runs.report_unreadable(data.unreadable, FLAGS.strict)
