@@ -131,7 +131,9 @@ def _read(path) -> keras.Model:
 
 
 def _with_probabilities(model: keras.Model) -> keras.Model:
-    """The model itself where it ends in a softmax, else with one appended."""
+    """The model without side classifiers, with a softmax at its end."""
+    if isinstance(model.output, dict):
+        model = keras.Model(model.input, model.output["predictions"], name=model.name)
     last = model.layers[-1]
     if (
         isinstance(last, keras.layers.Softmax)

@@ -61,18 +61,16 @@ class Variant:
     Attributes:
         params: trainable parameters of the network as published, with its source in the table.
         input_size: height and width in pixels that the network was published for.
-        preprocess: normalisation of the input.
+        num_classes: that the network was published for.
+        preprocess: normalisation of the input, which has as many channels.
         dropout_rate: dropout before the classifier.
-        norm_epsilon: added to the variance in normalisation layers.
-        norm_momentum: decay of the moving statistics (Keras' sense: 1 - PyTorch's).
     """
 
     params: int | None = None
     input_size: int = 224
-    preprocess: Preprocess = PLUS_MINUS_ONE
+    num_classes: int = 1000
+    preprocess: Preprocess = IMAGENET
     dropout_rate: float = 0.0
-    norm_epsilon: float = 1e-3
-    norm_momentum: float = 0.99
 
     @property
     def image_size(self) -> int:
@@ -82,8 +80,21 @@ class Variant:
     @classmethod
     def columns(cls) -> list[str]:
         """The columns that a builder's keywords may override."""
-        shared = ("params", "input_size", "preprocess")
+        shared = ("params", "input_size", "num_classes", "preprocess")
         return [field.name for field in dataclasses.fields(cls) if field.name not in shared]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchNormVariant(Variant):
+    """A row of a family with batch normalisation.
+
+    Attributes:
+        norm_epsilon: added to the variance.
+        norm_momentum: decay of the moving statistics (Keras' sense: 1 - PyTorch's).
+    """
+
+    norm_epsilon: float = 1e-5
+    norm_momentum: float = 0.9
 
 
 @dataclass(frozen=True)

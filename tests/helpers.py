@@ -1,5 +1,6 @@
 """What several test files use: tiny networks, and commands as a shell runs them."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -9,23 +10,80 @@ import numpy as np
 
 import kvision
 
-ONE_A_FAMILY = ["mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_small_minimal",
-                "efficientnet_b0", "efficientnet_lite0"]  # fmt: skip
 TINY = [
     "--model=mobilenet_v1", "--model_kwarg=width_multiplier=0.25", "--image_size=32", "--batch_size=64",
     "--norm_momentum=0.9", "--learning_rate=0.02",
 ]  # fmt: skip
+NARROW = {"width_multiplier": 0.1}
+SMALL = {  # columns of the narrowest and shallowest form of a family's networks
+    "mobilenetv1": NARROW,
+    "mobilenetv2": NARROW,
+    "mobilenetv3": NARROW,
+    "mobilenetv4": NARROW,
+    "efficientnetv1": NARROW | {"depth_multiplier": 0.3},
+    "efficientnetv2": NARROW | {"depth_multiplier": 0.01},
+    "inceptionv1": NARROW,
+    "inceptionv3": NARROW,
+    "xceptionv1": NARROW | {"middle_depth": 1},
+    "lenet": {},
+    "alexnetv1": {"hidden_filters": 16},
+    "vggcnn": {"hidden_filters": 16},
+    "vgg": {"hidden_filters": 16, "filters": (8,) * 5, "depths": (1,) * 5},
+    "resnet": {"filters": 8, "depths": (1,) * 4},
+    "densenet": {"growth_rate": 4, "depths": (2,) * 4},
+    "convnext": {"filters": (8, 16, 24, 32), "depths": (1, 1, 2, 1)},
+}
+
+
+def small_columns(name):
+    """The columns of the small form of a network."""
+    info = kvision.info(name)
+    columns = dict(SMALL[info.family])
+    if info.family in ("alexnetv1", "vggcnn"):
+        columns["rows"] = tuple(row._replace(filters=8) for row in info.variant.rows)
+    if info.family == "mobilenetv4":  # of each stage one block of a kind
+        columns["rows"] = tuple(
+            stage
+            if hasattr(stage, "block")
+            else tuple({row[:2]: row for row in reversed(stage)}.values())[::-1]
+            for stage in info.variant.rows
+        )
+    if getattr(info.variant, "groups", 1) > 1:
+        columns |= {"groups": 4, "group_width": 2}
+    return columns
+
+
+def distinct(names):
+    """Those names whose small forms are not alike."""
+    seen = {}
+    for name in names:
+        shared = {"params": None, "input_size": 0, "dropout_rate": 0.0}
+        row = dataclasses.replace(kvision.info(name).variant, **small_columns(name) | shared)
+        seen.setdefault((kvision.info(name).family, repr(row)), name)
+    return list(seen.values())
+
+
+DISTINCT = distinct(kvision.list_models())
 
 
 def tiny(name, **keywords):
-    """The narrowest and shallowest form of a network."""
-    columns = {"width_multiplier": 0.1, "depth_multiplier": 0.3}
-    columns = {key: value for key, value in columns.items() if hasattr(kvision.info(name).variant, key)}
-    return kvision.create_model(name, **({"input_shape": (64, 64, 3), "num_classes": 3} | columns | keywords))
+    """The small form of a network: three classes, the smallest image, but 64 pixels where it can."""
+    size = max(64, {"inceptionv3": 75, "xceptionv1": 71, "alexnetv1": 67}.get(kvision.info(name).family, 0))
+    channels = len(kvision.info(name).variant.preprocess.mean)
+    shape = {"input_shape": (size, size, channels), "num_classes": 3}
+    return kvision.create_model(name, **(shape | small_columns(name) | keywords))
+
+
+def built_without_memory(name, **keywords):
+    """A network whose variables have shapes and no values."""
+    with keras.StatelessScope(initialize_variables=False):
+        model = getattr(kvision.models, name)(**keywords)
+    keras.utils.clear_session(free_memory=False)  # else Keras gives them values at the next occasion
+    return model
 
 
 def randomized(model):
-    """Batch norms that are not the identity, as in a trained network."""
+    """Batch norms that are not the identity and scales that are not tiny, as in a trained network."""
     random = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -34,6 +92,8 @@ def randomized(model):
                 random.uniform(0.8, 1.2, gamma), random.normal(0, 0.1, beta),
                 random.normal(0, 0.1, mean), random.uniform(0.8, 1.2, variance),
             ])  # fmt: skip
+        elif isinstance(layer, kvision.layers.LayerScale):
+            layer.gamma.assign(random.uniform(0.5, 1, layer.gamma.shape))
     return model
 
 

@@ -1,20 +1,49 @@
 """Building blocks: functions from tensor to tensor, named after the parameters they create."""
 
-from kvision.blocks.conv import activate, batch_norm, conv, conv_norm_act, depthwise_conv, tap
-from kvision.blocks.mobile import Row, conv_block, inverted_residual, stages
+from kvision.blocks.bottleneck import basic_block, bottleneck
+from kvision.blocks.classic import ConvRow, classic_stages, hidden_layers
+from kvision.blocks.conv import (
+    activate,
+    batch_norm,
+    conv,
+    conv_norm_act,
+    depthwise_conv,
+    layer_norm,
+    max_pool,
+    narrow_initializer,
+    tap,
+)
+from kvision.blocks.mobile import (
+    Row,
+    conv_block,
+    fused_inverted_residual,
+    inverted_residual,
+    residual,
+    stages,
+)
 from kvision.blocks.squeeze_excite import squeeze_excite
 from kvision.blocks.width import make_divisible
 
 __all__ = [
+    "ConvRow",
     "Row",
     "activate",
+    "basic_block",
     "batch_norm",
+    "bottleneck",
+    "classic_stages",
     "conv",
     "conv_block",
     "conv_norm_act",
     "depthwise_conv",
+    "fused_inverted_residual",
+    "hidden_layers",
     "inverted_residual",
+    "layer_norm",
     "make_divisible",
+    "max_pool",
+    "narrow_initializer",
+    "residual",
     "squeeze_excite",
     "stages",
     "tap",

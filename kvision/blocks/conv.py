@@ -1,55 +1,79 @@
-"""Convolution, normalisation, activation, and the taps between them."""
+"""Convolution, normalisation, activation, pooling, and the taps between them."""
 
 import keras
 
+from kvision.layers import GroupedConv2D
 
-def kernel_initializer():
+
+def he_initializer():
     """He initialisation by fan-out, as in EfficientNet's released code and in torchvision.
 
-    A new one for each layer: an initializer draws its seed once, when it is made.
+    Uniform instead of normal, of the same variance: drawn in a third of the time. A new one for each
+    layer: an initializer draws its seed once, when it is made.
     """
-    return keras.initializers.VarianceScaling(2.0, "fan_out", "truncated_normal")
+    return keras.initializers.VarianceScaling(2.0, "fan_out", "uniform")
+
+
+def narrow_initializer():
+    """Standard deviation 0.02, as in the released code of transformers and ConvNeXt; uniform as above."""
+    return keras.initializers.RandomUniform(-0.02 * 3**0.5, 0.02 * 3**0.5)
 
 
 def pad(x, *, kernel_size, strides, padding, name):
     """Prepares `x` for a convolution and says which Keras padding that then takes.
 
     "same" is TensorFlow's padding, which depends on the input size; "symmetric" is PyTorch's,
-    (kernel_size - 1) // 2 zeros on each side. At stride 1 the two are equal for odd kernels.
+    (kernel_size - 1) // 2 zeros on each side, at stride 1 equal to "same" for odd kernels; "valid" is
+    none; a number is so many zeros on each side.
 
     Returns:
         The tensor and "same" or "valid".
     """
-    if padding not in ("same", "symmetric"):
-        raise ValueError(f"`padding` must be 'same' or 'symmetric'; got {padding!r}.")
-    if padding == "same" or strides == 1 or kernel_size == 1:
-        return x, "same"
-    return keras.layers.ZeroPadding2D((kernel_size - 1) // 2, name=f"{name}.pad")(x), "valid"
+    if padding == "symmetric":
+        padding = "same" if strides == 1 else (kernel_size - 1) // 2
+    if padding in ("same", "valid"):
+        return x, padding
+    return (keras.layers.ZeroPadding2D(padding, name=f"{name}.pad")(x) if padding else x), "valid"
 
 
-def conv(x, *, filters, kernel_size=1, strides=1, padding="same", use_bias=False, name):
+def conv(
+    x,
+    *,
+    filters,
+    kernel_size=1,
+    strides=1,
+    groups=1,
+    padding="same",
+    use_bias=False,
+    initializer=he_initializer,
+    name,
+):
     """A convolution. `(batch, H, W, C)` to `(batch, H / strides, W / strides, filters)`."""
     x, padding = pad(x, kernel_size=kernel_size, strides=strides, padding=padding, name=name)
-    return keras.layers.Conv2D(
+    layer = keras.layers.Conv2D if groups == 1 else GroupedConv2D
+    return layer(
         filters,
         kernel_size,
         strides=strides,
+        groups=groups,
         padding=padding,
         use_bias=use_bias,
-        kernel_initializer=kernel_initializer(),
+        kernel_initializer=initializer(),
         name=name,
     )(x)
 
 
-def depthwise_conv(x, *, kernel_size, strides=1, padding="same", name):
-    """A depthwise convolution without bias. `(batch, H, W, C)` to `(batch, H / strides, W / strides, C)`."""
+def depthwise_conv(
+    x, *, kernel_size, strides=1, padding="same", use_bias=False, initializer=he_initializer, name
+):
+    """A depthwise convolution. `(batch, H, W, C)` to `(batch, H / strides, W / strides, C)`."""
     x, padding = pad(x, kernel_size=kernel_size, strides=strides, padding=padding, name=name)
     return keras.layers.DepthwiseConv2D(
         kernel_size,
         strides=strides,
         padding=padding,
-        use_bias=False,
-        depthwise_initializer=kernel_initializer(),
+        use_bias=use_bias,
+        depthwise_initializer=initializer(),
         name=name,
     )(x)
 
@@ -57,6 +81,12 @@ def depthwise_conv(x, *, kernel_size, strides=1, padding="same", name):
 def batch_norm(x, *, epsilon, momentum, activation=None, name):
     """Batch normalisation, then the activation where one is named."""
     x = keras.layers.BatchNormalization(epsilon=epsilon, momentum=momentum, name=name)(x)
+    return activate(x, activation=activation, name=f"{name}.act")
+
+
+def layer_norm(x, *, epsilon, activation=None, name):
+    """Normalisation over the channels, then the activation where one is named."""
+    x = keras.layers.LayerNormalization(epsilon=epsilon, name=name)(x)
     return activate(x, activation=activation, name=f"{name}.act")
 
 
@@ -68,6 +98,25 @@ def conv_norm_act(x, *, norm, activation=None, norm_name, **keywords):
 def activate(x, *, activation, name):
     """A Keras activation by name; None is the identity and adds no layer."""
     return keras.layers.Activation(activation, name=name)(x) if activation else x
+
+
+def max_pool(x, *, pool_size, strides=2, padding="valid", name):
+    """The largest of each window.
+
+    Args:
+        x: `(batch, H, W, C)`. "symmetric" and "ceil" add zeros: there the values must not be negative.
+        pool_size: height and width of a window.
+        strides: from window to window.
+        padding: "same" (TensorFlow); "symmetric" (PyTorch): (pool_size - 1) // 2 on each side; "valid":
+            none; "ceil" (Caffe): the windows that hang over at the right and at the bottom count.
+        name: of the layer.
+    """
+    if padding == "ceil":
+        x = keras.layers.ZeroPadding2D(((0, strides - 1), (0, strides - 1)), name=f"{name}.pad")(x)
+    elif padding == "symmetric":
+        x = keras.layers.ZeroPadding2D((pool_size - 1) // 2, name=f"{name}.pad")(x)
+    keras_padding = "same" if padding == "same" else "valid"
+    return keras.layers.MaxPooling2D(pool_size, strides, keras_padding, name=name)(x)
 
 
 def tap(x, name):

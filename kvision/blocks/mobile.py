@@ -1,10 +1,8 @@
-"""The rows of a mobile network's table, and the loop that builds them.
+"""The rows of a mobile network's table, the loop that builds them, and their blocks.
 
-Layers are named `blocks.STAGE.INDEX.PART`, as in timm. Consecutive rows with the same number of
-filters are one stage.
+Layers are named `blocks.STAGE.INDEX.PART`, as in timm.
 """
 
-import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,7 +17,7 @@ class Row(NamedTuple):
     """`depth` blocks, the first of which has the strides."""
 
     block: Callable
-    kernel_size: int
+    kernel_size: int | tuple[int, int]
     strides: int
     expand_ratio: float
     filters: int
@@ -28,13 +26,13 @@ class Row(NamedTuple):
     activation: str | None = None  # None is the network's
 
 
-def stages(x, rows, *, width_multiplier=1.0, activation, squeeze=None, drop_path_rate=0.0, norm, padding):
-    """Builds the rows of a table and taps the last tensor of every stride as `c1`, `c2`, ...
+def stages(x, table, *, scale, activation, squeeze=None, drop_path_rate=0.0, norm, padding):
+    """Builds a table and taps the last tensor of every stride as `c1`, `c2`, ...
 
     Args:
         x: the stem's output, `(batch, H / 2, W / 2, C)`.
-        rows: `Row`s. Their filters are scaled here, the expanded filters follow.
-        width_multiplier: factor on all filters, rounded to multiples of 8.
+        table: a stage a line: a `Row` or several.
+        scale: from a row's filters to those that are built; the expanded filters follow.
         activation: a Keras activation by name.
         squeeze: `squeeze(x, block_filters=..., name=...)`, or None for no squeeze-and-excitation.
         drop_path_rate: of the last block; it grows linearly from 0 at the first.
@@ -45,16 +43,17 @@ def stages(x, rows, *, width_multiplier=1.0, activation, squeeze=None, drop_path
         The last row's tensor, tapped.
     """
     level = 1
-    built, total = 0, sum(row.depth for row in rows)
-    for stage, (_, stage_rows) in enumerate(itertools.groupby(rows, key=lambda row: row.filters)):
-        blocks = [(row, i) for row in stage_rows for i in range(row.depth)]
+    table = [(rows,) if isinstance(rows, Row) else rows for rows in table]
+    built, total = 0, sum(row.depth for rows in table for row in rows)
+    for stage, rows in enumerate(table):
+        blocks = [(row, i) for row in rows for i in range(row.depth)]
         for index, (row, i) in enumerate(blocks):
             strides = row.strides if i == 0 else 1
             if strides > 1:
                 x, level = tap(x, f"c{level}"), level + 1
             x = row.block(
                 x,
-                filters=make_divisible(row.filters * width_multiplier),
+                filters=scale(row.filters),
                 kernel_size=row.kernel_size,
                 strides=strides,
                 expand_ratio=row.expand_ratio,
@@ -107,11 +106,63 @@ def inverted_residual(
     x = conv_norm_act(
         x, filters=filters, norm=norm, name=f"{name}.{project}", norm_name=f"{name}.{project_norm}"
     )
-    if strides > 1 or inputs.shape[-1] != filters:
+    return residual(inputs, x, strides=strides, drop_path_rate=drop_path_rate, name=name)
+
+
+def residual(inputs, x, *, strides, drop_path_rate, name):
+    """The sum of a block's input and output, or the output alone where their shapes differ."""
+    if strides > 1 or inputs.shape[-1] != x.shape[-1]:
         return x
     if drop_path_rate:
         x = DropPath(drop_path_rate, name=f"{name}.drop_path")(x)
     return keras.layers.Add(name=f"{name}.add")([inputs, x])
+
+
+def fused_inverted_residual(
+    x,
+    *,
+    filters,
+    kernel_size,
+    strides,
+    expand_ratio,
+    activation,
+    squeeze,  # none in the networks that have this block
+    drop_path_rate,
+    norm,
+    padding,
+    name,
+):
+    """Fused-MBConv: one convolution expands and looks around, another projects (EfficientNetV2, figure 2).
+
+    A single convolution where `expand_ratio` is 1. Shapes as `inverted_residual`.
+    """
+    inputs = x
+    if expand_ratio == 1:
+        x = conv_norm_act(
+            x,
+            filters=filters,
+            kernel_size=kernel_size,
+            strides=strides,
+            padding=padding,
+            norm=norm,
+            activation=activation,
+            name=f"{name}.conv",
+            norm_name=f"{name}.bn1",
+        )
+        return residual(inputs, x, strides=strides, drop_path_rate=drop_path_rate, name=name)
+    x = conv_norm_act(
+        x,
+        filters=make_divisible(x.shape[-1] * expand_ratio),
+        kernel_size=kernel_size,
+        strides=strides,
+        padding=padding,
+        norm=norm,
+        activation=activation,
+        name=f"{name}.conv_exp",
+        norm_name=f"{name}.bn1",
+    )
+    x = conv_norm_act(x, filters=filters, norm=norm, name=f"{name}.conv_pwl", norm_name=f"{name}.bn2")
+    return residual(inputs, x, strides=strides, drop_path_rate=drop_path_rate, name=name)
 
 
 def conv_block(

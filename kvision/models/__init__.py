@@ -1,5 +1,27 @@
 """Networks: one function a variant, each returning a functional `keras.Model`."""
 
+from kvision.models.alexnetv1 import (
+    alexnet,
+    alexnet_owt,
+)
+from kvision.models.convnext import (
+    convnext_atto,
+    convnext_base,
+    convnext_large,
+    convnext_small,
+    convnext_tiny,
+    convnext_v2_atto,
+    convnext_v2_base,
+    convnext_v2_tiny,
+    convnext_xlarge,
+)
+from kvision.models.densenet import (
+    densenet121,
+    densenet161,
+    densenet169,
+    densenet201,
+    densenet264,
+)
 from kvision.models.efficientnetv1 import (
     efficientnet,
     efficientnet_b0,
@@ -16,6 +38,21 @@ from kvision.models.efficientnetv1 import (
     efficientnet_lite3,
     efficientnet_lite4,
 )
+from kvision.models.efficientnetv2 import (
+    efficientnet_v2_b0,
+    efficientnet_v2_b1,
+    efficientnet_v2_b2,
+    efficientnet_v2_b3,
+    efficientnet_v2_l,
+    efficientnet_v2_m,
+    efficientnet_v2_s,
+)
+from kvision.models.inceptionv1 import (
+    googlenet,
+    googlenet_bn,
+)
+from kvision.models.inceptionv3 import inception_v3
+from kvision.models.lenet import lenet5
 from kvision.models.mobilenetv1 import mobilenet_v1
 from kvision.models.mobilenetv2 import mobilenet_v2
 from kvision.models.mobilenetv3 import (
@@ -24,8 +61,59 @@ from kvision.models.mobilenetv3 import (
     mobilenet_v3_small,
     mobilenet_v3_small_minimal,
 )
+from kvision.models.mobilenetv4 import (
+    mobilenet_v4_conv_large,
+    mobilenet_v4_conv_medium,
+    mobilenet_v4_conv_small,
+    mobilenet_v4_hybrid_medium,
+)
+from kvision.models.resnet import (
+    resnet18,
+    resnet34,
+    resnet50,
+    resnet101,
+    resnet152,
+    resnext50_32x4d,
+    resnext101_32x4d,
+    resnext101_32x8d,
+    resnext101_64x4d,
+)
+from kvision.models.roadmap import convnext_roadmap
+from kvision.models.vgg import (
+    vgg11,
+    vgg11_bn,
+    vgg13,
+    vgg13_bn,
+    vgg16,
+    vgg16_bn,
+    vgg19,
+    vgg19_bn,
+)
+from kvision.models.vggcnn import (
+    vgg_f,
+    vgg_m,
+    vgg_s,
+)
+from kvision.models.xceptionv1 import xception
 
 __all__ = [
+    "alexnet",
+    "alexnet_owt",
+    "convnext_atto",
+    "convnext_base",
+    "convnext_large",
+    "convnext_roadmap",
+    "convnext_small",
+    "convnext_tiny",
+    "convnext_v2_atto",
+    "convnext_v2_base",
+    "convnext_v2_tiny",
+    "convnext_xlarge",
+    "densenet121",
+    "densenet161",
+    "densenet169",
+    "densenet201",
+    "densenet264",
     "efficientnet",
     "efficientnet_b0",
     "efficientnet_b1",
@@ -40,10 +128,46 @@ __all__ = [
     "efficientnet_lite2",
     "efficientnet_lite3",
     "efficientnet_lite4",
+    "efficientnet_v2_b0",
+    "efficientnet_v2_b1",
+    "efficientnet_v2_b2",
+    "efficientnet_v2_b3",
+    "efficientnet_v2_l",
+    "efficientnet_v2_m",
+    "efficientnet_v2_s",
+    "googlenet",
+    "googlenet_bn",
+    "inception_v3",
+    "lenet5",
     "mobilenet_v1",
     "mobilenet_v2",
     "mobilenet_v3_large",
     "mobilenet_v3_large_minimal",
     "mobilenet_v3_small",
     "mobilenet_v3_small_minimal",
+    "mobilenet_v4_conv_large",
+    "mobilenet_v4_conv_medium",
+    "mobilenet_v4_conv_small",
+    "mobilenet_v4_hybrid_medium",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "resnext50_32x4d",
+    "resnext101_32x4d",
+    "resnext101_32x8d",
+    "resnext101_64x4d",
+    "vgg11",
+    "vgg11_bn",
+    "vgg13",
+    "vgg13_bn",
+    "vgg16",
+    "vgg16_bn",
+    "vgg19",
+    "vgg19_bn",
+    "vgg_f",
+    "vgg_m",
+    "vgg_s",
+    "xception",
 ]

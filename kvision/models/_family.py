@@ -28,7 +28,8 @@ Args:
 
 Returns:
     A functional `keras.Model` from pixels in [0, 255], `(batch, height, width, channels)`, to float32
-    `(batch, num_classes)`; without a top, to the feature map or its pooled vector.
+    `(batch, num_classes)`; with `auxiliary`, to a dict of these, "predictions" and the side classifiers;
+    without a top, to the feature map or its pooled vector.
 
 Raises:
     TypeError: an unknown keyword.
@@ -51,6 +52,8 @@ class Family:
         top: `top(x, variant)`, from the last feature map to what dropout and classifier see.
         classifier: the name of the classifier's layer.
         min_size: the smallest height and width in pixels that leave a feature map of one pixel.
+        side: `side(x, variant, num_classes, name)`, a side classifier from a tensor of the trunk to logits.
+        sides: the side classifiers of a row with `auxiliary`: their names, and the layers they stand on.
     """
 
     trunk: Callable
@@ -58,6 +61,8 @@ class Family:
     top: Callable = global_average
     classifier: str = "classifier"
     min_size: int = 32
+    side: Callable | None = None
+    sides: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def builder(self, name: str) -> Callable[..., keras.Model]:
         """The public function that builds a variant; it is registered under its name."""
@@ -91,7 +96,7 @@ class Family:
         weights=None,
         input_shape: tuple[int | None, int | None, int] | None = None,
         pooling: str | None = None,
-        num_classes: int = 1000,
+        num_classes: int | None = None,
         classifier_activation: str | None = "softmax",
         preprocess: Preprocess | None = None,
         name: str | None = None,
@@ -107,6 +112,7 @@ class Family:
             raise ValueError(f"`pooling` must be None, 'avg' or 'max'; got {pooling!r}.")
         if pooling and include_top:
             raise ValueError(f"`pooling={pooling!r}` needs `include_top=False`: the top has its own pooling.")
+        num_classes = variant.num_classes if num_classes is None else num_classes
         if not isinstance(num_classes, int) or num_classes < 1:
             raise ValueError(f"`num_classes` must be a positive integer; got {num_classes!r}.")
         variant = _override(variant, columns)
@@ -122,11 +128,18 @@ class Family:
         if include_top or weights is not None:  # the top's weights are checked even if not kept
             x = self.top(features, variant)
             x = keras.layers.Dropout(variant.dropout_rate, name="dropout")(x)
-            x = keras.layers.Dense(num_classes, name=self.classifier)(x)
-            x = keras.layers.Activation(
-                classifier_activation or "linear", dtype=keras.config.floatx(), name="predictions"
-            )(x)
-            model = keras.Model(inputs, x, name=name)
+            outputs = {"predictions": keras.layers.Dense(num_classes, name=self.classifier)(x)}
+            if getattr(variant, "auxiliary", False):
+                whole = keras.Model(inputs, features)
+                for side, layer in self.sides.items():
+                    outputs[side] = self.side(whole.get_layer(layer).output, variant, num_classes, side)
+            outputs = {
+                key: keras.layers.Activation(
+                    classifier_activation or "linear", dtype=keras.config.floatx(), name=key
+                )(logits)
+                for key, logits in outputs.items()
+            }
+            model = keras.Model(inputs, outputs if len(outputs) > 1 else outputs["predictions"], name=name)
             if weights is not None:
                 kvision.weights.load(model, weights)
             if include_top:
@@ -139,7 +152,7 @@ class Family:
 
     def _input_shape(self, input_shape, variant, name):
         if input_shape is None:
-            return (variant.image_size, variant.image_size, 3)
+            return (variant.image_size, variant.image_size, len(variant.preprocess.mean))
         if variant.image_size != variant.input_size:
             raise ValueError("`input_shape` and `resolution_multiplier` both set the image's size: give one.")
         sizes = tuple(input_shape)
@@ -155,8 +168,9 @@ class Family:
 
 def _signature(variant: Variant, name: str) -> inspect.Signature:
     """The keywords of `Family.build`, then the columns with the row's values as defaults."""
+    defaults = {"name": name, "num_classes": variant.num_classes}
     shared = [
-        p.replace(default=name) if p.name == "name" else p
+        p.replace(default=defaults.get(p.name, p.default))
         for p in inspect.signature(Family.build).parameters.values()
         if p.kind is p.KEYWORD_ONLY
     ]
@@ -174,6 +188,8 @@ def _override(variant: Variant, columns: dict) -> Variant:
             raise TypeError(
                 f"Unknown keyword {column!r}. {did_you_mean(column, known)} Keywords are {', '.join(known)}."
             )
+        if column == "padding" and columns[column] not in ("same", "symmetric"):
+            raise ValueError(f"`padding` must be 'same' or 'symmetric'; got {columns[column]!r}.")
         if column.endswith("_multiplier") and not columns[column] > 0:
             raise ValueError(f"`{column}` must be positive; got {columns[column]!r}.")
     return dataclasses.replace(variant, **columns)

@@ -20,7 +20,7 @@ from kvision.blocks import (
     stages,
 )
 from kvision.models._family import Family
-from kvision.spec import IMAGENET, Preprocess, Variant
+from kvision.spec import IMAGENET, BatchNormVariant, Preprocess
 
 LITE_PREPROCESS = Preprocess((127.0,) * 3, (128.0,) * 3)
 
@@ -37,7 +37,7 @@ ROWS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class EfficientNetVariant(Variant):
+class EfficientNetVariant(BatchNormVariant):
     """A row of the table.
 
     Attributes:
@@ -54,7 +54,8 @@ class EfficientNetVariant(Variant):
     padding: str = "same"
     dropout_rate: float = 0.2
     drop_path_rate: float = 0.2
-    preprocess: Preprocess = IMAGENET
+    norm_epsilon: float = 1e-3
+    norm_momentum: float = 0.99
 
 
 def row(width, depth, input_size, dropout_rate, params, lite=False) -> EfficientNetVariant:
@@ -111,7 +112,7 @@ def trunk(x, v: EfficientNetVariant):
     x = stages(
         x,
         deepen(ROWS, v.depth_multiplier, keep_ends=v.lite),
-        width_multiplier=v.width_multiplier,
+        scale=lambda filters: make_divisible(filters * v.width_multiplier),
         activation=activation,
         squeeze=None if v.lite else squeeze,
         drop_path_rate=v.drop_path_rate,

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from kvision.blocks import batch_norm, conv_norm_act, depthwise_conv, make_divisible, tap
 from kvision.models._family import Family
-from kvision.spec import Variant
+from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Preprocess
 
 
 @dataclass(frozen=True, kw_only=True)
-class MobileNetV1Variant(Variant):
+class MobileNetV1Variant(BatchNormVariant):
     """A row of the table.
 
     Attributes:
@@ -27,6 +27,9 @@ class MobileNetV1Variant(Variant):
     resolution_multiplier: float = 1.0
     padding: str = "same"
     dropout_rate: float = 1e-3
+    norm_epsilon: float = 1e-3
+    norm_momentum: float = 0.99
+    preprocess: Preprocess = PLUS_MINUS_ONE
 
     @property
     def image_size(self) -> int:

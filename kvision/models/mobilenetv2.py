@@ -8,11 +8,11 @@ from functools import partial
 
 from kvision.blocks import Row, batch_norm, conv_norm_act, inverted_residual, make_divisible, stages
 from kvision.models._family import Family
-from kvision.spec import Variant
+from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Preprocess
 
 
 @dataclass(frozen=True, kw_only=True)
-class MobileNetV2Variant(Variant):
+class MobileNetV2Variant(BatchNormVariant):
     """A row of the table.
 
     Attributes:
@@ -25,7 +25,9 @@ class MobileNetV2Variant(Variant):
     padding: str = "same"
     dropout_rate: float = 0.2
     drop_path_rate: float = 0.0
+    norm_epsilon: float = 1e-3
     norm_momentum: float = 0.999
+    preprocess: Preprocess = PLUS_MINUS_ONE
 
 
 VARIANTS = {  # trainable parameters: timm and keras.applications
@@ -60,7 +62,7 @@ def trunk(x, v: MobileNetV2Variant):
     x = stages(
         x,
         ROWS,
-        width_multiplier=v.width_multiplier,
+        scale=lambda filters: make_divisible(filters * v.width_multiplier),
         activation="relu6",
         drop_path_rate=v.drop_path_rate,
         norm=norm,

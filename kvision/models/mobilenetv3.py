@@ -22,29 +22,28 @@ from kvision.blocks import (
     stages,
 )
 from kvision.models._family import Family
-from kvision.spec import Variant
+from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Preprocess
 
 bneck = inverted_residual
 
-# block, kernel, strides, expand ratio, filters, depth, squeeze, activation
+# block, kernel, strides, expand ratio, filters, depth, squeeze, activation; a stage a line
 LARGE = (  # Table 1; its expansion sizes are 16, 64, 72, 72, 120, 240, 200, 184, 480, 672, 672 and 960
     Row(bneck, 3, 1, 1, 16, 1, False, "relu"),
-    Row(bneck, 3, 2, 4, 24, 1, False, "relu"),
-    Row(bneck, 3, 1, 3, 24, 1, False, "relu"),
+    (Row(bneck, 3, 2, 4, 24, 1, False, "relu"), Row(bneck, 3, 1, 3, 24, 1, False, "relu")),
     Row(bneck, 5, 2, 3, 40, 3, True, "relu"),
-    Row(bneck, 3, 2, 6, 80, 1, False),
-    Row(bneck, 3, 1, 2.5, 80, 1, False),
-    Row(bneck, 3, 1, 2.3, 80, 2, False),
+    (
+        Row(bneck, 3, 2, 6, 80, 1, False),
+        Row(bneck, 3, 1, 2.5, 80, 1, False),
+        Row(bneck, 3, 1, 2.3, 80, 2, False),
+    ),
     Row(bneck, 3, 1, 6, 112, 2, True),
     Row(bneck, 5, 2, 6, 160, 3, True),
     Row(conv_block, 1, 1, 1, 960, 1, False),
 )
 SMALL = (  # Table 2; its expansion sizes are 16, 72, 88, 96, 240, 120, 144, 288 and 576
     Row(bneck, 3, 2, 1, 16, 1, True, "relu"),
-    Row(bneck, 3, 2, 72 / 16, 24, 1, False, "relu"),
-    Row(bneck, 3, 1, 88 / 24, 24, 1, False, "relu"),
-    Row(bneck, 5, 2, 4, 40, 1, True),
-    Row(bneck, 5, 1, 6, 40, 2, True),
+    (Row(bneck, 3, 2, 72 / 16, 24, 1, False, "relu"), Row(bneck, 3, 1, 88 / 24, 24, 1, False, "relu")),
+    (Row(bneck, 5, 2, 4, 40, 1, True), Row(bneck, 5, 1, 6, 40, 2, True)),
     Row(bneck, 5, 1, 3, 48, 2, True),
     Row(bneck, 5, 2, 6, 96, 3, True),
     Row(conv_block, 1, 1, 1, 576, 1, False),
@@ -52,7 +51,7 @@ SMALL = (  # Table 2; its expansion sizes are 16, 72, 88, 96, 240, 120, 144, 288
 
 
 @dataclass(frozen=True, kw_only=True)
-class MobileNetV3Variant(Variant):
+class MobileNetV3Variant(BatchNormVariant):
     """A row of the table.
 
     Attributes:
@@ -64,14 +63,16 @@ class MobileNetV3Variant(Variant):
         drop_path_rate: stochastic depth of the last block, linear from 0 at the first.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[Row | tuple[Row, ...], ...]
     head_filters: int
     minimal: bool = False
     width_multiplier: float = 1.0
     padding: str = "same"
     dropout_rate: float = 0.2
     drop_path_rate: float = 0.0
+    norm_epsilon: float = 1e-3
     norm_momentum: float = 0.999
+    preprocess: Preprocess = PLUS_MINUS_ONE
 
     @property
     def activation(self) -> str:
@@ -96,11 +97,15 @@ def squeeze(x, *, block_filters, name):
     return squeeze_excite(x, filters=filters, activation="relu", gate="hard_sigmoid", name=name)
 
 
+def minimal_rows(rows):
+    """The rows with 3 x 3 kernels and ReLU."""
+    if isinstance(rows, Row):
+        return rows._replace(kernel_size=min(rows.kernel_size, 3), activation="relu")
+    return [minimal_rows(row) for row in rows]
+
+
 def trunk(x, v: MobileNetV3Variant):
     norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
-    rows = v.rows
-    if v.minimal:
-        rows = [row._replace(kernel_size=min(row.kernel_size, 3), activation="relu") for row in rows]
     x = conv_norm_act(
         x,
         filters=max(16, make_divisible(16 * v.width_multiplier)),
@@ -114,8 +119,8 @@ def trunk(x, v: MobileNetV3Variant):
     )
     return stages(
         x,
-        rows,
-        width_multiplier=v.width_multiplier,
+        minimal_rows(v.rows) if v.minimal else v.rows,
+        scale=lambda filters: make_divisible(filters * v.width_multiplier),
         activation=v.activation,
         squeeze=None if v.minimal else squeeze,
         drop_path_rate=v.drop_path_rate,

@@ -4,6 +4,7 @@ Layer names are the reference checkpoints' parameter paths, so all that differs 
 a name and the layout of kernels.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -79,10 +80,11 @@ def _assign(model, tensors: Mapping, origin: str) -> None:
     given = {name for name in tensors if not name.endswith(IGNORED)}
     missing = [name for name in parameters if name not in given]
     leftover = sorted(given - parameters.keys())
+    expected = {name: tuple(v.shape[i] for i in axes) for name, (v, axes) in parameters.items()}
     misshapen = [
-        f"{name} is {np.shape(tensors[name])} instead of {expected}"
-        for name, (variable, axes) in parameters.items()
-        if name in given and np.shape(tensors[name]) != (expected := tuple(variable.shape[i] for i in axes))
+        f"{name} is {np.shape(tensors[name])} instead of {shape}"
+        for name, shape in expected.items()
+        if name in given and not _fits(np.shape(tensors[name]), shape)
     ]
     faults = [
         f"{len(names)} {fault} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
@@ -95,7 +97,18 @@ def _assign(model, tensors: Mapping, origin: str) -> None:
             f"{'; '.join(faults)}."
         )
     for name, (variable, axes) in parameters.items():
-        variable.assign(np.transpose(np.asarray(tensors[name]), np.argsort(axes)))
+        tensor = np.reshape(tensors[name], expected[name])
+        variable.assign(np.transpose(tensor, np.argsort(axes)))
+
+
+def _fits(given: tuple, expected: tuple) -> bool:
+    """Whether the shapes are equal, or given is a dense layer's and expected the same as a convolution.
+
+    PyTorch flattens a map channel by channel, so a dense layer behind it is a convolution over the map.
+    """
+    return given == expected or (
+        len(given) == 2 and len(expected) == 4 and given == (expected[0], math.prod(expected[1:]))
+    )
 
 
 def _load_safetensors(model, path):

@@ -1,49 +1,94 @@
-"""Trainable parameters, against timm and keras.applications."""
+"""Trainable parameters and multiply-adds, against timm, torchvision, keras.applications and papers."""
 
 import json
 import math
 from pathlib import Path
 
-import keras
 import pytest
+from helpers import built_without_memory
+from peers import ours
 
 import kvision
+from kvision.analysis import macs
 
-PARAMS = json.loads((Path(__file__).parents[1] / "reference/params.json").read_text())
+PEERS = json.loads((Path(__file__).parents[1] / "reference/params.json").read_text())
+KERAS = {
+    f"MobileNet a={alpha}": ("mobilenet_v1", {"width_multiplier": alpha}) for alpha in (0.25, 0.5, 0.75, 1.0)
+} | {
+    f"MobileNetV3{size} a=0.75 min=True": (f"mobilenet_v3_{size.lower()}_minimal", {"width_multiplier": 0.75})
+    for size in ("Large", "Small")
+}
+PAPERS = {  # sums over the papers' layers, densely connected where LeNet-5 is
+    "lenet5": 61_706,
+    "alexnet": 60_965_224,
+    "vgg_f": 60_834_536,
+    "vgg_m": 102_908_520,
+    "vgg_s": 102_908_520,
+    "googlenet": 6_998_552,
+    "densenet264": 33_337_704,
+}
+SIDES = {
+    "googlenet": 3_188_840 + 3_190_888,
+    "inception_v3": 27_161_264 - 23_834_568,
+}  # the latter: torchvision
 
-PEERS = {  # the peer's name: ours, with the columns
-    "mobilenetv2_035": ("mobilenet_v2", {"width_multiplier": 0.35}),
-    "mobilenetv2_050": ("mobilenet_v2", {"width_multiplier": 0.5}),
-    "mobilenetv2_075": ("mobilenet_v2", {"width_multiplier": 0.75}),
-    "mobilenetv2_100": ("mobilenet_v2", {}),
-    "mobilenetv2_140": ("mobilenet_v2", {"width_multiplier": 1.4}),
-    "MobileNet a=0.25": ("mobilenet_v1", {"width_multiplier": 0.25}),
-    "MobileNet a=0.5": ("mobilenet_v1", {"width_multiplier": 0.5}),
-    "MobileNet a=0.75": ("mobilenet_v1", {"width_multiplier": 0.75}),
-    "MobileNet a=1.0": ("mobilenet_v1", {}),
-    "tf_mobilenetv3_large_100": ("mobilenet_v3_large", {}),
-    "tf_mobilenetv3_small_100": ("mobilenet_v3_small", {}),
-    "tf_mobilenetv3_large_075": ("mobilenet_v3_large", {"width_multiplier": 0.75}),
-    "tf_mobilenetv3_small_075": ("mobilenet_v3_small", {"width_multiplier": 0.75}),
-    "tf_mobilenetv3_large_minimal_100": ("mobilenet_v3_large_minimal", {}),
-    "tf_mobilenetv3_small_minimal_100": ("mobilenet_v3_small_minimal", {}),
-    "MobileNetV3Large a=0.75 min=True": ("mobilenet_v3_large_minimal", {"width_multiplier": 0.75}),
-    "MobileNetV3Small a=0.75 min=True": ("mobilenet_v3_small_minimal", {"width_multiplier": 0.75}),
-} | {name: (name.removeprefix("tf_"), {}) for name in PARAMS if name.startswith("tf_efficientnet")}
 
-
-def built_without_memory(name, **columns):
-    with keras.StatelessScope(initialize_variables=False):
-        return kvision.create_model(name, **columns)
+def parameters(model):
+    return sum(math.prod(v.shape) for v in model.trainable_variables)
 
 
 @pytest.mark.parametrize("peer", PEERS)
-def test_parameters_are_those_of_the_peer(peer):
-    name, columns = PEERS[peer]
-    model = built_without_memory(name, **columns)
-    assert sum(math.prod(v.shape) for v in model.trainable_variables) == PARAMS[peer]
+def test_peers(peer):
+    name, columns = KERAS.get(peer) or ours(peer)
+    expected = PEERS[peer]
+    size = expected.get("input", kvision.info(name).variant.input_size)
+    model = built_without_memory(name, input_shape=(size, size, 3), **columns)
+    assert parameters(model) == expected["params"]
+    if "gmacs" in expected:
+        assert macs(model) / 1e9 == pytest.approx(expected["gmacs"], abs=6e-4)
 
 
 def test_the_table_holds_the_published_counts():
-    published = {name: PARAMS[peer] for peer, (name, columns) in PEERS.items() if not columns}
+    published = PAPERS | {
+        name: PEERS[peer]["params"]
+        for peer, (name, columns) in [(peer, KERAS.get(peer) or ours(peer)) for peer in PEERS]
+        if "width_multiplier" not in columns or columns["width_multiplier"] == 1.0
+    }
     assert {name: kvision.info(name).variant.params for name in kvision.list_models()} == published
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_papers(name):
+    assert parameters(built_without_memory(name)) == PAPERS[name]
+
+
+@pytest.mark.parametrize("name", SIDES)
+def test_side_classifiers(name):
+    variant = kvision.info(name).variant
+    assert parameters(built_without_memory(name, auxiliary=True)) == variant.params + SIDES[name]
+
+
+ROADMAP = {  # GFLOPs of Table 10; "layer_norm" is 4.46 there, see kvision/models/roadmap.py
+    "resnet50": 4.09,
+    "stage_ratio": 4.53,
+    "patchify_stem": 4.42,
+    "depthwise": 2.35,
+    "width": 5.27,
+    "inverted_bottleneck": 4.64,
+    "depthwise_up": 4.07,
+    "kernel_size": 4.15,
+    "gelu": 4.15,
+    "fewer_activations": 4.15,
+    "fewer_norms": 4.15,
+    "layer_norm": 4.15,
+    "downsampling": 4.46,  # timm's convnext_tiny; 4.49 in the table
+}
+
+
+def test_the_road_to_convnext():
+    built = {step: built_without_memory("convnext_roadmap", step=step) for step in ROADMAP}
+    assert [round(macs(model) / 1e9, 2) for model in built.values()] == list(ROADMAP.values())
+    assert parameters(built["resnet50"]) == kvision.info("resnet50").variant.params
+    assert parameters(built["downsampling"]) == kvision.info("convnext_tiny").variant.params
+    with pytest.raises(ValueError, match="Unknown `step` 'gelo'. Did you mean 'gelu'"):
+        kvision.models.convnext_roadmap("gelo")

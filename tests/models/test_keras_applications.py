@@ -1,4 +1,4 @@
-"""Outputs against keras.applications, with its random weights copied over."""
+"""Outputs against keras.applications, with random weights copied over."""
 
 import keras
 import numpy as np
@@ -6,47 +6,70 @@ import pytest
 from helpers import randomized
 
 import kvision
+from kvision.spec import IMAGENET_MEAN, IMAGENET_STD
 
-APPLICATIONS = {
-    "mobilenet_v1": (keras.applications.MobileNet, {}, {}),
-    "mobilenet_v2": (keras.applications.MobileNetV2, {}, {}),
-    "mobilenet_v2_035": (keras.applications.MobileNetV2, {"alpha": 0.35}, {"width_multiplier": 0.35}),
-    "mobilenet_v3_large": (keras.applications.MobileNetV3Large, {}, {}),
-    "mobilenet_v3_small": (keras.applications.MobileNetV3Small, {}, {}),
-    "mobilenet_v3_large_minimal": (keras.applications.MobileNetV3Large, {"minimalistic": True}, {}),
-    "mobilenet_v3_small_minimal": (keras.applications.MobileNetV3Small, {"minimalistic": True}, {}),
-    "efficientnet_b0": (keras.applications.EfficientNetB0, {}, {}),
-    "efficientnet_b3": (keras.applications.EfficientNetB3, {}, {}),
+PLUS_MINUS_ONE_BY_128 = {"preprocess": kvision.Preprocess((128.0,) * 3, (128.0,) * 3)}
+DENSENET = {"norm_epsilon": 1.001e-5}
+APPLICATIONS = {  # ours: theirs, their keywords, our keywords
+    "mobilenet_v1": ("MobileNet", {}, {}),
+    "mobilenet_v2": ("MobileNetV2", {}, {}),
+    "mobilenet_v2 at 0.35": ("MobileNetV2", {"alpha": 0.35}, {"width_multiplier": 0.35}),
+    "mobilenet_v3_large": ("MobileNetV3Large", {}, {}),
+    "mobilenet_v3_small": ("MobileNetV3Small", {}, {}),
+    "mobilenet_v3_large_minimal": ("MobileNetV3Large", {"minimalistic": True}, {}),
+    "mobilenet_v3_small_minimal": ("MobileNetV3Small", {"minimalistic": True}, {}),
+    "efficientnet_b0": ("EfficientNetB0", {}, {}),
+    "efficientnet_b3": ("EfficientNetB3", {}, {}),
+    "efficientnet_v2_b0": ("EfficientNetV2B0", {}, {}),
+    "efficientnet_v2_b2": ("EfficientNetV2B2", {}, {}),
+    "efficientnet_v2_s": ("EfficientNetV2S", {}, PLUS_MINUS_ONE_BY_128),
+    "vgg16": ("VGG16", {}, {"hidden_filters": 4096}),
+    "vgg19": ("VGG19", {}, {"hidden_filters": 4096}),
+    "xception": ("Xception", {}, {}),
+    "densenet121": ("DenseNet121", {}, DENSENET),
+    "densenet169": ("DenseNet169", {}, DENSENET),
+    "convnext_tiny": ("ConvNeXtTiny", {}, {}),
 }
+SLOW = {"vgg16", "vgg19"}  # 34 M parameters and more, also for small images
 
 
-def ordered(model):
-    """Weights in the order of the graph, parameters of one layer in the layer's order."""
-    skipped = keras.layers.Normalization
-    return [w for layer in model.layers if not isinstance(layer, skipped) for w in layer.weights]
+def by_depth(model):
+    """Weights in the order in which the graph reaches their layers, the shorter path first."""
+    return [
+        w
+        for layer in model.layers
+        if not isinstance(layer, keras.layers.Normalization)
+        for w in layer.weights
+    ]
 
 
-@pytest.mark.parametrize("name", APPLICATIONS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in APPLICATIONS]
+)
 def test_outputs(name):
     application, theirs, ours = APPLICATIONS[name]
-    ours_name = name.removesuffix("_035")
-    size = 96
-    peer = randomized(
-        application(weights=None, input_shape=(size, size, 3), classifier_activation=None, **theirs)
-    )
-    model = kvision.create_model(ours_name, input_shape=(size, size, 3), classifier_activation=None, **ours)
-    pairs = list(zip(ordered(model), ordered(peer), strict=True))
-    for our, their in pairs:
-        our.assign(np.reshape(their, our.shape))
-    pixels = np.random.default_rng(1).uniform(0, 255, (2, size, size, 3)).astype("float32")
+    shared = {"input_shape": (96, 96, 3), "classifier_activation": None}
+    peer = getattr(keras.applications, application)(weights=None, **shared, **theirs)
+    model = randomized(kvision.create_model(name.partition(" ")[0], **shared, **ours))
+    for our, their in zip(by_depth(model), by_depth(peer), strict=True):
+        their.assign(np.reshape(our, their.shape))
+    pixels = np.random.default_rng(1).uniform(0, 255, (2, 96, 96, 3)).astype("float32")
     inputs = pixels
-    if "efficientnet" in name:  # its Normalization has variances only where it has weights
-        mean, std = (np.array(v) for v in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)))
+    if name in (
+        "efficientnet_b0",
+        "efficientnet_b3",
+    ):  # its Normalization has variances only where it has weights
         for layer in peer.layers:
             if isinstance(layer, keras.layers.Normalization):
-                layer.mean, layer.variance = mean / 255, (std / 255) ** 2
-    elif "v3" not in name:  # v1 and v2 want pixels in [-1, 1], v3 has its own Rescaling
+                layer.mean, layer.variance = (
+                    np.array(IMAGENET_MEAN) / 255,
+                    (np.array(IMAGENET_STD) / 255) ** 2,
+                )
+    elif application in ("MobileNet", "MobileNetV2", "Xception"):
         inputs = pixels / 127.5 - 1
+    elif application.startswith(("VGG", "DenseNet")):
+        inputs = (pixels - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
     expected = np.asarray(peer(inputs, training=False))
     actual = np.asarray(model(pixels, training=False))
+    assert np.linalg.norm(expected[0] - expected[1]) > 1e-4 * np.linalg.norm(expected)  # it says something
     assert np.linalg.norm(actual - expected) / np.linalg.norm(expected) < 2e-5

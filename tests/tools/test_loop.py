@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 import kvision
+from kvision.runs import open_model
 from kvision_tools import checkpoints
 from kvision_tools.loop import Loop, means
 from kvision_tools.optimizers import NAMES, make_optimizer
@@ -45,6 +46,43 @@ def test_a_step_is_that_of_model_fit():
     assert means(sums)["loss"] == pytest.approx(history.history["loss"][0], rel=1e-5)
     for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_side_classifiers_count_in_training_and_are_left_out_after(tmp_path):
+    keras.utils.set_random_seed(0)
+    columns = SMALL | {"input_shape": (64, 64, 3)}
+    model = kvision.models.googlenet_bn(auxiliary=True, dropout_rate=0.0, **columns)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    images = np.random.default_rng(0).uniform(0, 255, (8, 64, 64, 3)).astype("float32")
+    labels = np.arange(8) % 4
+    with tf.GradientTape() as tape:
+        outputs = model(images, training=True)
+        assert list(outputs) == ["predictions", "aux1", "aux2"]
+        losses = {
+            key: tf.reduce_mean(
+                keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+            )
+            for key, logits in outputs.items()
+        }
+        loss = losses["predictions"] + 0.3 * (losses["aux1"] + losses["aux2"])
+    expected = tape.gradient(loss, model.trainable_variables)
+    before = model.get_weights()
+    loop = Loop(model, keras.optimizers.SGD(1.0), tf.distribute.get_strategy())
+    data = tf.data.Dataset.from_tensors((images, labels))
+    sums = loop.train(iter(data), tf.constant(1))
+    assert means(sums)["loss"] == pytest.approx(float(losses["predictions"]), rel=1e-4)
+    after = dict(zip((v.path for v in model.weights), model.get_weights(), strict=True))
+    start = dict(zip((v.path for v in model.weights), before, strict=True))
+    for variable, gradient in zip(model.trainable_variables, expected, strict=True):
+        moved = start[variable.path] - after[variable.path]
+        np.testing.assert_allclose(moved, gradient, rtol=1e-3, atol=1e-4)
+    model.save(tmp_path / "model.keras")
+    opened = open_model(str(tmp_path / "model.keras"))
+    assert opened.model.output_shape == (None, 4)
+    probabilities = keras.ops.softmax(model(images)["predictions"])
+    np.testing.assert_allclose(opened.model(images), probabilities, atol=1e-6)
 
 
 def test_evaluation_counts_every_image():

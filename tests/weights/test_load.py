@@ -63,6 +63,19 @@ def test_another_network_is_refused(files, name):
             builder(weights=files / name, input_shape=(32, 32, 3), num_classes=5)
 
 
+def test_dense_layers_behind_a_map_are_convolutions_over_it():
+    """PyTorch flattens channel by channel: torchvision's AlexNet has (4096, 9216) there."""
+    columns = {"hidden_filters": 8, "num_classes": 5}
+    model = kvision.models.alexnet_owt(**columns)
+    tensors = kvision.weights.state_dict(model)
+    assert tensors["classifier.1.weight"].shape == (8, 256, 6, 6)
+    tensors["classifier.1.weight"] = tensors["classifier.1.weight"].reshape(8, 256 * 6 * 6)
+    assert equal(kvision.models.alexnet_owt(weights=tensors, **columns), model)
+    tensors["classifier.1.weight"] = tensors["classifier.1.weight"][:, :-1]
+    with pytest.raises(ValueError, match="1 misshapen"):
+        kvision.weights.load(model, tensors)
+
+
 def test_the_sentence_names_what_differs(source):
     tensors = kvision.weights.state_dict(source)
     tensors["classifier.weight"] = np.zeros((10, 1280), "float32")

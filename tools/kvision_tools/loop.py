@@ -7,12 +7,14 @@
 import keras
 import tensorflow as tf
 
+SIDE_WEIGHT = 0.3  # of the losses of side classifiers (GoogLeNet, section 5)
+
 
 class Loop:
     """Trains and evaluates a classifier that returns logits.
 
     Args:
-        model: built under the strategy's scope.
+        model: built under the strategy's scope. Side classifiers count in training alone.
         optimizer: built for the model.
         strategy: of `tf.distribute`.
         label_smoothing: of the training loss, in [0, 1).
@@ -60,19 +62,28 @@ class Loop:
     def _train_step(self, images, labels):
         replicas = self.strategy.num_replicas_in_sync
         with tf.GradientTape() as tape:
-            logits = self.model(images, training=True)
-            losses = self._train_loss(tf.one_hot(labels, logits.shape[-1]), logits)
+            logits, sides = _split(self.model(images, training=True))
+            targets = tf.one_hot(labels, logits.shape[-1])
+            losses = self._train_loss(targets, logits)
+            extra = [SIDE_WEIGHT * tf.reduce_mean(self._train_loss(targets, side)) for side in sides]
             # Every replica has an equal share of the batch, and gradients are summed over replicas.
-            loss = (tf.reduce_mean(losses) + tf.add_n([tf.zeros(()), *self.model.losses])) / replicas
+            loss = tf.add_n([tf.reduce_mean(losses), *extra, *self.model.losses]) / replicas
         gradients = tape.gradient(loss, self.model.trainable_variables)
         self.optimizer.apply(gradients, self.model.trainable_variables)
         return _sums(losses, labels, logits)
 
     def _evaluation_step(self, images, labels):
-        logits = self.model(images, training=False)
+        logits, _ = _split(self.model(images, training=False))
         return _sums(
             keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True), labels, logits
         )
+
+
+def _split(outputs):
+    """The logits that count, and those of the side classifiers."""
+    if not isinstance(outputs, dict):
+        return outputs, []
+    return outputs["predictions"], [value for key, value in outputs.items() if key != "predictions"]
 
 
 def _sums(losses, labels, logits):

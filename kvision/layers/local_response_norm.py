@@ -1,0 +1,39 @@
+"""Local response normalisation (Krizhevsky et al. 2012, section 3.3)."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("kvision")
+class LocalResponseNormalization(keras.layers.Layer):
+    """x / (k + alpha * s) ** beta, where s is the sum of x ** 2 over neighbouring channels.
+
+    Input and output: `(batch, height, width, channels)`. The sum is taken in float32.
+
+    Args:
+        size: how many channels the sum spans, centred on the channel itself; odd.
+        alpha: factor of the sum, as in the paper and in `tf.nn`. Caffe and PyTorch divide theirs by `size`.
+        beta: exponent.
+        k: added to the sum.
+    """
+
+    def __init__(self, size=5, alpha=1e-4, beta=0.75, k=2.0, **keywords):
+        super().__init__(**keywords)
+        if size % 2 == 0:
+            raise ValueError(f"`size` must be odd; got {size}.")
+        self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
+
+    def call(self, x):
+        radius, channels = self.size // 2, x.shape[-1]
+        squares = ops.square(ops.cast(x, "float32"))
+        squares = ops.pad(squares, ((0, 0), (0, 0), (0, 0), (radius, radius)))
+        sums = sum(squares[..., i : i + channels] for i in range(self.size))
+        return x * ops.cast(ops.power(self.k + self.alpha * sums, -self.beta), x.dtype)
+
+    def get_config(self):
+        return super().get_config() | {
+            "size": self.size,
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "k": self.k,
+        }

@@ -1,0 +1,311 @@
+"""MobileNetV4 (Qin et al. 2024, https://arxiv.org/abs/2404.10518), as in timm."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import keras
+
+from kvision.blocks import (
+    Row,
+    activate,
+    batch_norm,
+    conv,
+    conv_block,
+    conv_norm_act,
+    depthwise_conv,
+    fused_inverted_residual,
+    make_divisible,
+    residual,
+    stages,
+)
+from kvision.layers import LayerScale, MultiQueryAttention
+from kvision.models._family import Family
+from kvision.spec import BatchNormVariant
+
+
+def universal_inverted_bottleneck(
+    x,
+    *,
+    filters,
+    kernel_size,
+    strides,
+    expand_ratio,
+    activation,
+    squeeze,  # none in these networks
+    drop_path_rate,
+    norm,
+    padding,
+    name,
+    layer_scale=None,
+):
+    """Section 3.1: two optional depthwise convolutions, before the expansion and after it.
+
+    With both it is "extra depthwise", with the second alone the inverted bottleneck, with the first alone
+    ConvNeXt's block, with none a feed-forward network. The last of them has the strides.
+
+    Args:
+        x: `(batch, H, W, C)`.
+        kernel_size: of the two, 0 for none.
+        layer_scale: initial value of the scale of the block's output, None for no scale.
+        filters, strides, expand_ratio, activation, squeeze, drop_path_rate, norm, padding, name: as of the
+            other blocks of a `Row`.
+
+    Returns:
+        `(batch, H / strides, W / strides, filters)`.
+    """
+    inputs = x
+    start, middle = kernel_size
+    if start:
+        x = depthwise_conv(
+            x,
+            kernel_size=start,
+            strides=1 if middle else strides,
+            padding=padding,
+            name=f"{name}.dw_start.conv",
+        )
+        x = norm(x, name=f"{name}.dw_start.bn")
+    x = conv_norm_act(
+        x,
+        filters=make_divisible(inputs.shape[-1] * expand_ratio),
+        norm=norm,
+        activation=activation,
+        name=f"{name}.pw_exp.conv",
+        norm_name=f"{name}.pw_exp.bn",
+    )
+    if middle:
+        x = depthwise_conv(
+            x, kernel_size=middle, strides=strides, padding=padding, name=f"{name}.dw_mid.conv"
+        )
+        x = norm(x, activation=activation, name=f"{name}.dw_mid.bn")
+    x = conv_norm_act(
+        x, filters=filters, norm=norm, name=f"{name}.pw_proj.conv", norm_name=f"{name}.pw_proj.bn"
+    )
+    if layer_scale:
+        x = LayerScale(layer_scale, name=f"{name}.layer_scale")(x)
+    return residual(inputs, x, strides=strides, drop_path_rate=drop_path_rate, name=name)
+
+
+def mobile_attention(
+    x,
+    *,
+    filters,
+    kernel_size,
+    strides,  # attention has none,
+    expand_ratio,  # expands nothing,
+    activation,  # has no activation
+    squeeze,  # and no squeeze-and-excitation
+    drop_path_rate,
+    norm,
+    padding,
+    name,
+    num_heads,
+    key_dim,
+    kv_strides,
+):
+    """Section 3.2: multi-query attention whose keys and values may be sampled down.
+
+    Args:
+        x: `(batch, H, W, filters)`.
+        kernel_size: of the depthwise convolutions that sample down.
+        num_heads: of the queries.
+        key_dim: filters of keys and of values.
+        kv_strides: by which keys and values are sampled down; 1 for none.
+        filters, strides, expand_ratio, activation, squeeze, drop_path_rate, norm, padding, name: as of the
+            other blocks of a `Row`, where they apply.
+
+    Returns:
+        As `x`.
+    """
+    inputs = x
+    x = norm(x, name=f"{name}.norm")
+
+    def projected(part):
+        y, prefix = x, f"{name}.attn.{part}"
+        if kv_strides > 1:
+            y = depthwise_conv(
+                y, kernel_size=kernel_size, strides=kv_strides, padding=padding, name=f"{prefix}.down_conv"
+            )
+            y = norm(y, name=f"{prefix}.norm")
+        return conv(y, filters=key_dim, name=f"{prefix}.proj")
+
+    queries = conv(x, filters=num_heads * key_dim, name=f"{name}.attn.query.proj")
+    x = MultiQueryAttention(num_heads, name=f"{name}.attn")(queries, projected("key"), projected("value"))
+    x = conv(x, filters=filters, name=f"{name}.attn.output.proj")
+    x = LayerScale(LAYER_SCALE, name=f"{name}.layer_scale")(x)
+    return residual(inputs, x, strides=1, drop_path_rate=drop_path_rate, name=name)
+
+
+LAYER_SCALE = 1e-5  # of the hybrid networks
+fused = fused_inverted_residual
+uib = universal_inverted_bottleneck
+hybrid_uib = partial(universal_inverted_bottleneck, layer_scale=LAYER_SCALE)
+mqa = partial(mobile_attention, num_heads=4, key_dim=64, kv_strides=1)
+down_mqa = partial(mobile_attention, num_heads=4, key_dim=64, kv_strides=2)
+
+# block, kernels, strides, expand ratio, filters, depth; a stage a group
+CONV_SMALL = (  # Table 11
+    (Row(conv_block, 3, 2, 1, 32), Row(conv_block, 1, 1, 1, 32)),
+    (Row(conv_block, 3, 2, 1, 96), Row(conv_block, 1, 1, 1, 64)),
+    (Row(uib, (5, 5), 2, 3, 96), Row(uib, (0, 3), 1, 2, 96, 4), Row(uib, (3, 0), 1, 4, 96)),
+    (
+        Row(uib, (3, 3), 2, 6, 128),
+        Row(uib, (5, 5), 1, 4, 128),
+        Row(uib, (0, 5), 1, 4, 128),
+        Row(uib, (0, 5), 1, 3, 128),
+        Row(uib, (0, 3), 1, 4, 128, 2),
+    ),
+    Row(conv_block, 1, 1, 1, 960),
+)
+CONV_MEDIUM = (  # Table 12
+    Row(fused, 3, 2, 4, 48),
+    (Row(uib, (3, 5), 2, 4, 80), Row(uib, (3, 3), 1, 2, 80)),
+    (
+        Row(uib, (3, 5), 2, 6, 160),
+        Row(uib, (3, 3), 1, 4, 160, 2),
+        Row(uib, (3, 5), 1, 4, 160),
+        Row(uib, (3, 3), 1, 4, 160),
+        Row(uib, (3, 0), 1, 4, 160),
+        Row(uib, (0, 0), 1, 2, 160),
+        Row(uib, (3, 0), 1, 4, 160),
+    ),
+    (
+        Row(uib, (5, 5), 2, 6, 256),
+        Row(uib, (5, 5), 1, 4, 256),
+        Row(uib, (3, 5), 1, 4, 256, 2),
+        Row(uib, (0, 0), 1, 4, 256),
+        Row(uib, (3, 0), 1, 4, 256),
+        Row(uib, (3, 5), 1, 2, 256),
+        Row(uib, (5, 5), 1, 4, 256),
+        Row(uib, (0, 0), 1, 4, 256, 2),
+        Row(uib, (5, 0), 1, 2, 256),
+    ),
+    Row(conv_block, 1, 1, 1, 960),
+)
+CONV_LARGE = (  # Table 13
+    Row(fused, 3, 2, 4, 48),
+    (Row(uib, (3, 5), 2, 4, 96), Row(uib, (3, 3), 1, 4, 96)),
+    (
+        Row(uib, (3, 5), 2, 4, 192),
+        Row(uib, (3, 3), 1, 4, 192, 3),
+        Row(uib, (3, 5), 1, 4, 192),
+        Row(uib, (5, 3), 1, 4, 192, 5),
+        Row(uib, (3, 0), 1, 4, 192),
+    ),
+    (
+        Row(uib, (5, 5), 2, 4, 512),
+        Row(uib, (5, 5), 1, 4, 512, 3),
+        Row(uib, (5, 0), 1, 4, 512),
+        Row(uib, (5, 3), 1, 4, 512),
+        Row(uib, (5, 0), 1, 4, 512, 2),
+        Row(uib, (5, 3), 1, 4, 512),
+        Row(uib, (5, 5), 1, 4, 512),
+        Row(uib, (5, 0), 1, 4, 512, 3),
+    ),
+    Row(conv_block, 1, 1, 1, 960),
+)
+HYBRID_MEDIUM = (  # Table 14
+    Row(fused, 3, 2, 4, 48),
+    (Row(hybrid_uib, (3, 5), 2, 4, 80), Row(hybrid_uib, (3, 3), 1, 2, 80)),
+    (
+        Row(hybrid_uib, (3, 5), 2, 6, 160),
+        Row(hybrid_uib, (0, 0), 1, 2, 160),
+        Row(hybrid_uib, (3, 3), 1, 4, 160),
+        Row(hybrid_uib, (3, 5), 1, 4, 160),
+        Row(down_mqa, 3, 1, 1, 160),
+        Row(hybrid_uib, (3, 3), 1, 4, 160),
+        Row(down_mqa, 3, 1, 1, 160),
+        Row(hybrid_uib, (3, 0), 1, 4, 160),
+        Row(down_mqa, 3, 1, 1, 160),
+        Row(hybrid_uib, (3, 3), 1, 4, 160),
+        Row(down_mqa, 3, 1, 1, 160),
+        Row(hybrid_uib, (3, 0), 1, 4, 160),
+    ),
+    (
+        Row(hybrid_uib, (5, 5), 2, 6, 256),
+        Row(hybrid_uib, (5, 5), 1, 4, 256),
+        Row(hybrid_uib, (3, 5), 1, 4, 256, 2),
+        Row(hybrid_uib, (0, 0), 1, 2, 256),
+        Row(hybrid_uib, (3, 5), 1, 2, 256),
+        Row(hybrid_uib, (0, 0), 1, 2, 256),
+        Row(hybrid_uib, (0, 0), 1, 4, 256),
+        Row(mqa, 3, 1, 1, 256),
+        Row(hybrid_uib, (3, 0), 1, 4, 256),
+        Row(mqa, 3, 1, 1, 256),
+        Row(hybrid_uib, (5, 5), 1, 4, 256),
+        Row(mqa, 3, 1, 1, 256),
+        Row(hybrid_uib, (5, 0), 1, 4, 256),
+        Row(mqa, 3, 1, 1, 256),
+        Row(hybrid_uib, (5, 0), 1, 4, 256),
+    ),
+    Row(conv_block, 1, 1, 1, 960),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MobileNetV4Variant(BatchNormVariant):
+    """A row of the table.
+
+    Attributes:
+        rows: the paper's table.
+        stem_filters: of the first convolution; not scaled below a width multiplier of 1.
+        head_filters: of the convolution after the pooling; not scaled.
+        width_multiplier: factor on the filters of every other layer.
+        padding: "symmetric" (PyTorch) or "same" (TensorFlow).
+        drop_path_rate: stochastic depth of the last block, linear from 0 at the first.
+    """
+
+    rows: tuple
+    stem_filters: int = 32
+    head_filters: int = 1280
+    width_multiplier: float = 1.0
+    padding: str = "symmetric"
+    drop_path_rate: float = 0.0
+
+
+VARIANTS = {  # trainable parameters: timm
+    "mobilenet_v4_conv_small": MobileNetV4Variant(rows=CONV_SMALL, params=3_774_024),
+    "mobilenet_v4_conv_medium": MobileNetV4Variant(rows=CONV_MEDIUM, input_size=256, params=9_715_512),
+    "mobilenet_v4_conv_large": MobileNetV4Variant(
+        rows=CONV_LARGE, stem_filters=24, input_size=384, params=32_590_864
+    ),
+    "mobilenet_v4_hybrid_medium": MobileNetV4Variant(rows=HYBRID_MEDIUM, input_size=256, params=11_074_648),
+}
+
+
+def trunk(x, v: MobileNetV4Variant):
+    norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
+    x = conv_norm_act(
+        x,
+        filters=make_divisible(v.stem_filters * max(1.0, v.width_multiplier)),
+        kernel_size=3,
+        strides=2,
+        padding=v.padding,
+        norm=norm,
+        activation="relu",
+        name="conv_stem",
+        norm_name="bn1",
+    )
+    return stages(
+        x,
+        v.rows,
+        scale=lambda filters: make_divisible(filters * v.width_multiplier),
+        activation="relu",
+        drop_path_rate=v.drop_path_rate,
+        norm=norm,
+        padding=v.padding,
+    )
+
+
+def top(x, v: MobileNetV4Variant):
+    x = keras.layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
+    x = conv(x, filters=v.head_filters, name="conv_head")
+    x = batch_norm(x, epsilon=v.norm_epsilon, momentum=v.norm_momentum, name="norm_head")
+    x = activate(x, activation="relu", name="norm_head.act")
+    return keras.layers.Flatten(name="flatten")(x)
+
+
+FAMILY = Family(trunk, VARIANTS, top)
+mobilenet_v4_conv_small = FAMILY.builder("mobilenet_v4_conv_small")
+mobilenet_v4_conv_medium = FAMILY.builder("mobilenet_v4_conv_medium")
+mobilenet_v4_conv_large = FAMILY.builder("mobilenet_v4_conv_large")
+mobilenet_v4_hybrid_medium = FAMILY.builder("mobilenet_v4_hybrid_medium")

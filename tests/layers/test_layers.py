@@ -1,0 +1,102 @@
+"""What the layers compute, and that they come back from a file."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from kvision.layers import (
+    DropPath,
+    GlobalResponseNormalization,
+    GroupedConv2D,
+    LayerScale,
+    LocalResponseNormalization,
+    MultiQueryAttention,
+)
+
+X = np.random.default_rng(0).standard_normal((2, 5, 6, 8)).astype("float32")
+
+
+def test_drop_path_drops_whole_samples_and_keeps_the_mean():
+    x = np.ones((4000, 3, 2), "float32")
+    y = np.asarray(DropPath(0.25, seed=0)(x, training=True))
+    per_sample = y.reshape(4000, -1)
+    assert np.all(per_sample == per_sample[:, :1])
+    assert set(np.unique(per_sample).round(4)) == {0.0, np.float32(4 / 3).round(4)}
+    assert abs(y.mean() - 1) < 0.03
+    np.testing.assert_array_equal(DropPath(0.5)(X, training=False), X)
+
+
+def test_local_response_norm_is_tensorflows():
+    y = LocalResponseNormalization(size=5, alpha=0.3, beta=0.75, k=2.0)(X)
+    np.testing.assert_allclose(y, tf.nn.lrn(X, depth_radius=2, bias=2.0, alpha=0.3, beta=0.75), rtol=1e-5)
+    with pytest.raises(ValueError, match="odd"):
+        LocalResponseNormalization(size=4)
+
+
+def test_global_response_norm_follows_the_paper_and_survives_a_blank_image():
+    layer = GlobalResponseNormalization()
+    np.testing.assert_array_equal(layer(X), X)  # starts as the identity
+    layer.weight.assign(np.linspace(-1, 1, 8))
+    layer.bias.assign(np.linspace(0, 2, 8))
+    norms = np.sqrt((X**2).sum((1, 2), keepdims=True))
+    expected = layer.weight * X * (norms / (norms.mean(-1, keepdims=True) + 1e-6)) + layer.bias + X
+    np.testing.assert_allclose(layer(X), expected, rtol=1e-5, atol=1e-6)
+    blank = tf.Variable(tf.zeros((1, 4, 4, 8)))
+    with tf.GradientTape() as tape:
+        y = ops.sum(layer(blank))
+    assert np.isfinite(tape.gradient(y, blank)).all()
+
+
+def test_layer_scale_multiplies_channels():
+    layer = LayerScale(0.5)
+    np.testing.assert_allclose(layer(X), X / 2)
+
+
+def test_multi_query_attention_is_attention_of_each_head():
+    queries, keys, values = (ops.convert_to_tensor(X[..., :n]) for n in (8, 4, 6))
+    y = np.asarray(MultiQueryAttention(2)(queries, keys[:, ::2, ::2], values[:, ::2, ::2]))
+    assert y.shape == (2, 5, 6, 12)
+    k, v = np.asarray(keys)[0, ::2, ::2].reshape(-1, 4), np.asarray(values)[0, ::2, ::2].reshape(-1, 6)
+    for head in range(2):
+        scores = np.exp(X[0, 3, 1, 4 * head : 4 * head + 4] @ k.T / 2)
+        np.testing.assert_allclose(y[0, 3, 1, 6 * head : 6 * head + 6], scores @ v / scores.sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "columns", [{"use_bias": True, "activation": "relu"}, {"strides": 2, "padding": "same"}]
+)
+def test_grouped_convolution_is_the_same_in_training(columns):
+    layer = GroupedConv2D(12, 3, groups=4, use_bias=columns.pop("use_bias", False), **columns)
+    plain = layer(X, training=False)
+    results = []
+    for training in (False, True):
+        with tf.GradientTape() as tape:
+            y = layer(X, training=training)
+            loss = ops.sum(ops.square(y))
+        np.testing.assert_allclose(y, plain, rtol=1e-4, atol=1e-5)
+        results.append(tape.gradient(loss, layer.trainable_variables))
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        DropPath(0.5),
+        GlobalResponseNormalization(epsilon=0.1),
+        GroupedConv2D(8, 3, groups=2),
+        LayerScale(0.25),
+        LocalResponseNormalization(size=3, alpha=0.1, beta=0.5, k=1.0),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_layers_come_back_from_their_configuration(layer):
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert again.get_config() == layer.get_config()
+    assert type(again) is type(layer)
+    layer(X)
+    again(X)
+    again.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(again(X, training=False), layer(X, training=False))
