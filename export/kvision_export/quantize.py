@@ -81,6 +81,9 @@ def _ranges(quantization, images) -> dict:
                 if values:
                     seen["min"] = np.minimum(seen["min"], values["min"])
                     seen["max"] = np.maximum(seen["max"], values["max"])
+    for values in ranges.values():  # a tensor that is 0 throughout would get a scale that no kernel takes
+        if values and not np.any(values["min"]) and not np.any(values["max"]):
+            values["max"] = np.ones_like(values["max"])
     return ranges
 
 
