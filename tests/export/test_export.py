@@ -38,7 +38,8 @@ def ends(path):
 
 LIKE_OTHERS = {  # made of the same blocks as another network, or slow to convert
     "alexnet_owt", "efficientnet_v2_l", "efficientnet_v2_m", "efficientnet_v2_s", "googlenet_bn",
-    "inception_v3", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_large_minimal", "mobilenet_v4_conv_large",
+    "inception_v3", "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_large_minimal",
+    "mobilenet_v4_conv_large",
     "mobilenet_v4_conv_medium", "vgg_m", "vgg_s",
 }  # fmt: skip
 
