@@ -1,7 +1,7 @@
 """Vision networks for Keras 3, from the architecture to a file for a phone."""
 
 from kvision import blocks, labels, layers, models, weights
-from kvision._features import features
+from kvision._features import attention_maps, features
 from kvision.registry import create_model, info, list_models
 from kvision.spec import Preprocess
 
@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Preprocess",
+    "attention_maps",
     "blocks",
     "create_model",
     "features",

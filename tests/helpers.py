@@ -31,6 +31,9 @@ SMALL = {  # columns of the narrowest and shallowest form of a family's networks
     "vgg": {"hidden_filters": 16, "filters": (8,) * 5, "depths": (1,) * 5},
     "resnet": {"filters": 8, "depths": (1,) * 4},
     "densenet": {"growth_rate": 4, "depths": (2,) * 4},
+    "vit": {"filters": 16, "depth": 2, "num_heads": 2},
+    "deit": {"filters": 16, "depth": 2, "num_heads": 2},
+    "swin": {"filters": 8, "depths": (2, 2, 1, 1), "num_heads": (1, 2, 2, 2)},
     "convnext": {"filters": (8, 16, 24, 32), "depths": (1, 1, 2, 1)},
 }
 
@@ -57,8 +60,10 @@ def distinct(names):
     """Those names whose small forms are not alike."""
     seen = {}
     for name in names:
-        shared = {"params": None, "input_size": 0, "dropout_rate": 0.0}
-        row = dataclasses.replace(kvision.info(name).variant, **small_columns(name) | shared)
+        variant = kvision.info(name).variant
+        alike = {"params": None, "input_size": 0, "dropout_rate": 0.0, "drop_path_rate": 0.1}
+        alike = {key: value for key, value in alike.items() if hasattr(variant, key)}
+        row = dataclasses.replace(variant, **small_columns(name) | alike)
         seen.setdefault((kvision.info(name).family, repr(row)), name)
     return list(seen.values())
 

@@ -29,7 +29,14 @@ PREFIXES = {
 
 def ours(peer):
     """Our name for a peer's network, and the columns."""
+    peer = peer.partition(" at ")[0]
     if peer in NAMES:
         return NAMES[peer]
+    if peer.startswith("vit_"):
+        return peer.rpartition("_")[0], {}
+    if peer.startswith("deit_"):
+        return peer.partition("_patch")[0], {}
+    if peer.startswith("swin_"):
+        return peer.partition("_patch")[0], {"window_size": 12} if "window12" in peer else {}
     prefix = next((prefix for prefix in PREFIXES if peer.startswith(prefix)), "")
     return PREFIXES.get(prefix, "") + peer.removeprefix(prefix), {}

@@ -152,9 +152,11 @@ def print_table(report: dict, output: Path) -> None:
             "ok" if row["accepted"] else "FAIL",
         )
     rich.console.Console(highlight=False).print(table)
+    accepted = [row for row in report["files"] if row["accepted"]]
+    advice = f" Use {min(accepted, key=lambda row: row['size'])['file']}." if accepted else ""
     for row in report["files"]:
         if not row["accepted"]:
-            print(f"{row['file']} is outside its tolerance.")
+            print(f"{row['file']} is outside its tolerance.{advice}")
     print(f"Written to {output}.")
 
 

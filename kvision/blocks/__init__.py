@@ -10,7 +10,6 @@ from kvision.blocks.conv import (
     depthwise_conv,
     layer_norm,
     max_pool,
-    narrow_initializer,
     tap,
 )
 from kvision.blocks.mobile import (
@@ -22,6 +21,13 @@ from kvision.blocks.mobile import (
     stages,
 )
 from kvision.blocks.squeeze_excite import squeeze_excite
+from kvision.blocks.transformer import (
+    classify_token,
+    encoder_block,
+    patch_embed,
+    patch_merging,
+    swin_block,
+)
 from kvision.blocks.width import make_divisible
 
 __all__ = [
@@ -32,19 +38,23 @@ __all__ = [
     "batch_norm",
     "bottleneck",
     "classic_stages",
+    "classify_token",
     "conv",
     "conv_block",
     "conv_norm_act",
     "depthwise_conv",
+    "encoder_block",
     "fused_inverted_residual",
     "hidden_layers",
     "inverted_residual",
     "layer_norm",
     "make_divisible",
     "max_pool",
-    "narrow_initializer",
+    "patch_embed",
+    "patch_merging",
     "residual",
     "squeeze_excite",
     "stages",
+    "swin_block",
     "tap",
 ]

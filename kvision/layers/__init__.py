@@ -5,13 +5,27 @@ from kvision.layers.global_response_norm import GlobalResponseNormalization
 from kvision.layers.grouped_conv import GroupedConv2D
 from kvision.layers.layer_scale import LayerScale
 from kvision.layers.local_response_norm import LocalResponseNormalization
+from kvision.layers.merge_patches import MergePatches
+from kvision.layers.mlp import MLP
 from kvision.layers.multi_query_attention import MultiQueryAttention
+from kvision.layers.self_attention import AttentionShares, MultiHeadSelfAttention
+from kvision.layers.tokens import PositionEmbedding, PrefixToken, SinusoidalEncoding, TokenTap
+from kvision.layers.window_attention import WindowAttention
 
 __all__ = [
+    "MLP",
+    "AttentionShares",
     "DropPath",
     "GlobalResponseNormalization",
     "GroupedConv2D",
     "LayerScale",
     "LocalResponseNormalization",
+    "MergePatches",
+    "MultiHeadSelfAttention",
     "MultiQueryAttention",
+    "PositionEmbedding",
+    "PrefixToken",
+    "SinusoidalEncoding",
+    "TokenTap",
+    "WindowAttention",
 ]

@@ -15,6 +15,14 @@ from kvision.models.convnext import (
     convnext_v2_tiny,
     convnext_xlarge,
 )
+from kvision.models.deit import (
+    deit_base,
+    deit_base_distilled,
+    deit_small,
+    deit_small_distilled,
+    deit_tiny,
+    deit_tiny_distilled,
+)
 from kvision.models.densenet import (
     densenet121,
     densenet161,
@@ -79,6 +87,12 @@ from kvision.models.resnet import (
     resnext101_64x4d,
 )
 from kvision.models.roadmap import convnext_roadmap
+from kvision.models.swin import (
+    swin_base,
+    swin_large,
+    swin_small,
+    swin_tiny,
+)
 from kvision.models.vgg import (
     vgg11,
     vgg11_bn,
@@ -93,6 +107,16 @@ from kvision.models.vggcnn import (
     vgg_f,
     vgg_m,
     vgg_s,
+)
+from kvision.models.vit import (
+    vit_base_patch16,
+    vit_base_patch32,
+    vit_huge_patch14,
+    vit_large_patch16,
+    vit_large_patch32,
+    vit_small_patch16,
+    vit_small_patch32,
+    vit_tiny_patch16,
 )
 from kvision.models.xceptionv1 import xception
 
@@ -109,6 +133,12 @@ __all__ = [
     "convnext_v2_base",
     "convnext_v2_tiny",
     "convnext_xlarge",
+    "deit_base",
+    "deit_base_distilled",
+    "deit_small",
+    "deit_small_distilled",
+    "deit_tiny",
+    "deit_tiny_distilled",
     "densenet121",
     "densenet161",
     "densenet169",
@@ -158,6 +188,10 @@ __all__ = [
     "resnext101_32x4d",
     "resnext101_32x8d",
     "resnext101_64x4d",
+    "swin_base",
+    "swin_large",
+    "swin_small",
+    "swin_tiny",
     "vgg11",
     "vgg11_bn",
     "vgg13",
@@ -169,5 +203,13 @@ __all__ = [
     "vgg_f",
     "vgg_m",
     "vgg_s",
+    "vit_base_patch16",
+    "vit_base_patch32",
+    "vit_huge_patch14",
+    "vit_large_patch16",
+    "vit_large_patch32",
+    "vit_small_patch16",
+    "vit_small_patch32",
+    "vit_tiny_patch16",
     "xception",
 ]

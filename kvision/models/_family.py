@@ -2,11 +2,13 @@
 
 import dataclasses
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 
 import keras
 
 import kvision.weights
+from kvision.layers import TokenTap
 from kvision.registry import register
 from kvision.spec import ModelInfo, Preprocess, Variant, did_you_mean
 
@@ -51,18 +53,23 @@ class Family:
         variants: the table: rows by name.
         top: `top(x, variant)`, from the last feature map to what dropout and classifier see.
         classifier: the name of the classifier's layer.
+        heads: `heads(x, variant, num_classes)` where the classifier is not one dense layer: from the top's
+            output, after dropout, to logits by name, "predictions" first.
         min_size: the smallest height and width in pixels that leave a feature map of one pixel.
         side: `side(x, variant, num_classes, name)`, a side classifier from a tensor of the trunk to logits.
         sides: the side classifiers of a row with `auxiliary`: their names, and the layers they stand on.
+        module: that holds the table; None for the trunk's.
     """
 
     trunk: Callable
     variants: Mapping[str, Variant]
     top: Callable = global_average
     classifier: str = "classifier"
+    heads: Callable | None = None
     min_size: int = 32
     side: Callable | None = None
     sides: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    module: str | None = None
 
     def builder(self, name: str) -> Callable[..., keras.Model]:
         """The public function that builds a variant; it is registered under its name."""
@@ -71,8 +78,8 @@ class Family:
         def build(**keywords) -> keras.Model:
             return self.build(variant, **({"name": name} | keywords))
 
-        module = self.trunk.__module__
-        summary = (inspect.getdoc(inspect.getmodule(self.trunk)) or "").splitlines()[0]
+        module = self.module or self.trunk.__module__
+        summary = (inspect.getdoc(sys.modules[module]) or "").splitlines()[0]
         build.__name__ = build.__qualname__ = name
         build.__module__ = module
         build.__signature__ = _signature(variant, name)
@@ -82,7 +89,7 @@ class Family:
             size=variant.image_size,
             summary=summary,
             columns=", ".join(variant.columns()),
-            module=module,
+            module=type(variant).__module__,
             row=type(variant).__name__,
         )
         register(ModelInfo(name, module.rpartition(".")[2], variant), build)
@@ -128,8 +135,11 @@ class Family:
         if include_top or weights is not None:  # the top's weights are checked even if not kept
             x = self.top(features, variant)
             x = keras.layers.Dropout(variant.dropout_rate, name="dropout")(x)
-            outputs = {"predictions": keras.layers.Dense(num_classes, name=self.classifier)(x)}
-            if getattr(variant, "auxiliary", False):
+            if self.heads:
+                outputs = self.heads(x, variant, num_classes)
+            else:
+                outputs = {"predictions": keras.layers.Dense(num_classes, name=self.classifier)(x)}
+            if self.sides and variant.auxiliary:
                 whole = keras.Model(inputs, features)
                 for side, layer in self.sides.items():
                     outputs[side] = self.side(whole.get_layer(layer).output, variant, num_classes, side)
@@ -144,6 +154,9 @@ class Family:
                 kvision.weights.load(model, weights)
             if include_top:
                 return model
+        last = keras.Model(inputs, features).layers[-1]
+        if isinstance(last, TokenTap):
+            features = last.feature_map(features)
         if pooling == "avg":
             features = keras.layers.GlobalAveragePooling2D(name="pool")(features)
         elif pooling == "max":

@@ -8,8 +8,9 @@ from functools import partial
 
 import keras
 
-from kvision.blocks import activate, conv, depthwise_conv, layer_norm, narrow_initializer, residual, tap
+from kvision.blocks import activate, conv, depthwise_conv, layer_norm, residual, tap
 from kvision.layers import GlobalResponseNormalization, LayerScale
+from kvision.layers.initializers import narrow_initializer
 from kvision.models._family import Family
 from kvision.spec import Variant
 

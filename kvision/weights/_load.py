@@ -52,12 +52,12 @@ def load(model: keras.Model, source) -> None:
 def state_dict(model: keras.Model) -> dict[str, np.ndarray]:
     """A network's weights as `load` takes them: PyTorch's names and layout."""
     return {
-        name: np.transpose(variable.numpy(), axes) for name, (variable, axes) in _parameters(model).items()
+        name: np.transpose(variable.numpy(), axes) for name, (variable, axes, _) in _parameters(model).items()
     }
 
 
 def _parameters(model) -> dict:
-    """Each parameter by its reference name: the variable, and its axes in PyTorch's order."""
+    """Each parameter by its reference name: the variable, its axes in PyTorch's order, and its layer."""
     parameters = {}
     for layer in model.layers:
         for variable in layer.weights:
@@ -71,21 +71,24 @@ def _parameters(model) -> dict:
                     axes = (2, 3, 0, 1)  # (height, width, in, multiplier)
                 else:
                     axes = (len(axes) - 1, len(axes) - 2, *axes[:-2])  # (..., in, out)
-            parameters[f"{path}.{last}"] = (variable, axes)
+            bare = path.rpartition(".")[2] == last  # a parameter of the network itself, such as "cls_token"
+            parameters[path if bare else f"{path}.{last}"] = (variable, axes, layer)
     return parameters
 
 
 def _assign(model, tensors: Mapping, origin: str) -> None:
     parameters = _parameters(model)
-    given = {name for name in tensors if not name.endswith(IGNORED)}
+    given = {name: np.asarray(value) for name, value in tensors.items() if not name.endswith(IGNORED)}
     missing = [name for name in parameters if name not in given]
-    leftover = sorted(given - parameters.keys())
-    expected = {name: tuple(v.shape[i] for i in axes) for name, (v, axes) in parameters.items()}
-    misshapen = [
-        f"{name} is {np.shape(tensors[name])} instead of {shape}"
-        for name, shape in expected.items()
-        if name in given and not _fits(np.shape(tensors[name]), shape)
-    ]
+    leftover = sorted(given.keys() - parameters.keys())
+    misshapen = []
+    for name in parameters.keys() & given.keys():
+        variable, axes, layer = parameters[name]
+        expected = tuple(variable.shape[i] for i in axes)
+        tensor = _fitted(name, given[name], expected, layer)
+        if tensor is None:
+            misshapen.append(f"{name} is {given[name].shape} instead of {expected}")
+        given[name] = tensor
     faults = [
         f"{len(names)} {fault} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
         for fault, names in (("missing", missing), ("left over", leftover), ("misshapen", misshapen))
@@ -96,19 +99,21 @@ def _assign(model, tensors: Mapping, origin: str) -> None:
             f"`weights`: {origin} does not fit {model.name}: of its {len(parameters)} parameters, "
             f"{'; '.join(faults)}."
         )
-    for name, (variable, axes) in parameters.items():
-        tensor = np.reshape(tensors[name], expected[name])
-        variable.assign(np.transpose(tensor, np.argsort(axes)))
+    for name, (variable, axes, _) in parameters.items():
+        variable.assign(np.transpose(given[name], np.argsort(axes)))
 
 
-def _fits(given: tuple, expected: tuple) -> bool:
-    """Whether the shapes are equal, or given is a dense layer's and expected the same as a convolution.
+def _fitted(name, tensor, expected: tuple, layer):
+    """The tensor in the shape that is expected, None where that cannot be.
 
-    PyTorch flattens a map channel by channel, so a dense layer behind it is a convolution over the map.
+    PyTorch flattens a map channel by channel, so a dense layer's kernel behind it is a convolution's over
+    the map. Layers with tables of positions resample those of other sizes.
     """
-    return given == expected or (
-        len(given) == 2 and len(expected) == 4 and given == (expected[0], math.prod(expected[1:]))
-    )
+    if tensor.shape == expected:
+        return tensor
+    if tensor.ndim == 2 and len(expected) == 4 and tensor.shape == (expected[0], math.prod(expected[1:])):
+        return np.reshape(tensor, expected)
+    return layer.resample(name, tensor) if hasattr(layer, "resample") else None
 
 
 def _load_safetensors(model, path):

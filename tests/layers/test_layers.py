@@ -6,13 +6,22 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from kvision.blocks import encoder_block
 from kvision.layers import (
+    MLP,
     DropPath,
     GlobalResponseNormalization,
     GroupedConv2D,
     LayerScale,
     LocalResponseNormalization,
+    MergePatches,
+    MultiHeadSelfAttention,
     MultiQueryAttention,
+    PositionEmbedding,
+    PrefixToken,
+    SinusoidalEncoding,
+    TokenTap,
+    WindowAttention,
 )
 
 X = np.random.default_rng(0).standard_normal((2, 5, 6, 8)).astype("float32")
@@ -81,6 +90,66 @@ def test_grouped_convolution_is_the_same_in_training(columns):
         np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
 
 
+def test_self_attention_is_keras_multi_head_attention():
+    x = X.reshape(2, 30, 8)
+    ours = MultiHeadSelfAttention(2)
+    y, shares = ours(x, return_attention=True)
+    theirs = keras.layers.MultiHeadAttention(2, 4)
+    theirs(x, x)
+    kernels = np.split(ours.qkv.kernel.numpy(), 3, axis=1)
+    weights = [w for kernel in kernels for w in (kernel.reshape(8, 2, 4), np.zeros((2, 4)))]
+    theirs.set_weights([*weights, ours.proj.kernel.numpy().reshape(2, 4, 8), np.zeros(8)])
+    expected, scores = theirs(x, x, return_attention_scores=True)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(shares, scores, rtol=1e-4, atol=1e-7)
+    with pytest.raises(ValueError, match="must divide"):
+        MultiHeadSelfAttention(3)(x)
+
+
+def test_windows_see_themselves_alone():
+    """A change in one window reaches no token of another; the shifted windows' border tokens stay apart."""
+    x = np.random.default_rng(0).standard_normal((1, 8, 8, 4)).astype("float32")
+    for shifted, reached in ((False, (slice(0, 4), slice(0, 4))), (True, (slice(0, 2), slice(0, 2)))):
+        layer = WindowAttention(2, window_size=4, shifted=shifted)
+        changed = x.copy()
+        before = np.asarray(layer(x))
+        changed[0, 0, 0] += 1
+        moved = np.abs(np.asarray(layer(changed)) - before).max((0, 3)) > 1e-8
+        expected = np.zeros((8, 8), bool)
+        expected[reached] = True
+        np.testing.assert_array_equal(moved, expected)
+
+
+def test_sinusoidal_encodings():
+    encoding = np.asarray(SinusoidalEncoding()(np.zeros((1, 10, 8), "float32")))[0]
+    for position in (0, 3, 9):
+        for i in range(4):
+            angle = position / 10_000 ** (2 * i / 8)
+            np.testing.assert_allclose(
+                encoding[position, [i, 4 + i]], [np.sin(angle), np.cos(angle)], atol=1e-6
+            )
+    grid = np.asarray(SinusoidalEncoding()(np.zeros((1, 5, 6, 8), "float32")))[0]
+    rows = np.asarray(SinusoidalEncoding()(np.zeros((1, 6, 4), "float32")))[0]
+    np.testing.assert_allclose(grid[2, :, :4], np.tile(rows[2], (6, 1)), atol=1e-6)
+    np.testing.assert_allclose(grid[:, 4, 4:], np.tile(rows[4], (5, 1)), atol=1e-6)
+    with pytest.raises(ValueError, match="multiple of 4"):
+        SinusoidalEncoding()(np.zeros((1, 5, 6, 6), "float32"))
+
+
+def test_patches_merge_in_the_checkpoints_order():
+    x = np.arange(16, dtype="float32").reshape(1, 4, 4, 1)
+    np.testing.assert_array_equal(MergePatches()(x)[0, 0, 0], [0, 4, 1, 5])
+    assert MergePatches()(np.zeros((1, 5, 7, 2), "float32")).shape == (1, 3, 4, 8)
+
+
+def test_post_norm_normalises_what_comes_out():
+    x = keras.Input((30, 8))
+    model = keras.Model(x, encoder_block(x, num_heads=2, epsilon=1e-6, post_norm=True, name="block"))
+    y = np.asarray(model(X.reshape(2, 30, 8)))
+    np.testing.assert_allclose(y.mean(-1), 0, atol=1e-5)
+    np.testing.assert_allclose(y.std(-1), 1, atol=1e-3)
+
+
 @pytest.mark.parametrize(
     "layer",
     [
@@ -89,6 +158,10 @@ def test_grouped_convolution_is_the_same_in_training(columns):
         GroupedConv2D(8, 3, groups=2),
         LayerScale(0.25),
         LocalResponseNormalization(size=3, alpha=0.1, beta=0.5, k=1.0),
+        SinusoidalEncoding(temperature=100),
+        WindowAttention(2, window_size=3, shifted=True),
+        MergePatches(),
+        MLP(5),
     ],
     ids=lambda layer: type(layer).__name__,
 )
@@ -100,3 +173,18 @@ def test_layers_come_back_from_their_configuration(layer):
     again(X)
     again.set_weights(layer.get_weights())
     np.testing.assert_array_equal(again(X, training=False), layer(X, training=False))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [MultiHeadSelfAttention(4), PrefixToken(), PositionEmbedding((5, 6)), TokenTap((5, 6), prefix_tokens=0)],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_layers_on_tokens_come_back_too(layer):
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert again.get_config() == layer.get_config()
+    tokens = X.reshape(2, 30, 8)
+    layer(tokens)
+    again(tokens)
+    again.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(again(tokens), layer(tokens))

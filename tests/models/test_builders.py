@@ -48,6 +48,39 @@ def test_features_have_timms_channels():
         assert tuple(pyramid.output[name].shape[-1] for name in names) == channels
 
 
+def test_attention_maps_show_where_each_block_looks():
+    columns = {"filters": 16, "depth": 3, "num_heads": 2, "input_shape": (48, 64, 3)}
+    model = kvision.models.deit_tiny_distilled(**columns)
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 48, 64, 3)).astype("float32")
+    maps = np.asarray(kvision.attention_maps(model)(pixels))
+    assert maps.shape == (2, 3, 2, 2 + 12, 2 + 12)
+    np.testing.assert_allclose(maps.sum(-1), 1, rtol=1e-5)
+    with pytest.raises(ValueError, match="no self-attention"):
+        kvision.attention_maps(mobilenet_v1(**SMALL))
+
+
+def test_a_vit_gives_its_grid():
+    columns = {"filters": 16, "depth": 1, "num_heads": 2, "input_shape": (48, 64, 3)}
+    assert kvision.models.vit_tiny_patch16(include_top=False, **columns).output_shape == (None, 3, 4, 16)
+    pooled = kvision.models.vit_tiny_patch16(include_top=False, pooling="avg", **columns)
+    assert pooled.output_shape == (None, 16)
+    for builder in (kvision.models.vit_tiny_patch16, kvision.models.swin_tiny):
+        with pytest.raises(ValueError, match="fixed image size"):
+            builder(input_shape=(None, None, 3))
+
+
+def test_a_distilled_network_answers_with_the_mean_of_its_classifiers():
+    columns = {"filters": 16, "depth": 1, "num_heads": 2, "input_shape": (48, 64, 3), "num_classes": 5}
+    logits = {"classifier_activation": None} | columns
+    model = kvision.models.deit_tiny_distilled(**logits)
+    apart = kvision.models.deit_tiny_distilled(auxiliary=True, **logits)
+    kvision.weights.load(apart, kvision.weights.state_dict(model))
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 48, 64, 3)).astype("float32")
+    outputs = apart(pixels)
+    mean = (outputs["predictions"] + outputs["distillation"]) / 2
+    np.testing.assert_allclose(model(pixels), mean, rtol=1e-5, atol=1e-6)
+
+
 def test_features_name_the_taps_there_are():
     with pytest.raises(ValueError, match="no tap 'c6'.*Did you mean 'c"):
         kvision.features(mobilenet_v1(**SMALL), ("c6",))

@@ -23,7 +23,10 @@ def logits(peer, preprocess, pixels):
     model = kvision.create_model(
         name, input_shape=entry["input"], preprocess=preprocess, classifier_activation=None, **columns
     )
-    shapes = {key: value.shape for key, value in kvision.weights.state_dict(model).items()}
+    source = model
+    if "weights of" in entry:  # of another size: to be resampled when they are loaded
+        source = kvision.create_model(name, input_shape=entry["weights of"], **columns)
+    shapes = {key: value.shape for key, value in kvision.weights.state_dict(source).items()}
     kvision.weights.load(model, formula_weights(shapes, entry["gain"]))
     return keras.ops.convert_to_numpy(model(pixels[None], training=False))[0]
 

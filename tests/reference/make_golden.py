@@ -38,6 +38,17 @@ TIMM = {  # gain
     "convnext_small": 1.0,
     "convnextv2_tiny": 1.0,
     "convnextv2_base": 1.0,
+    "vit_small_patch32_224": 1.0,
+    "vit_base_patch32_224": 1.0,
+    "deit_small_patch16_224": 1.0,
+    "deit_base_distilled_patch16_224": 1.0,
+    "swin_small_patch4_window7_224": 1.0,
+    "swin_base_patch4_window12_384": 1.0,
+}
+RESIZED = {  # weights of the size in the name, resampled by timm for another; height and width
+    "vit_tiny_patch16_224": (160, 208),
+    "deit_tiny_distilled_patch16_224": (288, 288),
+    "swin_tiny_patch4_window7_224": (128, 200),
 }
 FLOAT64 = (
     "tf_efficientnet_b1",
@@ -160,7 +171,9 @@ OPERATIONS = {  # network, gain, image size
 
 
 def image(size, mean, std):
-    pixels = formula_image(size, size).astype(np.float64)[..., : len(mean)]
+    pixels = formula_image(*((size, size) if isinstance(size, int) else size)).astype(np.float64)[
+        ..., : len(mean)
+    ]
     return torch.tensor((pixels / 255 - np.array(mean)) / np.array(std)).permute(2, 0, 1)[None]
 
 
@@ -179,6 +192,17 @@ def with_timm(name, gain, dtype):
     params = sum(p.numel() for p in model.parameters())
     entry = {"peer": f"timm/{name}", "gain": gain, "input": [size, size, 3], "mean": mean, "std": std}
     return entry | {"params": params, "made by": "make_golden.py"}, logits
+
+
+def with_timm_resized(name, entry, size):
+    shapes = {key: tuple(v.shape) for key, v in timm.create_model(name).state_dict().items() if v.ndim}
+    weights = {key: torch.tensor(value) for key, value in formula_weights(shapes, entry["gain"]).items()}
+    model = timm.create_model(name, img_size=size).eval()
+    module = sys.modules[type(model).__module__]
+    model.load_state_dict(module.checkpoint_filter_fn(weights, model), strict=False)
+    logits = model(image(size, entry["mean"], entry["std"]).float())[0].numpy()
+    own = {"input": [*size, 3], "weights of": entry["input"], "made by": "make_golden.py"}
+    return entry | own, logits
 
 
 def with_operations(name):
@@ -200,6 +224,10 @@ def main(names):
         else:
             entries[name], logits[name] = with_timm(name, TIMM.get(name, ROOT2), torch.float32)
         print(name, entries[name]["params"], "standard deviation", logits[name].std())
+    for name, size in RESIZED.items():
+        key = f"{name} at {size[0]}x{size[1]}"
+        entries[key], logits[key] = with_timm_resized(name, entries[name], size)
+        print(key, "standard deviation", logits[key].std())
     for name in FLOAT64:
         logits[f"{name}.float64"] = with_timm(name, entries[name]["gain"], torch.float64)[1]
     (HERE / "golden.json").write_text(json.dumps(dict(sorted(entries.items())), indent=1) + "\n")

@@ -1,0 +1,92 @@
+"""Blocks of Transformers, on tokens `(batch, tokens, channels)` and on maps."""
+
+from functools import partial
+
+import keras
+
+from kvision.blocks.conv import conv, layer_norm
+from kvision.blocks.mobile import residual
+from kvision.layers import MLP, MergePatches, MultiHeadSelfAttention, WindowAttention
+from kvision.layers.initializers import narrow_initializer
+
+
+def dense(x, units, *, use_bias=True, name):
+    """A dense layer on the last axis."""
+    return keras.layers.Dense(units, use_bias=use_bias, kernel_initializer=narrow_initializer(), name=name)(x)
+
+
+def encoder_block(
+    x, *, num_heads, mlp_ratio=4.0, epsilon, dropout_rate=0.0, drop_path_rate=0.0, post_norm=False, name
+):
+    """Self-attention and an MLP, each with a residual.
+
+    Args:
+        x: `(batch, tokens, channels)`.
+        num_heads: of the attention.
+        mlp_ratio: width of the MLP, in channels.
+        epsilon: of the layer normalisations.
+        dropout_rate: inside the MLP and on both branches.
+        drop_path_rate: probability that a sample's branch is dropped.
+        post_norm: normalisation after each sum, as in Vaswani et al. 2017, not before each branch, as in ViT.
+        name: prefix of the layers' names.
+
+    Returns:
+        `(batch, tokens, channels)`.
+    """
+    hidden = round(mlp_ratio * x.shape[-1])
+    branches = {
+        "attn": MultiHeadSelfAttention(num_heads, name=f"{name}.attn"),
+        "mlp": MLP(hidden, dropout_rate, name=f"{name}.mlp"),
+    }
+    for index, (part, branch) in enumerate(branches.items(), 1):
+        norm = partial(layer_norm, epsilon=epsilon, name=f"{name}.norm{index}")
+        inputs = x
+        x = branch(x if post_norm else norm(x))
+        if dropout_rate:
+            x = keras.layers.Dropout(dropout_rate, name=f"{name}.{part}.drop")(x)
+        x = residual(inputs, x, strides=1, drop_path_rate=drop_path_rate, name=f"{name}.{part}")
+        x = norm(x) if post_norm else x
+    return x
+
+
+def swin_block(x, *, num_heads, window_size, shifted, mlp_ratio=4.0, epsilon, drop_path_rate=0.0, name):
+    """Attention in windows and an MLP, each after a norm and with a residual (Swin, figure 3b).
+
+    `(batch, height, width, channels)` in and out; see `WindowAttention` for the arguments.
+    """
+    inputs = x
+    x = layer_norm(x, epsilon=epsilon, name=f"{name}.norm1")
+    x = WindowAttention(num_heads, window_size, shifted, name=f"{name}.attn")(x)
+    inputs = x = residual(inputs, x, strides=1, drop_path_rate=drop_path_rate, name=f"{name}.attn")
+    x = layer_norm(x, epsilon=epsilon, name=f"{name}.norm2")
+    x = MLP(round(mlp_ratio * x.shape[-1]), name=f"{name}.mlp")(x)
+    return residual(inputs, x, strides=1, drop_path_rate=drop_path_rate, name=f"{name}.mlp")
+
+
+def patch_embed(x, *, filters, patch_size, name):
+    """Each square of `patch_size` pixels to one token of a map."""
+    return conv(
+        x,
+        filters=filters,
+        kernel_size=patch_size,
+        strides=patch_size,
+        padding="valid",
+        use_bias=True,
+        initializer=narrow_initializer,
+        name=f"{name}.proj",
+    )
+
+
+def patch_merging(x, *, epsilon, name):
+    """Halves a map and doubles its channels (Swin, section 3.1)."""
+    channels = x.shape[-1]
+    x = MergePatches(name=f"{name}.merge")(x)
+    x = layer_norm(x, epsilon=epsilon, name=f"{name}.norm")
+    return dense(x, 2 * channels, use_bias=False, name=f"{name}.reduction")
+
+
+def classify_token(x, *, index, num_classes, name):
+    """A classifier on one token of `(batch, tokens, channels)`."""
+    x = keras.layers.Cropping1D((index, x.shape[1] - index - 1), name=f"{name}.token")(x)
+    x = keras.layers.Flatten(name=f"{name}.flatten")(x)
+    return dense(x, num_classes, name=name)

@@ -1,0 +1,21 @@
+"""Merging of neighbours (Liu et al. 2021, https://arxiv.org/abs/2103.14030, section 3.1)."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("kvision")
+class MergePatches(keras.layers.Layer):
+    """Puts the channels of each 2 x 2 neighbours in a row: left column first, from top to bottom.
+
+    Input: `(batch, height, width, channels)` of fixed size; odd sides are padded at the end. Output:
+    `(batch, ceil(height / 2), ceil(width / 2), 4 * channels)`.
+    """
+
+    def call(self, x):
+        _, height, width, channels = x.shape
+        if height % 2 or width % 2:
+            x = ops.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
+        rows, columns = (height + 1) // 2, (width + 1) // 2
+        x = ops.reshape(x, (-1, rows, 2, columns, 2, channels))
+        return ops.reshape(ops.transpose(x, (0, 1, 3, 4, 2, 5)), (-1, rows, columns, 4 * channels))

@@ -1,0 +1,50 @@
+"""The feed-forward network of Transformers (Vaswani et al. 2017, section 3.3; Dosovitskiy et al. 2020)."""
+
+import math
+
+import keras
+from keras import ops
+
+from kvision.layers.initializers import narrow_initializer
+
+
+@keras.saving.register_keras_serializable("kvision")
+class MLP(keras.layers.Layer):
+    """Two dense layers, `fc1` and `fc2`, with a GELU between; as many channels out as in.
+
+    Input and output: `(batch, ..., channels)`. Computed on rows of channels: TensorFlow then fuses the
+    product, the bias and the GELU.
+
+    Args:
+        units: of the first dense layer.
+        dropout_rate: behind the GELU.
+    """
+
+    def __init__(self, units, dropout_rate=0.0, **keywords):
+        super().__init__(**keywords)
+        self.units, self.dropout_rate = units, dropout_rate
+        self.dropout = keras.layers.Dropout(dropout_rate) if dropout_rate else None
+
+    def build(self, input_shape):
+        channels = input_shape[-1]
+        shared = {"dtype": self.dtype_policy}
+        self.fc1 = keras.layers.Dense(
+            self.units, kernel_initializer=narrow_initializer(), name="fc1", **shared
+        )
+        self.fc2 = keras.layers.Dense(channels, kernel_initializer=narrow_initializer(), name="fc2", **shared)
+        self.fc1.build((None, channels))
+        self.fc2.build((None, self.units))
+
+    def call(self, x, training=None):
+        shape = (-1, *x.shape[1:])
+        x = keras.activations.gelu(self.fc1(ops.reshape(x, (-1, x.shape[-1]))), approximate=False)
+        if self.dropout:
+            x = self.dropout(x, training=training)
+        return ops.reshape(self.fc2(x), shape)
+
+    def macs(self):
+        """Multiply-adds for one image."""
+        return 2 * math.prod(self.input.shape[1:]) * self.units
+
+    def get_config(self):
+        return super().get_config() | {"units": self.units, "dropout_rate": self.dropout_rate}

@@ -1,0 +1,145 @@
+"""Attention in windows (Liu et al. 2021, https://arxiv.org/abs/2103.14030, section 3.2)."""
+
+import math
+
+import keras
+import numpy as np
+from keras import ops
+
+from kvision.layers.initializers import narrow_initializer
+from kvision.layers.self_attention import attend, dense_pair
+
+MASKED = -100.0  # added to the scores of tokens that are no neighbours, as in the released code
+
+
+@keras.saving.register_keras_serializable("kvision")
+class WindowAttention(keras.layers.Layer):
+    """Self-attention in each window of a map, with relative position biases, in shifted windows too.
+
+    Input and output: `(batch, height, width, channels)` of fixed size. A map that is no whole number of
+    windows is padded at the right and bottom. Along a side that is no longer than the window, the window
+    shrinks to it and there is no shift.
+
+    Args:
+        num_heads: must divide the channels.
+        window_size: height and width in tokens.
+        shifted: whether windows begin half a window further.
+    """
+
+    def __init__(self, num_heads, window_size=7, shifted=False, **keywords):
+        super().__init__(**keywords)
+        self.num_heads, self.window_size, self.shifted = num_heads, window_size, shifted
+
+    def build(self, input_shape):
+        _, *sides, channels = input_shape
+        if None in sides:
+            raise ValueError(f"Windows need a map of fixed size; got {tuple(input_shape)}.")
+        if channels % self.num_heads:
+            raise ValueError(f"`num_heads` ({self.num_heads}) must divide the {channels} channels.")
+        self.window = tuple(min(side, self.window_size) for side in sides)
+        self.shift = tuple(
+            self.window_size // 2 if self.shifted and side > self.window_size else 0 for side in sides
+        )
+        self.padding = tuple(-side % window for side, window in zip(sides, self.window, strict=True))
+        self.qkv, self.proj = dense_pair(self, channels)
+        height, width = self.window
+        self.table = self.add_weight(
+            shape=((2 * height - 1) * (2 * width - 1), self.num_heads),
+            initializer=narrow_initializer(),
+            name="relative_position_bias_table",
+        )
+        y, x = (axis.ravel() for axis in np.indices(self.window))
+        differences = (y[:, None] - y + height - 1) * (2 * width - 1) + x[:, None] - x + width - 1
+        self.index = differences.ravel().astype("int32")  # (T * T,)
+        padded = [side + more for side, more in zip(sides, self.padding, strict=True)]
+        self.mask = self._mask(padded) if any(self.shift) else None
+
+    def _mask(self, sides):
+        """For each window which tokens belong together, `(windows, 1, T, T)`: 0 or `MASKED`."""
+        regions = [
+            np.digitize(np.arange(side), [side - window, side - shift] if shift else [side - window])
+            for side, window, shift in zip(sides, self.window, self.shift, strict=True)
+        ]
+        regions = regions[0][:, None] * 3 + regions[1]
+        height, width = self.window
+        windows = regions.reshape(sides[0] // height, height, sides[1] // width, width)
+        windows = windows.transpose(0, 2, 1, 3).reshape(-1, height * width)
+        apart = windows[:, :, None] != windows[:, None, :]
+        return np.where(apart, MASKED, 0.0).astype("float32")[:, None]
+
+    def call(self, x):
+        (height, width), channels = self.window, x.shape[-1]
+        sides = x.shape[1:3]
+        x = _roll(x, self.shift)
+        if any(self.padding):
+            x = ops.pad(x, ((0, 0), (0, self.padding[0]), (0, self.padding[1]), (0, 0)))
+        rows, columns = (sides[0] + self.padding[0]) // height, (sides[1] + self.padding[1]) // width
+        x = ops.reshape(x, (-1, rows, height, columns, width, channels))
+        x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, height * width, channels))
+        x, _ = attend(x, self.qkv, self.proj, self.num_heads, self._add_bias)
+        x = ops.reshape(x, (-1, rows, columns, height, width, channels))
+        x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, rows * height, columns * width, channels))
+        x = x[:, : sides[0], : sides[1]]
+        return _roll(x, [-shift for shift in self.shift])
+
+    def _add_bias(self, scores):
+        tokens = self.window[0] * self.window[1]
+        table = ops.transpose(ops.cast(self.table, scores.dtype))  # (heads, differences)
+        bias = ops.take(table, self.index, axis=1)
+        scores = scores + ops.reshape(bias, (1, self.num_heads, tokens, tokens))
+        if self.mask is None:
+            return scores
+        scores = ops.reshape(scores, (-1, len(self.mask), self.num_heads, tokens, tokens))
+        scores = scores + ops.cast(self.mask, scores.dtype)
+        return ops.reshape(scores, (-1, self.num_heads, tokens, tokens))
+
+    def resample(self, name, tensor):
+        """A bias table of another, square, window for this one; None where it is none.
+
+        As timm does by default: linear between nodes whose distances grow geometrically.
+        """
+        side = math.isqrt(len(tensor))
+        if not name.endswith("relative_position_bias_table") or tensor.shape != (side**2, self.num_heads):
+            return None
+        biases = np.reshape(tensor, (side, side, -1)).astype("float64")
+        for axis, window in enumerate(self.window):
+            target = np.arange(-(window - 1), window)
+            nodes = _nodes(side, len(target))
+            biases = np.apply_along_axis(lambda b, t=target, n=nodes: np.interp(t, n, b), axis, biases)
+        return np.reshape(biases, (-1, self.num_heads)).astype("float32")
+
+    def macs(self):
+        """Multiply-adds for one image."""
+        _, height, width, channels = self.input.shape
+        tokens = (height + self.padding[0]) * (width + self.padding[1])
+        return tokens * 4 * channels**2 + 2 * tokens * self.window[0] * self.window[1] * channels
+
+    def get_config(self):
+        return super().get_config() | {
+            "num_heads": self.num_heads,
+            "window_size": self.window_size,
+            "shifted": self.shifted,
+        }
+
+
+def _nodes(source, target):
+    """Where the entries of a table of `source` differences lie among `target` differences (BEiT's code)."""
+    low, high = 1.01, 1.5
+    while high - low > 1e-6:
+        ratio = (low + high) / 2
+        if (1 - ratio ** (source // 2)) / (1 - ratio) > target // 2:
+            high = ratio
+        else:
+            low = ratio
+    distances = np.cumsum(ratio ** np.arange(source // 2))
+    return np.concatenate([-distances[::-1], [0], distances])
+
+
+def _roll(x, shifts):
+    """Moves the map up and left by the shifts, what leaves it enters on the other side."""
+    rows, columns = (shift % side for shift, side in zip(shifts, x.shape[1:3], strict=True))
+    if rows:
+        x = ops.concatenate([x[:, rows:], x[:, :rows]], axis=1)
+    if columns:
+        x = ops.concatenate([x[:, :, columns:], x[:, :, :columns]], axis=2)
+    return x

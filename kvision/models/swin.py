@@ -1,0 +1,89 @@
+"""Swin Transformer (Liu et al. 2021, https://arxiv.org/abs/2103.14030).
+
+The image's size is fixed when the network is built, and may be any: maps are padded to whole windows, windows
+shrink to small maps, and bias tables of other windows are resampled when they are loaded.
+"""
+
+from dataclasses import dataclass
+
+import keras
+
+from kvision.blocks import layer_norm, patch_embed, patch_merging, swin_block, tap
+from kvision.models._family import Family
+from kvision.spec import Variant
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwinVariant(Variant):
+    """A row of the table.
+
+    Attributes:
+        filters: channels of the first stage; they double from stage to stage.
+        depths: blocks a stage.
+        num_heads: a stage.
+        window_size: height and width of a window in tokens.
+        patch_size: height and width of a token of the first stage, in pixels.
+        mlp_ratio: width of the MLPs, in channels.
+        drop_path_rate: stochastic depth of the last block, linear from 0 at the first.
+        norm_epsilon: added to the variance.
+    """
+
+    filters: int
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+    window_size: int = 7
+    patch_size: int = 4
+    mlp_ratio: float = 4.0
+    drop_path_rate: float = 0.2
+    norm_epsilon: float = 1e-5
+
+
+def row(filters, depths, num_heads, drop_path_rate, params) -> SwinVariant:
+    return SwinVariant(
+        filters=filters, depths=depths, num_heads=num_heads, drop_path_rate=drop_path_rate, params=params
+    )
+
+
+VARIANTS = {  # section 3.3; drop paths of section A2.1 and the released code; trainable parameters: timm
+    "swin_tiny": row(96, (2, 2, 6, 2), (3, 6, 12, 24), 0.2, 28_288_354),
+    "swin_small": row(96, (2, 2, 18, 2), (3, 6, 12, 24), 0.3, 49_606_258),
+    "swin_base": row(128, (2, 2, 18, 2), (4, 8, 16, 32), 0.5, 87_768_224),
+    "swin_large": row(192, (2, 2, 18, 2), (6, 12, 24, 48), 0.2, 196_532_476),
+}
+
+
+def trunk(x, v: SwinVariant):
+    if None in x.shape[1:3]:
+        raise ValueError("A Swin needs a fixed image size: `input_shape` must give height and width.")
+    x = patch_embed(x, filters=v.filters, patch_size=v.patch_size, name="patch_embed")
+    x = layer_norm(x, epsilon=v.norm_epsilon, name="patch_embed.norm")
+    built = 0
+    for stage, (depth, num_heads) in enumerate(zip(v.depths, v.num_heads, strict=True)):
+        if stage:
+            x = patch_merging(x, epsilon=v.norm_epsilon, name=f"layers.{stage}.downsample")
+        for i in range(depth):
+            x = swin_block(
+                x,
+                num_heads=num_heads,
+                window_size=v.window_size,
+                shifted=i % 2 == 1,
+                mlp_ratio=v.mlp_ratio,
+                epsilon=v.norm_epsilon,
+                drop_path_rate=v.drop_path_rate * built / max(1, sum(v.depths) - 1),
+                name=f"layers.{stage}.blocks.{i}",
+            )
+            built += 1
+        x = tap(x, f"c{stage + 2}")
+    return x
+
+
+def top(x, v: SwinVariant):
+    x = layer_norm(x, epsilon=v.norm_epsilon, name="norm")
+    return keras.layers.GlobalAveragePooling2D(name="pool")(x)
+
+
+FAMILY = Family(trunk, VARIANTS, top, classifier="head.fc")
+swin_tiny = FAMILY.builder("swin_tiny")
+swin_small = FAMILY.builder("swin_small")
+swin_base = FAMILY.builder("swin_base")
+swin_large = FAMILY.builder("swin_large")

@@ -1,0 +1,43 @@
+"""The networks on another backend of Keras."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from golden import formula_weights
+from helpers import tiny
+
+import kvision
+
+NAMES = ["vit_tiny_patch16", "deit_tiny_distilled", "swin_tiny", "resnext50_32x4d", "convnext_v2_atto",
+         "alexnet", "mobilenet_v4_hybrid_medium"]  # fmt: skip
+
+
+def logits(name):
+    model = tiny(name, classifier_activation=None)
+    shapes = {key: value.shape for key, value in kvision.weights.state_dict(model).items()}
+    kvision.weights.load(model, formula_weights(shapes, 1.4))
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:])).astype("float32")
+    return keras.ops.convert_to_numpy(model(pixels, training=False))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed: pip install jax")
+def test_jax_gives_the_same_logits(tmp_path):
+    path = tmp_path / "logits.npz"
+    code = f"import sys; sys.path[:0] = {sys.path!r}; import test_backends; test_backends.save({str(path)!r})"
+    environment = os.environ | {"KERAS_BACKEND": "jax", "PYTHONPATH": os.path.dirname(__file__)}
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    for name, expected in np.load(path).items():
+        ours = logits(name)
+        assert np.linalg.norm(ours - expected) < 2e-5 * np.linalg.norm(expected), name
+
+
+def save(path):
+    np.savez(path, **{name: logits(name) for name in NAMES})
