@@ -10,21 +10,23 @@ from kvision.blocks.conv import (
     depthwise_conv,
     layer_norm,
     max_pool,
+    patchify,
     tap,
 )
 from kvision.blocks.mobile import (
     Row,
     conv_block,
     fused_inverted_residual,
+    head,
     inverted_residual,
     residual,
     stages,
+    stem,
 )
 from kvision.blocks.squeeze_excite import squeeze_excite
 from kvision.blocks.transformer import (
     classify_token,
     encoder_block,
-    patch_embed,
     patch_merging,
     swin_block,
 )
@@ -45,16 +47,18 @@ __all__ = [
     "depthwise_conv",
     "encoder_block",
     "fused_inverted_residual",
+    "head",
     "hidden_layers",
     "inverted_residual",
     "layer_norm",
     "make_divisible",
     "max_pool",
-    "patch_embed",
     "patch_merging",
+    "patchify",
     "residual",
     "squeeze_excite",
     "stages",
+    "stem",
     "swin_block",
     "tap",
 ]

@@ -3,7 +3,7 @@
 import keras
 
 from kvision.layers import GroupedConv2D
-from kvision.layers.initializers import he_initializer
+from kvision.layers.initializers import he_initializer, narrow_initializer
 
 
 def pad(x, *, kernel_size, strides, padding, name):
@@ -63,6 +63,20 @@ def depthwise_conv(
         depthwise_initializer=initializer(),
         name=name,
     )(x)
+
+
+def patchify(x, *, filters, size, name):
+    """Each square of `size` pixels to one. `(batch, H, W, C)` to `(batch, H // size, W // size, filters)`."""
+    return conv(
+        x,
+        filters=filters,
+        kernel_size=size,
+        strides=size,
+        padding="valid",
+        use_bias=True,
+        initializer=narrow_initializer,
+        name=name,
+    )
 
 
 def batch_norm(x, *, epsilon, momentum, activation=None, name):

@@ -26,6 +26,28 @@ class Row(NamedTuple):
     activation: str | None = None  # None is the network's
 
 
+def stem(x, *, filters, activation, norm, padding):
+    """The first convolution: 3 x 3 with strides 2. `(batch, H, W, C)` to `(batch, H / 2, W / 2, filters)`."""
+    return conv_norm_act(
+        x,
+        filters=filters,
+        kernel_size=3,
+        strides=2,
+        padding=padding,
+        norm=norm,
+        activation=activation,
+        name="conv_stem",
+        norm_name="bn1",
+    )
+
+
+def head(x, *, filters, activation, norm):
+    """The last convolution: 1 x 1."""
+    return conv_norm_act(
+        x, filters=filters, norm=norm, activation=activation, name="conv_head", norm_name="bn2"
+    )
+
+
 def stages(x, table, *, scale, activation, squeeze=None, drop_path_rate=0.0, norm, padding):
     """Builds a table and taps the last tensor of every stride as `c1`, `c2`, ...
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import keras
 
-from kvision.blocks.conv import conv, layer_norm
+from kvision.blocks.conv import layer_norm
 from kvision.blocks.mobile import residual
 from kvision.layers import MLP, MergePatches, MultiHeadSelfAttention, WindowAttention
 from kvision.layers.initializers import narrow_initializer
@@ -61,20 +61,6 @@ def swin_block(x, *, num_heads, window_size, shifted, mlp_ratio=4.0, epsilon, dr
     x = layer_norm(x, epsilon=epsilon, name=f"{name}.norm2")
     x = MLP(round(mlp_ratio * x.shape[-1]), name=f"{name}.mlp")(x)
     return residual(inputs, x, strides=1, drop_path_rate=drop_path_rate, name=f"{name}.mlp")
-
-
-def patch_embed(x, *, filters, patch_size, name):
-    """Each square of `patch_size` pixels to one token of a map."""
-    return conv(
-        x,
-        filters=filters,
-        kernel_size=patch_size,
-        strides=patch_size,
-        padding="valid",
-        use_bias=True,
-        initializer=narrow_initializer,
-        name=f"{name}.proj",
-    )
 
 
 def patch_merging(x, *, epsilon, name):

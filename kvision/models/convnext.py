@@ -8,7 +8,7 @@ from functools import partial
 
 import keras
 
-from kvision.blocks import activate, conv, depthwise_conv, layer_norm, residual, tap
+from kvision.blocks import activate, conv, depthwise_conv, layer_norm, patchify, residual, tap
 from kvision.layers import GlobalResponseNormalization, LayerScale
 from kvision.layers.initializers import narrow_initializer
 from kvision.models._family import Family
@@ -75,20 +75,6 @@ def block(x, v: ConvNeXtVariant, *, drop_path_rate, name):
     if v.layer_scale is not None:
         x = LayerScale(v.layer_scale, name=name)(x)
     return residual(inputs, x, strides=1, drop_path_rate=drop_path_rate, name=name)
-
-
-def patchify(x, *, filters, size, name):
-    """Squares of `size` pixels, each to one."""
-    return conv(
-        x,
-        filters=filters,
-        kernel_size=size,
-        strides=size,
-        padding="valid",
-        use_bias=True,
-        initializer=narrow_initializer,
-        name=name,
-    )
 
 
 def trunk(x, v: ConvNeXtVariant):

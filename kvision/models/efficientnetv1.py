@@ -13,11 +13,12 @@ from functools import partial
 from kvision.blocks import (
     Row,
     batch_norm,
-    conv_norm_act,
+    head,
     inverted_residual,
     make_divisible,
     squeeze_excite,
     stages,
+    stem,
 )
 from kvision.models._family import Family
 from kvision.spec import IMAGENET, BatchNormVariant, Preprocess
@@ -98,17 +99,7 @@ def trunk(x, v: EfficientNetVariant):
     norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
     activation = "relu6" if v.lite else "swish"
     ends_width = 1.0 if v.lite else v.width_multiplier
-    x = conv_norm_act(
-        x,
-        filters=make_divisible(32 * ends_width),
-        kernel_size=3,
-        strides=2,
-        padding=v.padding,
-        norm=norm,
-        activation=activation,
-        name="conv_stem",
-        norm_name="bn1",
-    )
+    x = stem(x, filters=make_divisible(32 * ends_width), activation=activation, norm=norm, padding=v.padding)
     x = stages(
         x,
         deepen(ROWS, v.depth_multiplier, keep_ends=v.lite),
@@ -119,14 +110,7 @@ def trunk(x, v: EfficientNetVariant):
         norm=norm,
         padding=v.padding,
     )
-    return conv_norm_act(
-        x,
-        filters=make_divisible(1280 * ends_width),
-        norm=norm,
-        activation=activation,
-        name="conv_head",
-        norm_name="bn2",
-    )
+    return head(x, filters=make_divisible(1280 * ends_width), activation=activation, norm=norm)
 
 
 def deepen(rows, depth_multiplier, *, keep_ends):

@@ -11,11 +11,12 @@ from functools import partial
 from kvision.blocks import (
     Row,
     batch_norm,
-    conv_norm_act,
     fused_inverted_residual,
+    head,
     inverted_residual,
     make_divisible,
     stages,
+    stem,
 )
 from kvision.models._family import Family
 from kvision.models.efficientnetv1 import squeeze
@@ -113,17 +114,7 @@ def trunk(x, v: EfficientNetV2Variant):
     def scale(filters):
         return make_divisible(filters * v.width_multiplier, least=0)
 
-    x = conv_norm_act(
-        x,
-        filters=scale(v.stem_filters),
-        kernel_size=3,
-        strides=2,
-        padding=v.padding,
-        norm=norm,
-        activation="swish",
-        name="conv_stem",
-        norm_name="bn1",
-    )
+    x = stem(x, filters=scale(v.stem_filters), activation="swish", norm=norm, padding=v.padding)
     x = stages(
         x,
         [row._replace(depth=math.ceil(row.depth * v.depth_multiplier)) for row in v.rows],
@@ -134,14 +125,7 @@ def trunk(x, v: EfficientNetV2Variant):
         norm=norm,
         padding=v.padding,
     )
-    return conv_norm_act(
-        x,
-        filters=scale(1280),
-        norm=norm,
-        activation="swish",
-        name="conv_head",
-        norm_name="bn2",
-    )
+    return head(x, filters=scale(1280), activation="swish", norm=norm)
 
 
 FAMILY = Family(trunk, VARIANTS)

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-from kvision.blocks import batch_norm, conv_norm_act, depthwise_conv, make_divisible, tap
+from kvision.blocks import (
+    batch_norm,
+    conv_norm_act,
+    depthwise_conv,
+    make_divisible,
+    stem,
+    tap,
+)
 from kvision.models._family import Family
 from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Preprocess
 
@@ -60,16 +67,8 @@ ROWS = (  # Table 1
 
 def trunk(x, v: MobileNetV1Variant):
     norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
-    x = conv_norm_act(
-        x,
-        filters=make_divisible(32 * v.width_multiplier),
-        kernel_size=3,
-        strides=2,
-        padding=v.padding,
-        norm=norm,
-        activation="relu6",
-        name="conv_stem",
-        norm_name="bn1",
+    x = stem(
+        x, filters=make_divisible(32 * v.width_multiplier), activation="relu6", norm=norm, padding=v.padding
     )
     for stage, row in enumerate(ROWS):
         for i in range(row.depth):

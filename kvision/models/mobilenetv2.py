@@ -6,7 +6,15 @@ timm's checkpoints `mobilenetv2_*` are the network with `padding="symmetric", no
 from dataclasses import dataclass
 from functools import partial
 
-from kvision.blocks import Row, batch_norm, conv_norm_act, inverted_residual, make_divisible, stages
+from kvision.blocks import (
+    Row,
+    batch_norm,
+    head,
+    inverted_residual,
+    make_divisible,
+    stages,
+    stem,
+)
 from kvision.models._family import Family
 from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Preprocess
 
@@ -48,16 +56,8 @@ ROWS = (
 
 def trunk(x, v: MobileNetV2Variant):
     norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
-    x = conv_norm_act(
-        x,
-        filters=make_divisible(32 * v.width_multiplier),
-        kernel_size=3,
-        strides=2,
-        padding=v.padding,
-        norm=norm,
-        activation="relu6",
-        name="conv_stem",
-        norm_name="bn1",
+    x = stem(
+        x, filters=make_divisible(32 * v.width_multiplier), activation="relu6", norm=norm, padding=v.padding
     )
     x = stages(
         x,
@@ -68,14 +68,7 @@ def trunk(x, v: MobileNetV2Variant):
         norm=norm,
         padding=v.padding,
     )
-    return conv_norm_act(
-        x,
-        filters=make_divisible(1280 * max(1.0, v.width_multiplier)),
-        norm=norm,
-        activation="relu6",
-        name="conv_head",
-        norm_name="bn2",
-    )
+    return head(x, filters=make_divisible(1280 * max(1.0, v.width_multiplier)), activation="relu6", norm=norm)
 
 
 FAMILY = Family(trunk, VARIANTS)

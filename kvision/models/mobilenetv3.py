@@ -15,11 +15,11 @@ from kvision.blocks import (
     batch_norm,
     conv,
     conv_block,
-    conv_norm_act,
     inverted_residual,
     make_divisible,
     squeeze_excite,
     stages,
+    stem,
 )
 from kvision.models._family import Family
 from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Preprocess
@@ -106,16 +106,12 @@ def minimal_rows(rows):
 
 def trunk(x, v: MobileNetV3Variant):
     norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
-    x = conv_norm_act(
+    x = stem(
         x,
         filters=max(16, make_divisible(16 * v.width_multiplier)),
-        kernel_size=3,
-        strides=2,
-        padding=v.padding,
-        norm=norm,
         activation=v.activation,
-        name="conv_stem",
-        norm_name="bn1",
+        norm=norm,
+        padding=v.padding,
     )
     return stages(
         x,

@@ -17,6 +17,7 @@ from kvision.blocks import (
     make_divisible,
     residual,
     stages,
+    stem,
 )
 from kvision.layers import LayerScale, MultiQueryAttention
 from kvision.models._family import Family
@@ -274,16 +275,12 @@ VARIANTS = {  # trainable parameters: timm
 
 def trunk(x, v: MobileNetV4Variant):
     norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
-    x = conv_norm_act(
+    x = stem(
         x,
         filters=make_divisible(v.stem_filters * max(1.0, v.width_multiplier)),
-        kernel_size=3,
-        strides=2,
-        padding=v.padding,
-        norm=norm,
         activation="relu",
-        name="conv_stem",
-        norm_name="bn1",
+        norm=norm,
+        padding=v.padding,
     )
     return stages(
         x,

@@ -4,11 +4,9 @@ Pooling counts windows that hang over, as in Caffe. VGG-S has the paper's paddin
 convolution; the released Caffe model has none there.
 """
 
-from dataclasses import dataclass
-
 from kvision.blocks import ConvRow, classic_stages, hidden_layers
 from kvision.models._family import Family
-from kvision.spec import Variant
+from kvision.models.alexnetv1 import AlexNetVariant
 
 # Table 1: filters, kernel, strides, padding, groups, response normalisation, pooling's size and strides
 F = (
@@ -34,32 +32,18 @@ S = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class VGGCNNVariant(Variant):
-    """A row of the table.
-
-    Attributes:
-        rows: the convolutions.
-        hidden_filters: units of the two hidden dense layers.
-    """
-
-    rows: tuple[ConvRow, ...]
-    hidden_filters: int = 4096
-    dropout_rate: float = 0.5
-
-
 VARIANTS = {  # trainable parameters: the sums over the paper's layers
-    "vgg_f": VGGCNNVariant(rows=F, params=60_834_536),
-    "vgg_m": VGGCNNVariant(rows=M, params=102_908_520),
-    "vgg_s": VGGCNNVariant(rows=S, params=102_908_520),
+    "vgg_f": AlexNetVariant(rows=F, params=60_834_536),
+    "vgg_m": AlexNetVariant(rows=M, params=102_908_520),
+    "vgg_s": AlexNetVariant(rows=S, params=102_908_520),
 }
 
 
-def trunk(x, v: VGGCNNVariant):
+def trunk(x, v: AlexNetVariant):
     return classic_stages(x, v.rows, pool_padding="ceil")
 
 
-def top(x, v: VGGCNNVariant):
+def top(x, v: AlexNetVariant):
     return hidden_layers(
         x,
         filters=v.hidden_filters,
