@@ -1,8 +1,11 @@
 """What several test files use: tiny networks, and commands as a shell runs them."""
 
 import dataclasses
-import subprocess
+import importlib.metadata
+import multiprocessing
+import os
 import sys
+import tempfile
 from pathlib import Path
 
 import keras
@@ -102,15 +105,31 @@ def randomized(model):
     return model
 
 
+COMMANDS = multiprocessing.get_context("forkserver")  # so that each need not import TensorFlow anew
+COMMANDS.set_forkserver_preload(["kvision.runs", "kvision_tools.loop", "kvision_export.quantize"])
+
+
 def command(*arguments, code=0):
     """Runs a command; returns what it printed, or the one sentence on which it ended."""
-    name, *flags = map(str, arguments)
-    path = Path(sys.executable).with_name(name)
-    result = subprocess.run([path, *flags], capture_output=True, text=True, check=False)
-    assert result.returncode == code, result.stdout + result.stderr
+    with tempfile.TemporaryDirectory() as folder:
+        texts = [Path(folder) / name for name in ("stdout", "stderr")]
+        process = COMMANDS.Process(target=_run, args=(list(map(str, arguments)), os.getcwd(), texts))
+        process.start()
+        process.join()
+        printed, errors = (path.read_text() for path in texts)
+    assert process.exitcode == code, printed + errors
     if code == 2:
-        assert "Traceback" not in result.stderr
-        lines = [line for line in result.stderr.splitlines() if line.startswith("kvision-")]
-        assert len(lines) == 1, result.stderr
+        assert "Traceback" not in errors
+        lines = [line for line in errors.splitlines() if line.startswith("kvision-")]
+        assert len(lines) == 1, errors
         return lines[0]
-    return result.stdout + result.stderr
+    return printed + errors
+
+
+def _run(arguments, folder, texts):
+    os.chdir(folder)
+    for descriptor, path in enumerate(texts, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    sys.argv = arguments
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name=arguments[0])
+    sys.exit(script.load()())
