@@ -79,7 +79,8 @@ class WindowAttention(keras.layers.Layer):
         x, _ = attend(x, self.qkv, self.proj, self.num_heads, self._add_bias)
         x = ops.reshape(x, (-1, rows, columns, height, width, channels))
         x = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, rows * height, columns * width, channels))
-        x = x[:, : sides[0], : sides[1]]
+        if any(self.padding):
+            x = x[:, : sides[0], : sides[1]]
         return _roll(x, [-shift for shift in self.shift])
 
     def _add_bias(self, scores):
@@ -137,9 +138,8 @@ def _nodes(source, target):
 
 def _roll(x, shifts):
     """Moves the map up and left by the shifts, what leaves it enters on the other side."""
-    rows, columns = (shift % side for shift, side in zip(shifts, x.shape[1:3], strict=True))
-    if rows:
-        x = ops.concatenate([x[:, rows:], x[:, :rows]], axis=1)
-    if columns:
-        x = ops.concatenate([x[:, :, columns:], x[:, :, :columns]], axis=2)
+    for axis, shift in enumerate(shifts, start=1):
+        if shift:
+            first, rest = ops.split(x, [shift % x.shape[axis]], axis=axis)
+            x = ops.concatenate([rest, first], axis=axis)
     return x

@@ -40,6 +40,8 @@ TIMM = {  # gain
     "convnextv2_base": 1.0,
     "vit_small_patch32_224": 1.0,
     "vit_base_patch32_224": 1.0,
+    "vit_large_patch32_224": 1.0,
+    "vit_huge_patch14_224": ROOT2,
     "deit_small_patch16_224": 1.0,
     "deit_base_distilled_patch16_224": 1.0,
     "swin_small_patch4_window7_224": 1.0,
@@ -182,7 +184,7 @@ def with_timm(name, gain, dtype):
         model = timm.models.densenet.DenseNet(growth_rate=32, block_config=(6, 12, 64, 48)).eval()
         mean, std, size = *IMAGENET, 224
     else:
-        model = timm.create_model(name).eval()
+        model = timm.create_model(name, num_classes=1000).eval()  # some are published without a classifier
         config = model.pretrained_cfg
         mean, std, size = config["mean"], config["std"], config["input_size"][1]
     shapes = {key: tuple(v.shape) for key, v in model.state_dict().items() if v.ndim}
