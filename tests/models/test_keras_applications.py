@@ -28,9 +28,16 @@ APPLICATIONS = {  # ours: theirs, their keywords, our keywords
     "xception": ("Xception", {}, {}),
     "densenet121": ("DenseNet121", {}, DENSENET),
     "densenet169": ("DenseNet169", {}, DENSENET),
+    "densenet201": ("DenseNet201", {}, DENSENET),
     "convnext_tiny": ("ConvNeXtTiny", {}, {}),
+    "convnext_small": ("ConvNeXtSmall", {}, {}),
+    "convnext_base": ("ConvNeXtBase", {}, {}),
+    "convnext_large": ("ConvNeXtLarge", {}, {}),
+    "convnext_xlarge": ("ConvNeXtXLarge", {}, {}),
 }
-SLOW = {"vgg16", "vgg19"}  # 34 M parameters and more, also for small images
+SLOW = {  # 20 M parameters and more, also for small images
+    "vgg16", "vgg19", "densenet201", "convnext_small", "convnext_base", "convnext_large", "convnext_xlarge",
+}  # fmt: skip
 
 
 def by_depth(model):
@@ -55,20 +62,15 @@ def test_outputs(name):
         their.assign(np.reshape(our, their.shape))
     pixels = np.random.default_rng(1).uniform(0, 255, (2, 96, 96, 3)).astype("float32")
     inputs = pixels
-    if name in (
-        "efficientnet_b0",
-        "efficientnet_b3",
-    ):  # its Normalization has variances only where it has weights
+    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
+    if application.startswith("EfficientNetB"):  # its Normalization has variances only where it has weights
         for layer in peer.layers:
             if isinstance(layer, keras.layers.Normalization):
-                layer.mean, layer.variance = (
-                    np.array(IMAGENET_MEAN) / 255,
-                    (np.array(IMAGENET_STD) / 255) ** 2,
-                )
+                layer.mean, layer.variance = mean / 255, (std / 255) ** 2
     elif application in ("MobileNet", "MobileNetV2", "Xception"):
         inputs = pixels / 127.5 - 1
     elif application.startswith(("VGG", "DenseNet")):
-        inputs = (pixels - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
+        inputs = (pixels - mean) / std
     expected = np.asarray(peer(inputs, training=False))
     actual = np.asarray(model(pixels, training=False))
     assert np.linalg.norm(expected[0] - expected[1]) > 1e-4 * np.linalg.norm(expected)  # it says something
