@@ -4,6 +4,7 @@ from kvision import blocks, labels, layers, models, weights
 from kvision._features import attention_maps, features
 from kvision.registry import create_model, info, list_models
 from kvision.spec import Preprocess
+from kvision.weights import list_weights
 
 __version__ = "0.1.0"
 
@@ -17,6 +18,7 @@ __all__ = [
     "labels",
     "layers",
     "list_models",
+    "list_weights",
     "models",
     "weights",
 ]

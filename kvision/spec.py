@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # 255 * (0.485, 0.456, 0.406)
@@ -40,14 +40,10 @@ class Preprocess:
     def for_channels(self, channels: int) -> "Preprocess":
         """The same normalisation for another number of channels.
 
-        A channel that the constants do not name gets their mean.
+        The constants are repeated in turn, as the kernels of published weights are.
         """
-        if channels == len(self.mean):
-            return self
-        return Preprocess(
-            (sum(self.mean) / len(self.mean),) * channels,
-            (sum(self.std) / len(self.std),) * channels,
-        )
+        turns = [i % len(self.mean) for i in range(channels)]
+        return Preprocess(tuple(self.mean[i] for i in turns), tuple(self.std[i] for i in turns))
 
 
 PLUS_MINUS_ONE = Preprocess((127.5,) * 3, (127.5,) * 3)
@@ -98,6 +94,46 @@ class BatchNormVariant(Variant):
 
 
 @dataclass(frozen=True)
+class Weights:
+    """A published checkpoint: one row of `kvision.list_weights()`.
+
+    Attributes:
+        model: the builder's name.
+        tag: what the builder's `weights=` takes; unique among a model's rows of the same columns.
+        source: where it lives: `hf-hub:OWNER/REPOSITORY`, `keras:APPLICATION` or the URL of a file.
+        license: as its publisher states it; None where none is stated.
+        preprocess: normalisation that it was trained with, in pixel units.
+        num_classes: 0 where there is no classifier.
+        input_size: height and width that it was trained for, in pixels.
+        test_size: height and width that its publisher recommends for evaluation, in pixels.
+        crop: share of the resized image's side that is evaluated at `input_size`.
+        test_crop: the same at `test_size`.
+        interpolation: of the resizing, "bilinear" or "bicubic".
+        top1: published accuracy on ImageNet's validation images in percent, None where none is published.
+            From timm's results file, torchvision's weight enums or TensorFlow's documentation, by the source.
+        top1_size: height and width at which that was measured, in pixels.
+        columns: the keywords that the builder needs, and their values.
+        default: whether `weights="imagenet"` means this row.
+    """
+
+    model: str
+    tag: str
+    source: str
+    license: str | None
+    preprocess: Preprocess
+    num_classes: int
+    input_size: int
+    test_size: int
+    crop: float
+    test_crop: float
+    interpolation: str
+    top1: float | None
+    top1_size: int | None = None
+    columns: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    default: bool = False
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """What the registry knows of a network.
 
@@ -105,11 +141,13 @@ class ModelInfo:
         name: the builder's name.
         family: the module below `kvision.models` that holds it.
         variant: its row of the family's table.
+        weights: its published checkpoints.
     """
 
     name: str
     family: str
     variant: Variant
+    weights: tuple[Weights, ...] = ()
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -14,6 +14,13 @@ NAMES = {  # the peer's name: ours, with the columns
     "mobilenetv2_035": ("mobilenet_v2", TIMM | {"width_multiplier": 0.35}),
     "mobilenetv2_050": ("mobilenet_v2", TIMM | {"width_multiplier": 0.5}),
     "mobilenetv2_075": ("mobilenet_v2", TIMM | {"width_multiplier": 0.75}),
+    "mobilenetv3_large_075": ("mobilenet_v3_large", TIMM | {"width_multiplier": 0.75}),
+    "mobilenetv3_large_100": ("mobilenet_v3_large", TIMM),
+    "mobilenetv3_small_050": ("mobilenet_v3_small", TIMM | {"width_multiplier": 0.5}),
+    "mobilenetv3_small_075": ("mobilenet_v3_small", TIMM | {"width_multiplier": 0.75}),
+    "mobilenetv3_small_100": ("mobilenet_v3_small", TIMM),
+    "mobilenetv1_125": ("mobilenet_v1", TIMM | {"width_multiplier": 1.25}),
+    "mobilenetv4_conv_small_035": ("mobilenet_v4_conv_small", {"width_multiplier": 0.35}),
     "mobilenetv4_conv_small_050": ("mobilenet_v4_conv_small", {"width_multiplier": 0.5}),
     "tv_alexnet": ("alexnet_owt", {}),
     "tv_googlenet": ("googlenet_bn", {}),
@@ -32,6 +39,8 @@ def ours(peer):
     peer = peer.partition(" at ")[0]
     if peer in NAMES:
         return NAMES[peer]
+    if peer.startswith("efficientnet_"):  # timm's own; Google's begin with "tf_"
+        return peer, TIMM
     if peer.startswith("vit_"):
         return peer.rpartition("_")[0], {}
     if peer.startswith("deit_"):

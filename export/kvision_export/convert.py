@@ -39,11 +39,11 @@ def convert(model: keras.Model, mode: str = "float32") -> bytes:
 def split_preprocess(model: keras.Model) -> tuple[keras.Model, float, float] | None:
     """The network behind its `preprocess` layer, and that layer's mean and standard deviation.
 
-    None where there is no such layer, where its constants differ between channels, or where pixel
+    None where there is no such layer first, where its constants differ between channels, or where pixel
     `mean` is no pixel: then the normalisation stays in the graph.
     """
     layer = next((layer for layer in model.layers if layer.name == "preprocess"), None)
-    if not isinstance(layer, keras.layers.Rescaling):
+    if not isinstance(layer, keras.layers.Rescaling) or layer.input is not model.inputs[0]:
         return None
     scales, offsets = ({*v} if isinstance(v, (tuple, list)) else {v} for v in (layer.scale, layer.offset))
     if len(scales) > 1 or len(offsets) > 1:

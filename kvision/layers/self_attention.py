@@ -85,9 +85,8 @@ def attend(x, qkv, proj, num_heads, bias=None):
     tokens, channels = x.shape[1:]
     head_dim = channels // num_heads
     x = ops.reshape(qkv(ops.reshape(x, (-1, channels))), (-1, tokens, 3 * num_heads, head_dim))
-    q, k, v = ops.split(
-        ops.transpose(x, (0, 2, 1, 3)), 3, axis=1
-    )  # (B, heads, T, d); slices differentiate slowly
+    x = ops.transpose(x, (0, 2, 1, 3))  # (B, 3 heads, T, d)
+    q, k, v = ops.split(x, 3, axis=1)  # pyright: ignore  (slices would differentiate slowly)
     scores = ops.matmul(q * (1 / math.sqrt(head_dim)), ops.transpose(k, (0, 1, 3, 2)))
     attention = ops.softmax(bias(scores) if bias else scores, axis=-1)
     x = ops.transpose(ops.matmul(attention, v), (0, 2, 1, 3))

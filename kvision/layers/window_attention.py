@@ -140,6 +140,6 @@ def _roll(x, shifts):
     """Moves the map up and left by the shifts, what leaves it enters on the other side."""
     for axis, shift in enumerate(shifts, start=1):
         if shift:
-            first, rest = ops.split(x, [shift % x.shape[axis]], axis=axis)
+            first, rest = ops.split(x, [shift % x.shape[axis]], axis=axis)  # pyright: ignore
             x = ops.concatenate([rest, first], axis=axis)
     return x

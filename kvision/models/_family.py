@@ -18,13 +18,14 @@ BUILDER_DOC = """Builds {name}: {params:,} trainable parameters, {size} x {size}
 
 Args:
     include_top: whether to end in a classifier.
-    weights: None for fresh weights, or a source of `kvision.weights.load`: a `.safetensors`,
-        `.weights.h5` or `.keras` file, or a mapping of parameter names to arrays.
+    weights: None for fresh weights; "imagenet"; a tag of `kvision.list_weights("{name}.*")`; or a source of
+        `kvision.weights.load`, such as a `.safetensors` file or "hf-hub:OWNER/REPOSITORY". They are adapted
+        to other classes, channels and sizes, which is logged.
     input_shape: `(height, width, channels)`; height and width may be None for any size.
     pooling: without a top, None for the feature map, "avg" or "max" for a vector.
-    num_classes: outputs of the classifier.
+    num_classes: outputs of the classifier; by default those of the weights.
     classifier_activation: a Keras activation by name; None for logits.
-    preprocess: a `kvision.Preprocess`, where the normalisation is not the network's own.
+    preprocess: a `kvision.Preprocess`, where the normalisation is not that of the weights or the network.
     name: of the model.
     {columns}: columns of the family's table, see `{module}.{row}`.
 
@@ -35,7 +36,8 @@ Returns:
 
 Raises:
     TypeError: an unknown keyword.
-    ValueError: a value that does not fit, or weights of another network.
+    ValueError: a value that does not fit, or weights of another network or other columns.
+    OSError: weights that are not there or cannot be downloaded.
 """
 
 
@@ -92,7 +94,8 @@ class Family:
             module=type(variant).__module__,
             row=type(variant).__name__,
         )
-        register(ModelInfo(name, module.rpartition(".")[2], variant), build)
+        rows = kvision.weights.rows_of(name)
+        register(ModelInfo(name, module.rpartition(".")[2], variant, rows), build)
         return build
 
     def build(
@@ -119,17 +122,29 @@ class Family:
             raise ValueError(f"`pooling` must be None, 'avg' or 'max'; got {pooling!r}.")
         if pooling and include_top:
             raise ValueError(f"`pooling={pooling!r}` needs `include_top=False`: the top has its own pooling.")
-        num_classes = variant.num_classes if num_classes is None else num_classes
+        table = {id(row): registered for registered, row in self.variants.items()}
+        registered, default = table.get(id(variant)), variant
+        variant = _override(variant, columns)
+        row = None if weights is None else kvision.weights.find(weights, registered, variant, default)
+        if num_classes is None:
+            num_classes = (row and row.num_classes) or variant.num_classes
+            if row and include_top and not row.num_classes:
+                raise ValueError(
+                    f"The weights {row.tag!r} of {row.model} have no classifier: give `num_classes` for a "
+                    f"fresh one, or `include_top=False`."
+                )
         if not isinstance(num_classes, int) or num_classes < 1:
             raise ValueError(f"`num_classes` must be a positive integer; got {num_classes!r}.")
-        variant = _override(variant, columns)
         input_shape = self._input_shape(input_shape, variant, name)
-        preprocess = (preprocess or variant.preprocess).for_channels(input_shape[-1])
+        preprocess = preprocess or (row.preprocess if row else variant.preprocess)
 
-        inputs = keras.Input(input_shape, name="image")
+        inputs = x = keras.Input(input_shape, name="image")
+        if input_shape[-1] == 1 < len(variant.preprocess.mean):  # grey is what its RGB copy is
+            x = keras.layers.Concatenate(name="rgb")([x] * len(variant.preprocess.mean))
+        preprocess = preprocess.for_channels(x.shape[-1])
         x = keras.layers.Rescaling(
             preprocess.scale, preprocess.offset, dtype=keras.config.floatx(), name="preprocess"
-        )(inputs)
+        )(x)
         features = self.trunk(x, variant)
 
         if include_top or weights is not None:  # the top's weights are checked even if not kept
@@ -151,7 +166,7 @@ class Family:
             }
             model = keras.Model(inputs, outputs if len(outputs) > 1 else outputs["predictions"], name=name)
             if weights is not None:
-                kvision.weights.load(model, weights)
+                kvision.weights.load(model, row or weights, include_top=include_top)
             if include_top:
                 return model
         last = keras.Model(inputs, features).layers[-1]

@@ -1,94 +1,134 @@
-"""Weights from a mapping, a `.safetensors`, a `.weights.h5` or a `.keras` file.
+"""Weights into networks, and back into files."""
 
-Layer names are the reference checkpoints' parameter paths, so all that differs is the last part of
-a name and the layout of kernels.
-"""
-
+import logging
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import keras
 import numpy as np
+import safetensors
 import safetensors.numpy
 
-NORMS = (keras.layers.BatchNormalization, keras.layers.LayerNormalization)
-NORM_NAMES = {
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-}
-IGNORED = "num_batches_tracked"  # a buffer of PyTorch's batch norm without a counterpart
+from kvision.spec import Weights
+from kvision.weights import _fetch
+from kvision.weights._keras import tensors_of
+from kvision.weights._parameters import classifiers, parameters
+
+LOG = logging.getLogger("kvision")
+IGNORED = ("num_batches_tracked", "relative_position_index", "attn_mask")  # buffers without a counterpart
+SIDES = ("aux1.", "aux2.", "AuxLogits.")  # side classifiers, which a network has in training at most
 
 
-def load(model: keras.Model, source) -> None:
-    """Puts weights into a network, all or none.
+def load(model: keras.Model, source, *, include_top: bool = True) -> None:
+    """Puts weights into a network, all or none, and adapts them to it.
+
+    What may differ: the number of classes (the classifier keeps its fresh weights), the number of input
+    channels (the kernels of the first convolution are repeated in turn and scaled), the size of the image
+    (position embeddings and tables of relative positions are resampled). What was adapted is logged.
 
     Args:
         model: a network of kvision.
-        source: a mapping of parameter names to arrays in PyTorch's names and layout, as in timm's
-            checkpoints; the path of a `.safetensors` file of the same kind; or the path of a
-            `.weights.h5` or `.keras` file that Keras saved from the same network.
+        source: one of
+
+            - a row of `kvision.list_weights()`;
+            - "hf-hub:OWNER/REPOSITORY", "keras:APPLICATION", or the URL of a `.pth` file whose name ends
+              with the first digits of its SHA-256;
+            - the path of a `.safetensors`, `.pth` or `.bin` file with PyTorch's names and layout, as in
+              timm's checkpoints (no pickle is executed), or a mapping of such names to arrays;
+            - the path of a `.weights.h5` or `.keras` file that Keras saved from the same network.
+
+        include_top: False where the classifier will be cut off: that it stays fresh is then not logged.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file cannot be read, or its weights are not those of this network: the
-            message names what is missing, left over or misshapen. The model is left as it was.
+        OSError: there is no such file, or it cannot be downloaded.
+        ValueError: the file cannot be read, or its weights are not those of this network: the message names
+            what is missing, left over or misshapen. The model is left as it was.
     """
     if isinstance(source, Mapping):
-        return _assign(model, source, "the mapping")
-    readers = {".safetensors": _load_safetensors, ".weights.h5": _load_h5, ".keras": _load_keras}
-    for ending, reader in readers.items():
-        if str(source).endswith(ending):
-            if not Path(source).is_file():
-                raise FileNotFoundError(f"`weights`: there is no file {str(source)!r}.")
-            return reader(model, str(source))
-    raise ValueError(
-        f"`weights` must be a mapping or the path of a {', '.join(readers)} file; got {str(source)!r}."
-    )
+        return _assign(model, source, "the mapping", include_top)
+    columns = source.columns if isinstance(source, Weights) else {}
+    source = source.source if isinstance(source, Weights) else str(source)
+    if source.startswith(_fetch.KERAS):
+        keras_model = _fetch.application(source, columns.get("width_multiplier", 1.0))
+        return _assign(model, tensors_of(model, keras_model), source, include_top)
+    if not source.startswith(_fetch.SCHEMES) and not source.endswith(_fetch.ENDINGS):
+        raise ValueError(
+            f"`weights` must be a mapping or the path of a {', '.join(_fetch.ENDINGS)} file; got {source!r}."
+        )
+    path = _fetch.local(source)
+    if path.endswith(".weights.h5"):
+        return _load_h5(model, path)
+    tensors = _read_keras(path) if path.endswith(".keras") else _fetch.read(path)
+    return _assign(model, tensors, repr(source), include_top)
+
+
+def from_keras(model: keras.Model, keras_model: keras.Model) -> None:
+    """Copies the weights of a network of keras.applications into the same network of kvision.
+
+    Normalisation is not copied: kvision's networks take pixels, and have their own.
+
+    Args:
+        model: a network of kvision, with its top.
+        keras_model: of keras.applications, with its top. Another number of classes or channels is adapted to.
+
+    Raises:
+        ValueError: it is another network (ResNet is: its 1 x 1 convolutions stride and have biases); the
+            message says what differs first.
+    """
+    _assign(model, tensors_of(model, keras_model), f"keras.applications' {keras_model.name}", True)
+
+
+def save(model: keras.Model, path) -> None:
+    """Writes a network's weights to a `.safetensors` file that timm loads: its names, layout and buffers.
+
+    Raises:
+        ValueError: `path` does not end with .safetensors.
+        OSError: it cannot be written; nothing is left half-written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"`path` must end with .safetensors; got {str(path)!r}.")
+    tensors = {name: np.ascontiguousarray(value) for name, value in state_dict(model).items()}
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            tensors[f"{layer.name}.num_batches_tracked"] = np.zeros((), np.int64)
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        safetensors.numpy.save_file(tensors, beside, {"format": "pt"})
+        os.replace(beside, path)
+    except safetensors.SafetensorError as error:
+        raise OSError(f"{str(path)!r} cannot be written: {error}") from None
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def state_dict(model: keras.Model) -> dict[str, np.ndarray]:
     """A network's weights as `load` takes them: PyTorch's names and layout."""
     return {
-        name: np.transpose(variable.numpy(), axes) for name, (variable, axes, _) in _parameters(model).items()
+        name: np.transpose(keras.ops.convert_to_numpy(variable), axes)
+        for name, (variable, axes, _) in parameters(model).items()
     }
 
 
-def _parameters(model) -> dict:
-    """Each parameter by its reference name: the variable, its axes in PyTorch's order, and its layer."""
-    parameters = {}
-    for layer in model.layers:
-        for variable in layer.weights:
-            path, _, last = variable.path.replace("/", ".").rpartition(".")
-            axes = tuple(range(len(variable.shape)))
-            if isinstance(layer, NORMS):
-                last = NORM_NAMES[last]
-            elif last == "kernel":
-                last = "weight"
-                if isinstance(layer, keras.layers.DepthwiseConv2D):
-                    axes = (2, 3, 0, 1)  # (height, width, in, multiplier)
-                else:
-                    axes = (len(axes) - 1, len(axes) - 2, *axes[:-2])  # (..., in, out)
-            bare = path.rpartition(".")[2] == last  # a parameter of the network itself, such as "cls_token"
-            parameters[path if bare else f"{path}.{last}"] = (variable, axes, layer)
-    return parameters
-
-
-def _assign(model, tensors: Mapping, origin: str) -> None:
-    parameters = _parameters(model)
+def _assign(model: keras.Model, tensors: Mapping, origin: str, include_top: bool) -> None:
+    wanted = parameters(model)
     given = {name: np.asarray(value) for name, value in tensors.items() if not name.endswith(IGNORED)}
-    missing = [name for name in parameters if name not in given]
-    leftover = sorted(given.keys() - parameters.keys())
-    misshapen = []
-    for name in parameters.keys() & given.keys():
-        variable, axes, layer = parameters[name]
+    leftover = [name for name in given if name not in wanted and not name.startswith(SIDES)]
+    heads, fresh, adapted, missing, misshapen = classifiers(model), set(), [], [], []
+    values = {}
+    for name, (variable, axes, layer) in wanted.items():
         expected = tuple(variable.shape[i] for i in axes)
-        tensor = _fitted(name, given[name], expected, layer)
-        if tensor is None:
+        tensor = _fitted(name, given[name], expected, layer, model, adapted) if name in given else None
+        if tensor is not None:
+            values[name] = tensor
+        elif layer.name in heads:
+            fresh.add(layer.name)
+        elif name in given:
             misshapen.append(f"{name} is {given[name].shape} instead of {expected}")
-        given[name] = tensor
+        else:
+            missing.append(name)
     faults = [
         f"{len(names)} {fault} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
         for fault, names in (("missing", missing), ("left over", leftover), ("misshapen", misshapen))
@@ -96,15 +136,21 @@ def _assign(model, tensors: Mapping, origin: str) -> None:
     ]
     if faults:
         raise ValueError(
-            f"`weights`: {origin} does not fit {model.name}: of its {len(parameters)} parameters, "
+            f"`weights`: {origin} does not fit {model.name}: of its {len(wanted)} parameters, "
             f"{'; '.join(faults)}."
         )
-    for name, (variable, axes, _) in parameters.items():
-        variable.assign(np.transpose(given[name], np.argsort(axes)))
+    for name, tensor in values.items():
+        variable, axes, layer = wanted[name]
+        if layer.name not in fresh:
+            variable.assign(np.transpose(tensor, np.argsort(axes)))
+    if fresh and include_top:
+        adapted.append(f"the classifier {' and '.join(sorted(fresh))} keeps its fresh weights")
+    if adapted:
+        LOG.warning("%s: of %s, %s.", model.name, origin, ", ".join(dict.fromkeys(adapted)))
 
 
-def _fitted(name, tensor, expected: tuple, layer):
-    """The tensor in the shape that is expected, None where that cannot be.
+def _fitted(name, tensor, expected: tuple, layer, model, adapted: list):
+    """The tensor in the shape that is expected, None where that cannot be; `adapted` gets what was done.
 
     PyTorch flattens a map channel by channel, so a dense layer's kernel behind it is a convolution's over
     the map. Layers with tables of positions resample those of other sizes.
@@ -113,23 +159,24 @@ def _fitted(name, tensor, expected: tuple, layer):
         return tensor
     if tensor.ndim == 2 and len(expected) == 4 and tensor.shape == (expected[0], math.prod(expected[1:])):
         return np.reshape(tensor, expected)
-    return layer.resample(name, tensor) if hasattr(layer, "resample") else None
+    first = next((layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)), None)
+    if layer is first and tensor.ndim == 4 and tensor.shape[::2] == expected[::2]:
+        channels, given = expected[1], tensor.shape[1]
+        adapted.append(f"the first kernels of {given} channels were repeated for {channels}")
+        return tensor[:, np.arange(channels) % given] * np.float32(given / channels)
+    if hasattr(layer, "resample") and (resampled := layer.resample(name, tensor)) is not None:
+        adapted.append(
+            f"the positions were resampled for {model.input_shape[1]} x {model.input_shape[2]} pixels"
+        )
+        return resampled
+    return None
 
 
-def _load_safetensors(model, path):
+def _read_keras(path):
     try:
-        tensors = safetensors.numpy.load_file(path)
+        return state_dict(keras.saving.load_model(path, compile=False))
     except Exception as error:
-        raise _unreadable(path, error) from None
-    _assign(model, tensors, repr(path))
-
-
-def _load_keras(model, path):
-    try:
-        saved = keras.saving.load_model(path, compile=False)
-    except Exception as error:
-        raise _unreadable(path, error) from None
-    _assign(model, state_dict(saved), repr(path))
+        raise _fetch.unreadable(path, error) from None
 
 
 def _load_h5(model, path):
@@ -138,10 +185,4 @@ def _load_h5(model, path):
         model.load_weights(path)
     except Exception as error:
         model.set_weights(before)
-        raise _unreadable(path, error, f"into {model.name}") from None
-
-
-def _unreadable(path, error, where="") -> ValueError:
-    """One sentence for whatever a damaged file makes its reader raise."""
-    reason = str(error).strip().splitlines()[0].rstrip(".")
-    return ValueError(f"`weights`: {path!r} cannot be read{where and ' ' + where}: {reason}.")
+        raise _fetch.unreadable(path, error, f"into {model.name}") from None

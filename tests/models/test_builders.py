@@ -153,7 +153,7 @@ def test_drop_path_is_linear_over_all_blocks():
         ({"num_classes": 0}, ValueError, "positive integer"),
         ({"padding": "valid"}, ValueError, "'same' or 'symmetric'"),
         ({"width_multiplier": 0}, ValueError, "width_multiplier"),
-        ({"weights": "imagenet"}, ValueError, ".safetensors"),
+        ({"weights": "imagenot"}, ValueError, ".safetensors"),
     ],
 )
 def test_errors(keywords, error, message):

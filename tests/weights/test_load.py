@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import safetensors.numpy
+from helpers import small_columns
 
 import kvision
 from kvision.data import read_image
@@ -46,9 +47,8 @@ def test_pytorch_buffers_are_ignored(source):
 
 
 @pytest.mark.parametrize("name", ["a.keras", "a.weights.h5", "a.safetensors"])
-@pytest.mark.parametrize("columns", [{"width_multiplier": 0.5}, {"num_classes": 6}])
-def test_other_columns_are_refused_and_nothing_changes(files, name, columns):
-    model = kvision.models.mobilenet_v2(**SMALL | columns)
+def test_other_columns_are_refused_and_nothing_changes(files, name):
+    model = kvision.models.mobilenet_v2(**SMALL | {"width_multiplier": 0.5})
     before = model.get_weights()
     with pytest.raises(ValueError, match="mobilenet_v2") as error:
         kvision.weights.load(model, files / name)
@@ -61,6 +61,66 @@ def test_another_network_is_refused(files, name):
     for builder in (kvision.models.mobilenet_v1, kvision.models.efficientnet_b0):
         with pytest.raises(ValueError, match=builder.__name__):
             builder(weights=files / name, input_shape=(32, 32, 3), num_classes=5)
+
+
+def test_another_number_of_classes_leaves_the_classifier_fresh(source, caplog):
+    tensors = kvision.weights.state_dict(source)
+    model = kvision.models.mobilenet_v2(
+        weights=tensors, input_shape=(32, 32, 3), num_classes=9, width_multiplier=0.1
+    )
+    assert [record.message for record in caplog.records] == [
+        "mobilenet_v2: of the mapping, the classifier classifier keeps its fresh weights."
+    ]
+    loaded = kvision.weights.state_dict(model)
+    assert all(np.array_equal(tensors[k], v) for k, v in loaded.items() if not k.startswith("classifier"))
+    assert loaded["classifier.weight"].std() > 0
+
+
+def test_the_top_may_be_left_out(source, caplog):
+    tensors = kvision.weights.state_dict(source)
+    headless = {k: v for k, v in tensors.items() if not k.startswith("classifier")}
+    backbones = [
+        kvision.models.mobilenet_v2(
+            include_top=False, pooling="avg", weights=t, width_multiplier=0.1, input_shape=(32, 32, 3)
+        )
+        for t in (tensors, headless)
+    ]
+    assert not caplog.records
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    vectors = keras.Model(source.input, source.get_layer("pool").output)(pixels)
+    for backbone in backbones:
+        np.testing.assert_array_equal(backbone(pixels), vectors)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "vit_tiny_patch16"])
+def test_a_grey_image_gives_what_its_rgb_copy_gave(name):
+    columns = small_columns(name) | {"input_shape": (64, 64, 3), "classifier_activation": None}
+    rgb = kvision.create_model(name, **columns)
+    grey = kvision.create_model(name, **columns | {"input_shape": (64, 64, 1)})
+    kvision.weights.load(grey, kvision.weights.state_dict(rgb))
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 1)).astype("float32")
+    np.testing.assert_allclose(grey(pixels), rgb(np.repeat(pixels, 3, -1)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 6])
+def test_more_channels_repeat_the_kernels(channels, source, caplog):
+    tensors = kvision.weights.state_dict(source)
+    model = kvision.models.mobilenet_v2(weights=tensors, **SMALL | {"input_shape": (32, 32, channels)})
+    assert f"kernels of 3 channels were repeated for {channels}" in caplog.text
+    kernel = kvision.weights.state_dict(model)["conv_stem.weight"]
+    for channel in range(channels):
+        expected = tensors["conv_stem.weight"][:, channel % 3] * 3 / channels
+        np.testing.assert_allclose(kernel[:, channel], expected, rtol=1e-6)
+    if channels == 6:
+        pixels = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+        np.testing.assert_allclose(model(np.tile(pixels, 2)), source(pixels), rtol=1e-4, atol=1e-6)
+
+
+def test_resampled_positions_are_logged(caplog):
+    columns = small_columns("vit_tiny_patch16") | {"num_classes": 3}
+    tensors = kvision.weights.state_dict(kvision.models.vit_tiny_patch16(input_shape=(64, 64, 3), **columns))
+    kvision.models.vit_tiny_patch16(weights=tensors, input_shape=(96, 64, 3), **columns)
+    assert "the positions were resampled for 96 x 64 pixels" in caplog.text
 
 
 def test_dense_layers_behind_a_map_are_convolutions_over_it():
@@ -78,11 +138,11 @@ def test_dense_layers_behind_a_map_are_convolutions_over_it():
 
 def test_the_sentence_names_what_differs(source):
     tensors = kvision.weights.state_dict(source)
-    tensors["classifier.weight"] = np.zeros((10, 1280), "float32")
+    tensors["conv_stem.weight"] = np.zeros((9, 3, 3, 3), "float32")
     tensors["extra.weight"] = tensors.pop("bn1.weight")
     with pytest.raises(ValueError, match="1 missing.*1 left over.*1 misshapen") as error:
         kvision.weights.load(source, tensors)
-    for part in ("bn1.weight", "extra.weight", "classifier.weight is (10, 1280) instead of (5, 1280)"):
+    for part in ("bn1.weight", "extra.weight", "conv_stem.weight is (9, 3, 3, 3) instead of (8, 3, 3, 3)"):
         assert part in str(error.value)
 
 
@@ -97,11 +157,23 @@ def test_truncated_files_are_refused(files, source, name):
     assert all(np.array_equal(a, b) for a, b in zip(before, source.get_weights(), strict=True))
 
 
+def test_saving_replaces_a_file_or_leaves_it(source, tmp_path):
+    path = tmp_path / "net.safetensors"
+    path.write_text("earlier")
+    with pytest.raises(ValueError, match="must end with .safetensors"):
+        kvision.weights.save(source, tmp_path / "net.pth")
+    with pytest.raises(OSError, match="nowhere"):
+        kvision.weights.save(source, tmp_path / "nowhere" / "net.safetensors")
+    kvision.weights.save(source, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["net.safetensors"]
+    assert equal(kvision.models.mobilenet_v2(weights=path, **SMALL), source)
+
+
 def test_missing_files_and_other_kinds(source, tmp_path):
     with pytest.raises(FileNotFoundError, match="no file"):
         kvision.weights.load(source, tmp_path / "b.safetensors")
     with pytest.raises(ValueError, match=".safetensors, .weights.h5, .keras"):
-        kvision.weights.load(source, tmp_path / "b.pth")
+        kvision.weights.load(source, tmp_path / "b.onnx")
 
 
 def test_no_code_of_a_file_is_run(source, tmp_path):

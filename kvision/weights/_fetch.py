@@ -1,0 +1,147 @@
+"""Files of weights: downloading, checking and reading them. No pickle is executed."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import huggingface_hub
+import keras
+import numpy as np
+import safetensors.numpy
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+
+from kvision.spec import Preprocess, Weights
+from kvision.weights._pth import read_pth
+
+HUB, KERAS, URL = "hf-hub:", "keras:", "https://"
+SCHEMES = (HUB, KERAS, URL)
+ENDINGS = (".safetensors", ".weights.h5", ".keras", ".pth", ".bin")
+FILES = ("model.safetensors", "pytorch_model.bin")  # of a repository, the better first
+
+
+def describe(source: str, model: str | None) -> Weights:
+    """A row for a repository of the hub that is not in the table, from its config.json.
+
+    Raises:
+        OSError: it cannot be downloaded.
+        ValueError: it is no repository of timm's form.
+    """
+    if not source.startswith(HUB):
+        raise ValueError(f"`weights`: {source!r} is none of the published checkpoints of {model}.")
+    path = _from_hub(source, "config.json")
+    try:
+        config = json.loads(Path(path).read_text())
+        config |= config.get("pretrained_cfg", {})
+        size, crop = config["input_size"][-1], config.get("crop_pct", 1.0)
+        test_size = (config.get("test_input_size") or [size])[-1]
+        test_crop = config.get("test_crop_pct") or crop
+        return Weights(
+            model or config["architecture"], source.rpartition("/")[2], source, config.get("license"),
+            Preprocess(*(tuple(255 * value for value in config[key]) for key in ("mean", "std"))),
+            config["num_classes"], size, test_size, crop, test_crop,
+            config.get("interpolation", "bilinear"), None,
+        )  # fmt: skip
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"`weights`: {source}: its config.json is not of timm's form ({error!r}).") from None
+
+
+def local(source: str) -> str:
+    """The path of the file behind a source; downloads it where it is not there, and checks it.
+
+    Raises:
+        OSError: it cannot be downloaded, or is damaged again after a second download.
+        FileNotFoundError: there is no such file.
+    """
+    if source.startswith(HUB):
+        return str(_checked_from_hub(source))
+    if source.startswith(URL):
+        return _from_url(source)
+    if not Path(source).is_file():
+        raise FileNotFoundError(f"`weights`: there is no file {source!r}.")
+    return source
+
+
+def read(path: str) -> Mapping[str, np.ndarray]:
+    """The tensors of a `.safetensors`, `.pth` or `.bin` file by name.
+
+    Raises:
+        ValueError: the file is damaged, or holds anything but tensors.
+    """
+    try:
+        return safetensors.numpy.load_file(path) if path.endswith(".safetensors") else read_pth(path)
+    except Exception as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path, error, where="") -> ValueError:
+    """One sentence for whatever a damaged file makes its reader raise."""
+    reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+    return ValueError(f"`weights`: {path!r} cannot be read{where and ' ' + where}: {reason}.")
+
+
+def application(source: str, width_multiplier: float = 1.0) -> keras.Model:
+    """The network of keras.applications that `keras:NAME` names, with its ImageNet weights."""
+    name = source.removeprefix(KERAS)
+    if not hasattr(keras.applications, name):
+        raise ValueError(f"`weights`: keras.applications has no {name!r}.")
+    keywords = {"alpha": width_multiplier} if name.startswith("MobileNet") else {}
+    try:
+        return getattr(keras.applications, name)(weights="imagenet", **keywords)
+    except Exception as error:
+        raise OSError(f"`weights`: {source} cannot be downloaded: {error}") from None
+
+
+def _from_hub(source: str, name: str, **keywords) -> str:
+    try:
+        return huggingface_hub.hf_hub_download(source.removeprefix(HUB), name, **keywords)
+    except (HFValidationError, EntryNotFoundError, OSError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise OSError(
+            f"`weights`: {source}: {name} cannot be downloaded: {lines[0] if lines else repr(error)}"
+        ) from error
+
+
+def _checked_from_hub(source: str) -> Path:
+    """The hub's client takes a file of the right size for the right file; the SHA-256 is what decides."""
+    name = FILES[0]
+    try:
+        path = Path(_from_hub(source, name))
+    except OSError as error:
+        if not isinstance(error.__cause__, EntryNotFoundError):
+            raise
+        name = FILES[1]
+        path = Path(_from_hub(source, name))
+    for last in (False, True):
+        expected = path.resolve().name  # the cache names large files by their SHA-256
+        if not re.fullmatch("[0-9a-f]{64}", expected) or _sha256(path) == expected:
+            return path
+        path.resolve().unlink()
+        if last:
+            break
+        path = Path(_from_hub(source, name, force_download=True))
+    raise OSError(f"`weights`: {source}: {name} was damaged twice on its way (SHA-256 is not {expected}).")
+
+
+def _from_url(url: str) -> str:
+    """A file whose name ends with the first digits of its SHA-256, as torchvision's do."""
+    name = url.rpartition("/")[2]
+    digits = re.search(r"-([0-9a-f]{8,64})\.pth$", name)
+    if not digits:
+        raise ValueError(f"`weights`: the name of {url!r} does not say its SHA-256.")
+    for _ in range(2):
+        try:
+            path = keras.utils.get_file(name, url, cache_subdir="kvision")
+        except Exception as error:
+            raise OSError(f"`weights`: {url} cannot be downloaded: {error}") from None
+        if _sha256(path).startswith(digits[1]):
+            return path
+        os.remove(path)
+    raise OSError(f"`weights`: {url} was damaged twice on its way (SHA-256 does not begin with {digits[1]}).")
+
+
+def _sha256(path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

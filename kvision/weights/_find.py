@@ -1,0 +1,76 @@
+"""From what `weights=` was given to a row of the table."""
+
+import fnmatch
+from collections.abc import Mapping
+
+from kvision.spec import Variant, Weights, did_you_mean
+from kvision.weights._fetch import ENDINGS, SCHEMES, describe
+from kvision.weights._rows import ROWS
+
+FREE = {  # columns that do not change what trained weights mean, or to which they are adapted
+    "auxiliary", "drop_path_rate", "dropout_rate", "norm_momentum", "resolution_multiplier", "window_size",
+}  # fmt: skip
+
+
+def list_weights(pattern: str = "*") -> list[Weights]:
+    """The published checkpoints whose MODEL.TAG matches a shell pattern: `list_weights("resnet50*")`."""
+    return [row for row in ROWS if fnmatch.fnmatchcase(f"{row.model}.{row.tag}", pattern)]
+
+
+def rows_of(model: str) -> tuple[Weights, ...]:
+    """The published checkpoints of a network."""
+    return tuple(row for row in ROWS if row.model == model)
+
+
+def find(weights, model: str | None, variant: Variant, default: Variant) -> Weights | None:
+    """The row that `weights=` names.
+
+    Args:
+        weights: "imagenet", a tag, or what `kvision.weights.load` takes.
+        model: the builder's name; None for a network that is not in a table.
+        variant: the network's row of its family's table, with the keywords that were given.
+        default: the same without them.
+
+    Returns:
+        The row; for a repository that is not in the table, one made of what it says of itself; None for a
+        mapping or a file.
+
+    Raises:
+        ValueError: there are no such weights, or they need other columns: the message says which.
+    """
+    if isinstance(weights, Mapping):
+        return None
+    named = str(weights)
+    rows = rows_of(model) if model else ()
+    named_rows = [
+        row for row in rows if named in (row.tag, row.source) or (named == "imagenet" and row.default)
+    ]
+    for row in named_rows:
+        if not _differing(row, variant, default):
+            return row
+    if named_rows:
+        needed = [_differing(row, variant, default) for row in named_rows]
+        keywords = " or ".join(
+            ", ".join(f"{key}={value!r}" for key, value in columns.items()) for columns in needed
+        )
+        raise ValueError(f"`weights={named!r}` of {model} need {keywords}.")
+    if named.startswith(SCHEMES):
+        return describe(named, model)
+    if named.endswith(ENDINGS):
+        return None
+    if named == "imagenet":
+        there = ", ".join(f"{row.tag!r} ({row.license}, {row.num_classes} classes)" for row in rows)
+        raise ValueError(
+            f"{model} has no ImageNet weights under a permissive licence; there are {there or 'none at all'}."
+        )
+    raise ValueError(
+        f"{model} has no weights {named!r}. {did_you_mean(named, ['imagenet', *(row.tag for row in rows)])} "
+        f"A file ends with {', '.join(ENDINGS)}, a repository begins with hf-hub:."
+    )
+
+
+def _differing(row: Weights, variant: Variant, default: Variant) -> dict:
+    """The columns in which a network differs from what the row was trained with, and their trained values."""
+    trained = {column: getattr(default, column) for column in variant.columns() if column not in FREE}
+    trained |= row.columns
+    return {key: value for key, value in trained.items() if getattr(variant, key) != value}

@@ -1,0 +1,61 @@
+"""Weights of keras.applications."""
+
+import math
+from collections.abc import Mapping
+from itertools import zip_longest
+
+import keras
+import numpy as np
+
+from kvision.weights._parameters import NORMS, parameters
+
+
+def tensors_of(model: keras.Model, keras_model: keras.Model) -> Mapping[str, np.ndarray]:
+    """The weights of a network of keras.applications under the names and in the layout of ours.
+
+    The layers of both are taken in the order in which their graphs reach them.
+
+    Raises:
+        ValueError: it is another network.
+    """
+    ours, theirs = (
+        [
+            (layer, variable)
+            for layer in network.layers
+            if not isinstance(layer, keras.layers.Normalization)
+            for variable in layer.weights
+        ]
+        for network in (model, keras_model)
+    )
+    values = {}
+    for (our, variable), (their, value) in zip_longest(ours, theirs, fillvalue=(None, None)):
+        if reason := _difference(our, variable, their, value):
+            raise ValueError(
+                f"keras.applications' {keras_model.name} is another network than {model.name}: {reason}."
+            )
+        shape = tuple(variable.shape)
+        same = math.prod(shape) == math.prod(value.shape)
+        values[variable.path] = np.reshape(value, shape if same else (*shape[:-1], value.shape[-1]))
+    return {
+        name: np.transpose(values[variable.path], axes)
+        for name, (variable, axes, _) in parameters(model).items()
+    }
+
+
+def _difference(our, variable, their, value) -> str | None:
+    """Why two layers cannot be the same; None where they may be. Classifiers may have different classes."""
+    if our is None or their is None:
+        more, layer = ("it", their) if our is None else ("ours", our)
+        return f"{more} has more weights, from {layer.name} on"
+    last, their_last = (v.path.rpartition("/")[2] for v in (variable, value))
+    if last != their_last:
+        return f"its {value.path} stands where ours has {variable.path}"
+    if isinstance(our, NORMS) and not math.isclose(our.epsilon, their.epsilon, rel_tol=1e-6):
+        return f"its norms were trained with norm_epsilon={their.epsilon}, ours have {our.epsilon}"
+    if getattr(our, "strides", 1) != getattr(their, "strides", getattr(our, "strides", 1)):
+        return f"its {their.name} has strides {their.strides}, {our.name} has {our.strides}"
+    classifier = isinstance(our, keras.layers.Dense)
+    ours, theirs = (math.prod(v.shape[:-1] if classifier else v.shape) for v in (variable, value))
+    if ours != theirs:
+        return f"its {value.path} is {tuple(value.shape)}, ours {tuple(variable.shape)}"
+    return None

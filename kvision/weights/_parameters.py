@@ -1,0 +1,44 @@
+"""The parameters of a network under the names and in the layout of the reference checkpoints."""
+
+import keras
+
+NORMS = (keras.layers.BatchNormalization, keras.layers.LayerNormalization)
+NORM_NAMES = {
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+
+def parameters(model: keras.Model) -> dict:
+    """Each parameter by its reference name: the variable, its axes in PyTorch's order, and its layer."""
+    found = {}
+    for layer in model.layers:
+        for variable in layer.weights:
+            path, _, last = variable.path.replace("/", ".").rpartition(".")
+            axes = tuple(range(len(variable.shape)))
+            if isinstance(layer, NORMS):
+                last = NORM_NAMES[last]
+            elif last == "kernel":
+                last = "weight"
+                if isinstance(layer, keras.layers.DepthwiseConv2D):
+                    axes = (2, 3, 0, 1)  # (height, width, in, multiplier)
+                else:
+                    axes = (len(axes) - 1, len(axes) - 2, *axes[:-2])  # (..., in, out)
+            bare = path.rpartition(".")[2] == last  # a parameter of the network itself, such as "cls_token"
+            found[path if bare else f"{path}.{last}"] = (variable, axes, layer)
+    return found
+
+
+def classifiers(model: keras.Model) -> set[str]:
+    """The names of the dense layers behind which there are no other weights."""
+    found, todo = set(), [output._keras_history.operation for output in keras.tree.flatten(model.outputs)]
+    while todo:
+        layer = todo.pop()
+        if isinstance(layer, keras.layers.Dense):
+            found.add(layer.name)
+        elif not layer.weights:
+            nodes = layer._inbound_nodes
+            todo += [tensor._keras_history.operation for node in nodes for tensor in node.input_tensors]
+    return found

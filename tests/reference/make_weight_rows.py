@@ -1,0 +1,116 @@
+"""Makes kvision/weights/_rows.py from what timm, torchvision and keras.applications publish.
+
+    python tests/reference/make_weight_rows.py ZOO
+
+ZOO is a JSON file with, for each network of the peers, its published checkpoints. Nothing else goes into the
+table but which peer's network is which of ours (tests/peers.py).
+"""
+
+import dataclasses
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from peers import ours
+
+import kvision
+from kvision.spec import IMAGENET, PLUS_MINUS_ONE, Weights
+
+ROWS = Path(kvision.__file__).parent / "weights" / "_rows.py"
+HEAD = '''"""The published checkpoints, made by tests/reference/make_weight_rows.py; not to be edited.
+
+From timm's configurations and results file, torchvision's weight enums, keras.applications' documentation.
+"""
+
+# ruff: noqa: E501
+
+from kvision.spec import IMAGENET, PLUS_MINUS_ONE, Preprocess, Weights
+
+# fmt: off
+# model, tag, source, license, preprocess, classes, training and test size, their crops, interpolation,
+# top-1, its size, columns, default
+ROWS = (
+'''
+PERMISSIVE = ("apache-2.0", "mit", "bsd-3-clause")
+TORCHVISION = {"alexnet": "alexnet_owt", "googlenet": "googlenet_bn"}  # what timm lacks
+KERAS = {  # top-1 at 224: documentation of tf.keras.applications.mobilenet and mobilenet_v2, TensorFlow 2.4
+    ("mobilenet_v1", "MobileNet"): {1.0: 70.6, 0.75: 68.4, 0.5: 63.7, 0.25: 50.6},
+    ("mobilenet_v2", "MobileNetV2"): {1.4: 75.0, 1.3: 74.4, 1.0: 71.8, 0.75: 69.8, 0.5: 65.4, 0.35: 60.3},
+    ("xception", "Xception"): {1.0: None},
+}
+
+
+def preprocess(mean, std):
+    constants = kvision.Preprocess(*(tuple(round(255 * v, 6) for v in values) for values in (mean, std)))
+    return next((known for known in (IMAGENET, PLUS_MINUS_ONE) if known == constants), constants)
+
+
+def from_timm(networks):
+    for network in networks:
+        model, columns = ours(network["name"])
+        if model not in kvision.list_models():
+            continue
+        for row in (row for row in network["weights"] if row["hub"]):
+            size = row["input_size"][-1]
+            tag = row["hub"].partition(".")[2]
+            if network["name"].endswith("_384") and not tag.endswith("384"):
+                tag += "_384"
+            test_size = row["test_input_size"][-1] if row["test_input_size"] else size
+            yield Weights(
+                model, tag, f"hf-hub:{row['hub']}", row["license"], preprocess(row["mean"], row["std"]),
+                row["num_classes"], size, test_size, row["crop_pct"], row["test_crop_pct"] or row["crop_pct"],
+                row["interpolation"], row.get("top1"), row.get("measured_at"), columns,
+            )  # fmt: skip
+
+
+def from_torchvision(networks):
+    for row in networks:
+        if row["name"] in TORCHVISION:
+            size, crop = row["crop"][0], row["crop"][0] / row["resize"][0]
+            yield Weights(
+                TORCHVISION[row["name"]], "tv_in1k", row["url"], row["license"],
+                preprocess(row["mean"], row["std"]), 1000, size, size, crop, crop,
+                row["interp"].partition(".")[2].lower(), row["top1"], size, {}, True,
+            )  # fmt: skip
+
+
+def from_keras():
+    for (model, application), widths in KERAS.items():
+        size = kvision.info(model).variant.input_size
+        for width, top1 in widths.items():
+            yield Weights(  # evaluated on the central 0.875, as slim's networks are
+                model, "keras", f"keras:{application}", None, PLUS_MINUS_ONE, 1000, size, size, 0.875, 0.875,
+                "bilinear", top1, top1 and size, {} if width == 1 else {"width_multiplier": width}, True,
+            )  # fmt: skip
+
+
+def best(rows):
+    """The default among rows of one model: the most accurate at its own size and columns that all may use."""
+    size = kvision.info(rows[0].model).variant.input_size
+    own = [r for r in rows if r.license in PERMISSIVE and r.num_classes == 1000 and r.top1 and not r.columns]
+    return max(own, key=lambda r: (size in (r.input_size, r.test_size), r.top1), default=None)
+
+
+def main(zoo):
+    peers = json.loads(Path(zoo).read_text())
+    models = defaultdict(list)
+    for row in (*from_timm(peers["timm"]), *from_torchvision(peers["torchvision"]), *from_keras()):
+        models[row.model].append(row)
+    lines = []
+    for _, rows in sorted(models.items()):
+        default = None if any(row.default for row in rows) else best(rows)
+        for row in rows:
+            marked = dataclasses.replace(row, default=row.default or row is default)
+            values = [repr(value) for value in dataclasses.astuple(marked)]
+            values[4] = {IMAGENET: "IMAGENET", PLUS_MINUS_ONE: "PLUS_MINUS_ONE"}.get(
+                row.preprocess, repr(row.preprocess)
+            )
+            lines.append(f"    Weights({', '.join(values)}),\n")
+    ROWS.write_text(HEAD + "".join(lines) + ")\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
