@@ -21,11 +21,15 @@ class Opened:
         model: from pixels in [0, 255] to probabilities.
         class_names: in the order of the outputs.
         flags: those that a run folder was trained with, by name; empty for others.
+        crop: share of the resized image's side that the network is evaluated on.
+        interpolation: "bilinear" or "bicubic", of that resizing.
     """
 
     model: keras.Model
     class_names: tuple[str, ...]
     flags: dict[str, str]
+    crop: float = 1.0
+    interpolation: str = "bilinear"
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -59,7 +63,9 @@ def open_model(source: str, weights: str | None = None, image_size: int | None =
             raise FileNotFoundError(f"{source!r} is no run folder: it has no {MODEL}.")
         model = _read(path / MODEL)
         class_names = tuple(labels.read(path / LABELS))
-        return Opened(_with_probabilities(model), class_names, read_flags(path))
+        flags = read_flags(path)
+        crop, interpolation = float(flags.get("crop", 1)), flags.get("interpolation", "bilinear")
+        return Opened(_with_probabilities(model), class_names, flags, crop, interpolation)
     if source.endswith(".keras"):
         model = _with_probabilities(_read(path))
         return Opened(model, labels.default(model.output_shape[-1]), {})
@@ -76,7 +82,16 @@ def open_trained(source: str, weights: str | None, image_size: int | None) -> Op
     return open_model(source, weights, image_size)
 
 
-def load_data(opened: Opened, data: str | None, split: str, *, val_fraction: float, **keywords) -> Data:
+def load_data(
+    opened: Opened,
+    data: str | None,
+    split: str,
+    *,
+    val_fraction: float,
+    crop: float | None = None,
+    interpolation: str | None = None,
+    **keywords,
+) -> Data:
     """A split as a network takes it, see `kvision.data.load`.
 
     Args:
@@ -84,6 +99,7 @@ def load_data(opened: Opened, data: str | None, split: str, *, val_fraction: flo
         data: a dataset's name; None for what a run folder was trained on.
         split: "train" or "val".
         val_fraction: share held out; for a run's own data, the share of its training.
+        crop, interpolation: None for what belongs to the network.
         **keywords: of `kvision.data.load`.
 
     Raises:
@@ -97,7 +113,14 @@ def load_data(opened: Opened, data: str | None, split: str, *, val_fraction: flo
         data, val_fraction = opened.flags["data"], float(opened.flags["val_fraction"])
     channels = opened.model.input_shape[-1]
     loaded = load(
-        data, split, image_size=opened.image_size, channels=channels, val_fraction=val_fraction, **keywords
+        data,
+        split,
+        image_size=opened.image_size,
+        channels=channels,
+        val_fraction=val_fraction,
+        crop=opened.crop if crop is None else crop,
+        interpolation=interpolation or opened.interpolation,
+        **keywords,
     )
     if len(loaded.class_names) != len(opened.class_names):
         theirs, ours = len(loaded.class_names), len(opened.class_names)

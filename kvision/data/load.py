@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from kvision.data.images import fit, random_crop
+from kvision.data.images import check_fit, fit, random_crop
 from kvision.data.sources import Source, open_source
 
 AUGMENTATIONS = ("none", "crop", "crop_flip")
@@ -40,6 +40,8 @@ def load(
     training: bool = False,
     augment: str = "none",
     min_crop_area: float = 0.08,
+    crop: float = 1.0,
+    interpolation: str = "bilinear",
     seed: int = 0,
     start: int = 0,
     val_fraction: float = 0.2,
@@ -49,23 +51,27 @@ def load(
     Args:
         data: "digits", "folder:PATH" or "tfds:NAME".
         split: "train" or "val".
-        image_size: `(height, width)`; an image is cut to this aspect ratio and resized.
+        image_size: `(height, width)`; an image is resized and cut to it.
         channels: 3, or 1 for grey.
         batch_size: images a batch. Training batches are always full.
         training: shuffled and endless; else once, in order.
         augment: "none", "crop" (random box, resized) or "crop_flip" (mirrored half of the time too).
         min_crop_area: smallest share of an image's area that a random box covers.
+        crop: without augmentation, the share of the resized image's side that is kept, in (0, 1].
+        interpolation: without augmentation, "bilinear" or "bicubic".
         seed: of the order and the augmentation: the same seed gives the same batches.
         start: the number of images to skip of an endless pass; costs nothing but for `tfds:`.
         val_fraction: share of the images held out where the dataset has no split of its own.
 
     Raises:
+        ValueError: a value outside its range.
         ValueError, FileNotFoundError: an unknown or empty dataset.
     """
     if augment not in AUGMENTATIONS:
         raise ValueError(f"`augment` must be one of {', '.join(AUGMENTATIONS)}; got {augment!r}.")
     if not 0 < min_crop_area <= 1:
         raise ValueError(f"`min_crop_area` must be in (0, 1]; got {min_crop_area}.")
+    check_fit(crop, interpolation)
     if not 0 < val_fraction < 1:
         raise ValueError(f"`val_fraction` must be between 0 and 1; got {val_fraction}.")
     source = open_source(data, split, channels, val_fraction)
@@ -77,7 +83,7 @@ def load(
 
     def prepare(position, image, label):
         if augment == "none":
-            image = fit(image, image_size)
+            image = fit(image, image_size, crop=crop, interpolation=interpolation)
         else:
             image = random_crop(image, image_size, min_area=min_crop_area, seed=(seed, position))
         if augment == "crop_flip":

@@ -1,12 +1,16 @@
 """The commands, as a shell runs them."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import TINY, command
 from PIL import Image
+
+import kvision.data
+from kvision import runs
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +31,8 @@ def folder(tmp_path_factory):
 def run(folder, tmp_path_factory):
     output = tmp_path_factory.mktemp("runs") / "run"
     printed = command("kvision-train", *TINY, f"--data=folder:{folder}", "--epochs=4", "--warmup_epochs=0.5",
-                      "--batch_size=16", f"--output={output}", "--augment=crop_flip")  # fmt: skip
+                      "--batch_size=16", f"--output={output}", "--augment=crop_flip", "--crop=0.9",
+                      "--interpolation=bicubic")  # fmt: skip
     return output, printed
 
 
@@ -75,6 +80,30 @@ def test_evaluate_and_predict(run, folder):
     assert "Warning:" not in printed
     printed = command("kvision-predict", f"--model={output}", "--topk=1", folder / "light" / "0.png")
     assert printed.splitlines()[1].split()[-2:] in (["0", "dark"], ["1", "light"])
+    printed = command("kvision-evaluate", f"--model={output}", "--crop=0.5", "--interpolation=bilinear")
+    assert "on 16 images" in printed
+    assert "`crop` must be in (0, 1]; got 0.0" in command(
+        "kvision-evaluate", f"--model={output}", "--crop=0", code=2
+    )
+
+
+def test_a_run_is_evaluated_as_it_was_validated(run, folder, tmp_path):
+    def images(opened, **how):
+        return next(iter(runs.load_data(opened, None, "val", val_fraction=0.5, **how).dataset))[0].numpy()
+
+    shutil.copytree(run[0], tmp_path / "run")
+    opened = runs.open_model(str(tmp_path / "run"))
+    assert (opened.crop, opened.interpolation) == (0.9, "bicubic")
+    how = {"image_size": (32, 32), "crop": 0.9, "interpolation": "bicubic"}
+    data = kvision.data.load(f"folder:{folder}", "val", **how)
+    np.testing.assert_array_equal(images(opened), next(iter(data.dataset))[0])
+    flags = tmp_path / "run" / runs.FLAGS
+    older = [line for line in flags.read_text().splitlines() if not line.startswith(("--crop", "--inter"))]
+    flags.write_text("\n".join(older) + "\n")
+    older = runs.open_model(str(tmp_path / "run"))
+    assert (older.crop, older.interpolation) == (1.0, "bilinear")
+    np.testing.assert_array_equal(images(older), images(opened, crop=1.0, interpolation="bilinear"))
+    assert not np.array_equal(images(older), images(opened))
 
 
 def test_info():

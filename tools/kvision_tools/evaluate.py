@@ -10,6 +10,7 @@ import keras
 from absl import flags
 
 from kvision import _cli, runs
+from kvision.data.images import INTERPOLATIONS
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -20,6 +21,10 @@ flags.DEFINE_integer("image_size", None, "Height and width in pixels, for a name
 flags.DEFINE_string("data", None, "digits, folder:PATH or tfds:NAME; a run folder's own by default.")
 flags.DEFINE_enum("split", "val", ("train", "val"), "Which images.")
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
+flags.DEFINE_float(
+    "crop", None, "Share of the resized image's side that is evaluated; the network's own by default.", 0, 1
+)
+flags.DEFINE_enum("interpolation", None, INTERPOLATIONS, "Of that resizing; the network's own by default.")
 flags.DEFINE_bool("strict", False, "End at a file that is no image.")
 flags.DEFINE_integer("batch_size", 32, "Images at once.", 1)
 
@@ -31,7 +36,13 @@ def main(positional):
             raise ValueError(f"Unexpected argument {positional[0]!r}: options begin with --.")
         opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size)
         data = runs.load_data(
-            opened, FLAGS.data, FLAGS.split, val_fraction=FLAGS.val_fraction, batch_size=FLAGS.batch_size
+            opened,
+            FLAGS.data,
+            FLAGS.split,
+            val_fraction=FLAGS.val_fraction,
+            crop=FLAGS.crop,
+            interpolation=FLAGS.interpolation,
+            batch_size=FLAGS.batch_size,
         )
     top5 = min(5, len(opened.class_names))
     opened.model.compile(

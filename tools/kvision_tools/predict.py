@@ -26,7 +26,9 @@ def main(paths):
             raise ValueError("Which images? kvision-predict --model=MODEL IMAGE...")
         opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size)
         channels = opened.model.input_shape[-1]
-        images = [read_image(path, opened.image_size, channels) for path in paths]
+        images = [
+            read_image(path, opened.image_size, channels, opened.crop, opened.interpolation) for path in paths
+        ]
     for path, image in zip(paths, images, strict=True):
         probabilities = opened.model.predict(image[None], verbose=0)[0]
         print(path)

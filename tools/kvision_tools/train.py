@@ -22,6 +22,7 @@ from absl import flags
 import kvision
 import kvision.data
 from kvision import _cli, runs
+from kvision.data.images import INTERPOLATIONS
 from kvision.data.load import AUGMENTATIONS
 from kvision_tools import checkpoints, optimizers, strategy
 from kvision_tools.callbacks import Progress, RunFiles
@@ -40,6 +41,8 @@ flags.DEFINE_integer("image_size", None, "Height and width in pixels; the networ
 flags.DEFINE_integer("channels", 3, "3 for RGB, 1 for grey.")
 flags.DEFINE_enum("augment", "none", AUGMENTATIONS, "Random boxes of the training images, mirrored too.")
 flags.DEFINE_float("min_crop_area", 0.08, "Smallest share of an image that --augment cuts out.")
+flags.DEFINE_float("crop", 1.0, "Share of the resized image's side that is evaluated.", 0, 1)
+flags.DEFINE_enum("interpolation", "bilinear", INTERPOLATIONS, "Of the resizing before --crop.")
 flags.DEFINE_integer("epochs", 10, "Passes over the training images.", 1)
 flags.DEFINE_integer("batch_size", 32, "Images in a step, over all devices.", 1)
 flags.DEFINE_enum("optimizer", "sgd", optimizers.NAMES, "Its settings: kvision_tools/optimizers.py.")
@@ -115,6 +118,8 @@ class Run:
             channels=self.image_shape[2],
             batch_size=FLAGS.batch_size,
             val_fraction=FLAGS.val_fraction,
+            crop=FLAGS.crop,
+            interpolation=FLAGS.interpolation,
             seed=FLAGS.seed,
             **keywords,
         )
