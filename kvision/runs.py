@@ -7,9 +7,11 @@ from pathlib import Path
 import keras
 
 from kvision import labels, registry
+from kvision import weights as published
 from kvision.data import Data, load
 from kvision.spec import did_you_mean
 
+WEIGHTS = "imagenet, a tag that kvision-info lists, hf-hub:OWNER/REPOSITORY or a file"  # for commands
 MODEL, LABELS, FLAGS = "model.keras", "labels.txt", "flags.txt"
 
 
@@ -44,7 +46,7 @@ def open_model(source: str, weights: str | None = None, image_size: int | None =
 
     Args:
         source: a folder that `kvision-train` wrote, a `.keras` file, or one of `kvision.list_models()`.
-        weights: a file of weights, for a name; the number of classes is the name's default.
+        weights: of a name, as its builder takes them.
         image_size: height and width, for a name; None for the published size.
 
     Raises:
@@ -55,7 +57,8 @@ def open_model(source: str, weights: str | None = None, image_size: int | None =
     if source in registry.list_models():
         shape = image_size and (image_size, image_size, 3)
         model = registry.create_model(source, weights=weights, input_shape=shape)
-        return Opened(model, labels.default(model.output_shape[-1]), {})
+        crop, interpolation = evaluation(source, weights, model.input_shape[1])
+        return Opened(model, labels.default(model.output_shape[-1]), {}, crop, interpolation)
     if weights or image_size:
         raise ValueError(f"`weights` and `image_size` go with a model's name; {source!r} is none.")
     if path.is_dir():
@@ -75,10 +78,25 @@ def open_model(source: str, weights: str | None = None, image_size: int | None =
     )
 
 
+def evaluation(name: str, weights: str | None, image_size: int | None) -> tuple[float, str]:
+    """The crop and the interpolation with which a network's weights were published.
+
+    Args:
+        name: one of `kvision.list_models()`.
+        weights: as its builder takes them; of a file, those of "imagenet" are taken.
+        image_size: height of the network's input, in pixels.
+    """
+    rows = published.matching(weights, name) or published.matching("imagenet", name)
+    if not weights or not rows:
+        return 1.0, "bilinear"
+    row = rows[0]
+    return row.test_crop if image_size == row.test_size else row.crop, row.interpolation
+
+
 def open_trained(source: str, weights: str | None, image_size: int | None) -> Opened:
     """`open_model`, but a name without weights is a ValueError: its answers would mean nothing."""
     if source in registry.list_models() and weights is None:
-        raise ValueError(f"{source} has fresh weights: give a file of trained ones with --weights.")
+        raise ValueError(f"{source} has fresh weights: give trained ones with --weights, {WEIGHTS}.")
     return open_model(source, weights, image_size)
 
 

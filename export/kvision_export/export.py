@@ -32,7 +32,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "model", None, "A run folder, a .keras file, or a name that kvision-info lists.", required=True
 )
-flags.DEFINE_string("weights", None, "A file of weights, for a name.")
+flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
 flags.DEFINE_integer("image_size", None, "Height and width in pixels, for a name.", 1)
 flags.DEFINE_list("quantize", "float32,int8", f"Any of {', '.join(MODES)}.")
 flags.DEFINE_string(

@@ -1,6 +1,6 @@
 """Published weights: which there are, loading them into networks, saving them back."""
 
-from kvision.weights._find import find, list_weights, rows_of
+from kvision.weights._find import find, list_weights, matching, rows_of
 from kvision.weights._load import from_keras, load, save, state_dict
 
-__all__ = ["find", "from_keras", "list_weights", "load", "rows_of", "save", "state_dict"]
+__all__ = ["find", "from_keras", "list_weights", "load", "matching", "rows_of", "save", "state_dict"]

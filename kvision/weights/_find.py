@@ -22,6 +22,17 @@ def rows_of(model: str) -> tuple[Weights, ...]:
     return tuple(row for row in ROWS if row.model == model)
 
 
+def matching(weights, model: str | None) -> list[Weights]:
+    """The rows of a network that `weights=` may mean: a tag may have several, of different columns."""
+    named = str(weights)
+    rows = [
+        row
+        for row in rows_of(model or "")
+        if named in (row.tag, row.source) or (named == "imagenet" and row.default)
+    ]
+    return [describe(named, model)] if not rows and named.startswith(SCHEMES) else rows
+
+
 def find(weights, model: str | None, variant: Variant, default: Variant) -> Weights | None:
     """The row that `weights=` names.
 
@@ -41,23 +52,18 @@ def find(weights, model: str | None, variant: Variant, default: Variant) -> Weig
     if isinstance(weights, Mapping):
         return None
     named = str(weights)
-    rows = rows_of(model) if model else ()
-    named_rows = [
-        row for row in rows if named in (row.tag, row.source) or (named == "imagenet" and row.default)
-    ]
-    for row in named_rows:
-        if not _differing(row, variant, default):
-            return row
-    if named_rows:
-        needed = [_differing(row, variant, default) for row in named_rows]
+    if named.endswith(ENDINGS) and not named.startswith(SCHEMES):
+        return None
+    rows = matching(named, model)
+    needed = [_differing(row, variant, default) for row in rows]
+    if {} in needed:
+        return rows[needed.index({})]
+    if rows:
         keywords = " or ".join(
             ", ".join(f"{key}={value!r}" for key, value in columns.items()) for columns in needed
         )
         raise ValueError(f"`weights={named!r}` of {model} need {keywords}.")
-    if named.startswith(SCHEMES):
-        return describe(named, model)
-    if named.endswith(ENDINGS):
-        return None
+    rows = rows_of(model or "")
     if named == "imagenet":
         there = ", ".join(f"{row.tag!r} ({row.license}, {row.num_classes} classes)" for row in rows)
         raise ValueError(

@@ -1,7 +1,7 @@
 """kvision-evaluate: loss and accuracy of a network on a dataset.
 
 kvision-evaluate --model=runs/demo
-kvision-evaluate --model=efficientnet_lite0 --weights=FILE --data=folder:PATH
+kvision-evaluate --model=efficientnet_lite0 --weights=imagenet --data=folder:PATH
 """
 
 import warnings
@@ -16,7 +16,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "model", None, "A run folder, a .keras file, or a name that kvision-info lists.", required=True
 )
-flags.DEFINE_string("weights", None, "A file of weights: a name needs one.")
+flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
 flags.DEFINE_integer("image_size", None, "Height and width in pixels, for a name.", 1)
 flags.DEFINE_string("data", None, "digits, folder:PATH or tfds:NAME; a run folder's own by default.")
 flags.DEFINE_enum("split", "val", ("train", "val"), "Which images.")

@@ -28,12 +28,14 @@ def main(positional):
         names = kvision.list_models(pattern)
         if not names:
             kvision.info(pattern)  # raises, with the nearest names
+    console = rich.console.Console(highlight=False)
     if FLAGS.markdown:
         print(markdown(names))
     elif names == [pattern]:
         print(description(pattern))
+        console.print(weights_table(pattern))
     else:
-        rich.console.Console(highlight=False).print(table(names))
+        console.print(table(names))
 
 
 def table(names: list[str]) -> rich.table.Table:
@@ -63,6 +65,23 @@ def description(name: str) -> str:
         f"  {key} = {value}" for key, value in dataclasses.asdict(variant).items() if key != "rows"
     )
     return f"{getattr(kvision.models, name).__doc__}\nRow of the table:\n{columns}"
+
+
+def weights_table(name: str) -> rich.table.Table:
+    """A network's published checkpoints, the default one marked."""
+    rows = rich.table.Table(title="Weights (* is imagenet)")
+    for column in ("tag", "top-1 %", "at", "classes", "licence", "keywords"):
+        rows.add_column(column, overflow="fold")
+    for row in kvision.info(name).weights:
+        rows.add_row(
+            f"{row.tag}{' *' if row.default else ''}",
+            f"{row.top1:.2f}" if row.top1 else "",
+            str(row.top1_size or row.input_size),
+            str(row.num_classes or ""),
+            row.license or "not stated",
+            ", ".join(f"{key}={value!r}" for key, value in row.columns.items()),
+        )
+    return rows
 
 
 def entry():

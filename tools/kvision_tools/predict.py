@@ -1,7 +1,7 @@
 """kvision-predict: the most probable classes of images.
 
 kvision-predict --model=runs/demo IMAGE...
-kvision-predict --model=efficientnet_lite0 --weights=FILE IMAGE...
+kvision-predict --model=efficientnet_lite0 --weights=imagenet IMAGE...
 """
 
 import numpy as np
@@ -14,7 +14,7 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "model", None, "A run folder, a .keras file, or a name that kvision-info lists.", required=True
 )
-flags.DEFINE_string("weights", None, "A file of weights: a name needs one.")
+flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
 flags.DEFINE_integer("image_size", None, "Height and width in pixels, for a name.", 1)
 flags.DEFINE_integer("topk", 5, "How many classes.", 1)
 

@@ -33,7 +33,7 @@ flags.DEFINE_string("model", None, "A name that kvision-info lists.", required=T
 flags.DEFINE_multi_string(
     "model_kwarg", [], "KEY=VALUE of the builder, repeatable: --model_kwarg=width_multiplier=0.35"
 )
-flags.DEFINE_string("weights", None, "A .safetensors, .weights.h5 or .keras file to start from.")
+flags.DEFINE_string("weights", None, f"To start from: {runs.WEIGHTS}.")
 flags.DEFINE_string("data", None, "digits, folder:PATH or tfds:NAME.", required=True)
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
 flags.DEFINE_bool("strict", False, "End the run at a file that is no image.")
@@ -41,8 +41,8 @@ flags.DEFINE_integer("image_size", None, "Height and width in pixels; the networ
 flags.DEFINE_integer("channels", 3, "3 for RGB, 1 for grey.")
 flags.DEFINE_enum("augment", "none", AUGMENTATIONS, "Random boxes of the training images, mirrored too.")
 flags.DEFINE_float("min_crop_area", 0.08, "Smallest share of an image that --augment cuts out.")
-flags.DEFINE_float("crop", 1.0, "Share of the resized image's side that is evaluated.", 0, 1)
-flags.DEFINE_enum("interpolation", "bilinear", INTERPOLATIONS, "Of the resizing before --crop.")
+flags.DEFINE_float("crop", None, "Share of the resized side that is evaluated; the weights' own, or 1.", 0, 1)
+flags.DEFINE_enum("interpolation", None, INTERPOLATIONS, "Before --crop; the weights' own, or bilinear.")
 flags.DEFINE_integer("epochs", 10, "Passes over the training images.", 1)
 flags.DEFINE_integer("batch_size", 32, "Images in a step, over all devices.", 1)
 flags.DEFINE_enum("optimizer", "sgd", optimizers.NAMES, "Its settings: kvision_tools/optimizers.py.")
@@ -80,6 +80,9 @@ class Run:
             )
         size = FLAGS.image_size or kvision.info(FLAGS.model).variant.image_size
         self.image_shape = (size, size, FLAGS.channels)
+        crop, interpolation = runs.evaluation(FLAGS.model, FLAGS.weights, size)
+        FLAGS.crop = FLAGS.crop or crop
+        FLAGS.interpolation = FLAGS.interpolation or interpolation
         self.strategy = strategy.make_strategy(FLAGS.strategy)
         replicas = self.strategy.num_replicas_in_sync
         if FLAGS.batch_size % replicas:
