@@ -1,6 +1,7 @@
 """Vision networks for Keras 3, from the architecture to a file for a phone."""
 
 from kvision import blocks, labels, layers, models, weights
+from kvision._depth import depth_groups
 from kvision._features import attention_maps, features
 from kvision.registry import create_model, info, list_models
 from kvision.spec import Preprocess
@@ -13,6 +14,7 @@ __all__ = [
     "attention_maps",
     "blocks",
     "create_model",
+    "depth_groups",
     "features",
     "info",
     "labels",

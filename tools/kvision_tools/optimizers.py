@@ -2,6 +2,8 @@
 
 import keras
 
+from kvision_tools.transfer import scale_rates
+
 NAMES = ("sgd", "rmsprop", "adamw")
 
 
@@ -13,6 +15,7 @@ def make_optimizer(
     weight_decay: float,
     steps: int,
     warmup_steps: int,
+    layer_decay: float = 1.0,
 ) -> keras.optimizers.Optimizer:
     """An optimizer for `model`.
 
@@ -25,6 +28,8 @@ def make_optimizer(
             in AdamW); parameters of one dimension (norms and biases) are spared.
         steps: of the whole run.
         warmup_steps: of the warm-up, below `steps`.
+        layer_decay: the learning rate of a group of `kvision.depth_groups`, and with it its weight decay, is
+            multiplied by this for each group behind it.
     """
     if warmup_steps:
         rate = keras.optimizers.schedules.CosineDecay(
@@ -43,4 +48,6 @@ def make_optimizer(
         optimizer = keras.optimizers.AdamW(rate, weight_decay=weight_decay, name=name)
     optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if len(v.shape) < 2])
     optimizer.build(model.trainable_variables)
+    if layer_decay != 1:
+        scale_rates(optimizer, model, layer_decay)
     return optimizer

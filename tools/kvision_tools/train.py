@@ -24,7 +24,7 @@ import kvision.data
 from kvision import _cli, runs
 from kvision.data.images import INTERPOLATIONS
 from kvision.data.load import AUGMENTATIONS
-from kvision_tools import checkpoints, optimizers, strategy
+from kvision_tools import checkpoints, optimizers, strategy, transfer
 from kvision_tools.callbacks import Progress, RunFiles
 from kvision_tools.loop import Loop, means
 
@@ -34,6 +34,7 @@ flags.DEFINE_multi_string(
     "model_kwarg", [], "KEY=VALUE of the builder, repeatable: --model_kwarg=width_multiplier=0.35"
 )
 flags.DEFINE_string("weights", None, f"To start from: {runs.WEIGHTS}.")
+flags.DEFINE_string("freeze", "none", "none, trunk (up to the last tap), or N: the first N groups by depth.")
 flags.DEFINE_string("data", None, "digits, folder:PATH or tfds:NAME.", required=True)
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
 flags.DEFINE_bool("strict", False, "End the run at a file that is no image.")
@@ -49,6 +50,7 @@ flags.DEFINE_enum("optimizer", "sgd", optimizers.NAMES, "Its settings: kvision_t
 flags.DEFINE_float("learning_rate", 0.05, "At its peak.", 0)
 flags.DEFINE_float("warmup_epochs", 1.0, "Of linear growth, before the cosine.", 0)
 flags.DEFINE_float("weight_decay", 0.0, "Decoupled; spares norms and biases.", 0)
+flags.DEFINE_float("layer_decay", 1.0, "Of the learning rate, for each group of layers behind.", 0, 1)
 flags.DEFINE_float("label_smoothing", 0.0, "Share of the label spread over all classes.", 0, 1)
 flags.DEFINE_float("norm_momentum", None, "Of the batch norms; a short run needs 0.9.", 0, 1)
 flags.DEFINE_enum("strategy", "auto", strategy.NAMES, "Which devices share a step.")
@@ -74,6 +76,8 @@ class Run:
     def __init__(self):
         if FLAGS.learning_rate <= 0:
             raise ValueError(f"`--learning_rate` must be positive; got {FLAGS.learning_rate}.")
+        if FLAGS.layer_decay <= 0:
+            raise ValueError(f"`--layer_decay` must be positive; got {FLAGS.layer_decay}.")
         if FLAGS.warmup_epochs >= FLAGS.epochs:
             raise ValueError(
                 f"`--warmup_epochs` ({FLAGS.warmup_epochs}) must be below --epochs ({FLAGS.epochs})."
@@ -100,6 +104,7 @@ class Run:
         keras.utils.set_random_seed(FLAGS.seed)
         with self.strategy.scope():
             self.model = build_model(self.image_shape, len(self.class_names))
+            transfer.freeze(self.model, FLAGS.freeze)
             self.optimizer = optimizers.make_optimizer(
                 FLAGS.optimizer,
                 model=self.model,
@@ -107,6 +112,7 @@ class Run:
                 weight_decay=FLAGS.weight_decay,
                 steps=self.steps * FLAGS.epochs,
                 warmup_steps=round(self.steps * FLAGS.warmup_epochs),
+                layer_decay=FLAGS.layer_decay,
             )
             self.model.compile(optimizer=self.optimizer)  # callbacks look for the optimizer here
         self.folder = open_folder(Path(FLAGS.output or f"runs/{FLAGS.model}"), self.class_names)

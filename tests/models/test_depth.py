@@ -1,0 +1,90 @@
+"""Groups of layers by depth."""
+
+import re
+
+import keras
+import pytest
+from helpers import DISTINCT, built_without_memory, tiny
+
+import kvision
+
+
+def weighty(model):
+    return [layer.name for layer in model.layers if layer.weights]
+
+
+@pytest.mark.parametrize("name", DISTINCT)
+def test_groups_hold_each_layer_once_and_follow_each_other(name):
+    model = tiny(name)
+    *trunk, top = kvision.depth_groups(model)
+    names = [layer for group in trunk for layer in group]
+    assert sorted([*names, *top]) == sorted(weighty(model))
+    assert all(trunk)
+    bare = tiny(name, include_top=False)
+    assert kvision.depth_groups(bare) == [*trunk, [layer for layer in weighty(bare) if layer in top]]
+    # No group needs one behind it.
+    depth = {layer: i for i, group in enumerate(kvision.depth_groups(model)) for layer in group}
+    below = {}  # the deepest group that a tensor stands on
+    for op in model.operations:
+        reached = max(
+            (below[id(tensor)] for tensor in keras.tree.flatten(op.input) if id(tensor) in below), default=0
+        )
+        assert depth.get(op.name, reached) >= reached, op.name
+        for tensor in keras.tree.flatten(op.output):
+            below[id(tensor)] = depth.get(op.name, reached)
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"),
+    [  # of the papers' tables, but for the stem and the head
+        ("resnet50", 3 + 4 + 6 + 3),
+        ("densenet121", 6 + 1 + 12 + 1 + 24 + 1 + 16),  # with the transitions
+        ("mobilenet_v1", 13),
+        ("mobilenet_v2", 17),
+        ("efficientnet_b0", 16),
+        ("convnext_tiny", 3 + 3 + 9 + 3),
+        ("vit_tiny_patch16", 12),
+        ("deit_tiny_distilled", 12),
+        ("swin_tiny", 2 + 2 + 6 + 2),
+        ("vgg16_bn", 13 - 1),  # its first convolution is the stem
+        ("googlenet", 9 + 2),  # three convolutions come before the modules
+    ],
+)
+def test_a_group_is_a_block(name, blocks):
+    groups = kvision.depth_groups(built_without_memory(name))
+    assert len(groups) == 1 + blocks + 1
+
+
+def test_stem_downsampling_norms_and_heads():
+    stem, *_, last, top = kvision.depth_groups(tiny("deit_base_distilled"))
+    assert sorted(stem) == ["cls_token", "dist_token", "patch_embed.proj", "pos_embed"]
+    assert last[-1] == "norm"  # before the tap, so of the trunk
+    assert top == ["head", "head_dist"]
+    groups = kvision.depth_groups(tiny("convnext_atto"))
+    assert groups[0] == ["stem.0", "stem.1"]
+    assert groups[2][:2] == ["stages.1.downsample.0", "stages.1.downsample.1"]
+    assert {re.sub(r"blocks\.0.*", "blocks.0", name) for name in groups[2][2:]} == {"stages.1.blocks.0"}
+    assert groups[-1] == ["head.norm", "head.fc"]
+    assert kvision.depth_groups(tiny("mobilenet_v2"))[-1] == ["conv_head", "bn2", "classifier"]
+
+
+def test_side_classifiers_are_of_the_head():
+    plain, sides = (
+        kvision.depth_groups(tiny("googlenet_bn", auxiliary=auxiliary)) for auxiliary in (False, True)
+    )
+    assert plain[:-1] == sides[:-1]
+    assert {name.split(".")[0] for name in sides[-1]} == {"aux1", "aux2", "fc"}
+
+
+def test_a_reloaded_model_has_the_same_groups(tmp_path):
+    model = tiny("mobilenet_v4_hybrid_medium")
+    model.save(tmp_path / "model.keras")
+    assert kvision.depth_groups(keras.models.load_model(tmp_path / "model.keras")) == kvision.depth_groups(
+        model
+    )
+
+
+def test_a_model_without_taps_is_refused():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)], name="plain")
+    with pytest.raises(ValueError, match="plain has no tap"):
+        kvision.depth_groups(model)

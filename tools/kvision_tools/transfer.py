@@ -1,0 +1,58 @@
+"""Transfer learning: what is frozen, and lower learning rates far from the classifier."""
+
+import keras
+
+import kvision
+
+
+def freeze(model: keras.Model, what: str) -> None:
+    """Keeps the weights of the first groups of `kvision.depth_groups`.
+
+    Batch norms among them stay in inference mode; dropout and stochastic depth stay on.
+
+    Args:
+        model: whose layers become untrainable, before its optimizer is built.
+        what: "none"; "trunk", every group but the last; or a number of groups.
+
+    Raises:
+        ValueError: another word, or a number that leaves nothing to train.
+    """
+    if what == "none":
+        return
+    groups = kvision.depth_groups(model)
+    known = {"trunk": len(groups) - 1} | {str(n): n for n in range(len(groups))}
+    if what not in known:
+        raise ValueError(
+            f"`--freeze` must be none, trunk or a number from 0 to {len(groups) - 1}, as {model.name} has "
+            f"{len(groups)} groups of layers; got {what!r}."
+        )
+    for name in (name for names in groups[: known[what]] for name in names):
+        model.get_layer(name).trainable = False
+
+
+def scale_rates(optimizer: keras.optimizers.Optimizer, model: keras.Model, layer_decay: float) -> None:
+    """Layer-wise learning rates (Clark et al. 2020; Bao et al. 2021, see `kvision.depth_groups`).
+
+    The update is scaled, not the gradient, whose scale Adam and RMSprop undo. Methods are replaced on the
+    instance, so that a saved model holds a plain Keras optimizer, which opens anywhere.
+
+    Args:
+        optimizer: built for the model.
+        model: of kvision.
+        layer_decay: the learning rate of a group, and with it its weight decay, is multiplied by this for
+            each group behind it.
+    """
+    scales = {}
+    for behind, names in enumerate(reversed(kvision.depth_groups(model))):
+        for variable in (v for name in names for v in model.get_layer(name).trainable_variables):
+            scales[optimizer._get_variable_index(variable)] = layer_decay**behind
+    update_step = optimizer.update_step
+
+    def scaled_step(gradient, variable, learning_rate):
+        rate = learning_rate * scales[optimizer._get_variable_index(variable)]
+        if optimizer.weight_decay and optimizer._use_weight_decay(variable):
+            optimizer.assign_sub(variable, variable * optimizer.weight_decay * rate)
+        update_step(gradient, variable, rate)
+
+    optimizer.update_step = scaled_step
+    optimizer._apply_weight_decay = lambda variables: None  # the step above does it
