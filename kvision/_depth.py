@@ -18,16 +18,14 @@ def depth_groups(model: keras.Model) -> list[list[str]]:
         model: a network of kvision, with or without a top, also one read from a `.keras` file.
 
     Returns:
-        Names of layers. The last group is what stands behind the last tap or beside the trunk: a head
-        convolution, the classifier and side classifiers; it may be empty without a top.
+        Names of layers. The last group is the top and side classifiers; it is empty without a top.
 
     Raises:
-        ValueError: the model has no tap.
+        ValueError: the model is none of kvision: it has no layer `trunk`.
     """
-    taps = [layer for layer in model.layers if re.fullmatch(r"c\d", layer.name)]
-    if not taps:
-        raise ValueError(f"{model.name} has no tap c1 to c5, by which a trunk is told from its top.")
-    trunk = keras.Model(model.input, taps[-1].output, name=f"{model.name}_trunk")
+    if "trunk" not in (layer.name for layer in model.layers):
+        raise ValueError(f"{model.name} has no layer `trunk`, by which a trunk is told from its top.")
+    trunk = keras.Model(model.input, model.get_layer("trunk").output, name=f"{model.name}_trunk")
     groups: list[list[str]] = []
     last = ""
     for layers in _stretches(trunk):

@@ -145,7 +145,8 @@ class Family:
         x = keras.layers.Rescaling(
             preprocess.scale, preprocess.offset, dtype=keras.config.floatx(), name="preprocess"
         )(x)
-        features = self.trunk(x, variant)
+        last = features = self.trunk(x, variant)
+        features = keras.layers.Identity(name="trunk")(features)  # where the top begins
 
         if include_top or weights is not None:  # the top's weights are checked even if not kept
             x = self.top(features, variant)
@@ -169,9 +170,9 @@ class Family:
                 kvision.weights.load(model, row or weights, include_top=include_top)
             if include_top:
                 return model
-        last = keras.Model(inputs, features).layers[-1]
-        if isinstance(last, TokenTap):
-            features = last.feature_map(features)
+        tap = last._keras_history.operation
+        if isinstance(tap, TokenTap):
+            features = tap.feature_map(features)
         if pooling == "avg":
             features = keras.layers.GlobalAveragePooling2D(name="pool")(features)
         elif pooling == "max":

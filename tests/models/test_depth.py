@@ -40,8 +40,8 @@ def test_groups_hold_each_layer_once_and_follow_each_other(name):
         ("resnet50", 3 + 4 + 6 + 3),
         ("densenet121", 6 + 1 + 12 + 1 + 24 + 1 + 16),  # with the transitions
         ("mobilenet_v1", 13),
-        ("mobilenet_v2", 17),
-        ("efficientnet_b0", 16),
+        ("mobilenet_v2", 17 + 1),  # with the head convolution
+        ("efficientnet_b0", 16 + 1),
         ("convnext_tiny", 3 + 3 + 9 + 3),
         ("vit_tiny_patch16", 12),
         ("deit_tiny_distilled", 12),
@@ -65,7 +65,7 @@ def test_stem_downsampling_norms_and_heads():
     assert groups[2][:2] == ["stages.1.downsample.0", "stages.1.downsample.1"]
     assert {re.sub(r"blocks\.0.*", "blocks.0", name) for name in groups[2][2:]} == {"stages.1.blocks.0"}
     assert groups[-1] == ["head.norm", "head.fc"]
-    assert kvision.depth_groups(tiny("mobilenet_v2"))[-1] == ["conv_head", "bn2", "classifier"]
+    assert kvision.depth_groups(tiny("mobilenet_v2"))[-2:] == [["conv_head", "bn2"], ["classifier"]]
 
 
 def test_side_classifiers_are_of_the_head():
@@ -84,7 +84,7 @@ def test_a_reloaded_model_has_the_same_groups(tmp_path):
     )
 
 
-def test_a_model_without_taps_is_refused():
+def test_a_model_without_a_trunk_is_refused():
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)], name="plain")
-    with pytest.raises(ValueError, match="plain has no tap"):
+    with pytest.raises(ValueError, match="plain has no layer `trunk`"):
         kvision.depth_groups(model)
