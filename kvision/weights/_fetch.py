@@ -11,7 +11,7 @@ import huggingface_hub
 import keras
 import numpy as np
 import safetensors.numpy
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RemoteEntryNotFoundError
 
 from kvision.spec import Preprocess, Weights
 from kvision.weights._pth import read_pth
@@ -110,7 +110,7 @@ def _checked_from_hub(source: str) -> Path:
     try:
         path = Path(_from_hub(source, name))
     except OSError as error:
-        if not isinstance(error.__cause__, EntryNotFoundError):
+        if not isinstance(error.__cause__, RemoteEntryNotFoundError):
             raise
         name = FILES[1]
         path = Path(_from_hub(source, name))

@@ -55,6 +55,8 @@ def find(weights, model: str | None, variant: Variant, default: Variant) -> Weig
     if named.endswith(ENDINGS) and not named.startswith(SCHEMES):
         return None
     rows = matching(named, model)
+    if rows and rows[0] not in ROWS:
+        return rows[0]
     needed = [_differing(row, variant, default) for row in rows]
     if {} in needed:
         return rows[needed.index({})]

@@ -1,13 +1,16 @@
 """Weights of keras.applications."""
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 
 import keras
 import numpy as np
 
 from kvision.weights._parameters import NORMS, parameters
+
+SAME = {"depthwise_kernel": "kernel", "pointwise_kernel": "kernel", "variable": "gamma"}  # theirs, ours
 
 
 def tensors_of(model: keras.Model, keras_model: keras.Model) -> Mapping[str, np.ndarray]:
@@ -21,7 +24,7 @@ def tensors_of(model: keras.Model, keras_model: keras.Model) -> Mapping[str, np.
     ours, theirs = (
         [
             (layer, variable)
-            for layer in network.layers
+            for layer in _layers(network)
             if not isinstance(layer, keras.layers.Normalization)
             for variable in layer.weights
         ]
@@ -42,17 +45,23 @@ def tensors_of(model: keras.Model, keras_model: keras.Model) -> Mapping[str, np.
     }
 
 
+def _layers(network: keras.Model) -> Iterator[keras.layers.Layer]:
+    """A network's layers, those of the networks in it too (ConvNeXt's stem is one)."""
+    for layer in network.layers:
+        yield from _layers(layer) if isinstance(layer, keras.Model) else (layer,)
+
+
 def _difference(our, variable, their, value) -> str | None:
     """Why two layers cannot be the same; None where they may be. Classifiers may have different classes."""
     if our is None or their is None:
         more, layer = ("it", their) if our is None else ("ours", our)
         return f"{more} has more weights, from {layer.name} on"
-    last, their_last = (v.path.rpartition("/")[2] for v in (variable, value))
-    if last != their_last:
+    last, their_last = (re.sub(r".*/|_\d+$", "", v.path) for v in (variable, value))
+    if last != SAME.get(their_last, their_last):
         return f"its {value.path} stands where ours has {variable.path}"
     if isinstance(our, NORMS) and not math.isclose(our.epsilon, their.epsilon, rel_tol=1e-6):
         return f"its norms were trained with norm_epsilon={their.epsilon}, ours have {our.epsilon}"
-    if getattr(our, "strides", 1) != getattr(their, "strides", getattr(our, "strides", 1)):
+    if hasattr(our, "strides") and our.strides != getattr(their, "strides", our.strides):
         return f"its {their.name} has strides {their.strides}, {our.name} has {our.strides}"
     classifier = isinstance(our, keras.layers.Dense)
     ours, theirs = (math.prod(v.shape[:-1] if classifier else v.shape) for v in (variable, value))

@@ -21,13 +21,17 @@ from keras.src.applications import mobilenet_v2
 from peers import ours
 
 import kvision
+from kvision.data.images import fit
 from kvision.spec import IMAGENET, PLUS_MINUS_ONE
 from kvision.weights import _fetch
+from kvision.weights._load import SIDES
+from kvision.weights._parameters import parameters
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 ENTRIES = json.loads((REFERENCE / "golden.json").read_text())
 LOGITS = np.load(REFERENCE / "golden.npz")
 STATE_DICTS = json.loads((REFERENCE / "state_dicts.json").read_text())
+LITE0 = Path(__file__).parents[3] / "shared/weights/efficientnet_lite0.safetensors"
 TINY = {"width_multiplier": 0.1, "input_shape": (32, 32, 3)}
 
 
@@ -170,6 +174,8 @@ def test_the_cache_is_enough_offline_and_nothing_else_is_there(hub, monkeypatch)
     kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
     with pytest.raises(OSError, match="hf-hub:me/other: config.json cannot be downloaded"):
         kvision.models.mobilenet_v3_small(weights="hf-hub:me/other", **TINY)
+    with pytest.raises(OSError, match=r"resnet18.a1_in1k: model.safetensors cannot be downloaded"):
+        kvision.models.resnet18(weights="imagenet")
 
 
 def test_a_repository_of_another_kind(hub):
@@ -258,6 +264,33 @@ def test_no_pickle_is_executed(content, tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=r"system, which is no tensor|is a str|is a list|holds a list"):
             kvision.models.lenet5(weights=path)
     assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.skipif(not LITE0.exists(), reason="the real weights (18 MB) are not here")
+def test_real_weights_through_the_hub(hub):
+    hub("timm/tf_efficientnet_lite0.in1k", safetensors.numpy.load_file(LITE0))
+    model = kvision.models.efficientnet_lite0(weights="imagenet")
+    coffee = pytest.importorskip("skimage.data").coffee()
+    probabilities = model.predict(fit(coffee, (224, 224), crop=0.875)[None], verbose=0)[0]
+    assert kvision.labels.imagenet()[probabilities.argmax()] == "espresso"
+    assert probabilities.max() > 0.9
+
+
+def test_repositories_without_safetensors(hub):
+    tensors = REFERENCE / "lenet5.pth"
+    hub("me/lenet", {}, num_classes=10, mean=[0.1], std=[0.3], input_size=[1, 32, 32])
+    del Hub.files["/me/lenet/resolve/main/model.safetensors"]
+    Hub.files["/me/lenet/resolve/main/pytorch_model.bin"] = tensors.read_bytes()
+    is_lenet5(kvision.models.lenet5(weights="hf-hub:me/lenet"))
+
+
+def test_side_classifiers_of_a_checkpoint_are_left_out():
+    with keras.StatelessScope(initialize_variables=False):
+        models = [kvision.models.googlenet_bn(auxiliary=auxiliary) for auxiliary in (True, False)]
+    keras.utils.clear_session(free_memory=False)
+    names, plain = (parameters(model).keys() for model in models)
+    assert all(name.startswith(SIDES) for name in names - plain)
+    assert "aux1.fc2.weight" in names - plain
 
 
 def test_files_of_torchvision_are_checked_by_their_names(hub, tmp_path, monkeypatch):
