@@ -94,7 +94,7 @@ def best(rows):
     return max(own, key=lambda r: (size in (r.input_size, r.test_size), r.top1), default=None)
 
 
-def main(zoo):
+def table(zoo) -> str:
     peers = json.loads(Path(zoo).read_text())
     models = defaultdict(list)
     for row in (*from_timm(peers["timm"]), *from_torchvision(peers["torchvision"]), *from_keras()):
@@ -109,8 +109,8 @@ def main(zoo):
                 row.preprocess, repr(row.preprocess)
             )
             lines.append(f"    Weights({', '.join(values)}),\n")
-    ROWS.write_text(HEAD + "".join(lines) + ")\n")
+    return f"{HEAD}{''.join(lines)})\n"
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    ROWS.write_text(table(sys.argv[1]))

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import importlib
 import json
 import os
 import pickle
@@ -31,7 +32,9 @@ REFERENCE = Path(__file__).parents[1] / "reference"
 ENTRIES = json.loads((REFERENCE / "golden.json").read_text())
 LOGITS = np.load(REFERENCE / "golden.npz")
 STATE_DICTS = json.loads((REFERENCE / "state_dicts.json").read_text())
-LITE0 = Path(__file__).parents[3] / "shared/weights/efficientnet_lite0.safetensors"
+SHARED = Path(__file__).parents[3] / "shared"
+LITE0 = SHARED / "weights/efficientnet_lite0.safetensors"
+ZOO = SHARED / "reference/zoo.json"
 TINY = {"width_multiplier": 0.1, "input_shape": (32, 32, 3)}
 
 
@@ -54,6 +57,13 @@ def test_rows():
         "hf-hub:timm/resnet50.a1_in1k", "apache-2.0", IMAGENET, 1000, 224, 288,
     )  # fmt: skip
     assert row.default
+
+
+@pytest.mark.skipif(not ZOO.exists(), reason="the peers' published checkpoints are not here")
+def test_the_table_is_what_the_peers_publish(monkeypatch):
+    monkeypatch.syspath_prepend(REFERENCE)
+    make_weight_rows = importlib.import_module("make_weight_rows")
+    assert make_weight_rows.table(ZOO) == make_weight_rows.ROWS.read_text()
 
 
 @pytest.mark.parametrize(
