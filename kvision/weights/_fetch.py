@@ -11,7 +11,7 @@ import huggingface_hub
 import keras
 import numpy as np
 import safetensors.numpy
-from huggingface_hub.errors import EntryNotFoundError, HFValidationError, RemoteEntryNotFoundError
+from huggingface_hub.errors import RemoteEntryNotFoundError
 
 from kvision.spec import Preprocess, Weights
 from kvision.weights._pth import read_pth
@@ -97,7 +97,7 @@ def application(source: str, width_multiplier: float = 1.0) -> keras.Model:
 def _from_hub(source: str, name: str, **keywords) -> str:
     try:
         return huggingface_hub.hf_hub_download(source.removeprefix(HUB), name, **keywords)
-    except (HFValidationError, EntryNotFoundError, OSError) as error:
+    except Exception as error:  # of the client, of its connection, of the disk
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise OSError(
             f"`weights`: {source}: {name} cannot be downloaded: {lines[0] if lines else repr(error)}"

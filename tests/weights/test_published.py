@@ -90,7 +90,7 @@ def test_what_cannot_be_had_is_refused_before_anything_is_downloaded(name, keywo
 class Hub(http.server.BaseHTTPRequestHandler):
     """Speaks what the hub's client asks for: the head of a file, then the file."""
 
-    files, spoiled, requests = {}, 0, []
+    files, spoiled, cut, requests = {}, 0, 0, []
 
     def do_HEAD(self):
         self.answer()
@@ -110,10 +110,13 @@ class Hub(http.server.BaseHTTPRequestHandler):
         self.send_header("ETag" if self.path.endswith("json") else "X-Linked-ETag", f'"{digest}"')
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if self.command == "GET":
+        if self.command == "GET" and content:
             if Hub.spoiled and not self.path.endswith("json"):
                 Hub.spoiled -= 1
                 content = content[:-1] + bytes([content[-1] ^ 1])
+            if Hub.cut and not self.path.endswith("json"):
+                Hub.cut -= 1
+                content = content[: len(content) // 2]
             self.wfile.write(content)
 
     def log_message(self, *_):
@@ -132,7 +135,7 @@ def hub(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    Hub.files, Hub.spoiled, Hub.requests = {}, 0, []
+    Hub.files, Hub.spoiled, Hub.cut, Hub.requests = {}, 0, 0, []
 
     def publish(repository, tensors, **config):
         pretrained = {"mean": [0.5] * 3, "std": [0.5] * 3, "num_classes": 1000, "input_size": [3, 224, 224]}
@@ -175,6 +178,17 @@ def test_a_file_of_the_right_size_with_wrong_content_is_never_trusted(hub, tmp_p
     blob.write_bytes(blob.read_bytes()[:-1] + b"?")
     with pytest.raises(OSError, match="me/net: model.safetensors was damaged twice"):
         kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+
+
+def test_a_download_that_breaks_off_leaves_nothing_that_is_trusted(hub):
+    tensors = tiny_tensors()
+    hub("me/net", tensors, num_classes=7)
+    Hub.cut = 99
+    with pytest.raises(OSError, match=r"me/net: model.safetensors cannot be downloaded"):
+        kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+    Hub.cut = 0
+    model = kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+    assert all(np.array_equal(tensors[k], v) for k, v in kvision.weights.state_dict(model).items())
 
 
 def test_the_cache_is_enough_offline_and_nothing_else_is_there(hub, monkeypatch):
