@@ -112,7 +112,7 @@ class Weights:
         top1: published accuracy on ImageNet's validation images in percent, None where none is published.
             From timm's results file, torchvision's weight enums or TensorFlow's documentation, by the source.
         top1_size: height and width at which that was measured, in pixels.
-        columns: the keywords that the builder needs, and their values.
+        columns: the keywords that the builder needs, and their values; None where they are not known.
         default: whether `weights="imagenet"` means this row.
     """
 
@@ -129,7 +129,7 @@ class Weights:
     interpolation: str
     top1: float | None
     top1_size: int | None = None
-    columns: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    columns: Mapping[str, object] | None = dataclasses.field(default_factory=dict, hash=False)
     default: bool = False
 
 

@@ -1,6 +1,7 @@
 """Files of weights: downloading, checking and reading them. No pickle is executed."""
 
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -11,10 +12,11 @@ import huggingface_hub
 import keras
 import numpy as np
 import safetensors.numpy
-from huggingface_hub.errors import RemoteEntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError
 
 from kvision.spec import Preprocess, Weights
 from kvision.weights._pth import read_pth
+from kvision.weights._rows import ROWS
 
 HUB, KERAS, URL = "hf-hub:", "keras:", "https://"
 SCHEMES = (HUB, KERAS, URL)
@@ -30,7 +32,10 @@ def describe(source: str, model: str | None) -> Weights:
         ValueError: it is no repository of timm's form.
     """
     if not source.startswith(HUB):
-        raise ValueError(f"`weights`: {source!r} is none of the published checkpoints of {model}.")
+        raise ValueError(
+            f"`weights`: {source!r} is no published checkpoint of {model or 'this network'}, so its "
+            "normalisation is not known: build with `preprocess`, then call `kvision.weights.load`."
+        )
     path = _from_hub(source, "config.json")
     try:
         config = json.loads(Path(path).read_text())
@@ -38,14 +43,18 @@ def describe(source: str, model: str | None) -> Weights:
         size, crop = config["input_size"][-1], config.get("crop_pct", 1.0)
         test_size = (config.get("test_input_size") or [size])[-1]
         test_crop = config.get("test_crop_pct") or crop
+        architecture = f"{HUB}timm/{config['architecture']}."
+        published = next((row for row in ROWS if row.source.startswith(architecture)), None)
+        if published and model and published.model != model:
+            raise ValueError(f"it is a {published.model}, not a {model}")
         return Weights(
             model or config["architecture"], source.rpartition("/")[2], source, config.get("license"),
             Preprocess(*(tuple(255 * value for value in config[key]) for key in ("mean", "std"))),
             config["num_classes"], size, test_size, crop, test_crop,
-            config.get("interpolation", "bilinear"), None,
+            config.get("interpolation", "bilinear"), None, None, published.columns if published else None,
         )  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"`weights`: {source}: its config.json is not of timm's form ({error!r}).") from None
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"`weights`: {source}: its config.json does not fit: {error!r}.") from None
 
 
 def local(source: str) -> str:
@@ -72,6 +81,8 @@ def read(path: str) -> Mapping[str, np.ndarray]:
     """
     try:
         return safetensors.numpy.load_file(path) if path.endswith(".safetensors") else read_pth(path)
+    except KeyError as error:
+        raise unreadable(path, f"it holds tensors of type {error}, which NumPy does not know") from None
     except Exception as error:
         raise unreadable(path, error) from None
 
@@ -85,13 +96,16 @@ def unreadable(path, error, where="") -> ValueError:
 def application(source: str, width_multiplier: float = 1.0) -> keras.Model:
     """The network of keras.applications that `keras:NAME` names, with its ImageNet weights."""
     name = source.removeprefix(KERAS)
-    if not hasattr(keras.applications, name):
-        raise ValueError(f"`weights`: keras.applications has no {name!r}.")
+    if not inspect.isfunction(getattr(keras.applications, name, None)):
+        raise ValueError(f"`weights`: keras.applications has no network {name!r}.")
     keywords = {"alpha": width_multiplier} if name.startswith("MobileNet") else {}
     try:
         return getattr(keras.applications, name)(weights="imagenet", **keywords)
     except Exception as error:
-        raise OSError(f"`weights`: {source} cannot be downloaded: {error}") from None
+        raise OSError(
+            f"`weights`: {source} cannot be had: {error} (a damaged file must be deleted from Keras' cache, "
+            "~/.keras/models by default)."
+        ) from None
 
 
 def _from_hub(source: str, name: str, **keywords) -> str:
@@ -106,23 +120,42 @@ def _from_hub(source: str, name: str, **keywords) -> str:
 
 def _checked_from_hub(source: str) -> Path:
     """The hub's client takes a file of the right size for the right file; the SHA-256 is what decides."""
-    name = FILES[0]
     try:
+        name = FILES[0]
         path = Path(_from_hub(source, name))
     except OSError as error:
-        if not isinstance(error.__cause__, RemoteEntryNotFoundError):
+        if not isinstance(error.__cause__, EntryNotFoundError):
             raise
-        name = FILES[1]
-        path = Path(_from_hub(source, name))
-    for last in (False, True):
-        expected = path.resolve().name  # the cache names large files by their SHA-256
-        if not re.fullmatch("[0-9a-f]{64}", expected) or _sha256(path) == expected:
+        try:
+            name = FILES[1]
+            path = Path(_from_hub(source, name))
+        except OSError:
+            raise error from None
+    for _ in range(2):
+        expected = _expected_sha256(path, source, name)
+        if expected in (None, _sha256(path)):
             return path
         path.resolve().unlink()
-        if last:
-            break
-        path = Path(_from_hub(source, name, force_download=True))
-    raise OSError(f"`weights`: {source}: {name} was damaged twice on its way (SHA-256 is not {expected}).")
+        path.unlink(missing_ok=True)  # the link to it
+        path = Path(_from_hub(source, name))
+    if _sha256(path) == expected:
+        return path
+    path.resolve().unlink()
+    raise OSError(
+        f"`weights`: {source}: {name} was damaged on its way again and again: its SHA-256 is wrong."
+    )
+
+
+def _expected_sha256(path: Path, source: str, name: str) -> str | None:
+    """A file's SHA-256 by the hub: its name in the cache, or else what the hub says now; None for neither."""
+    digest = path.resolve().name
+    if not re.fullmatch("[0-9a-f]{64}", digest):  # a cache without links
+        try:
+            url = huggingface_hub.hf_hub_url(source.removeprefix(HUB), name)
+            digest = huggingface_hub.get_hf_file_metadata(url).etag or ""
+        except Exception:  # offline
+            return None
+    return digest if re.fullmatch("[0-9a-f]{64}", digest) else None
 
 
 def _from_url(url: str) -> str:

@@ -24,6 +24,8 @@ def rows_of(model: str) -> tuple[Weights, ...]:
 
 def matching(weights, model: str | None) -> list[Weights]:
     """The rows of a network that `weights=` may mean: a tag may have several, of different columns."""
+    if isinstance(weights, Weights):
+        return [weights]
     named = str(weights)
     rows = [
         row
@@ -51,12 +53,10 @@ def find(weights, model: str | None, variant: Variant, default: Variant) -> Weig
     """
     if isinstance(weights, Mapping):
         return None
-    named = str(weights)
+    named = weights.tag if isinstance(weights, Weights) else str(weights)
     if named.endswith(ENDINGS) and not named.startswith(SCHEMES):
         return None
-    rows = matching(named, model)
-    if rows and rows[0] not in ROWS:
-        return rows[0]
+    rows = matching(weights, model)
     needed = [_differing(row, variant, default) for row in rows]
     if {} in needed:
         return rows[needed.index({})]
@@ -65,20 +65,24 @@ def find(weights, model: str | None, variant: Variant, default: Variant) -> Weig
             ", ".join(f"{key}={value!r}" for key, value in columns.items()) for columns in needed
         )
         raise ValueError(f"`weights={named!r}` of {model} need {keywords}.")
-    rows = rows_of(model or "")
+    rows, whose = rows_of(model or ""), model or "This network"
     if named == "imagenet":
-        there = ", ".join(f"{row.tag!r} ({row.license}, {row.num_classes} classes)" for row in rows)
+        there = ", ".join(
+            f"{row.tag!r} ({row.license or 'licence not stated'}, {row.num_classes} classes)" for row in rows
+        )
         raise ValueError(
-            f"{model} has no ImageNet weights under a permissive licence; there are {there or 'none at all'}."
+            f"{whose} has no ImageNet weights under a permissive licence; there are {there or 'none at all'}."
         )
     raise ValueError(
-        f"{model} has no weights {named!r}. {did_you_mean(named, ['imagenet', *(row.tag for row in rows)])} "
+        f"{whose} has no weights {named!r}. {did_you_mean(named, ['imagenet', *(row.tag for row in rows)])} "
         f"A file ends with {', '.join(ENDINGS)}, a repository begins with hf-hub:."
     )
 
 
 def _differing(row: Weights, variant: Variant, default: Variant) -> dict:
     """The columns in which a network differs from what the row was trained with, and their trained values."""
+    if row.columns is None:
+        return {}
     trained = {column: getattr(default, column) for column in variant.columns() if column not in FREE}
     trained |= row.columns
     return {key: value for key, value in trained.items() if getattr(variant, key) != value}

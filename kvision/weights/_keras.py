@@ -30,15 +30,17 @@ def tensors_of(model: keras.Model, keras_model: keras.Model) -> Mapping[str, np.
         ]
         for network in (model, keras_model)
     )
+    first = next((layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)), None)
     values = {}
     for (our, variable), (their, value) in zip_longest(ours, theirs, fillvalue=(None, None)):
-        if reason := _difference(our, variable, their, value):
+        if reason := _difference(our, variable, their, value, our is first):
             raise ValueError(
                 f"keras.applications' {keras_model.name} is another network than {model.name}: {reason}."
             )
         shape = tuple(variable.shape)
-        same = math.prod(shape) == math.prod(value.shape)
-        values[variable.path] = np.reshape(value, shape if same else (*shape[:-1], value.shape[-1]))
+        if math.prod(shape) != math.prod(value.shape):  # other classes or channels, to which `load` adapts
+            shape = (*shape[:-1], value.shape[-1]) if isinstance(our, keras.layers.Dense) else value.shape
+        values[variable.path] = np.reshape(value, shape)
     return {
         name: np.transpose(values[variable.path], axes)
         for name, (variable, axes, _) in parameters(model).items()
@@ -51,8 +53,11 @@ def _layers(network: keras.Model) -> Iterator[keras.layers.Layer]:
         yield from _layers(layer) if isinstance(layer, keras.Model) else (layer,)
 
 
-def _difference(our, variable, their, value) -> str | None:
-    """Why two layers cannot be the same; None where they may be. Classifiers may have different classes."""
+def _difference(our, variable, their, value, first: bool) -> str | None:
+    """Why two layers cannot be the same; None where they may be.
+
+    Classifiers may have different classes, the first convolution different channels.
+    """
     if our is None or their is None:
         more, layer = ("it", their) if our is None else ("ours", our)
         return f"{more} has more weights, from {layer.name} on"
@@ -63,8 +68,11 @@ def _difference(our, variable, their, value) -> str | None:
         return f"its norms were trained with norm_epsilon={their.epsilon}, ours have {our.epsilon}"
     if hasattr(our, "strides") and our.strides != getattr(their, "strides", our.strides):
         return f"its {their.name} has strides {their.strides}, {our.name} has {our.strides}"
-    classifier = isinstance(our, keras.layers.Dense)
-    ours, theirs = (math.prod(v.shape[:-1] if classifier else v.shape) for v in (variable, value))
-    if ours != theirs:
+    ours, theirs = (tuple(v.shape) for v in (variable, value))
+    if isinstance(our, keras.layers.Dense):
+        ours, theirs = ours[:-1], theirs[:-1]
+    elif first and len(ours) == 4:
+        ours, theirs = (*ours[:2], ours[3]), (*theirs[:2], theirs[3])
+    if math.prod(ours) != math.prod(theirs):
         return f"its {value.path} is {tuple(value.shape)}, ours {tuple(variable.shape)}"
     return None

@@ -14,7 +14,7 @@ import safetensors.numpy
 from kvision.spec import Weights
 from kvision.weights import _fetch
 from kvision.weights._keras import tensors_of
-from kvision.weights._parameters import classifiers, parameters
+from kvision.weights._parameters import behind_trunk, classifiers, parameters
 
 LOG = logging.getLogger("kvision")
 IGNORED = ("num_batches_tracked", "relative_position_index", "attn_mask")  # buffers without a counterpart
@@ -39,7 +39,7 @@ def load(model: keras.Model, source, *, include_top: bool = True) -> None:
               timm's checkpoints (no pickle is executed), or a mapping of such names to arrays;
             - the path of a `.weights.h5` or `.keras` file that Keras saved from the same network.
 
-        include_top: False where the classifier will be cut off: that it stays fresh is then not logged.
+        include_top: False where the top will be cut off: its weights are then not missed.
 
     Raises:
         OSError: there is no such file, or it cannot be downloaded.
@@ -48,7 +48,7 @@ def load(model: keras.Model, source, *, include_top: bool = True) -> None:
     """
     if isinstance(source, Mapping):
         return _assign(model, source, "the mapping", include_top)
-    columns = source.columns if isinstance(source, Weights) else {}
+    columns = (isinstance(source, Weights) and source.columns) or {}
     source = source.source if isinstance(source, Weights) else str(source)
     if source.startswith(_fetch.KERAS):
         keras_model = _fetch.application(source, columns.get("width_multiplier", 1.0))
@@ -90,7 +90,10 @@ def save(model: keras.Model, path) -> None:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"`path` must end with .safetensors; got {str(path)!r}.")
-    tensors = {name: np.ascontiguousarray(value) for name, value in state_dict(model).items()}
+    tensors = {
+        name: np.ascontiguousarray(value, np.float32 if value.dtype.name == "bfloat16" else None)
+        for name, value in state_dict(model).items()
+    }
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             tensors[f"{layer.name}.num_batches_tracked"] = np.zeros((), np.int64)
@@ -116,7 +119,8 @@ def _assign(model: keras.Model, tensors: Mapping, origin: str, include_top: bool
     wanted = parameters(model)
     given = {name: np.asarray(value) for name, value in tensors.items() if not name.endswith(IGNORED)}
     leftover = [name for name in given if name not in wanted and not name.startswith(SIDES)]
-    heads, fresh, adapted, missing, misshapen = classifiers(model), set(), [], [], []
+    heads = classifiers(model) if include_top else behind_trunk(model)
+    fresh, adapted, missing, misshapen = set(), [], [], []
     values = {}
     for name, (variable, axes, layer) in wanted.items():
         expected = tuple(variable.shape[i] for i in axes)
@@ -144,7 +148,7 @@ def _assign(model: keras.Model, tensors: Mapping, origin: str, include_top: bool
         if layer.name not in fresh:
             variable.assign(np.transpose(tensor, np.argsort(axes)))
     if fresh and include_top:
-        adapted.append(f"the classifier {' and '.join(sorted(fresh))} keeps its fresh weights")
+        adapted.append(f"the classifier {' and '.join(map(repr, sorted(fresh)))} keeps its fresh weights")
     if adapted:
         LOG.warning("%s: of %s, %s.", model.name, origin, ", ".join(dict.fromkeys(adapted)))
 
@@ -160,7 +164,11 @@ def _fitted(name, tensor, expected: tuple, layer, model, adapted: list):
     if tensor.ndim == 2 and len(expected) == 4 and tensor.shape == (expected[0], math.prod(expected[1:])):
         return np.reshape(tensor, expected)
     first = next((layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)), None)
-    if layer is first and tensor.ndim == 4 and tensor.shape[::2] == expected[::2]:
+    if (
+        layer is first
+        and tensor.ndim == 4
+        and (tensor.shape[0], *tensor.shape[2:]) == (expected[0], *expected[2:])
+    ):
         channels, given = expected[1], tensor.shape[1]
         adapted.append(f"the first kernels of {given} channels were repeated for {channels}")
         return tensor[:, np.arange(channels) % given] * np.float32(given / channels)

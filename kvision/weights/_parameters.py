@@ -42,3 +42,9 @@ def classifiers(model: keras.Model) -> set[str]:
             nodes = layer._inbound_nodes
             todo += [tensor._keras_history.operation for node in nodes for tensor in node.input_tensors]
     return found
+
+
+def behind_trunk(model: keras.Model) -> set[str]:
+    """The names of the layers of the top, and of side classifiers."""
+    trunk = keras.Model(model.inputs, model.get_layer("trunk").output)
+    return {layer.name for layer in model.layers} - {layer.name for layer in trunk.layers}

@@ -35,8 +35,9 @@ APPLICATIONS = {  # ours: theirs, their keywords, our keywords
     "convnext_large": ("ConvNeXtLarge", {}, {}),
     "convnext_xlarge": ("ConvNeXtXLarge", {}, {}),
 }
-SLOW = {  # 20 M parameters and more, also for small images
-    "vgg16", "vgg19", "densenet201", "convnext_small", "convnext_base", "convnext_large", "convnext_xlarge",
+SLOW = {  # large also for small images, or deeper forms of another
+    "convnext_base", "convnext_large", "convnext_small", "convnext_xlarge", "densenet169", "densenet201",
+    "efficientnet_b3", "efficientnet_v2_b2", "efficientnet_v2_s", "vgg16", "vgg19",
 }  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def test_another_number_of_classes_leaves_the_classifier_fresh(source, caplog):
         weights=tensors, input_shape=(32, 32, 3), num_classes=9, width_multiplier=0.1
     )
     assert [record.message for record in caplog.records] == [
-        "mobilenet_v2: of the mapping, the classifier classifier keeps its fresh weights."
+        "mobilenet_v2: of the mapping, the classifier 'classifier' keeps its fresh weights."
     ]
     loaded = kvision.weights.state_dict(model)
     assert all(np.array_equal(tensors[k], v) for k, v in loaded.items() if not k.startswith("classifier"))
@@ -90,6 +90,16 @@ def test_the_top_may_be_left_out(source, caplog):
     vectors = keras.Model(source.input, source.get_layer("pool").output)(pixels)
     for backbone in backbones:
         np.testing.assert_array_equal(backbone(pixels), vectors)
+
+
+def test_a_smaller_image_without_the_top_takes_the_trunk():
+    """VGG's top is as large as the map, so it fits one image size alone."""
+    columns = {"filters": (8,) * 5, "hidden_filters": 16}
+    tensors = kvision.weights.state_dict(kvision.models.vgg11(**columns))
+    model = kvision.models.vgg11(include_top=False, weights=tensors, input_shape=(64, 64, 3), **columns)
+    loaded = kvision.weights.state_dict(model)
+    assert loaded
+    assert all(np.array_equal(tensors[k], v) for k, v in loaded.items())
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "vit_tiny_patch16"])

@@ -78,8 +78,8 @@ def test_the_table_is_what_the_peers_publish(monkeypatch):
         ("mobilenet_v2", {"weights": "imagenet", "width_multiplier": 0.4}, "width_multiplier=0.35"),
         ("efficientnet_b0", {"weights": "imagenet", "norm_epsilon": 1e-5}, "need norm_epsilon=0.001"),
         ("swin_base", {"weights": "ms_in1k_384"}, "window_size=12"),
-        ("resnet18", {"weights": "keras:ResNet50"}, "none of the published"),
-        ("resnet18", {"weights": "https://download.pytorch.org/resnet18.pth"}, "none of the published"),
+        ("resnet18", {"weights": "keras:ResNet50"}, "no published checkpoint"),
+        ("resnet18", {"weights": "https://download.pytorch.org/resnet18.pth"}, "no published checkpoint"),
     ],
 )
 def test_what_cannot_be_had_is_refused_before_anything_is_downloaded(name, keywords, words):
@@ -176,7 +176,7 @@ def test_a_file_of_the_right_size_with_wrong_content_is_never_trusted(hub, tmp_p
     kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
     Hub.spoiled = 9
     blob.write_bytes(blob.read_bytes()[:-1] + b"?")
-    with pytest.raises(OSError, match="me/net: model.safetensors was damaged twice"):
+    with pytest.raises(OSError, match="me/net: model.safetensors was damaged on its way again"):
         kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
 
 
@@ -204,7 +204,7 @@ def test_the_cache_is_enough_offline_and_nothing_else_is_there(hub, monkeypatch)
 
 def test_a_repository_of_another_kind(hub):
     Hub.files["/me/net/resolve/main/config.json"] = b'{"model_type": "bert"}'
-    with pytest.raises(ValueError, match="config.json is not of timm's form"):
+    with pytest.raises(ValueError, match="config.json does not fit"):
         kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
     hub("me/bert", {"embeddings.weight": np.zeros((2, 2), "float32")}, num_classes=7)
     with pytest.raises(ValueError, match=r"missing.*1 left over .embeddings.weight"):
@@ -237,6 +237,14 @@ def test_a_state_dict_of_timm_goes_through_the_hub_and_back(peer, hub, tmp_path)
     for key, value in tensors.items():
         assert saved[key].dtype == value.dtype
         np.testing.assert_array_equal(saved[key], value)
+
+
+def test_a_row_is_a_source_too(hub):
+    tensors = kvision.weights.state_dict(kvision.models.resnet18())
+    hub("timm/resnet18.a2_in1k", tensors)
+    (row,) = kvision.list_weights("resnet18.a2_in1k")
+    model = kvision.models.resnet18(weights=row)
+    assert all(np.array_equal(tensors[k], v) for k, v in kvision.weights.state_dict(model).items())
 
 
 def test_rows_of_the_table_are_downloaded_from_where_they_live(hub, monkeypatch):
@@ -300,6 +308,16 @@ def test_real_weights_through_the_hub(hub):
     assert probabilities.max() > 0.9
 
 
+def test_a_repository_of_an_architecture_with_other_columns_is_refused(hub):
+    hub("me/b0", tiny_tensors())
+    config = Hub.files["/me/b0/resolve/main/config.json"].replace(b'"any"', b'"efficientnet_b0"')
+    Hub.files["/me/b0/resolve/main/config.json"] = config
+    with pytest.raises(ValueError, match="need norm_epsilon=1e-05, padding='symmetric'"):
+        kvision.models.efficientnet_b0(weights="hf-hub:me/b0")
+    with pytest.raises(ValueError, match="it is a efficientnet_b0, not a resnet18"):
+        kvision.models.resnet18(weights="hf-hub:me/b0")
+
+
 def test_repositories_without_safetensors(hub):
     tensors = REFERENCE / "lenet5.pth"
     hub("me/lenet", {}, num_classes=10, mean=[0.1], std=[0.3], input_size=[1, 32, 32])
@@ -315,6 +333,46 @@ def test_side_classifiers_of_a_checkpoint_are_left_out():
     names, plain = (parameters(model).keys() for model in models)
     assert all(name.startswith(SIDES) for name in names - plain)
     assert "aux1.fc2.weight" in names - plain
+
+
+def pickled(size=4, offset=0, shape=(4,), strides=(1,), storage=b""):
+    """A state dict of one tensor, as PyTorch writes it, with what an attacker may put there."""
+
+    def numbers(values):
+        words = (value if isinstance(value, bytes) else b"I%d\n" % value for value in values)
+        return b"(" + b"".join(words) + b"t"
+
+    storage = storage or b"((Vstorage\nctorch\nFloatStorage\nV0\nVcpu\nI%d\ntQ" % size
+    return (
+        b"\x80\x02(dVw\nctorch._utils\n_rebuild_tensor_v2\n" + storage
+        + b"I%d\n" % offset + numbers(shape) + numbers(strides) + b"I00\n}tRs."
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (pickled(), "missing"),  # sound, but no LeNet
+        (pickled(shape=(5,)), "beyond its storage"),
+        (pickled(offset=1), "beyond its storage"),
+        (pickled(offset=-1), "beyond its storage"),
+        (pickled(shape=(2, 2), strides=(-1, 1)), "beyond its storage"),
+        (pickled(shape=(2**32, 2**32), strides=(0, 0)), "more values than its storage"),
+        (pickled(shape=(5,), strides=(0,)), "more values than its storage"),
+        (pickled(shape=(b"cnumpy\nint8\n(I127\ntR",), strides=(2,)), "numpy.int8, which is no tensor"),
+        (pickled(shape=(b"ctorch\nCharStorage\n(I4\ntR",)), "not callable"),
+        (pickled(storage=b"((lI1\n"), "no storage"),
+        (pickled(size=9), "too short"),
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "counts beyond its size"),
+    ],
+)
+def test_a_pickle_reaches_nothing_but_its_own_tensors(content, words, tmp_path):
+    path = tmp_path / "net.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("net/data.pkl", content)
+        archive.writestr("net/data/0", np.zeros(4, "float32").tobytes())
+    with pytest.raises(ValueError, match=words):
+        kvision.models.lenet5(weights=path)
 
 
 def test_files_of_torchvision_are_checked_by_their_names(hub, tmp_path, monkeypatch):
@@ -356,6 +414,12 @@ def test_keras_applications_are_a_source(tmp_path, monkeypatch):
     small.set_weights(peer.get_weights())
     np.testing.assert_allclose(model(pixels), small(pixels / 127.5 - 1), rtol=1e-4, atol=1e-6)
     assert kvision.info("mobilenet_v2").weights[-1].preprocess == PLUS_MINUS_ONE
+    wider = kvision.models.mobilenet_v2(
+        width_multiplier=0.35, weights="imagenet", num_classes=3, input_shape=(96, 96, 4)
+    )
+    kernel = kvision.weights.state_dict(model)["conv_stem.weight"]
+    loaded = kvision.weights.state_dict(wider)["conv_stem.weight"]
+    np.testing.assert_allclose(loaded, kernel[:, [0, 1, 2, 0]] * 0.75, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
