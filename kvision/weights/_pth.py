@@ -1,7 +1,7 @@
 """PyTorch's `.pth` files without PyTorch, and without running what a pickle may ask for.
 
-A pickle is a program. The reader knows the few names that a file of tensors needs and refuses every other. What
-it hands out for them cannot be changed from the file, and sizes are checked before memory is taken.
+A pickle is a program. The reader knows the few names that a file of tensors needs and refuses every other.
+What it hands out for them cannot be changed from the file, and sizes are checked before memory is taken.
 """
 
 import collections

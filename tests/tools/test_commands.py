@@ -161,7 +161,7 @@ def test_errors_with_a_run(run, folder, tmp_path):
     assert "no image" in command("kvision-predict", f"--model={output}", path, code=2)
     assert "No such file" in command("kvision-predict", f"--model={output}", "nowhere.png", code=2)
     sentence = command("kvision-train", *TINY, f"--weights={output / 'model.keras'}", "--data=digits",
-                       "--model_kwarg=width_multiplier=0.5", f"--output={tmp_path / 'new'}", code=2)  # fmt: skip
+                       "--model_kwarg=width_multiplier=1", f"--output={tmp_path}/new", code=2)  # fmt: skip
     assert "misshapen" in sentence
     (tmp_path / "cut.safetensors").write_bytes(b"\0" * 100)
     sentence = command("kvision-train", *TINY, f"--weights={tmp_path / 'cut.safetensors'}", "--data=digits",
