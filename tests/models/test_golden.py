@@ -36,7 +36,7 @@ def difference(ours, theirs):
 
 
 def marked(names):
-    large = {name for name in names if ENTRIES[name]["params"] > 30e6}
+    large = {name for name in names if ENTRIES[name]["params"] > 20e6}
     return [pytest.param(name, marks=pytest.mark.slow) if name in large else name for name in names]
 
 

@@ -118,7 +118,7 @@ def test_the_rate_warms_up_and_falls_to_zero():
     np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.1, 0], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", [pytest.param("sgd", marks=pytest.mark.slow), "adamw"])
 def test_a_restored_run_goes_on_bit_for_bit(name, tmp_path):
     """With dropout and stochastic depth, whose seeds `tf.train.Checkpoint` would leave out."""
 
@@ -198,5 +198,6 @@ def test_two_devices_give_the_losses_of_one():
     np.testing.assert_allclose(two[1:], one[1:], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_two_devices_train_with_dropout_and_batch_statistics():
     assert np.isfinite(run_strategy("mirrored", 0.2)).all()
