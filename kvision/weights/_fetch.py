@@ -3,9 +3,8 @@
 import hashlib
 import inspect
 import json
-import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import huggingface_hub
@@ -67,7 +66,7 @@ def local(source: str) -> str:
     if source.startswith(HUB):
         return str(_checked_from_hub(source))
     if source.startswith(URL):
-        return _from_url(source)
+        return str(_from_url(source))
     if not Path(source).is_file():
         raise FileNotFoundError(f"`weights`: there is no file {source!r}.")
     return source
@@ -108,9 +107,9 @@ def application(source: str, width_multiplier: float = 1.0) -> keras.Model:
         ) from None
 
 
-def _from_hub(source: str, name: str, **keywords) -> str:
+def _from_hub(source: str, name: str) -> Path:
     try:
-        return huggingface_hub.hf_hub_download(source.removeprefix(HUB), name, **keywords)
+        return Path(huggingface_hub.hf_hub_download(source.removeprefix(HUB), name))
     except Exception as error:  # of the client, of its connection, of the disk
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise OSError(
@@ -120,61 +119,55 @@ def _from_hub(source: str, name: str, **keywords) -> str:
 
 def _checked_from_hub(source: str) -> Path:
     """The hub's client takes a file of the right size for the right file; the SHA-256 is what decides."""
+    name = FILES[0]
     try:
-        name = FILES[0]
-        path = Path(_from_hub(source, name))
+        _from_hub(source, name)
     except OSError as error:
         if not isinstance(error.__cause__, EntryNotFoundError):
             raise
+        name = FILES[1]
         try:
-            name = FILES[1]
-            path = Path(_from_hub(source, name))
+            _from_hub(source, name)
         except OSError:
             raise error from None
+    return _whole(source, lambda: _from_hub(source, name), lambda path: _expected_sha256(path, source, name))
+
+
+def _whole(source: str, fetch: Callable[[], Path], expected: Callable[[Path], str]) -> Path:
+    """A file whose SHA-256 begins as expected; one that is damaged is deleted and fetched once more."""
     for _ in range(2):
-        expected = _expected_sha256(path, source, name)
-        if expected in (None, _sha256(path)):
-            return path
+        path = fetch()
+        with open(path, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest().startswith(expected(path)):
+                return path
         path.resolve().unlink()
-        path.unlink(missing_ok=True)  # the link to it
-        path = Path(_from_hub(source, name))
-    if _sha256(path) == expected:
-        return path
-    path.resolve().unlink()
-    raise OSError(
-        f"`weights`: {source}: {name} was damaged on its way again and again: its SHA-256 is wrong."
-    )
+        path.unlink(missing_ok=True)  # the cache's link to it
+    raise OSError(f"`weights`: {source} was damaged on its way twice: its SHA-256 is wrong.")
 
 
-def _expected_sha256(path: Path, source: str, name: str) -> str | None:
-    """A file's SHA-256 by the hub: its name in the cache, or else what the hub says now; None for neither."""
+def _expected_sha256(path: Path, source: str, name: str) -> str:
+    """A file's SHA-256 by the hub: its name in the cache, or else what the hub says now; "" for neither."""
     digest = path.resolve().name
     if not re.fullmatch("[0-9a-f]{64}", digest):  # a cache without links
         try:
             url = huggingface_hub.hf_hub_url(source.removeprefix(HUB), name)
             digest = huggingface_hub.get_hf_file_metadata(url).etag or ""
         except Exception:  # offline
-            return None
-    return digest if re.fullmatch("[0-9a-f]{64}", digest) else None
+            return ""
+    return digest if re.fullmatch("[0-9a-f]{64}", digest) else ""
 
 
-def _from_url(url: str) -> str:
+def _from_url(url: str) -> Path:
     """A file whose name ends with the first digits of its SHA-256, as torchvision's do."""
     name = url.rpartition("/")[2]
     digits = re.search(r"-([0-9a-f]{8,64})\.pth$", name)
     if not digits:
         raise ValueError(f"`weights`: the name of {url!r} does not say its SHA-256.")
-    for _ in range(2):
+
+    def fetch():
         try:
-            path = keras.utils.get_file(name, url, cache_subdir="kvision")
+            return Path(keras.utils.get_file(name, url, cache_subdir="kvision"))
         except Exception as error:
             raise OSError(f"`weights`: {url} cannot be downloaded: {error}") from None
-        if _sha256(path).startswith(digits[1]):
-            return path
-        os.remove(path)
-    raise OSError(f"`weights`: {url} was damaged twice on its way (SHA-256 does not begin with {digits[1]}).")
 
-
-def _sha256(path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return _whole(url, fetch, lambda _: digits[1])

@@ -8,7 +8,7 @@ from itertools import zip_longest
 import keras
 import numpy as np
 
-from kvision.weights._parameters import NORMS, parameters
+from kvision.weights._parameters import NORMS, first_convolution, parameters
 
 SAME = {"depthwise_kernel": "kernel", "pointwise_kernel": "kernel", "variable": "gamma"}  # theirs, ours
 
@@ -30,7 +30,7 @@ def tensors_of(model: keras.Model, keras_model: keras.Model) -> Mapping[str, np.
         ]
         for network in (model, keras_model)
     )
-    first = next((layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)), None)
+    first = first_convolution(model)
     values = {}
     for (our, variable), (their, value) in zip_longest(ours, theirs, fillvalue=(None, None)):
         if reason := _difference(our, variable, their, value, our is first):

@@ -14,7 +14,7 @@ import safetensors.numpy
 from kvision.spec import Weights
 from kvision.weights import _fetch
 from kvision.weights._keras import tensors_of
-from kvision.weights._parameters import behind_trunk, classifiers, parameters
+from kvision.weights._parameters import behind_trunk, classifiers, first_convolution, parameters
 
 LOG = logging.getLogger("kvision")
 IGNORED = ("num_batches_tracked", "relative_position_index", "attn_mask")  # buffers without a counterpart
@@ -163,9 +163,8 @@ def _fitted(name, tensor, expected: tuple, layer, model, adapted: list):
         return tensor
     if tensor.ndim == 2 and len(expected) == 4 and tensor.shape == (expected[0], math.prod(expected[1:])):
         return np.reshape(tensor, expected)
-    first = next((layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)), None)
     if (
-        layer is first
+        layer is first_convolution(model)
         and tensor.ndim == 4
         and (tensor.shape[0], *tensor.shape[2:]) == (expected[0], *expected[2:])
     ):

@@ -48,3 +48,8 @@ def behind_trunk(model: keras.Model) -> set[str]:
     """The names of the layers of the top, and of side classifiers."""
     trunk = keras.Model(model.inputs, model.get_layer("trunk").output)
     return {layer.name for layer in model.layers} - {layer.name for layer in trunk.layers}
+
+
+def first_convolution(model: keras.Model) -> keras.layers.Conv2D | None:
+    """The layer whose kernels are as deep as the image."""
+    return next((layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)), None)
