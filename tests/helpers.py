@@ -10,6 +10,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from PIL import Image
 
 import kvision
 
@@ -103,6 +104,17 @@ def randomized(model):
         elif isinstance(layer, kvision.layers.LayerScale):
             layer.gamma.assign(random.uniform(0.5, 1, layer.gamma.shape))
     return model
+
+
+def dark_and_light(root):
+    """Writes a folder of two classes that are easy to tell apart, 40 images each."""
+    random = np.random.default_rng(0)
+    for label, name in enumerate(("dark", "light")):
+        (root / name).mkdir()
+        for i in range(40):
+            image = random.integers(150 * label, 150 * label + 100, (40, 36, 3)).astype("uint8")
+            Image.fromarray(image).save(root / name / f"{i}.png")
+    return root
 
 
 COMMANDS = multiprocessing.get_context("forkserver")  # so that each need not import TensorFlow anew

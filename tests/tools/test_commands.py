@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import TINY, command
+from helpers import TINY, command, dark_and_light
 from PIL import Image
 
 import kvision.data
@@ -15,14 +15,8 @@ from kvision import runs
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two classes that are easy to tell apart, and a file that is no image."""
-    root = tmp_path_factory.mktemp("images")
-    random = np.random.default_rng(0)
-    for label, name in enumerate(("dark", "light")):
-        (root / name).mkdir()
-        for i in range(40):
-            image = random.integers(150 * label, 150 * label + 100, (40, 36, 3)).astype("uint8")
-            Image.fromarray(image).save(root / name / f"{i}.png")
+    """Two classes, and a file that is no image."""
+    root = dark_and_light(tmp_path_factory.mktemp("images"))
     (root / "dark" / "notes.txt").write_text("no image")
     return root
 

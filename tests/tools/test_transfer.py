@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tensorflow as tf
-from helpers import TINY, command, tiny
-from PIL import Image
+from helpers import TINY, command, dark_and_light, tiny
 
 import kvision
 from kvision_tools import checkpoints
@@ -165,13 +164,7 @@ def test_two_devices_train_like_one():
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory):
-    root = tmp_path_factory.mktemp("images")
-    random = np.random.default_rng(0)
-    for label, name in enumerate(("dark", "light")):
-        (root / name).mkdir()
-        for i in range(40):
-            image = random.integers(150 * label, 150 * label + 100, (32, 32, 3)).astype("uint8")
-            Image.fromarray(image).save(root / name / f"{i}.png")
+    root = dark_and_light(tmp_path_factory.mktemp("images"))
     return ["kvision-train", *TINY, f"--data=folder:{root}", "--batch_size=16", "--epochs=2"]
 
 

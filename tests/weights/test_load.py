@@ -6,10 +6,12 @@ import keras
 import numpy as np
 import pytest
 import safetensors.numpy
-from helpers import small_columns
+from helpers import built_without_memory, small_columns
 
 import kvision
 from kvision.data import read_image
+from kvision.weights._load import SIDES
+from kvision.weights._parameters import parameters
 
 SMALL = {"width_multiplier": 0.1, "input_shape": (32, 32, 3), "num_classes": 5}
 LITE0 = Path(__file__).parents[3] / "shared/weights/efficientnet_lite0.safetensors"
@@ -207,3 +209,10 @@ def test_real_weights_know_photographs(tmp_path):
             assert probabilities[967] > 0.9
     assert kvision.labels.imagenet()[classes["coffee"][0]] == "espresso"
     assert set(classes["chelsea"][:3]) == {281, 282, 285}
+
+
+def test_side_classifiers_of_a_checkpoint_are_left_out():
+    models = [built_without_memory("googlenet_bn", auxiliary=auxiliary) for auxiliary in (True, False)]
+    names, plain = (parameters(model).keys() for model in models)
+    assert all(name.startswith(SIDES) for name in names - plain)
+    assert "aux1.fc2.weight" in names - plain

@@ -1,0 +1,150 @@
+"""How a checkpoint gets from the hub into a network, and what may go wrong on its way."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import safetensors.numpy
+from golden import formula_image, formula_weights
+from huggingface_hub import constants
+from peers import ours
+
+import kvision
+from kvision.data.images import fit
+from kvision.spec import IMAGENET
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+ENTRIES = json.loads((REFERENCE / "golden.json").read_text())
+LOGITS = np.load(REFERENCE / "golden.npz")
+STATE_DICTS = json.loads((REFERENCE / "state_dicts.json").read_text())
+LITE0 = Path(__file__).parents[3] / "shared/weights/efficientnet_lite0.safetensors"
+TINY = {"width_multiplier": 0.1, "input_shape": (32, 32, 3)}
+
+
+def tiny_tensors():
+    model = kvision.models.mobilenet_v3_small(**TINY, num_classes=7)
+    return kvision.weights.state_dict(model)
+
+
+def test_a_repository_brings_its_preprocessing_and_classes(hub):
+    tensors = tiny_tensors()
+    hub.publish("me/net", tensors, num_classes=7, mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6])
+    model = kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+    assert model.output_shape == (None, 7)
+    layer = model.get_layer("preprocess")
+    np.testing.assert_allclose(layer.scale, 1 / (255 * np.array([0.4, 0.5, 0.6])), rtol=1e-6)
+    np.testing.assert_allclose(layer.offset, -np.array([0.1, 0.2, 0.3]) / [0.4, 0.5, 0.6], rtol=1e-6)
+    assert all(np.array_equal(tensors[k], v) for k, v in kvision.weights.state_dict(model).items())
+
+
+def test_a_file_of_the_right_size_with_wrong_content_is_never_trusted(hub, tmp_path):
+    hub.publish("me/net", tiny_tensors(), num_classes=7)
+    hub.spoiled = 1
+    kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)  # asked for a second time
+    files = [path for method, path in hub.requests if method == "GET" and path.endswith("safetensors")]
+    assert len(files) == 2
+    (blob,) = (path for path in (tmp_path / "cache").rglob("blobs/*") if path.stat().st_size > 10_000)
+    blob.write_bytes(blob.read_bytes()[:-1] + b"?")  # later, on this machine
+    kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+    hub.spoiled = 9
+    blob.write_bytes(blob.read_bytes()[:-1] + b"?")
+    with pytest.raises(OSError, match="hf-hub:me/net was damaged on its way twice"):
+        kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+
+
+def test_a_download_that_breaks_off_leaves_nothing_that_is_trusted(hub):
+    tensors = tiny_tensors()
+    hub.publish("me/net", tensors, num_classes=7)
+    hub.cut = 99
+    with pytest.raises(OSError, match=r"me/net: model.safetensors cannot be downloaded"):
+        kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+    hub.cut = 0
+    model = kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+    assert all(np.array_equal(tensors[k], v) for k, v in kvision.weights.state_dict(model).items())
+
+
+def test_the_cache_is_enough_offline_and_nothing_else_is_there(hub, monkeypatch):
+    hub.publish("me/net", tiny_tensors(), num_classes=7)
+    kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+    with pytest.raises(OSError, match="hf-hub:me/other: config.json cannot be downloaded"):
+        kvision.models.mobilenet_v3_small(weights="hf-hub:me/other", **TINY)
+    with pytest.raises(OSError, match=r"resnet18.a1_in1k: model.safetensors cannot be downloaded"):
+        kvision.models.resnet18(weights="imagenet")
+
+
+def test_a_repository_of_another_kind(hub):
+    hub.files["/me/net/resolve/main/config.json"] = b'{"model_type": "bert"}'
+    with pytest.raises(ValueError, match="config.json does not fit"):
+        kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+    hub.publish("me/bert", {"embeddings.weight": np.zeros((2, 2), "float32")}, num_classes=7)
+    with pytest.raises(ValueError, match=r"missing.*1 left over .embeddings.weight"):
+        kvision.models.mobilenet_v3_small(weights="hf-hub:me/bert", **TINY)
+
+
+def marked(peers):
+    large = {peer for peer in peers if ENTRIES[peer]["params"] > 8e6}
+    return [pytest.param(peer, marks=pytest.mark.slow) if peer in large else peer for peer in peers]
+
+
+@pytest.mark.parametrize("peer", marked(sorted(STATE_DICTS)))
+def test_a_state_dict_of_timm_goes_through_the_hub_and_back(peer, hub, tmp_path):
+    """All of its tensors, with PyTorch's buffers, and the logits that timm has with them."""
+    entry, shapes = ENTRIES[peer], STATE_DICTS[peer]
+    floats = {name: shape for name, shape in shapes.items() if not name.endswith("num_batches_tracked")}
+    tensors = formula_weights(floats, entry["gain"])
+    tensors |= {name: np.zeros(shape, np.int64) for name, shape in shapes.items() if name not in tensors}
+    hub.publish("timm/net", tensors, mean=entry["mean"], std=entry["std"], input_size=entry["input"][::-1])
+    name, columns = ours(peer)
+    model = kvision.create_model(
+        name, weights="hf-hub:timm/net", input_shape=entry["input"], classifier_activation=None, **columns
+    )
+    pixels = formula_image(*entry["input"][:2]).astype("float32")[None]
+    logits = keras.ops.convert_to_numpy(model(pixels, training=False))[0]
+    assert np.linalg.norm(logits - LOGITS[peer]) / np.linalg.norm(LOGITS[peer]) < 2e-5
+    kvision.weights.save(model, tmp_path / "net.safetensors")
+    saved = safetensors.numpy.load_file(tmp_path / "net.safetensors")
+    assert saved.keys() == tensors.keys()
+    for key, value in tensors.items():
+        assert saved[key].dtype == value.dtype
+        np.testing.assert_array_equal(saved[key], value)
+
+
+def test_a_row_is_a_source_too(hub):
+    tensors = kvision.weights.state_dict(kvision.models.resnet18())
+    hub.publish("timm/resnet18.a2_in1k", tensors)
+    (row,) = kvision.list_weights("resnet18.a2_in1k")
+    model = kvision.models.resnet18(weights=row)
+    assert all(np.array_equal(tensors[k], v) for k, v in kvision.weights.state_dict(model).items())
+
+
+def test_rows_of_the_table_are_downloaded_from_where_they_live(hub, monkeypatch):
+    tensors = kvision.weights.state_dict(kvision.models.resnet18())
+    hub.publish("timm/resnet18.tv_in1k", tensors)
+    model = kvision.models.resnet18(weights="tv_in1k")
+    np.testing.assert_allclose(model.get_layer("preprocess").scale, IMAGENET.scale)
+    assert (("GET", "/timm/resnet18.tv_in1k/resolve/main/config.json")) not in hub.requests
+    assert all(np.array_equal(tensors[k], v) for k, v in kvision.weights.state_dict(model).items())
+
+
+@pytest.mark.skipif(not LITE0.exists(), reason="the real weights (18 MB) are not here")
+def test_real_weights_through_the_hub(hub):
+    hub.publish("timm/tf_efficientnet_lite0.in1k", safetensors.numpy.load_file(LITE0))
+    model = kvision.models.efficientnet_lite0(weights="imagenet")
+    coffee = pytest.importorskip("skimage.data").coffee()
+    probabilities = model.predict(fit(coffee, (224, 224), crop=0.875)[None], verbose=0)[0]
+    assert kvision.labels.imagenet()[probabilities.argmax()] == "espresso"
+    assert probabilities.max() > 0.9
+
+
+def test_a_repository_of_an_architecture_with_other_columns_is_refused(hub):
+    hub.publish("me/b0", tiny_tensors())
+    config = hub.files["/me/b0/resolve/main/config.json"].replace(b'"any"', b'"efficientnet_b0"')
+    hub.files["/me/b0/resolve/main/config.json"] = config
+    with pytest.raises(ValueError, match="need norm_epsilon=1e-05, padding='symmetric'"):
+        kvision.models.efficientnet_b0(weights="hf-hub:me/b0")
+    with pytest.raises(ValueError, match="it is a efficientnet_b0, not a resnet18"):
+        kvision.models.resnet18(weights="hf-hub:me/b0")

@@ -1,0 +1,62 @@
+"""The table of published checkpoints."""
+
+import importlib
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import kvision
+from kvision.spec import IMAGENET
+
+REFERENCE = Path(__file__).parents[1] / "reference"
+ZOO = Path(__file__).parents[3] / "shared/reference/zoo.json"
+
+
+def test_rows():
+    rows = kvision.list_weights()
+    assert len(rows) >= 150
+    names = Counter((row.model, row.tag, repr(row.columns)) for row in rows)
+    assert max(names.values()) == 1
+    assert {row.model for row in rows} <= set(kvision.list_models())
+    for row in rows:
+        assert row in kvision.info(row.model).weights
+        columns = kvision.info(row.model).variant.columns()
+        assert set(row.columns) <= set(columns)
+        assert 0 < row.crop <= row.test_crop <= 1
+    defaults = Counter((row.model, repr(row.columns)) for row in rows if row.default)
+    assert max(defaults.values()) == 1
+    assert {row.tag for row in kvision.list_weights("resnet50.*")} >= {"a1_in1k", "tv_in1k"}
+    (row,) = kvision.list_weights("resnet50.a1_in1k")
+    assert (row.source, row.license, row.preprocess, row.num_classes, row.input_size, row.test_size) == (
+        "hf-hub:timm/resnet50.a1_in1k", "apache-2.0", IMAGENET, 1000, 224, 288,
+    )  # fmt: skip
+    assert row.default
+
+
+@pytest.mark.skipif(not ZOO.exists(), reason="the peers' published checkpoints are not here")
+def test_the_table_is_what_the_peers_publish(monkeypatch):
+    monkeypatch.syspath_prepend(REFERENCE)
+    make_weight_rows = importlib.import_module("make_weight_rows")
+    assert make_weight_rows.table(ZOO) == make_weight_rows.ROWS.read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "words"),
+    [
+        ("resnet50", {"weights": "a1_in2k"}, "Did you mean 'a1_in1k'"),
+        ("convnext_v2_atto", {"weights": "imagenet"}, "permissive licence.*'fcmae_ft_in1k' .cc-by-nc-4.0"),
+        ("vit_huge_patch14", {"weights": "imagenet"}, "'orig_in21k' .apache-2.0, 0 classes"),
+        ("vit_huge_patch14", {"weights": "orig_in21k"}, "no classifier.*include_top=False"),
+        ("lenet5", {"weights": "imagenet"}, "none at all"),
+        ("mobilenet_v2", {"weights": "ra_in1k"}, "need norm_epsilon=1e-05, padding='symmetric' or "),
+        ("mobilenet_v2", {"weights": "imagenet", "width_multiplier": 0.4}, "width_multiplier=0.35"),
+        ("efficientnet_b0", {"weights": "imagenet", "norm_epsilon": 1e-5}, "need norm_epsilon=0.001"),
+        ("swin_base", {"weights": "ms_in1k_384"}, "window_size=12"),
+        ("resnet18", {"weights": "keras:ResNet50"}, "no published checkpoint"),
+        ("resnet18", {"weights": "https://download.pytorch.org/resnet18.pth"}, "no published checkpoint"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_before_anything_is_downloaded(name, keywords, words):
+    with pytest.raises(ValueError, match=words):
+        kvision.create_model(name, **keywords)
