@@ -121,12 +121,20 @@ COMMANDS = multiprocessing.get_context("forkserver")  # so that each need not im
 COMMANDS.set_forkserver_preload(["kvision.runs", "kvision_tools.loop", "kvision_export.quantize"])
 
 
+def start(*arguments, texts=(os.devnull, os.devnull)):
+    """Starts a command, whose output goes to two files; returns the process."""
+    process = COMMANDS.Process(
+        target=_run, args=(list(map(str, arguments)), os.getcwd(), dict(os.environ), texts)
+    )
+    process.start()
+    return process
+
+
 def command(*arguments, code=0):
     """Runs a command; returns what it printed, or the one sentence on which it ended."""
     with tempfile.TemporaryDirectory() as folder:
         texts = [Path(folder) / name for name in ("stdout", "stderr")]
-        process = COMMANDS.Process(target=_run, args=(list(map(str, arguments)), os.getcwd(), texts))
-        process.start()
+        process = start(*arguments, texts=texts)
         process.join()
         printed, errors = (path.read_text() for path in texts)
     assert process.exitcode == code, printed + errors
@@ -138,8 +146,10 @@ def command(*arguments, code=0):
     return printed + errors
 
 
-def _run(arguments, folder, texts):
+def _run(arguments, folder, environment, texts):
     os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
     for descriptor, path in enumerate(texts, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     sys.argv = arguments

@@ -64,29 +64,61 @@ def fit(image, size, *, crop=1.0, interpolation="bilinear"):
     return tf.clip_by_value(pixels, 0, 255)  # bicubic overshoots
 
 
-def random_crop(image, size, *, min_area, seed):
+def random_crop(image, size, *, min_area, seed, channels):
     """Cuts a random box of at least `min_area` of the image and resizes it, as in Inception's training.
 
+    Of a JPEG only the box is decoded, at the half, fourth or eighth of its size if that is still enough.
+    Bilinear; antialiased where the box is more than twice as large as the output.
+
     Args:
-        image: `(height, width, channels)`.
+        image: an encoded image, or pixels `(height, width, channels)`.
         size: `(height, width)` of the output.
         min_area: smallest share of the image's area, in (0, 1].
         seed: two integers: the same ones give the same box.
+        channels: 3, or 1 for grey; of an encoded image.
 
     Returns:
         float32 `(*size, channels)`.
     """
-    start, box, _ = tf.image.stateless_sample_distorted_bounding_box(
-        tf.shape(image),
-        bounding_boxes=tf.zeros((1, 0, 4)),
-        seed=seed,
-        min_object_covered=0.0,
-        aspect_ratio_range=(3 / 4, 4 / 3),
-        area_range=(min_area, 1.0),
-        use_image_if_no_bounding_boxes=True,
+
+    def random_box(shape):
+        start, box, _ = tf.image.stateless_sample_distorted_bounding_box(
+            shape,
+            bounding_boxes=tf.zeros((1, 0, 4)),
+            seed=seed,
+            min_object_covered=0.0,
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            area_range=(min_area, 1.0),
+            use_image_if_no_bounding_boxes=True,
+        )
+        return start[:2], box[:2]
+
+    def shrinkage(box):
+        return tf.reduce_min(box // size)
+
+    def cut_jpeg():
+        start, box = random_box(tf.io.extract_jpeg_shape(image))
+
+        def decoder(ratio):
+            window = tf.concat([start // ratio, box // ratio], 0)
+            return lambda: tf.io.decode_and_crop_jpeg(image, window, channels, ratio)
+
+        step = tf.searchsorted([2, 4, 8], [shrinkage(box)], side="right")[0]
+        return tf.switch_case(step, [decoder(ratio) for ratio in (1, 2, 4, 8)])
+
+    def cut(pixels):
+        start, box = random_box(tf.shape(pixels))
+        return tf.slice(pixels, tf.concat([start, [0]], 0), tf.concat([box, [-1]], 0))
+
+    if image.dtype == tf.string:
+        image = tf.cond(tf.io.is_jpeg(image), cut_jpeg, lambda: cut(decode(image, channels)))
+    else:
+        image = cut(image)
+    return tf.cond(
+        shrinkage(tf.shape(image)[:2]) < 2,
+        lambda: tf.image.resize(image, size),
+        lambda: tf.image.resize(image, size, antialias=True),
     )
-    image = tf.slice(image, start, tf.concat([box[:2], [-1]], 0))
-    return tf.image.resize(image, size, antialias=True)
 
 
 def read_image(path, size, channels=3, crop=1.0, interpolation="bilinear"):

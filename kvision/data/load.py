@@ -1,15 +1,20 @@
 """From a dataset's name to batches."""
 
+import hashlib
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from kvision.data.images import check_fit, fit, random_crop
+from kvision.data.images import check_fit, decode, fit, random_crop
+from kvision.data.records import cache_folder
 from kvision.data.sources import Source, open_source
 
 AUGMENTATIONS = ("none", "crop", "crop_flip")
-SHUFFLE_BUFFER = 10_000  # of streams; what has an index is shuffled whole
+CACHES = ("none", "ram", "disk")
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,14 @@ def load(
     interpolation: str = "bilinear",
     seed: int = 0,
     start: int = 0,
+    shard: tuple[int, int] = (0, 1),
+    cache: str = "none",
     val_fraction: float = 0.2,
 ) -> Data:
     """Opens a split of a dataset.
 
     Args:
-        data: "digits", "folder:PATH" or "tfds:NAME".
+        data: "digits", "folder:PATH", "csv:PATH", "tfrecord:GLOB" or "tfds:NAME".
         split: "train" or "val".
         image_size: `(height, width)`; an image is resized and cut to it.
         channels: 3, or 1 for grey.
@@ -60,7 +67,10 @@ def load(
         crop: without augmentation, the share of the resized image's side that is kept, in (0, 1].
         interpolation: without augmentation, "bilinear" or "bicubic".
         seed: of the order and the augmentation: the same seed gives the same batches.
-        start: the number of images to skip of an endless pass; costs nothing but for `tfds:`.
+        start: the number of images to skip; costs nothing.
+        shard: `(index, count)`: of every `count` images in a row, this takes the one at `index`.
+        cache: "ram" keeps images in memory once they are decoded, "disk" copies encoded ones to the user's
+            cache folder, for storage that is slow.
         val_fraction: share of the images held out where the dataset has no split of its own.
 
     Raises:
@@ -69,93 +79,162 @@ def load(
     """
     if augment not in AUGMENTATIONS:
         raise ValueError(f"`augment` must be one of {', '.join(AUGMENTATIONS)}; got {augment!r}.")
+    if cache not in CACHES:
+        raise ValueError(f"`cache` must be one of {', '.join(CACHES)}; got {cache!r}.")
     if not 0 < min_crop_area <= 1:
         raise ValueError(f"`min_crop_area` must be in (0, 1]; got {min_crop_area}.")
     check_fit(crop, interpolation)
     if not 0 < val_fraction < 1:
         raise ValueError(f"`val_fraction` must be between 0 and 1; got {val_fraction}.")
     source = open_source(data, split, channels, val_fraction)
-    unreadable: list[str] = []
-    if source.stream is None:
-        elements = _indexed(source, training, seed, start, unreadable)
-    else:
-        elements = _streamed(source.stream, training, seed, start)
-
-    def prepare(position, image, label):
-        if augment == "none":
-            image = fit(image, image_size, crop=crop, interpolation=interpolation)
-        else:
-            image = random_crop(image, image_size, min_area=min_crop_area, seed=(seed, position))
-        if augment == "crop_flip":
-            image = tf.image.stateless_random_flip_left_right(image, (seed, position))
-        return tf.ensure_shape(image, (*image_size, channels)), label
-
-    batches = elements.map(prepare, tf.data.AUTOTUNE).batch(batch_size, drop_remainder=training)
-    return Data(batches.prefetch(2), source.class_names, source.size, unreadable)
-
-
-def _indexed(source: Source, training, seed, start, unreadable) -> tf.data.Dataset:
-    """Positions, images and labels in an order that follows from the seed; unreadable files are noted.
-
-    The image at a position is known without those before it, so that skipping costs nothing. A file
-    that cannot be decoded leaves a gap in the positions, by which it is found and named.
-    """
-    last = source.size - 1
-
-    if not any(_readable(source, index) for index in range(source.size)):  # stops at the first
+    if not any(_readable(source, index, channels) for index in range(source.size)):  # stops at the first
         raise ValueError(f"None of the {source.size} files is an image.")
+    element = source.element
+    if element(tf.constant(0, tf.int64))[0].dtype != tf.string:
+        pass  # the images are in memory anyway
+    elif cache == "disk":
+        element = _kept(element, _Disk(source), tf.string, ())
+    elif cache == "ram":
+        shape = (None, None, channels)
+        element = _kept(lambda index: _decoded(source.element(index), channels), {}, tf.uint8, shape)
 
     def index_at(position):
         if not training:
             return position
-        epoch = position // source.size
-        return tf.random.experimental.index_shuffle(
-            position % source.size, seed=tf.stack([seed, epoch]), max_index=last
+        seeds = tf.stack([seed, position // source.size])
+        return tf.random.experimental.index_shuffle(position % source.size, seeds, source.size - 1)
+
+    def prepare(position):
+        image, label = element(index_at(position))
+        if augment == "none":
+            image, _ = _decoded((image, label), channels)
+            image = fit(image, image_size, crop=crop, interpolation=interpolation)
+        else:
+            seeds = (seed, position)
+            image = random_crop(image, image_size, min_area=min_crop_area, seed=seeds, channels=channels)
+            if augment == "crop_flip":
+                image = tf.image.stateless_random_flip_left_right(image, seeds)
+        return position, tf.ensure_shape(image, (*image_size, channels)), label
+
+    unreadable: list[str] = []
+
+    def note(position):
+        name = source.name_of(int(index_at(tf.constant(position, tf.int64))))
+        if name not in unreadable:
+            unreadable.append(name)
+
+    stop = 2**62 if training else source.size
+    batches = _batches(prepare, start + shard[0], stop, shard[1], batch_size, note, fill=training)
+    return Data(batches.prefetch(2), source.class_names, source.size, unreadable)
+
+
+def _batches(prepare, first, stop, step, size, note, *, fill) -> tf.data.Dataset:
+    """Batches of what `prepare` makes of each `step`-th position from `first` up to `stop`.
+
+    Positions at which it fails are noted and left out. With `fill`, what comes next in the batch (or the
+    whole next batch) takes their places: so a batch follows from its positions alone, wherever a pass begins.
+    """
+
+    def end_of(begin):
+        return tf.minimum(begin + size * step, stop)
+
+    def batch_at(begin):
+        positions = tf.data.Dataset.range(begin, end_of(begin), step)
+        batch = positions.map(prepare, tf.data.AUTOTUNE).ignore_errors().batch(size)
+        return batch.map(lambda *parts: (begin, *parts))
+
+    def note_all(expected, begin, end, present):
+        for missing in {*range(expected, begin, step), *range(begin, end, step)} - set(present.tolist()):
+            note(missing)
+        return np.int64(0)
+
+    def check(expected, parts):
+        begin, present, images, labels = parts
+        end = end_of(begin)
+        count = (end - begin + step - 1) // step
+        whole = (begin == expected) & (tf.size(present, tf.int64) == count)
+        noted = tf.cond(
+            whole,
+            lambda: tf.constant(0, tf.int64),
+            lambda: tf.numpy_function(note_all, (expected, begin, end, present), tf.int64),
         )
-
-    def element(position):
-        image, label = source.element(index_at(position))
-        return position, image, label
-
-    def note(first, stop):
-        for position in range(first, stop):
-            name = source.name_of(int(index_at(tf.constant(position, tf.int64))))
-            if name not in unreadable:
-                unreadable.append(name)
-        return np.int64(stop)
-
-    def find_gaps(expected, element):
-        position = element[0]
-        stop = tf.cond(
-            position > expected,
-            lambda: tf.numpy_function(note, (expected, position), tf.int64, stateful=True),
-            lambda: position,
+        following = begin + size * step + tf.ensure_shape(noted, ())
+        if not fill:
+            return following, (tf.constant(1, tf.int64), begin, images, labels)
+        takers = tf.searchsorted(present, begin + step * tf.range(size, dtype=tf.int64))
+        takers = tf.minimum(takers, tf.size(present) - 1)
+        images, labels = tf.cond(
+            whole, lambda: (images, labels), lambda: (tf.gather(images, takers), tf.gather(labels, takers))
         )
-        return tf.ensure_shape(stop, ()) + 1, element
+        images = tf.ensure_shape(images, (size, *images.shape[1:]))
+        times = 1 + (begin - expected) // (size * step)
+        return following, (times, begin, images, tf.ensure_shape(labels, (size,)))
 
-    stop = np.iinfo(np.int64).max if training else source.size
-    elements = tf.data.Dataset.range(start, stop).map(element, tf.data.AUTOTUNE).ignore_errors()
-    image = tf.zeros([1 if size is None else size for size in elements.element_spec[1].shape])
-    end = (
-        tf.constant(stop, tf.int64),
-        tf.cast(image, elements.element_spec[1].dtype),
-        tf.constant(0, tf.int64),
+    starts = tf.data.Dataset.range(first, stop, size * step)
+    batches = starts.interleave(
+        batch_at, cycle_length=3, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
-    elements = elements.concatenate(tf.data.Dataset.from_tensors(end))  # shows a gap before the end
-    elements = elements.scan(tf.constant(start, tf.int64), find_gaps)
-    return elements.filter(lambda position, *_: position < stop)
+    if fill:
+        found = batches.scan(tf.constant(first, tf.int64), check)
+        return found.flat_map(lambda times, _, *batch: tf.data.Dataset.from_tensors(batch).repeat(times))
+    _, *parts = tf.nest.flatten(batches.element_spec)
+    empty = [tf.zeros([0, *part.shape[1:]], part.dtype) for part in parts]
+    last = tf.data.Dataset.from_tensors((tf.constant(stop, tf.int64), *empty))  # shows a gap before the end
+    found = batches.concatenate(last).scan(tf.constant(first, tf.int64), check)
+    return found.filter(lambda _, begin, *__: begin < stop).map(lambda _, __, *batch: batch)
 
 
-def _readable(source: Source, index: int) -> bool:
+def _decoded(element, channels):
+    image, label = element
+    return (decode(image, channels) if image.dtype == tf.string else image), label
+
+
+def _readable(source: Source, index: int, channels) -> bool:
     try:
-        source.element(tf.constant(index, tf.int64))
+        _decoded(source.element(tf.constant(index, tf.int64)), channels)
     except tf.errors.OpError:
         return False
     return True
 
 
-def _streamed(stream, training, seed, start) -> tf.data.Dataset:
-    """Positions, images and labels of a dataset that has no indices."""
-    if training:
-        stream = stream.shuffle(SHUFFLE_BUFFER, seed=seed).repeat()
-    return stream.enumerate().map(lambda position, element: (position, *element)).skip(start)
+def _kept(element: Callable, store, dtype, shape) -> Callable:
+    """`element`, asked for each index once; `store` is a dict or behaves like one."""
+
+    def get(index):
+        return store.get(int(index), (np.zeros((0,) * len(shape), dtype.as_numpy_dtype), np.int64(-1)))
+
+    def put(index, value, label):
+        store[int(index)] = value, label
+        return value, label
+
+    def make(index):
+        return tf.numpy_function(put, (index, *element(index)), (dtype, tf.int64), stateful=False)
+
+    def kept(index):
+        there = tf.numpy_function(get, [index], (dtype, tf.int64), stateful=False)
+        value, label = tf.cond(there[1] >= 0, lambda: tuple(there), lambda: tuple(make(index)))
+        return tf.ensure_shape(value, shape), tf.ensure_shape(label, ())
+
+    return kept
+
+
+class _Disk:
+    """Encoded images and their labels, in a folder for each list of names below the user's cache folder."""
+
+    def __init__(self, source: Source):
+        names = "\n".join(source.name_of(index) for index in range(source.size))
+        self.folder = cache_folder() / f"images-{hashlib.sha256(names.encode()).hexdigest()[:32]}"
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, index, default):
+        path = self.folder / str(index)
+        if not path.is_file():
+            return b"", default[1]
+        content = path.read_bytes()
+        return content[8:], np.frombuffer(content[:8], np.int64)[0]
+
+    def __setitem__(self, index, element):
+        value, label = element
+        beside = Path(f"{self.folder / str(index)}.{os.getpid()}")
+        beside.write_bytes(np.int64(label).tobytes() + value)
+        os.replace(beside, self.folder / str(index))

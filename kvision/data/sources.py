@@ -1,36 +1,38 @@
-"""Where images come from: embedded digits, class folders, TensorFlow Datasets."""
+"""Where images come from: embedded digits, class folders, CSV lists, TFRecords, TensorFlow Datasets."""
 
-from collections.abc import Callable
+import csv
+import glob
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import tensorflow as tf
 
-from kvision.data.images import decode
+from kvision.data import records
 from kvision.labels import ASSETS
 from kvision.spec import did_you_mean
 
 SPLITS = ("train", "val")
+FORMS = "digits, folder:PATH, csv:PATH, tfrecord:GLOB or tfds:NAME"
 
 
 @dataclass(frozen=True)
 class Source:
-    """One split of a dataset.
+    """One split of a dataset, of which any image can be had without those before it.
 
     Attributes:
         class_names: in the order of the labels.
         size: number of images.
-        element: from an index tensor below `size` to an image `(height, width, channels)` and its label.
+        element: from an index tensor below `size` to an encoded image, or pixels `(height, width, channels)`,
+            and an int64 label.
         name_of: from an index to a name for messages.
-        stream: where the images cannot be had by index: a finite dataset of images and labels.
     """
 
     class_names: tuple[str, ...]
     size: int
-    element: Callable | None = None
+    element: Callable
     name_of: Callable[[int], str] = str
-    stream: tf.data.Dataset | None = None
 
 
 def digits(_, split, channels, val_fraction) -> Source:
@@ -66,15 +68,114 @@ def folder(path, split, channels, val_fraction) -> Source:
         )
     files, labels = [], []
     for label, name in enumerate(classes):
-        here = _files(root / split / name) if apart else _split(_files(root / name), split, val_fraction)
+        here = _files(root / split / name) if apart else _part(_files(root / name), split, val_fraction)
         files += here
         labels += [label] * len(here)
+    return _of_files(path, split, classes, files, labels)
+
+
+def csv_list(path, split, channels, val_fraction) -> Source:
+    """A CSV file with the columns `path` and `label`, and `split` ("train" or "val") where it is given.
+
+    Paths are relative to the file's folder and stay below it. Labels are names of classes.
+    """
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    columns = reader.fieldnames or []
+    if not {"path", "label"} <= set(columns):
+        raise ValueError(f"{path!r} must have the columns 'path' and 'label'; its first line is {columns}.")
+    for line, row in enumerate(rows, start=2):
+        parts = PurePosixPath(row["path"] or "/").parts
+        if ".." in parts or parts[0] == "/" or not row["label"]:
+            raise ValueError(
+                f"{path!r}, row {line}: a path below the file's folder and a label were expected; "
+                f"got {row['path']!r}, {row['label']!r}."
+            )
+        if "split" in columns and row["split"] not in SPLITS:
+            raise ValueError(f"{path!r}, row {line}: `split` must be train or val; got {row['split']!r}.")
+    classes = sorted({row["label"] for row in rows})
+    if "split" in columns:
+        rows = [row for row in rows if row["split"] == split]
+    else:
+        by_class = [[row for row in rows if row["label"] == name] for name in classes]
+        rows = [row for group in by_class for row in _part(group, split, val_fraction)]
+    files = [str(Path(path).parent / row["path"]) for row in rows]
+    return _of_files(path, split, classes, files, [classes.index(row["label"]) for row in rows])
+
+
+def tfrecord(pattern, split, channels, val_fraction) -> Source:
+    """TFRecord files with ImageNet's usual keys: `image/encoded`, `image/class/label`, `image/class/text`.
+
+    Files whose names begin with "train" and "val" are the splits; where there are none, the records are
+    divided. Labels may begin at any number, as ImageNet's do at 1.
+    """
+    paths = sorted(glob.glob(pattern, recursive=True))
+    if not paths:
+        raise FileNotFoundError(f"No file matches {pattern!r}.")
+    found = records.read_index(paths)
+    values, names = np.unique(found.labels, return_index=True)
+    classes = [found.texts[first] or str(value) for value, first in zip(values, names, strict=True)]
+    if len(set(classes)) < len(classes):
+        classes = [str(value) for value in values]
+    of_file = np.array([next((s for s in SPLITS if Path(path).name.startswith(s)), "") for path in paths])
+    if "train" in of_file:
+        chosen = np.flatnonzero(of_file[found.files] == split)
+    else:
+        chosen = np.array(_part(range(len(found.labels)), split, val_fraction))
+    if not len(chosen):
+        raise ValueError(f"{pattern!r} has no records for the split {split!r}.")
+    labels = tf.constant(np.searchsorted(values, found.labels[chosen]), tf.int64)
+    read = records.reader(paths, found, chosen)
+
+    def element(index):
+        keys = {"image/encoded": tf.io.FixedLenFeature((), tf.string)}
+        return tf.io.parse_single_example(read(index), keys)["image/encoded"], labels[index]
+
+    return Source(tuple(classes), len(chosen), element, lambda index: found.name(paths, chosen[index]))
+
+
+def tfds(name, split, channels, val_fraction) -> Source:
+    """A dataset of TensorFlow Datasets with the features "image" and "label", prepared as TFRecords."""
+    import tensorflow_datasets
+
+    try:
+        builder = tensorflow_datasets.builder(name)
+    except tensorflow_datasets.core.DatasetNotFoundError:
+        known = tensorflow_datasets.list_builders()
+        raise ValueError(f"TensorFlow Datasets has no {name!r}. {did_you_mean(name, known)}") from None
+    features = builder.info.features or {}
+    if "image" not in features or "label" not in features:
+        raise ValueError(
+            f"'tfds:{name}' is no image classification: it has {', '.join(features) or 'no features'}."
+        )
+    builder.download_and_prepare()
+    if builder.info.file_format != tensorflow_datasets.core.FileFormat.TFRECORD:
+        raise ValueError(f"'tfds:{name}' is prepared as {builder.info.file_format}; tfrecord was expected.")
+    held_out = next((s for s in ("validation", "test") if s in builder.info.splits), None)
+    part = held_out if held_out and split == "val" else "train"
+    paths = [str(path) for path in builder.info.splits[part].filepaths]
+    found = records.scan(paths)
+    everything = range(len(found.offsets))
+    chosen = np.array(everything if held_out else _part(everything, split, val_fraction))
+    read = records.reader(paths, found, chosen)
+    skip = {"image": tensorflow_datasets.decode.SkipDecoding()}
+
+    def element(index):
+        example = features.deserialize_example(read(index), decoders=skip)
+        return example["image"], tf.cast(example["label"], tf.int64)
+
+    names = tuple(features["label"].names)
+    return Source(names, len(chosen), element, lambda index: found.name(paths, chosen[index]))
+
+
+def _of_files(path, split, classes, files, labels) -> Source:
     if not files:
         raise ValueError(f"{path!r} has no files for the split {split!r}.")
     all_files, all_labels = tf.constant(files), tf.constant(labels, tf.int64)
 
     def element(index):
-        return decode(tf.io.read_file(all_files[index]), channels), all_labels[index]
+        return tf.io.read_file(all_files[index]), all_labels[index]
 
     return Source(tuple(classes), len(files), element, files.__getitem__)
 
@@ -92,58 +193,20 @@ def _files(folder) -> list[str]:
     return sorted(str(entry) for entry in folder.iterdir() if entry.is_file() and entry.name[0] != ".")
 
 
-def _split(files, split, val_fraction) -> list[str]:
-    order = np.random.RandomState(0).permutation(len(files))
-    held_out = set(order[: round(len(files) * val_fraction)].tolist())
-    return [file for i, file in enumerate(files) if (i in held_out) == (split == "val")]
+def _part(items: Sequence, split, val_fraction) -> list:
+    order = np.random.RandomState(0).permutation(len(items))
+    held_out = set(order[: round(len(items) * val_fraction)].tolist())
+    return [item for i, item in enumerate(items) if (i in held_out) == (split == "val")]
 
 
-def tfds(name, split, channels, val_fraction) -> Source:
-    """A dataset of TensorFlow Datasets with the features "image" and "label"."""
-    import tensorflow_datasets
-
-    try:
-        builder = tensorflow_datasets.builder(name)
-    except tensorflow_datasets.core.DatasetNotFoundError:
-        known = tensorflow_datasets.list_builders()
-        raise ValueError(f"TensorFlow Datasets has no {name!r}. {did_you_mean(name, known)}") from None
-    features = builder.info.features or {}
-    if "image" not in features or "label" not in features:
-        raise ValueError(
-            f"'tfds:{name}' is no image classification: it has {', '.join(features) or 'no features'}."
-        )
-    builder.download_and_prepare()
-    held_out = next((s for s in ("validation", "test") if s in builder.info.splits), None)
-    cut = f"{round(100 * (1 - val_fraction))}%"
-    part = {
-        "train": "train" if held_out else f"train[:{cut}]",
-        "val": held_out or f"train[{cut}:]",
-    }[split]
-
-    def adapt(example):
-        image, label = example["image"], example["label"]
-        if channels == 1 and image.shape[-1] == 3:
-            return tf.image.rgb_to_grayscale(image), label
-        if channels == 3 and image.shape[-1] == 1:
-            return tf.image.grayscale_to_rgb(image), label
-        return image, label
-
-    stream = builder.as_dataset(split=part).map(adapt)
-    names = tuple(features["label"].names)
-    return Source(names, builder.info.splits[part].num_examples, stream=stream)
-
-
-KINDS = {"digits": digits, "folder": folder, "tfds": tfds}
+KINDS = {"digits": digits, "folder": folder, "csv": csv_list, "tfrecord": tfrecord, "tfds": tfds}
 
 
 def open_source(data, split, channels, val_fraction) -> Source:
-    """The source that `digits`, `folder:PATH` or `tfds:NAME` means."""
+    """The source that one of `FORMS` means."""
     kind, _, rest = data.partition(":")
     if kind not in KINDS or (kind == "digits") == bool(rest):
-        raise ValueError(
-            f"Unknown dataset {data!r}: 'digits', 'folder:PATH' or 'tfds:NAME' was expected. "
-            f"{did_you_mean(kind, KINDS)}"
-        )
+        raise ValueError(f"Unknown dataset {data!r}: {FORMS} was expected. {did_you_mean(kind, KINDS)}")
     if split not in SPLITS:
         raise ValueError(f"`split` must be 'train' or 'val'; got {split!r}.")
     if channels not in (1, 3):

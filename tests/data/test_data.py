@@ -99,14 +99,37 @@ def test_skipping_gives_what_would_have_come():
     np.testing.assert_array_equal(skipped[0], expected[0])
 
 
-def test_unreadable_files_do_not_shift_the_order(folder):
-    data = load(f"folder:{folder}", "train", image_size=(8, 8), training=True, batch_size=4)
-    batches = data.dataset.as_numpy_iterator()
-    for _ in range(20):
-        images, _ = next(batches)
-        assert images.shape == (4, 8, 8, 3)
-    assert set(data.unreadable) <= {str(folder / "cat/notes.txt"), str(folder / "dog/cut.jpg")}
+@pytest.mark.parametrize("shard", [(0, 1), (1, 3)])
+@pytest.mark.parametrize("size", [1, 4])
+def test_unreadable_files_leave_every_batch_where_it_was(folder, size, shard):
+    """Whole batches are missing where there is one image in each."""
+    (folder / "dog" / "1.png").write_bytes(b"damaged")
+    (folder / "dog" / "2.jpg").write_bytes(b"damaged")
+    how = {"image_size": (8, 8), "training": True, "batch_size": size, "shard": shard, "augment": "crop"}
+    data = load(f"folder:{folder}", "train", **how)
+    batches = [batch for batch, _ in zip(data.dataset.as_numpy_iterator(), range(40), strict=False)]
+    for step in (1, 7, 13, 22, 39):
+        again = load(f"folder:{folder}", "train", start=step * size * shard[1], **how)
+        for part, expected in zip(next(again.dataset.as_numpy_iterator()), batches[step], strict=True):
+            np.testing.assert_array_equal(part, expected)
+    names = {
+        path.name for path in folder.rglob("*.*") if path.name in ("notes.txt", "cut.jpg", "1.png", "2.jpg")
+    }
     assert data.unreadable
+    assert {Path(name).name for name in data.unreadable} <= names
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_shards_are_a_batch_together(training):
+    def labels(batch_size, shard=(0, 1)):
+        how = {"image_size": (8, 8), "training": training, "shard": shard, "start": 96}
+        batches = load("digits", "train", batch_size=batch_size, **how).dataset.as_numpy_iterator()
+        return [labels.tolist() for (_, labels), _ in zip(batches, range(5), strict=False)]
+
+    one, two = labels(32), [labels(16, (index, 2)) for index in range(2)]
+    for whole, first, second in zip(one, *two, strict=True):
+        assert whole[::2] == first
+        assert whole[1::2] == second
 
 
 def test_a_folder_without_any_image_is_refused(tmp_path):
@@ -211,3 +234,115 @@ def test_folder_without_classes(tmp_path):
         load("digits", "train", image_size=(8, 8), val_fraction=1.0)
     with pytest.raises(ValueError, match="1 or 3 channels"):
         load("digits", "train", image_size=(8, 8), channels=2)
+
+
+def write_csv(folder, text):
+    (folder / "list.csv").write_text(text)
+    return f"csv:{folder / 'list.csv'}"
+
+
+def test_csv(folder):
+    rows = [f"{path.relative_to(folder)},{path.parent.name}s" for path in sorted(folder.rglob("*.png"))]
+    data = write_csv(folder, "\n".join(["path,label", *rows]))
+    splits = {s: load(data, s, image_size=(8, 8), val_fraction=0.4) for s in ("train", "val")}
+    seen = sorted(pairs(splits["train"]) + pairs(splits["val"]))
+    assert seen == sorted((100 * label + i, label) for label in (0, 1) for i in range(1, 10, 2))
+    assert (splits["train"].size, splits["val"].size) == (6, 4)
+    assert splits["train"].class_names == ("cats", "dogs")
+    rows = [f"{row},{'val' if i < 3 else 'train'}" for i, row in enumerate(rows)]
+    data = write_csv(folder, "\n".join(["path,label,split", *rows]))
+    assert load(data, "val", image_size=(8, 8)).size == 3
+    assert load(data, "val", image_size=(8, 8)).class_names == ("cats", "dogs")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("file,label\na.png,a", "columns 'path' and 'label'; its first line is ['file', 'label']"),
+        ("path,label\n../a.png,a", "row 2: a path below the file's folder and a label .*'../a.png'"),
+        ("path,label\ncat/1.png,a\n/etc/a.png,a", "row 3: a path below"),
+        ("path,label\na.png,", "row 2: .*a label were expected"),
+        ("path,label,split\na.png,a,test", "row 2: `split` must be train or val; got 'test'"),
+        ("path,label", "no files for the split 'train'"),
+    ],
+)
+def test_lists_that_are_wrong(folder, text, words):
+    with pytest.raises(ValueError, match=words.replace("[", r"\[")):
+        load(write_csv(folder, text), "train", image_size=(8, 8))
+
+
+def write_records(path, images, texts=True):
+    """As the scripts that made ImageNet's TFRecords: labels begin at 1."""
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for encoded, label in images:
+            feature = {
+                "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded])),
+                "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label + 1])),
+            }
+            if texts:
+                text = ("cat", "dog")[label].encode()
+                feature["image/class/text"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[text]))
+            example = tf.train.Example(features=tf.train.Features(feature=feature))
+            writer.write(example.SerializeToString())
+
+
+@pytest.fixture
+def records(folder, tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    files = [path for path in sorted(folder.rglob("*.*")) if path.name != "notes.txt"]
+    images = [(path.read_bytes(), int(path.parent.name == "dog")) for path in files]
+    root = tmp_path_factory.mktemp("records")
+    write_records(root / "train-00000-of-00002", images[::3])
+    write_records(root / "train-00001-of-00002", images[1::3])
+    write_records(root / "validation-00000-of-00001", images[2::3])
+    return root
+
+
+def test_tfrecord(records, folder):
+    splits = {s: load(f"tfrecord:{records}/*", s, image_size=(8, 8)) for s in ("train", "val")}
+    assert [splits[s].size for s in splits] == [14, 7]
+    assert splits["val"].class_names == ("cat", "dog")
+    seen = sorted(pairs(splits["train"]) + pairs(splits["val"]))
+    assert seen == sorted((100 * label + i, label) for label in (0, 1) for i in range(10))
+    (name,) = splits["train"].unreadable + splits["val"].unreadable
+    assert name.startswith(str(records))
+    again = load(f"tfrecord:{records}/train*", "train", image_size=(8, 8), val_fraction=0.5)  # from the index
+    assert again.class_names == ("cat", "dog")
+    whole = (records / "train-00000-of-00002").read_bytes()
+    (records / "train-00000-of-00002").write_bytes(whole[:-7])
+    with pytest.raises(ValueError, match="is no whole, uncompressed TFRecord file"):
+        load(f"tfrecord:{records}/*", "train", image_size=(8, 8))
+    with pytest.raises(FileNotFoundError, match="No file matches"):
+        load(f"tfrecord:{records}/none*", "train", image_size=(8, 8))
+    with tf.io.TFRecordWriter(str(records / "train-00000-of-00002")) as writer:
+        writer.write(b"")
+    with pytest.raises(ValueError, match="no int64 'image/class/label'"):
+        load(f"tfrecord:{records}/*", "train", image_size=(8, 8))
+
+
+def test_records_without_texts_and_splits(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    images = [(path.read_bytes(), int(path.parent.name == "dog")) for path in sorted(folder.rglob("*.png"))]
+    write_records(tmp_path / "animals", images, texts=False)
+    data = load(f"tfrecord:{tmp_path}/animals", "val", image_size=(8, 8), val_fraction=0.2)
+    assert (data.size, data.class_names) == (2, ("1", "2"))
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+@pytest.mark.parametrize("augment", ["none", "crop"])
+def test_caches_hold_what_was_read(folder, tmp_path_factory, monkeypatch, cache, augment):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    how = {"image_size": (8, 8), "training": True, "batch_size": 16, "augment": augment}
+    plain = load(f"folder:{folder}", "train", **how).dataset.as_numpy_iterator()
+    expected = [next(plain) for _ in range(4)]
+    kept = load(f"folder:{folder}", "train", cache=cache, **how)
+    batches = kept.dataset.as_numpy_iterator()
+    got = [next(batches) for _ in range(2)]
+    assert len(kept.unreadable) >= 1
+    for path in folder.rglob("*.*"):
+        if path.name not in ("notes.txt", "cut.jpg"):
+            path.write_bytes(b"gone")  # whoever reads it now finds no image
+    got += [next(batches) for _ in range(2)]
+    for ours, theirs in zip(got, expected, strict=True):
+        np.testing.assert_allclose(ours[0], theirs[0], atol=3)  # a box of a JPEG, or a box of its pixels
+        np.testing.assert_array_equal(ours[1], theirs[1])

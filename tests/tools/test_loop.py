@@ -1,7 +1,11 @@
 """The training step under strategies, and checkpoints."""
 
+import json
+import resource
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -18,9 +22,9 @@ SMALL = {"width_multiplier": 0.1, "input_shape": (32, 32, 3), "num_classes": 4, 
 SHALLOW = SMALL | {"depth_multiplier": 0.3}
 
 
-def dataset(batches=4, batch=8):
+def dataset(batches=4, batch=8, size=32):
     random = np.random.default_rng(0)
-    images = random.uniform(0, 255, (batches * batch, 32, 32, 3)).astype("float32")
+    images = random.uniform(0, 255, (batches * batch, size, size, 3)).astype("float32")
     labels = random.integers(0, 4, batches * batch)
     return tf.data.Dataset.from_tensor_slices((images, labels)).repeat().batch(batch)
 
@@ -126,78 +130,158 @@ def test_a_restored_run_goes_on_bit_for_bit(name, tmp_path):
         keras.utils.set_random_seed(0)
         model = kvision.models.efficientnet_lite0(drop_path_rate=0.5, dropout_rate=0.5, **SHALLOW)
         optimizer = optimizer_for(model, name, learning_rate=0.01)
-        return model, optimizer, Loop(model, optimizer, tf.distribute.get_strategy())
+        return Loop(model, optimizer, tf.distribute.get_strategy(), ema_decay=0.9)
 
-    model, optimizer, loop = start()
+    loop = start()
     batches = iter(dataset())
     loop.train(batches, tf.constant(3))
-    checkpoints.save(tmp_path, 3, model, optimizer, {"epoch": 1})
+    checkpoints.save(tmp_path, 3, loop, {"epoch": 1})
     loop.train(batches, tf.constant(3))
 
-    again, optimizer, loop = start()
-    assert checkpoints.restore(tmp_path, again, optimizer) == {"epoch": 1}
-    loop.train(iter(dataset().skip(3)), tf.constant(3))
-    for a, b in zip(model.variables, again.variables, strict=True):
+    again = start()
+    assert checkpoints.restore(tmp_path, again) == {"epoch": 1}
+    again.train(iter(dataset().skip(3)), tf.constant(3))
+    for a, b in zip(loop.variables.values(), again.variables.values(), strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    for a, b in zip(loop.model.variables, again.model.variables, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy(), err_msg=a.path)
 
 
-def test_checkpoints_are_kept_whole_and_of_one_network(tmp_path):
-    model = kvision.models.mobilenet_v1(**SMALL)
-    optimizer = optimizer_for(model)
-    assert checkpoints.restore(tmp_path, model, optimizer) is None
+def loop_of(name, **keywords):
+    model = getattr(kvision.models, name)(**SMALL)
+    return Loop(model, optimizer_for(model), tf.distribute.get_strategy(), **keywords)
+
+
+def test_checkpoints_are_kept_whole_and_of_one_network(tmp_path, capsys):
+    loop = loop_of("mobilenet_v1")
+    assert checkpoints.restore(tmp_path, loop) is None
     for step in (1, 2, 3):
-        checkpoints.save(tmp_path, step, model, optimizer, {"step": step})
-    assert [path.name for path in sorted(tmp_path.iterdir())] == [
-        "step_00000002.safetensors",
-        "step_00000003.safetensors",
-    ]
+        checkpoints.save(tmp_path, step, loop, {"step": step})
+    newest = tmp_path / "step_00000003.safetensors"
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "step_00000002.safetensors", newest]
     (tmp_path / "step_00000004.tmp").write_bytes(b"a write that was cut off")
-    assert checkpoints.restore(tmp_path, model, optimizer) == {"step": 3}
-    other = kvision.models.mobilenet_v2(**SMALL)
+    assert checkpoints.restore(tmp_path, loop) == {"step": 3}
     with pytest.raises(ValueError, match="another network"):
-        checkpoints.restore(tmp_path, other, optimizer_for(other))
+        checkpoints.restore(tmp_path, loop_of("mobilenet_v2"))
+    with pytest.raises(ValueError, match="another network or optimizer: loop/ema/0 differs"):
+        checkpoints.restore(tmp_path, loop_of("mobilenet_v1", ema_decay=0.9))
+    newest.write_bytes(newest.read_bytes()[:-100])
+    assert checkpoints.restore(tmp_path, loop) == {"step": 2}
+    assert "step_00000003.safetensors' is damaged" in capsys.readouterr().err
+    (tmp_path / "step_00000002.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="No checkpoint .* can be read"):
+        checkpoints.restore(tmp_path, loop)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
+    loop = loop_of("mobilenet_v1")
+    checkpoints.save(tmp_path, 1, loop, {"step": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="step_00000002.safetensors' cannot be written: File too large"):
+            checkpoints.save(tmp_path, 2, loop, {"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [path.name for path in tmp_path.iterdir()] == ["step_00000001.safetensors"]
+    assert checkpoints.restore(tmp_path, loop) == {"step": 1}
+
+
+def test_the_average_of_weights_warms_up():
+    loop = loop_of("mobilenet_v1", ema_decay=0.5)
+    first = kernel = loop.model.get_layer("classifier").kernel.numpy()
+    average, batches = first, iter(dataset())
+    for step in (1, 2, 3, 40):
+        loop.optimizer.iterations.assign(step - 1)
+        loop.train(batches, tf.constant(1))
+        kernel = loop.model.get_layer("classifier").kernel.numpy()
+        decay = min(0.5, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * kernel
+    loop.swap_average()
+    np.testing.assert_allclose(loop.model.get_layer("classifier").kernel, average, rtol=1e-5, atol=1e-7)
+    loop.swap_average()
+    np.testing.assert_array_equal(loop.model.get_layer("classifier").kernel, kernel)
+
+
+def test_gradients_are_clipped_by_their_common_norm():
+    model = kvision.models.mobilenet_v1(**SMALL)
+    before = [v.numpy() for v in model.trainable_variables]
+    loop = Loop(model, keras.optimizers.SGD(1.0), tf.distribute.get_strategy(), clip_norm=1e-3)
+    loop.train(iter(dataset()), tf.constant(1))
+    moves = [v.numpy() - old for v, old in zip(model.trainable_variables, before, strict=True)]
+    assert np.sqrt(sum((move**2).sum() for move in moves)) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_step_that_overflows_is_left_out():
+    """And the loss scale is halved, as often as it takes."""
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = kvision.models.mobilenet_v1(**SMALL)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    loop = Loop(model, optimizer_for(model), tf.distribute.get_strategy(), scale_loss=True)
+    batches = iter(dataset())
+    loop.loss_scale.assign(2.0**40)
+    before = [v.numpy() for v in model.trainable_variables]
+    loop.train(batches, tf.constant(1))
+    assert float(loop.loss_scale) == 2.0**39
+    for old, variable in zip(before, model.trainable_variables, strict=True):
+        np.testing.assert_array_equal(old, variable)
+    assert int(loop.optimizer.iterations) == 0
+    loop.loss_scale.assign(4.0)
+    loop._good_steps.assign(1998.0)
+    assert np.isfinite(loop.train(batches, tf.constant(2))).all()
+    assert (float(loop.loss_scale), int(loop.optimizer.iterations)) == (8.0, 2)
 
 
 STRATEGIES = """
-import sys
+import json, sys
 import keras, tensorflow as tf
-sys.path.insert(0, {tests!r})
+sys.path += {paths}
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import kvision
-from kvision_tools.loop import Loop, means
-from kvision_tools.strategy import make_strategy
-from test_loop import SHALLOW, dataset, optimizer_for
-strategy = make_strategy(sys.argv[1])
-keras.utils.set_random_seed(0)
-with strategy.scope():
-    # frozen statistics: without synchronised batch norm each replica would have its own
-    model = kvision.models.efficientnet_lite0(dropout_rate={dropout}, drop_path_rate={dropout}, **SHALLOW)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization) and not {dropout}:
-            layer.trainable = False
-    optimizer = optimizer_for(model)
-loop = Loop(model, optimizer, strategy)
-batches = iter(strategy.experimental_distribute_dataset(dataset()))
-losses = [means(loop.train(batches, tf.constant(steps)))["loss"] for steps in (1, 2, 3)]
-losses.append(loop.evaluate(dataset().take(2))["loss"])
-print(strategy.num_replicas_in_sync, *losses)
+from kvision_tools.loop import Loop, means, with_blanks
+from kvision_tools.strategy import Cluster, make_strategy
+from helpers import tiny
+from test_loop import OPTIONS, dataset, optimizer_for
+
+results, keywords = [], OPTIONS[sys.argv[1]]
+for name in ("one", "mirrored"):
+    strategy = make_strategy(name, Cluster())
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy("mixed_float16" if "scale_loss" in keywords else "float32")
+    with strategy.scope():
+        model = tiny("resnet18", num_classes=4, classifier_activation=None)
+        optimizer = optimizer_for(model, learning_rate=0.003)
+    loop = Loop(model, optimizer, strategy, sync_batch_norm=True, **keywords)
+    size = 8 // keywords.get("accumulate", 1) // strategy.num_replicas_in_sync
+    parts = lambda data: strategy.distribute_datasets_from_function(lambda _: data.unbatch().batch(size))
+    train = iter(parts(dataset(size=64)))
+    losses = [means(loop.train(train, tf.constant(steps)).numpy())["loss"] for steps in (1, 2, 3)]
+    uneven = with_blanks(dataset(size=64).unbatch().take(17).batch(size), 17 // (2 * size) * 2 + 2)
+    evaluate = lambda: loop.evaluate(strategy.distribute_datasets_from_function(lambda _: uneven))["loss"]
+    losses.append(evaluate())
+    if loop.ema_decay:
+        loop.swap_average()
+        losses.append(evaluate())
+    results.append(losses)
+print(json.dumps(results))
 """
+OPTIONS = {
+    "plain": {},
+    "all at once": {"accumulate": 2, "clip_norm": 0.1, "ema_decay": 0.9},
+    "float16": {"scale_loss": True},
+}
 
 
-def run_strategy(name, dropout):
-    code = STRATEGIES.format(tests=str(__file__).rpartition("/")[0], dropout=dropout)
-    output = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("option", ["plain", "all at once", pytest.param("float16", marks=pytest.mark.slow)])
+def test_two_devices_give_the_losses_of_one(option):
+    code = STRATEGIES.format(paths=[str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    output = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, check=False)
     assert output.returncode == 0, output.stderr[-2000:]
-    return [float(word) for word in output.stdout.split()]
-
-
-def test_two_devices_give_the_losses_of_one():
-    one, two = run_strategy("one", 0.0), run_strategy("mirrored", 0.0)
-    assert (one[0], two[0]) == (1, 2)
-    np.testing.assert_allclose(two[1:], one[1:], rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_two_devices_train_with_dropout_and_batch_statistics():
-    assert np.isfinite(run_strategy("mirrored", 0.2)).all()
+    one, two = json.loads(output.stdout)
+    assert len(one) == (5 if option == "all at once" else 4)
+    np.testing.assert_allclose(two, one, rtol=1e-2 if option == "float16" else 1e-5)

@@ -1,6 +1,7 @@
 """What a person sees of a run: the progress line, `metrics.csv`, `curves.png`, the best model."""
 
 import csv
+import json
 import os
 import time
 from pathlib import Path
@@ -8,8 +9,10 @@ from pathlib import Path
 import keras
 import rich.console
 import rich.progress
+import rich.table
 
 from kvision import runs
+from kvision_tools.loop import Loop
 
 
 class Progress(keras.callbacks.Callback):
@@ -18,13 +21,13 @@ class Progress(keras.callbacks.Callback):
     Args:
         epochs: of the whole run.
         steps: in an epoch.
-        first_epoch: epochs done before.
+        first: steps done before.
         batch_size: images in a step.
     """
 
-    def __init__(self, epochs: int, steps: int, first_epoch: int, batch_size: int):
+    def __init__(self, epochs: int, steps: int, first: int, batch_size: int):
         super().__init__()
-        self.epochs, self.batch_size = epochs, batch_size
+        self.epochs, self.steps, self.batch_size = epochs, steps, batch_size
         self.console = rich.console.Console(highlight=False)
         self.bar = rich.progress.Progress(
             "{task.description}",
@@ -33,6 +36,7 @@ class Progress(keras.callbacks.Callback):
             "{task.fields[speed]:.0f} images/s",
             "loss {task.fields[loss]:.3f}",
             "accuracy {task.fields[accuracy]:.3f}",
+            "rate {task.fields[rate]:.2g}",
             rich.progress.TimeRemainingColumn(),
             console=self.console,
             transient=True,
@@ -40,10 +44,11 @@ class Progress(keras.callbacks.Callback):
         self.task = self.bar.add_task(
             "training",
             total=epochs * steps,
-            completed=first_epoch * steps,
+            completed=first,
             speed=0,
             loss=float("nan"),
             accuracy=0,
+            rate=0,
         )
 
     def on_train_begin(self, logs):
@@ -51,21 +56,28 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs):
         self.bar.update(self.task, description=f"epoch {epoch + 1}/{self.epochs}")
-        self.started, self.first = time.monotonic(), None
+        self.started, self.first, self.done = time.monotonic(), None, epoch * self.steps
 
     def on_train_batch_end(self, batch, logs):
         if self.first is None:  # the first call traces the step; speed is measured after it
             self.started, self.first = time.monotonic(), batch
         speed = (batch - self.first) * self.batch_size / max(time.monotonic() - self.started, 1e-9)
         self.bar.update(
-            self.task, advance=logs["steps"], speed=speed, loss=logs["loss"], accuracy=logs["accuracy"]
+            self.task,
+            completed=self.done + batch + 1,
+            speed=speed,
+            loss=logs["loss"],
+            accuracy=logs["accuracy"],
+            rate=float(self.model.optimizer.learning_rate),
         )
 
     def on_epoch_end(self, epoch, logs):
+        average = f", its average {logs['val_ema_accuracy']:.3f}" if "val_ema_accuracy" in logs else ""
         self.console.print(
             f"epoch {epoch + 1}/{self.epochs}: loss {logs['loss']:.3f}, accuracy {logs['accuracy']:.3f}; "
-            f"val {logs['val_loss']:.3f}, {logs['val_accuracy']:.3f}; "
-            f"{logs['images_per_second']:.0f} images/s"
+            f"val {logs['val_loss']:.3f}, {logs['val_accuracy']:.3f}{average}; "
+            f"{logs['images_per_second']:.0f} images/s",
+            soft_wrap=True,
         )
 
     def on_train_end(self, logs):
@@ -73,24 +85,31 @@ class Progress(keras.callbacks.Callback):
 
 
 class RunFiles(keras.callbacks.Callback):
-    """Keeps `metrics.csv`, `curves.png` and `model.keras` (the best on validation) of a run folder.
+    """Keeps `metrics.csv`, `curves.png` and `model.keras` of a run folder.
+
+    The model is the best on validation, with its own weights or their moving average, in float32.
 
     Args:
         folder: the run folder.
-        history: the epochs so far, one dict each; extended here.
+        loop: that trains the model.
+        history: the epochs so far, one dict each; the trainer extends it.
     """
 
-    def __init__(self, folder: Path, history: list[dict]):
+    def __init__(self, folder: Path, loop: Loop, history: list[dict]):
         super().__init__()
-        self.folder, self.history = folder, history
+        self.folder, self.loop, self.history = folder, loop, history
 
     def on_epoch_end(self, epoch, logs):
-        best = max((row["val_accuracy"] for row in self.history), default=-1.0)
-        self.history.append({"epoch": epoch + 1, **logs})
-        if logs["val_accuracy"] > best:
+        *before, now = self.history
+        if best(now) > max(map(best, before), default=-1.0):
+            average = now.get("val_ema_accuracy", -1.0) > now["val_accuracy"]
+            if average:
+                self.loop.swap_average()
             beside = self.folder / f".{runs.MODEL}"
-            self.model.save(beside)
+            portable(self.model).save(beside)
             os.replace(beside, self.folder / runs.MODEL)
+            if average:
+                self.loop.swap_average()
         beside = self.folder / ".metrics.csv"
         with open(beside, "w", newline="") as file:
             writer = csv.DictWriter(file, self.history[0].keys())
@@ -103,6 +122,38 @@ class RunFiles(keras.callbacks.Callback):
             plot_curves(self.history, self.folder / "curves.png")
 
 
+def best(row: dict) -> float:
+    """The better validation accuracy of an epoch: of the weights or of their moving average."""
+    return max(row["val_accuracy"], row.get("val_ema_accuracy", -1.0))
+
+
+def portable(model: keras.Model) -> keras.Model:
+    """The model in float32 and without synchronised batch norms, which any backend opens; itself if it is."""
+    policy = keras.config.dtype_policy().name
+    norms = [layer for layer in model.layers if getattr(layer, "synchronized", False)]
+    if policy == "float32" and not norms:
+        return model
+    config = json.dumps(keras.saving.serialize_keras_object(model))
+    config = config.replace(f'"{policy}"', '"float32"').replace(
+        '"synchronized": true', '"synchronized": false'
+    )
+    copy = keras.saving.deserialize_keras_object(json.loads(config))
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def print_table(history: list[dict]) -> None:
+    """The best epoch and the last on the console."""
+    best_row = max(history, key=best)
+    columns = [key for key in history[0] if key != "epoch"]
+    table = rich.table.Table("", *(f"epoch {row['epoch']}" for row in (best_row, history[-1])))
+    table.columns[1].header = f"best: {table.columns[1].header}"
+    table.columns[2].header = f"last: {table.columns[2].header}"
+    for key in columns:
+        table.add_row(key.replace("_", " "), *(f"{row[key]:.4g}" for row in (best_row, history[-1])))
+    rich.console.Console(highlight=False).print(table)
+
+
 def plot_curves(history: list[dict], path: Path) -> None:
     """Loss and accuracy over epochs, training and validation, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -113,7 +164,14 @@ def plot_curves(history: list[dict], path: Path) -> None:
     FigureCanvasAgg(figure)
     epochs = [row["epoch"] for row in history]
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for column, label in ((metric, "training"), (f"val_{metric}", "validation")):
+        lines = {
+            metric: "training",
+            f"val_{metric}": "validation",
+            f"val_ema_{metric}": "validation, average",
+        }
+        for column, label in lines.items():
+            if column not in history[0]:
+                continue
             axes.plot(epochs, [row[column] for row in history], label=label, marker="." * (len(epochs) < 40))
         axes.set_xlabel("epoch")
         axes.set_title(metric)

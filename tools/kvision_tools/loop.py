@@ -1,13 +1,15 @@
 """The training and evaluation steps, over `strategy.run`.
 
-`Model.fit` fails under `MirroredStrategy` with several steps in one call, and under
-`MultiWorkerMirroredStrategy` at all (Keras 3.15); a step of one's own works in both.
+`Model.fit` fails under `MirroredStrategy` with several steps in one call and with gradient accumulation, and
+under `MultiWorkerMirroredStrategy` at all (Keras 3.15); a step of one's own works in all of these.
 """
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 SIDE_WEIGHT = 0.3  # of the losses of side classifiers (GoogLeNet, section 5)
+FIRST_LOSS_SCALE, SCALE_GROWS_AFTER = 2.0**15, 2000  # Micikevicius et al. 2018, as in Keras
 
 
 class Loop:
@@ -18,48 +20,103 @@ class Loop:
         optimizer: built for the model.
         strategy: of `tf.distribute`.
         label_smoothing: of the training loss, in [0, 1).
+        accumulate: batches whose gradients are averaged to one step.
+        clip_norm: largest norm of all gradients together; None for any.
+        ema_decay: of the moving average of all weights, below 1; None for no average. It is at most
+            (1 + step) / (10 + step), so that the first weights are soon forgotten.
+        scale_loss: for float16: the loss is multiplied by a power of two, lowered when gradients overflow,
+            and such a step is left out.
+        sync_batch_norm: batch norms see the images of all replicas.
+        jit_compile: forward and backward pass by XLA.
     """
 
-    def __init__(self, model, optimizer, strategy, *, label_smoothing=0.0):
-        self.model = model
-        self.optimizer = optimizer
-        self.strategy = strategy
+    def __init__(
+        self,
+        model,
+        optimizer,
+        strategy,
+        *,
+        label_smoothing=0.0,
+        accumulate=1,
+        clip_norm=None,
+        ema_decay=None,
+        scale_loss=False,
+        sync_batch_norm=False,
+        jit_compile=False,
+    ):
+        self.model, self.optimizer, self.strategy = model, optimizer, strategy
+        self.accumulate, self.clip_norm, self.ema_decay = accumulate, clip_norm, ema_decay
         self._train_loss = keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=label_smoothing, reduction=None
+            from_logits=True, label_smoothing=label_smoothing, reduction=None, dtype="float32"
         )
+        self._weights = model.trainable_variables
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = sync_batch_norm
+        self._gradients = tf.function(self._gradients, jit_compile=True) if jit_compile else self._gradients
+        # Gradients are summed over replicas here, where the sum can be clipped; not again by Keras.
+        optimizer._all_reduce_sum_gradients = lambda pairs: pairs
+        with strategy.scope():
+            self._sums = [_local(v) for v in self._weights] if accumulate > 1 else []
+            self.loss_scale = _once(FIRST_LOSS_SCALE) if scale_loss else None
+            self._good_steps = _once(0.0)
+            self._averages = [_once(v.numpy()) for v in self._averaged] if ema_decay else []
+
+    @property
+    def _averaged(self):
+        return [v.value for v in self.model.variables if v.dtype.startswith("float")]
+
+    @property
+    def variables(self) -> dict[str, tf.Variable]:
+        """What a checkpoint must hold besides the model and the optimizer."""
+        averages = {f"ema/{i}": variable for i, variable in enumerate(self._averages)}
+        scale = (
+            {"loss_scale": self.loss_scale, "good_steps": self._good_steps}
+            if self.loss_scale is not None
+            else {}
+        )
+        return averages | scale
 
     @tf.function(reduce_retracing=True)
-    def train(self, batches, steps):
+    def train(self, batches, steps, signal=0.0):
         """Takes `steps` steps.
 
         Args:
-            batches: an iterator over distributed batches of images and labels.
+            batches: an iterator over distributed batches of images and labels; a step takes `accumulate`.
             steps: a scalar tensor.
+            signal: a float that is summed over all workers.
 
         Returns:
-            float32 `(3,)`: the sums of losses and of right answers, and the number of images.
+            float32 `(4,)`: the sums of losses and of right answers, the number of images, and the sum of
+            `signal`.
         """
         totals = tf.zeros(3)
         for _ in tf.range(steps):
-            totals += self._run(self._train_step, next(batches))
+            totals += self._step(batches)
+        signals = self.strategy.reduce("SUM", self.strategy.run(lambda: tf.identity(signal)), axis=None)
+        return tf.concat([totals, [signals]], 0)
+
+    def _step(self, batches):
+        if self.accumulate == 1:
+            gradients, sums = self.strategy.run(self._gradients, args=next(batches))
+            totals = self._sum(sums)
+        else:
+            totals = tf.zeros(3)
+            for _ in tf.range(self.accumulate):
+                totals += self._sum(self.strategy.run(self._accumulate, args=next(batches)))
+            gradients = self.strategy.run(self._take)
+        if self.loss_scale is None:
+            self._update(gradients)
+        else:
+            finite = self._sum(self.strategy.run(_infinities, args=(gradients,))) == 0
+            tf.cond(finite, lambda: self._update(gradients), lambda: None)
+            self._rescale(finite)
         return totals
 
-    @tf.function(reduce_retracing=True)
-    def evaluate_batch(self, batch):
-        """Like `train`, for one batch in inference mode, without label smoothing."""
-        return self._run(self._evaluation_step, batch)
+    def _sum(self, values):
+        return self.strategy.reduce("SUM", values, axis=None)
 
-    def evaluate(self, dataset) -> dict[str, float]:
-        """Mean loss and accuracy over a dataset of batches."""
-        totals = tf.zeros(3)
-        for batch in self.strategy.experimental_distribute_dataset(dataset):
-            totals += self.evaluate_batch(batch)
-        return means(totals)
-
-    def _run(self, step, batch):
-        return self.strategy.reduce("SUM", self.strategy.run(step, args=batch), axis=None)
-
-    def _train_step(self, images, labels):
+    def _gradients(self, images, labels):
         replicas = self.strategy.num_replicas_in_sync
         with tf.GradientTape() as tape:
             logits, sides = _split(self.model(images, training=True))
@@ -67,23 +124,111 @@ class Loop:
             losses = self._train_loss(targets, logits)
             extra = [SIDE_WEIGHT * tf.reduce_mean(self._train_loss(targets, side)) for side in sides]
             # Every replica has an equal share of the batch, and gradients are summed over replicas.
-            loss = tf.add_n([tf.reduce_mean(losses), *extra, *self.model.losses]) / replicas
-        gradients = tape.gradient(loss, self.model.trainable_variables)
-        self.optimizer.apply(gradients, self.model.trainable_variables)
-        return _sums(losses, labels, logits)
+            loss = tf.add_n([tf.reduce_mean(losses), *extra, *self.model.losses]) / (
+                replicas * self.accumulate
+            )
+            loss *= 1.0 if self.loss_scale is None else self.loss_scale
+        return tape.gradient(loss, self._weights), _sums(losses, labels, logits)
+
+    def _accumulate(self, images, labels):
+        gradients, sums = self._gradients(images, labels)
+        for total, gradient in zip(self._sums, gradients, strict=True):
+            total.assign_add(gradient)
+        return sums
+
+    def _take(self):
+        gradients = [tf.identity(total) for total in self._sums]
+        with tf.control_dependencies(gradients):
+            for total in self._sums:
+                total.assign(tf.zeros_like(total))
+        return gradients
+
+    def _update(self, gradients):
+        self.strategy.run(self._apply, args=(gradients,))
+        if self.ema_decay:
+            step = tf.cast(self.optimizer.iterations.value, tf.float32)
+            rest = 1 - tf.minimum(self.ema_decay, (1 + step) / (10 + step))
+            for average, variable in zip(self._averages, self._averaged, strict=True):
+                self.strategy.extended.update(
+                    average, lambda a, v: a.assign_sub(rest * (a - v)), args=(variable,), group=False
+                )
+
+    def _apply(self, gradients):
+        gradients = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
+        if self.loss_scale is not None:
+            gradients = [gradient / self.loss_scale for gradient in gradients]
+        if self.clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
+        self.optimizer.apply(gradients, self._weights)
+
+    def _rescale(self, finite):
+        good = tf.where(finite, self._good_steps + 1, 0.0)
+        grown = tf.where(good >= SCALE_GROWS_AFTER, 2 * self.loss_scale, self.loss_scale)
+        self.loss_scale.assign(tf.where(finite, grown, tf.maximum(self.loss_scale / 2, 1.0)))
+        self._good_steps.assign(tf.where(good >= SCALE_GROWS_AFTER, 0.0, good))
+
+    def swap_average(self):
+        """Exchanges the weights and their moving average; a second call undoes the first."""
+        for average, variable in zip(self._averages, self._averaged, strict=True):
+            values = average.numpy(), variable.numpy()
+            variable.assign(values[0])
+            average.assign(values[1])
+
+    @tf.function(reduce_retracing=True)
+    def evaluate_batch(self, batch):
+        """Like `train`, for one batch in inference mode, without label smoothing; `(3,)`."""
+        return self._sum(self.strategy.run(self._evaluation_step, args=batch))
+
+    def evaluate(self, batches) -> dict[str, float]:
+        """Mean loss and accuracy over distributed batches, as many for each replica: see `with_blanks`."""
+        totals = np.zeros(3)
+        for batch in batches:
+            totals += self.evaluate_batch(batch).numpy()
+        return means(totals)
 
     def _evaluation_step(self, images, labels):
-        logits, _ = _split(self.model(images, training=False))
-        return _sums(
-            keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True), labels, logits
-        )
+        there = labels >= 0
+        logits = tf.boolean_mask(_split(self.model(images, training=False))[0], there)
+        labels = tf.boolean_mask(labels, there)
+        losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+        return _sums(losses, labels, logits)
+
+
+def with_blanks(dataset, count):
+    """The first `count` batches; where there are fewer, then one image of label -1, which counts for nothing.
+
+    A replica that has no batch while others have one fails (TensorFlow 2.21, batch norm of no image).
+    """
+    images, labels = dataset.element_spec
+    blank = tf.zeros((1, *images.shape[1:]), images.dtype), -tf.ones((1,), labels.dtype)
+    return dataset.concatenate(tf.data.Dataset.from_tensors(blank).repeat()).take(count)
+
+
+def _once(value):
+    """A variable of which every replica has the same value."""
+    return tf.Variable(value, trainable=False, aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA)
+
+
+def _local(variable):
+    """Zeros like a variable, of which every replica has its own."""
+    return tf.Variable(
+        tf.zeros(variable.shape, variable.dtype),
+        trainable=False,
+        synchronization=tf.VariableSynchronization.ON_READ,
+        aggregation=tf.VariableAggregation.SUM,
+    )
+
+
+def _infinities(gradients):
+    return tf.add_n([tf.reduce_sum(tf.cast(~tf.math.is_finite(g), tf.float32)) for g in gradients])
 
 
 def _split(outputs):
-    """The logits that count, and those of the side classifiers."""
+    """The logits that count, and those of the side classifiers, in float32."""
     if not isinstance(outputs, dict):
-        return outputs, []
-    return outputs["predictions"], [value for key, value in outputs.items() if key != "predictions"]
+        return tf.cast(outputs, tf.float32), []
+    sides = [tf.cast(value, tf.float32) for key, value in outputs.items() if key != "predictions"]
+    return tf.cast(outputs["predictions"], tf.float32), sides
 
 
 def _sums(losses, labels, logits):
@@ -93,5 +238,5 @@ def _sums(losses, labels, logits):
 
 def means(totals) -> dict[str, float]:
     """Mean loss and accuracy from the sums that a `Loop` returns."""
-    loss, right, images = totals.numpy().tolist()
+    loss, right, images = (float(total) for total in totals[:3])
     return {"loss": loss / max(images, 1), "accuracy": right / max(images, 1)}

@@ -1,0 +1,175 @@
+"""Epochs around a `Loop`: Keras callbacks, validation, checkpoints, and going on after a kill or a NaN."""
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kvision_tools import checkpoints
+from kvision_tools.loop import Loop, means
+
+REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: what was asked for is not done; start the command again
+
+
+class Trainer:
+    """Trains for a number of epochs, from where the checkpoints of a folder end.
+
+    Args:
+        loop: what takes the steps.
+        batches: from a step and the number of NaN losses so far, endless distributed batches.
+        validation: distributed batches for `Loop.evaluate`.
+        steps: in an epoch.
+        epochs: in all.
+        steps_per_loop: steps in one call of the device, after which metrics are read and callbacks called.
+        folder: of the checkpoints; None for none.
+        checkpoint_steps: between checkpoints; there is one after each epoch too.
+        writes: whether this process writes checkpoints, or another worker.
+        nan_restores: how often training goes back to the last checkpoint after a loss that is not finite, and
+            takes other images from there on.
+        nan_rate_factor: the learning rate is multiplied by this each time.
+
+    Attributes:
+        step: steps taken so far.
+        history: a dict of metrics for each epoch so far.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        batches: Callable[[int, int], Iterator],
+        validation: Iterable,
+        *,
+        steps: int,
+        epochs: int,
+        steps_per_loop: int = 10,
+        folder: Path | None = None,
+        checkpoint_steps: int | None = None,
+        writes: bool = True,
+        nan_restores: int = 3,
+        nan_rate_factor: float = 1.0,
+    ):
+        self.loop, self.model, self.optimizer = loop, loop.model, loop.optimizer
+        self.make_batches, self.validation = batches, validation
+        self.steps, self.epochs, self.steps_per_loop = steps, epochs, steps_per_loop
+        self.folder, self.checkpoint_steps, self.writes = folder, checkpoint_steps or steps, writes
+        self.nan_restores, self.nan_rate_factor = nan_restores, nan_rate_factor
+        self.step, self.history, self.nans, self.asked = 0, [], 0, 0.0
+        self.totals = np.zeros(3)  # of the epoch so far
+        self.rate_factor = tf.Variable(1.0, trainable=False)
+        rate = self.optimizer._get_current_learning_rate
+        self.optimizer._get_current_learning_rate = lambda: rate() * self.rate_factor
+        self.model.compile(optimizer=self.optimizer)  # callbacks look for it there
+        self.model.stop_training = False
+        if not self._restore() and folder:
+            self._save()  # so that there is something to go back to
+
+    def fit(self, callbacks: Iterable[keras.callbacks.Callback] = ()) -> list[dict]:
+        """Trains to the end and returns the history.
+
+        Callbacks are called as `Model.fit` calls them, but after `steps_per_loop` batches at once.
+
+        Raises:
+            SystemExit: SIGTERM came; the checkpoint is saved, and the code is `REQUEUE`.
+            FloatingPointError: the loss was not finite for once too often.
+        """
+        callback_list = keras.callbacks.CallbackList(list(callbacks), model=self.model)
+        handler = signal.signal(signal.SIGTERM, self._ask_to_stop)
+        self.batches = self.make_batches(self.step, self.nans)
+        callback_list.on_train_begin()
+        try:
+            while len(self.history) < self.epochs and not self.model.stop_training:
+                self._epoch(len(self.history), callback_list)
+        finally:
+            callback_list.on_train_end()
+            signal.signal(signal.SIGTERM, handler)
+        return self.history
+
+    def _ask_to_stop(self, *_):
+        self.asked = 1.0
+
+    def _epoch(self, epoch, callbacks):
+        callbacks.on_epoch_begin(epoch)
+        end, first, started = (epoch + 1) * self.steps, self.step, time.monotonic()
+        while self.step < end:
+            before = self.step
+            steps = min(
+                self.steps_per_loop, end - before, self.checkpoint_steps - before % self.checkpoint_steps
+            )
+            callbacks.on_train_batch_begin(before % self.steps)
+            *sums, asked = self.loop.train(self.batches, tf.constant(steps), tf.constant(self.asked)).numpy()
+            if not math.isfinite(sums[0]):
+                self._go_back(f"The loss is {sums[0]} in step {before + steps}")
+                first, started = min(first, self.step), time.monotonic()
+                continue
+            self.step, self.totals = before + steps, self.totals + sums
+            callbacks.on_train_batch_end((self.step - 1) % self.steps, {"steps": steps, **means(sums)})
+            if asked:
+                self._stop()
+            if self.step % self.checkpoint_steps == 0 and self.step < end:
+                self._save()
+        logs = means(self.totals) | {
+            "learning_rate": float(self.optimizer.learning_rate),
+            "images_per_second": self.totals[2] * (end - first) / self.steps / (time.monotonic() - started),
+        }
+        logs |= {f"val_{key}": value for key, value in self.loop.evaluate(self.validation).items()}
+        if self.loop.ema_decay:
+            self.loop.swap_average()
+            logs |= {f"val_ema_{key}": value for key, value in self.loop.evaluate(self.validation).items()}
+            self.loop.swap_average()
+        self.totals = np.zeros(3)
+        self.history.append({"epoch": epoch + 1, **logs})
+        callbacks.on_epoch_end(epoch, logs)
+        self._save()
+
+    def _save(self):
+        if not self.folder:
+            return
+        if name := checkpoints.not_finite(self.loop):
+            self._go_back(f"{name} is not finite after step {self.step}")
+            return
+        if not self.writes:
+            return
+        state = {
+            "step": self.step,
+            "history": self.history,
+            "totals": self.totals.tolist(),
+            "nans": self.nans,
+            "rate_factor": float(self.rate_factor),
+        }
+        checkpoints.save(self.folder, self.step, self.loop, state)
+
+    def _restore(self) -> bool:
+        state = checkpoints.restore(self.folder, self.loop) if self.folder else None
+        if state:
+            self.step, self.history[:] = state["step"], state["history"]
+            self.totals = np.array(state["totals"])
+            self.nans = max(self.nans, state["nans"])
+            self.rate_factor.assign(state["rate_factor"])
+        return bool(state)
+
+    def _go_back(self, what):
+        self.nans += 1
+        if self.nans > self.nan_restores or not self.folder:
+            raise FloatingPointError(
+                f"{what}, after going back {self.nans - 1} times: lower the learning rate, lengthen the "
+                "warm-up or clip gradients."
+            )
+        self._restore()
+        self.rate_factor.assign(self.nan_rate_factor**self.nans)
+        self.batches = self.make_batches(self.step, self.nans)
+        print(
+            f"{what}: back to step {self.step}, with other images from there on and "
+            f"{float(self.rate_factor):g} of the learning rate; {self.nan_restores - self.nans} more times.",
+            file=sys.stderr,
+        )
+
+    def _stop(self):
+        self._save()
+        print(f"SIGTERM: saved after step {self.step}; the same command goes on.", file=sys.stderr)
+        sys.exit(REQUEUE)
