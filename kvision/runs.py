@@ -9,6 +9,7 @@ import keras
 from kvision import labels, registry
 from kvision import weights as published
 from kvision.data import Data, load
+from kvision.data.sources import FORMS
 from kvision.spec import did_you_mean
 
 WEIGHTS = "imagenet, a tag that kvision-info lists, hf-hub:OWNER/REPOSITORY or a file"  # for commands
@@ -125,9 +126,7 @@ def load_data(
     """
     if data is None:
         if "data" not in opened.flags:
-            raise ValueError(
-                f"A dataset is needed for {opened.model.name}: digits, folder:PATH or tfds:NAME."
-            )
+            raise ValueError(f"A dataset is needed for {opened.model.name}: {FORMS}.")
         data, val_fraction = opened.flags["data"], float(opened.flags["val_fraction"])
     channels = opened.model.input_shape[-1]
     loaded = load(

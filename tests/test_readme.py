@@ -19,7 +19,7 @@ def test_table_is_the_registrys():
 
 def test_examples_run(tmp_path):
     examples = re.findall(r"```(python|sh)\n(.*?)```", README, re.DOTALL)
-    assert [language for language, _ in examples] == ["python", "sh", "sh", "python"]
+    assert [language for language, _ in examples] == ["python", "sh", "sh", "sh", "python"]
     scripts = Path(sys.executable).parent
     environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
     for language, code in examples:

@@ -21,6 +21,7 @@ import rich.table
 from absl import flags
 
 from kvision import _cli, runs
+from kvision.data.sources import FORMS
 from kvision_export.convert import convert
 from kvision_export.quantize import convert_int8
 from kvision_export.verify import Measured, Tolerance, accuracy, measure
@@ -36,8 +37,8 @@ flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
 flags.DEFINE_integer("image_size", None, "Height and width in pixels, for a name.", 1)
 flags.DEFINE_list("quantize", "float32,int8", f"Any of {', '.join(MODES)}.")
 flags.DEFINE_string(
-    "calibration", None, "digits, folder:PATH or tfds:NAME; a run folder's own data by default. Its training "
-    "images give the int8 ranges, its held-out ones the report."
+    "calibration", None, f"{FORMS}; a run folder's own by default. Its training images give the int8 ranges, "
+    "its held-out ones the report."
 )  # fmt: skip
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
 flags.DEFINE_bool("strict", False, "End at a file that is no image.")

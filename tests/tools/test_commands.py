@@ -109,12 +109,12 @@ def test_info():
     assert "Did you mean 'mobilenet_v2'" in command("kvision-info", "mobilenetv2", code=2)
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "info", "export"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "info", "export", "launch", "benchmark"])
 def test_help(name):
     printed = command(f"kvision-{name}", "--help")
     assert printed.startswith(f"kvision-{name}: ")
     assert name != "train" or "Height and width in pixels; the network's own by default." in printed
-    if name != "info":
+    if name not in ("info", "launch"):
         assert "--model=MODEL" in printed
 
 

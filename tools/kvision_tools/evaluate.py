@@ -11,6 +11,7 @@ from absl import flags
 
 from kvision import _cli, runs
 from kvision.data.images import INTERPOLATIONS
+from kvision.data.sources import FORMS
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -18,7 +19,7 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
 flags.DEFINE_integer("image_size", None, "Height and width in pixels, for a name.", 1)
-flags.DEFINE_string("data", None, "digits, folder:PATH or tfds:NAME; a run folder's own by default.")
+flags.DEFINE_string("data", None, f"{FORMS}; a run folder's own by default.")
 flags.DEFINE_enum("split", "val", ("train", "val"), "Which images.")
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
 flags.DEFINE_float(

@@ -24,7 +24,7 @@ from kvision import _cli
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("workers", 2, "Processes.", 1)
 flags.DEFINE_integer("max_restarts", 3, "Of all workers, after one has died.", 0)
-flags.DEFINE_float("grace_seconds", 10.0, "Between asking the workers to end and killing them.", 0)
+flags.DEFINE_float("grace_seconds", 30.0, "Between asking the workers to end and killing them.", 0)
 
 FINAL = (0, 2, 75)  # exit codes after which a restart would change nothing
 

@@ -1,0 +1,49 @@
+"""kvision-benchmark, as a shell runs it."""
+
+import csv
+import re
+
+import pytest
+from helpers import command, dark_and_light
+
+LENET = ["--model=lenet5", "--channels=1", "--image_size=32", "--turns=1", "--steps=10", "--against=keras"]
+
+
+def table(path):
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("kind", ["train", "forward"])
+def test_a_table_of_both_sides(kind, tmp_path):
+    printed = command("kvision-benchmark", kind, *LENET, f"--csv={tmp_path / 'times.csv'}")
+    ours, keras = table(tmp_path / "times.csv")
+    assert (ours["side"], keras["side"]) == ("ours", "keras")
+    assert float(keras["speed"]) == pytest.approx(
+        float(keras["step_seconds"]) / float(ours["step_seconds"]), rel=0.01
+    )
+    assert f"{float(keras['speed']):.2f} x as fast" in printed
+
+
+def test_input(tmp_path):
+    (tmp_path / "images").mkdir()
+    data = f"folder:{dark_and_light(tmp_path / 'images')}"
+    flags = [f"--data={data}", "--image_size=32", "--turns=1", "--steps=2", "--against=keras"]
+    assert "x as fast" in command("kvision-benchmark", "data", *flags)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "one of train, data, forward was expected"),
+        (["fast"], "one of train, data, forward was expected"),
+        (["train", "--against=torch"], "takes keras and timm; got 'torch'"),
+        (["data", "--data=digits"], "`--data=folder:PATH` is what all sides read"),
+        (["train", "--model=lenet5", "--against=timm"], "not known by a name of timm's"),
+        (["train", "--model=lenet"], "Did you mean 'lenet5'"),
+        (["forward", "--image_size=1"], "The side ours failed: .*32 x 32"),
+    ],
+)
+def test_errors(arguments, words):
+    sentence = command("kvision-benchmark", *arguments, code=2)
+    assert re.search(words, sentence), sentence

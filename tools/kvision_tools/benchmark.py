@@ -1,0 +1,146 @@
+"""kvision-benchmark: times training, input or the forward pass on this machine, beside peers.
+
+    kvision-benchmark train --model=resnet50 --against=keras,timm
+    kvision-benchmark data --data=folder:PATH --image_size=224 --batch_size=32 --against=keras
+    kvision-benchmark forward --model=efficientnet_b0 --against=keras --csv=forward.csv
+
+The sides take turns, each turn in a process of its own; a figure is the median of its turns. keras is the
+network of keras.applications under Model.fit (our own network where it has none), and
+image_dataset_from_directory with RandomCrop and RandomFlip; timm is its network and loader on PyTorch,
+channels last.
+"""
+
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import rich.console
+import rich.table
+from absl import flags
+
+import kvision
+from kvision import _cli
+
+FLAGS = flags.FLAGS
+KINDS = ("train", "data", "forward")
+PEERS = ("keras", "timm")
+flags.DEFINE_multi_string("model", ["mobilenet_v2"], "A name that kvision-info lists; repeatable.")
+flags.DEFINE_list("against", [], "keras, timm, or both with a comma.")
+flags.DEFINE_string("data", None, "Of `data`: folder:PATH, a folder of images for each class.")
+flags.DEFINE_integer("image_size", 160, "Height and width in pixels.", 1)
+flags.DEFINE_integer("channels", 3, "3 for RGB, 1 for grey.")
+flags.DEFINE_integer("batch_size", 16, "Images in a step.", 1)
+flags.DEFINE_integer("steps", 20, "That are timed in a turn.", 1)
+flags.DEFINE_integer("turns", 3, "Of each side.", 1)
+flags.DEFINE_string("timm_python", sys.executable, "An interpreter that has timm.")
+flags.DEFINE_string("csv", None, "A file for the table.")
+
+SIDES = Path(__file__).with_name("sides.py")
+
+
+def main(positional):
+    """Runs the benchmark of the flags."""
+    with _cli.user_errors():
+        if len(positional) != 1 or positional[0] not in KINDS:
+            raise ValueError(f"`{' '.join(positional)}`: one of {', '.join(KINDS)} was expected.")
+        kind = positional[0]
+        if unknown := set(FLAGS.against) - set(PEERS):
+            raise ValueError(f"`--against` takes keras and timm; got {', '.join(sorted(unknown))!r}.")
+        if kind == "data" and not (FLAGS.data or "").startswith("folder:"):
+            raise ValueError(f"`--data=folder:PATH` is what all sides read; got {FLAGS.data!r}.")
+        peers = {name: timm_name(name) for name in FLAGS.model if "timm" in FLAGS.against and kind != "data"}
+        for name in FLAGS.model:
+            kvision.info(name)
+        rows = []
+        for name in [FLAGS.data] if kind == "data" else FLAGS.model:
+            rows += compare(kind, name, peers.get(name, name))
+    show(kind, rows)
+    if FLAGS.csv:
+        beside = Path(f"{FLAGS.csv}.{os.getpid()}")
+        with open(beside, "w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(beside, FLAGS.csv)
+
+
+def timm_name(model: str) -> str:
+    """timm's name of a network, by its published checkpoints."""
+    sources = [row.source for row in kvision.info(model).weights]
+    name = next((s.removeprefix("hf-hub:timm/") for s in sources if s.startswith("hf-hub:timm/")), None)
+    if name is None:
+        raise ValueError(f"{model} is not known by a name of timm's: leave out --against=timm.")
+    return name.partition(".")[0]
+
+
+def compare(kind, ours, theirs) -> list[dict]:
+    """Rows of medians, first ours; `speed` is ours over theirs."""
+    times = {side: [] for side in ("ours", *FLAGS.against)}
+    for _ in range(FLAGS.turns):
+        for side, measured in times.items():
+            measured.append(run(side, kind, theirs if side == "timm" else ours))
+    rows = []
+    for side, measured in times.items():
+        first, step = (statistics.median(turn[key] for turn in measured) for key in ("first", "step"))
+        base = rows[0] if rows else {"step_seconds": step, "first_seconds": first}
+        rows.append(
+            {
+                "what": ours,
+                "side": side,
+                "step_seconds": round(step, 6),
+                "images_per_second": round(FLAGS.batch_size / step, 1),
+                "first_seconds": round(first, 3),
+                "speed": round(step / base["step_seconds"], 3),
+                "speed_first": round(first / base["first_seconds"], 3),
+            }
+        )
+    return rows
+
+
+def run(side, kind, name) -> dict:
+    """A turn of a side."""
+    numbers = (FLAGS.image_size, FLAGS.channels, FLAGS.batch_size, FLAGS.steps)
+    interpreter = FLAGS.timm_python if side == "timm" else sys.executable
+    data = [FLAGS.data] if kind == "data" else []
+    result = subprocess.run(
+        [interpreter, str(SIDES), side, kind, name, *map(str, numbers), *data],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if result.returncode:
+        lines = result.stderr.strip().splitlines()
+        raise ValueError(f"The side {side} failed: {lines[-1] if lines else result.returncode}")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def show(kind, rows):
+    """Prints the rows; a speed above 1 says how many times as fast ours is."""
+    table = rich.table.Table(
+        "", "side", "a batch" if kind == "data" else "a step", "images/s", "first", "ours is"
+    )
+    for row in rows:
+        table.add_row(
+            row["what"],
+            row["side"],
+            f"{1000 * row['step_seconds']:.1f} ms",
+            f"{row['images_per_second']:.0f}",
+            f"{row['first_seconds']:.2f} s",
+            ""
+            if row["side"] == "ours"
+            else f"{row['speed']:.2f} x as fast, first {row['speed_first']:.2f} x",
+        )
+    rich.console.Console(highlight=False).print(table)
+
+
+def entry():
+    """The console script."""
+    _cli.run(main)
+
+
+if __name__ == "__main__":
+    entry()

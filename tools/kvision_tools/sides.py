@@ -1,0 +1,175 @@
+"""One side of a benchmark, in a process of its own: prints its seconds as JSON.
+
+    python sides.py SIDE KIND MODEL IMAGE_SIZE CHANNELS BATCH_SIZE STEPS [DATA]
+
+SIDE is ours, keras or timm, whose interpreter needs neither kvision nor TensorFlow. KIND is train, forward or
+data; of data, a step is a batch. In training, `first` counts from the builder's call to the end of the first
+step.
+"""
+
+import itertools
+import json
+import statistics
+import sys
+import time
+
+WARM_UP = 3  # steps
+GROUP = 10  # steps in one call
+
+
+def measure(step, steps, group=1):
+    """Seconds of the first call, and the median of later ones, of a function that takes `group` steps."""
+    started = time.perf_counter()
+    step()
+    first, times = time.perf_counter() - started, []
+    for _ in range(WARM_UP + max(1, steps // group)):
+        started = time.perf_counter()
+        step()
+        times.append((time.perf_counter() - started) / group)
+    return first, statistics.median(times[WARM_UP:])
+
+
+def random_batch(size, channels, batch):
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    return random.uniform(0, 255, (batch, size, size, channels)).astype("float32"), random.integers(
+        0, 10, batch
+    )
+
+
+def ours(kind, model, size, channels, batch, steps, data):
+    import keras
+    import tensorflow as tf
+
+    import kvision.data
+    from kvision_tools.loop import Loop
+    from kvision_tools.optimizers import make_optimizer
+
+    if kind == "data":
+        how = {"image_size": (size, size), "batch_size": batch, "training": True, "augment": "crop_flip"}
+        images = iter(kvision.data.load(data, "train", **how).dataset)
+        return measure(lambda: next(images), steps)
+    started = time.perf_counter()
+    shape = (size, size, channels)
+    network = kvision.create_model(model, input_shape=shape, num_classes=10, classifier_activation=None)
+    examples = random_batch(size, channels, batch)
+    if kind == "forward":
+        forward = tf.function(lambda images: network(images, training=False))
+        images = tf.constant(examples[0])
+        return measure(lambda: forward(images).numpy(), steps)
+    keras.utils.set_random_seed(0)
+    optimizer = make_optimizer(
+        "sgd", model=network, learning_rate=1e-3, weight_decay=0.0, steps=10_000, warmup_steps=0
+    )
+    loop = Loop(network, optimizer, tf.distribute.get_strategy())
+    batches = iter(tf.data.Dataset.from_tensors(examples).repeat().prefetch(2))
+    loop.train(batches, tf.constant(1)).numpy()
+    first = time.perf_counter() - started
+    return first, measure(lambda: loop.train(batches, tf.constant(GROUP)).numpy(), steps, GROUP)[1]
+
+
+def theirs_of_keras(kind, model, size, channels, batch, steps, data):
+    import keras
+    import tensorflow as tf
+
+    if kind == "data":
+        folder = data.removeprefix("folder:")
+        images = keras.utils.image_dataset_from_directory(
+            folder, image_size=(256 * size // 224, 256 * size // 224), batch_size=batch, verbose=False
+        )
+        augment = keras.Sequential(
+            [keras.layers.RandomCrop(size, size), keras.layers.RandomFlip("horizontal")]
+        )
+        images = images.repeat().map(lambda x, y: (augment(x, training=True), y), tf.data.AUTOTUNE)
+        batches = iter(images.prefetch(tf.data.AUTOTUNE))
+        return measure(lambda: next(batches), steps)
+    started = time.perf_counter()
+    shape = (size, size, channels)
+    application = application_of(model)
+    if application:
+        network = application(weights=None, input_shape=shape, classes=10, classifier_activation=None)
+    else:
+        import kvision
+
+        network = kvision.create_model(model, input_shape=shape, num_classes=10, classifier_activation=None)
+    examples = random_batch(size, channels, batch)
+    if kind == "forward":
+        forward = tf.function(lambda images: network(images, training=False))
+        images = tf.constant(examples[0])
+        return measure(lambda: forward(images).numpy(), steps)
+    network.compile(
+        keras.optimizers.SGD(1e-3, momentum=0.9, nesterov=True),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    batches = tf.data.Dataset.from_tensors(examples).repeat().prefetch(2)
+    network.fit(batches, steps_per_epoch=1, epochs=1, verbose=0)
+    first, times = time.perf_counter() - started, []
+
+    class Clock(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            times.append(time.perf_counter())
+
+    epochs = WARM_UP + max(1, steps // GROUP) + 1
+    network.fit(batches, steps_per_epoch=GROUP, epochs=epochs, verbose=0, callbacks=[Clock()])
+    groups = [(after - before) / GROUP for before, after in itertools.pairwise(times)]
+    return first, statistics.median(groups[WARM_UP:])
+
+
+def application_of(model):
+    """The builder of keras.applications for the same network; None where there is none."""
+    import keras
+
+    names = {name.lower(): name for name in dir(keras.applications) if name[0].isupper()}
+    name = names.get({"mobilenet_v1": "mobilenet"}.get(model, model.replace("_", "")))
+    return getattr(keras.applications, name) if name else None
+
+
+def theirs_of_timm(kind, model, size, channels, batch, steps, data):
+    import timm  # pyright: ignore
+    import torch  # pyright: ignore
+
+    if kind == "data":
+        from timm.data import create_dataset, create_loader  # pyright: ignore
+
+        images = create_dataset("", root=data.removeprefix("folder:"))
+        loader = create_loader(
+            images, (3, size, size), batch, is_training=True, use_prefetcher=False, num_workers=2
+        )
+
+        def endless():
+            while True:
+                yield from loader
+
+        batches = endless()
+        return measure(lambda: next(batches), steps)
+    started = time.perf_counter()
+    network = timm.create_model(model, num_classes=10, in_chans=channels)
+    network = network.to(memory_format=torch.channels_last)
+    images, labels = (torch.from_numpy(part) for part in random_batch(size, channels, batch))
+    images = images.permute(0, 3, 1, 2)  # which is channels last in memory
+    if kind == "forward":
+        network.eval()
+
+        def forward():
+            with torch.inference_mode():
+                return network(images)
+
+        return measure(forward, steps)
+    optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9, nesterov=True)
+
+    def step():
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(images), labels).backward()
+        optimizer.step()
+
+    step()
+    return time.perf_counter() - started, measure(step, steps)[1]
+
+
+if __name__ == "__main__":
+    side, kind, model, *numbers = sys.argv[1:8]
+    function = {"ours": ours, "keras": theirs_of_keras, "timm": theirs_of_timm}[side]
+    first, step = function(kind, model, *map(int, numbers), *(sys.argv[8:] or [None]))
+    print(json.dumps({"first": first, "step": step}))
