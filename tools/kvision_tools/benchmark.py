@@ -58,7 +58,7 @@ def main(positional):
         rows = []
         for name in [FLAGS.data] if kind == "data" else FLAGS.model:
             rows += compare(kind, name, peers.get(name, name))
-    show(kind, rows)
+            show(kind, rows[-1 - len(FLAGS.against) :])
     if FLAGS.csv:
         beside = Path(f"{FLAGS.csv}.{os.getpid()}")
         with open(beside, "w", newline="") as file:

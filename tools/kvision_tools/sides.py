@@ -13,7 +13,7 @@ import statistics
 import sys
 import time
 
-WARM_UP = 3  # steps
+WARM_UP = 1  # calls after the first
 GROUP = 10  # steps in one call
 
 
@@ -27,6 +27,11 @@ def measure(step, steps, group=1):
         step()
         times.append((time.perf_counter() - started) / group)
     return first, statistics.median(times[WARM_UP:])
+
+
+def taker(batches):
+    """A function that takes a group of batches, of which those made ahead would hide the others."""
+    return lambda: [next(batches) for _ in range(GROUP)]
 
 
 def random_batch(size, channels, batch):
@@ -48,8 +53,7 @@ def ours(kind, model, size, channels, batch, steps, data):
 
     if kind == "data":
         how = {"image_size": (size, size), "batch_size": batch, "training": True, "augment": "crop_flip"}
-        images = iter(kvision.data.load(data, "train", **how).dataset)
-        return measure(lambda: next(images), steps)
+        return measure(taker(iter(kvision.data.load(data, "train", **how).dataset)), steps, GROUP)
     started = time.perf_counter()
     shape = (size, size, channels)
     network = kvision.create_model(model, input_shape=shape, num_classes=10, classifier_activation=None)
@@ -82,8 +86,7 @@ def theirs_of_keras(kind, model, size, channels, batch, steps, data):
             [keras.layers.RandomCrop(size, size), keras.layers.RandomFlip("horizontal")]
         )
         images = images.repeat().map(lambda x, y: (augment(x, training=True), y), tf.data.AUTOTUNE)
-        batches = iter(images.prefetch(tf.data.AUTOTUNE))
-        return measure(lambda: next(batches), steps)
+        return measure(taker(iter(images.prefetch(tf.data.AUTOTUNE))), steps, GROUP)
     started = time.perf_counter()
     shape = (size, size, channels)
     application = application_of(model)
@@ -142,8 +145,7 @@ def theirs_of_timm(kind, model, size, channels, batch, steps, data):
             while True:
                 yield from loader
 
-        batches = endless()
-        return measure(lambda: next(batches), steps)
+        return measure(taker(endless()), steps, GROUP)
     started = time.perf_counter()
     network = timm.create_model(model, num_classes=10, in_chans=channels)
     network = network.to(memory_format=torch.channels_last)
