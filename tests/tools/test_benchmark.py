@@ -14,7 +14,7 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("kind", ["train", "forward"])
+@pytest.mark.parametrize("kind", ["train", pytest.param("forward", marks=pytest.mark.slow)])
 def test_a_table_of_both_sides(kind, tmp_path):
     printed = command("kvision-benchmark", kind, *LENET, f"--csv={tmp_path / 'times.csv'}")
     ours, keras = table(tmp_path / "times.csv")
@@ -25,6 +25,7 @@ def test_a_table_of_both_sides(kind, tmp_path):
     assert f"{float(keras['speed']):.2f} x as fast" in printed
 
 
+@pytest.mark.slow
 def test_input(tmp_path):
     (tmp_path / "images").mkdir()
     data = f"folder:{dark_and_light(tmp_path / 'images')}"

@@ -277,7 +277,9 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("option", ["plain", "all at once", pytest.param("float16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "option", ["all at once", *(pytest.param(o, marks=pytest.mark.slow) for o in ("plain", "float16"))]
+)
 def test_two_devices_give_the_losses_of_one(option):
     code = STRATEGIES.format(paths=[str(Path(__file__).parent), str(Path(__file__).parents[1])])
     output = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, check=False)

@@ -20,6 +20,7 @@ from pathlib import Path
 from absl import flags
 
 from kvision import _cli
+from kvision_tools.strategy import RESTARTED
 
 FLAGS = flags.FLAGS
 flags.DEFINE_integer("workers", 2, "Processes.", 1)
@@ -38,6 +39,8 @@ def main(command):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: asked.append(number))
         for restart in range(FLAGS.max_restarts + 1):
+            if restart:
+                os.environ[RESTARTED] = str(restart)
             code = _run(command, asked)
             if code in FINAL or asked:
                 break

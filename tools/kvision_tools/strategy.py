@@ -8,6 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 NAMES = ("auto", "one", "mirrored", "multiworker")
+RESTARTED = "KVISION_RESTARTED"  # set by kvision-launch, so that --overwrite does not begin anew then
 
 
 @dataclass(frozen=True)

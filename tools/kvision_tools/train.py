@@ -111,9 +111,11 @@ class Run:
         FLAGS.crop = FLAGS.crop or crop
         FLAGS.interpolation = FLAGS.interpolation or interpolation
         self.folder = Path(FLAGS.output or f"runs/{FLAGS.model}")
-        cluster = strategy.find_cluster(FLAGS.strategy)
+        check_folder(self.folder)
+        self.cluster = cluster = strategy.find_cluster(FLAGS.strategy)
         if len(cluster.addresses) > 1:
-            here = {"flags": flag_lines(), "checkpoints": [checkpoints.newest(self.folder / "checkpoints")]}
+            newest = "" if FLAGS.overwrite else checkpoints.newest(self.folder / "checkpoints")
+            here = {"flags": flag_lines(), "checkpoints": [newest]}
             meet(cluster, here, FLAGS.worker_timeout)
         self.writes = cluster.index == 0
         self.strategy = strategy.make_strategy(FLAGS.strategy, cluster)
@@ -224,6 +226,8 @@ class Run:
         """Makes the run folder, or goes on with the one that is there."""
         if self.writes:
             open_folder(self.folder, self.class_names)
+        if self.cluster.addresses[1:]:  # nobody looks for checkpoints before the folder is this run's
+            self.strategy.run(lambda: tf.distribute.get_replica_context().all_reduce("SUM", tf.ones(())))
         self.trainer = Trainer(
             self.loop,
             self.batches,
@@ -280,6 +284,8 @@ class Strict(keras.callbacks.Callback):
 
 def check_flags():
     """A ValueError for flags outside their range, or that contradict each other."""
+    if strategy.RESTARTED in os.environ:
+        FLAGS.overwrite = False
     for name in ("learning_rate", "learning_rate_per_256", "layer_decay", "clip_norm", "nan_rate_factor"):
         if FLAGS[name].value is not None and FLAGS[name].value <= 0:
             raise ValueError(f"`--{name}` must be positive; got {FLAGS[name].value}.")
@@ -336,23 +342,25 @@ def _name(line) -> str:
     return line.removeprefix("--no").removeprefix("--")
 
 
-def open_folder(folder: Path, class_names) -> None:
-    """Makes the run folder, or checks that the one there is of the same run."""
-    if (folder / runs.FLAGS).is_file() and FLAGS.overwrite:
-        shutil.rmtree(folder)
+def check_folder(folder: Path) -> None:
+    """A ValueError for a folder that holds something else than this run."""
     if (folder / runs.FLAGS).is_file():
-        there = {
-            line
-            for line in (folder / runs.FLAGS).read_text().splitlines()
-            if not _name(line).startswith("output")
-        }
-        if differ := sorted(there ^ set(flag_lines())):
+        there = (folder / runs.FLAGS).read_text().splitlines()
+        there = {line for line in there if not _name(line).startswith(NOT_OF_THE_RUN)}
+        if (differ := sorted(there ^ set(flag_lines()))) and not FLAGS.overwrite:
             raise ValueError(
                 f"'{folder}' holds a run with other flags ({', '.join(differ)}); --overwrite starts anew."
             )
-        return
-    if folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(folder.iterdir()):
         raise ValueError(f"'{folder}' is not empty and no run folder: give another --output.")
+
+
+def open_folder(folder: Path, class_names) -> None:
+    """Makes the run folder; with --overwrite, instead of the run that is there."""
+    if (folder / runs.FLAGS).is_file():
+        if not FLAGS.overwrite:
+            return
+        shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     text = "\n".join([*flag_lines(), f"--output={folder}"]) + "\n"
     for name, content in ((runs.LABELS, "\n".join(class_names) + "\n"), (runs.FLAGS, text)):
