@@ -1,16 +1,12 @@
 """From a dataset's name to batches."""
 
-import hashlib
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from kvision.data.cache import Disk, keep
 from kvision.data.images import check_fit, decode, fit, random_crop
-from kvision.data.records import cache_folder
 from kvision.data.sources import Source, open_source
 
 AUGMENTATIONS = ("none", "crop", "crop_flip")
@@ -93,10 +89,10 @@ def load(
     if element(tf.constant(0, tf.int64))[0].dtype != tf.string:
         pass  # the images are in memory anyway
     elif cache == "disk":
-        element = _kept(element, _Disk(source), tf.string, ())
+        element = keep(element, Disk(map(source.name_of, range(source.size))), tf.string, ())
     elif cache == "ram":
         shape = (None, None, channels)
-        element = _kept(lambda index: _decoded(source.element(index), channels), {}, tf.uint8, shape)
+        element = keep(lambda index: _decoded(source.element(index), channels), {}, tf.uint8, shape)
 
     def index_at(position):
         if not training:
@@ -195,46 +191,3 @@ def _readable(source: Source, index: int, channels) -> bool:
     except tf.errors.OpError:
         return False
     return True
-
-
-def _kept(element: Callable, store, dtype, shape) -> Callable:
-    """`element`, asked for each index once; `store` is a dict or behaves like one."""
-
-    def get(index):
-        return store.get(int(index), (np.zeros((0,) * len(shape), dtype.as_numpy_dtype), np.int64(-1)))
-
-    def put(index, value, label):
-        store[int(index)] = value, label
-        return value, label
-
-    def make(index):
-        return tf.numpy_function(put, (index, *element(index)), (dtype, tf.int64), stateful=False)
-
-    def kept(index):
-        there = tf.numpy_function(get, [index], (dtype, tf.int64), stateful=False)
-        value, label = tf.cond(there[1] >= 0, lambda: tuple(there), lambda: tuple(make(index)))
-        return tf.ensure_shape(value, shape), tf.ensure_shape(label, ())
-
-    return kept
-
-
-class _Disk:
-    """Encoded images and their labels, in a folder for each list of names below the user's cache folder."""
-
-    def __init__(self, source: Source):
-        names = "\n".join(source.name_of(index) for index in range(source.size))
-        self.folder = cache_folder() / f"images-{hashlib.sha256(names.encode()).hexdigest()[:32]}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    def get(self, index, default):
-        path = self.folder / str(index)
-        if not path.is_file():
-            return b"", default[1]
-        content = path.read_bytes()
-        return content[8:], np.frombuffer(content[:8], np.int64)[0]
-
-    def __setitem__(self, index, element):
-        value, label = element
-        beside = Path(f"{self.folder / str(index)}.{os.getpid()}")
-        beside.write_bytes(np.int64(label).tobytes() + value)
-        os.replace(beside, self.folder / str(index))

@@ -5,10 +5,11 @@ import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+
+from kvision.data.cache import cache_folder
 
 HEADER, FOOTER = 12, 4  # bytes around a record: its length and the lengths' checksum; its own checksum
 
@@ -102,8 +103,3 @@ def reader(paths: list[str], index: Index, chosen: np.ndarray) -> Callable:
             return os.pread(file.fileno(), int(index.lengths[record]), int(index.offsets[record]))
 
     return lambda place: tf.ensure_shape(tf.numpy_function(read, [place], tf.string, stateful=False), ())
-
-
-def cache_folder() -> Path:
-    """kvision's folder below $XDG_CACHE_HOME, or else ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvision"

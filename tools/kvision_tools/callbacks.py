@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -11,7 +12,7 @@ import rich.console
 import rich.progress
 import rich.table
 
-from kvision import runs
+from kvision import _cli, runs
 from kvision_tools.loop import Loop
 
 
@@ -120,6 +121,25 @@ class RunFiles(keras.callbacks.Callback):
     def on_train_end(self, logs):
         if self.history:
             plot_curves(self.history, self.folder / "curves.png")
+
+
+class Strict(keras.callbacks.Callback):
+    """Ends the command at the first file that is no image.
+
+    Args:
+        unreadable: gives the names of those that were met so far.
+    """
+
+    def __init__(self, unreadable: Callable[[], list[str]]):
+        super().__init__()
+        self.unreadable = unreadable
+
+    def on_train_batch_end(self, batch, logs=None):
+        with _cli.user_errors():
+            runs.report_unreadable(self.unreadable(), strict=True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.on_train_batch_end(epoch)
 
 
 def best(row: dict) -> float:

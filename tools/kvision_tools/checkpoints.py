@@ -56,8 +56,8 @@ def restore(folder: Path, loop) -> dict | None:
     paths = _paths(folder)
     for path in reversed(paths):
         try:
-            tensors = safetensors.numpy.load(path.read_bytes())
             with safetensors.safe_open(path, "numpy") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 state = json.loads(file.metadata()["state"])
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
             print(f"{str(path)!r} is damaged ({error}).", file=sys.stderr)

@@ -38,9 +38,8 @@ def random_batch(size, channels, batch):
     import numpy as np
 
     random = np.random.default_rng(0)
-    return random.uniform(0, 255, (batch, size, size, channels)).astype("float32"), random.integers(
-        0, 10, batch
-    )
+    images = random.uniform(0, 255, (batch, size, size, channels)).astype("float32")
+    return images, random.integers(0, 10, batch)
 
 
 def ours(kind, model, size, channels, batch, steps, data):
@@ -59,9 +58,7 @@ def ours(kind, model, size, channels, batch, steps, data):
     network = kvision.create_model(model, input_shape=shape, num_classes=10, classifier_activation=None)
     examples = random_batch(size, channels, batch)
     if kind == "forward":
-        forward = tf.function(lambda images: network(images, training=False))
-        images = tf.constant(examples[0])
-        return measure(lambda: forward(images).numpy(), steps)
+        return measure(forward_of(network, examples[0]), steps)
     keras.utils.set_random_seed(0)
     optimizer = make_optimizer(
         "sgd", model=network, learning_rate=1e-3, weight_decay=0.0, steps=10_000, warmup_steps=0
@@ -98,9 +95,7 @@ def theirs_of_keras(kind, model, size, channels, batch, steps, data):
         network = kvision.create_model(model, input_shape=shape, num_classes=10, classifier_activation=None)
     examples = random_batch(size, channels, batch)
     if kind == "forward":
-        forward = tf.function(lambda images: network(images, training=False))
-        images = tf.constant(examples[0])
-        return measure(lambda: forward(images).numpy(), steps)
+        return measure(forward_of(network, examples[0]), steps)
     network.compile(
         keras.optimizers.SGD(1e-3, momentum=0.9, nesterov=True),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -118,6 +113,14 @@ def theirs_of_keras(kind, model, size, channels, batch, steps, data):
     network.fit(batches, steps_per_epoch=GROUP, epochs=epochs, verbose=0, callbacks=[Clock()])
     groups = [(after - before) / GROUP for before, after in itertools.pairwise(times)]
     return first, statistics.median(groups[WARM_UP:])
+
+
+def forward_of(network, images):
+    """A function that takes the forward pass of a Keras network in one call."""
+    import tensorflow as tf
+
+    forward, images = tf.function(lambda images: network(images, training=False)), tf.constant(images)
+    return lambda: forward(images).numpy()
 
 
 def application_of(model):

@@ -26,7 +26,7 @@ from kvision.data.images import INTERPOLATIONS
 from kvision.data.load import AUGMENTATIONS, CACHES
 from kvision.data.sources import FORMS
 from kvision_tools import checkpoints, optimizers, strategy, transfer
-from kvision_tools.callbacks import Progress, RunFiles, print_table
+from kvision_tools.callbacks import Progress, RunFiles, Strict, print_table
 from kvision_tools.dry_run import dry_run
 from kvision_tools.loop import Loop, with_blanks
 from kvision_tools.rendezvous import meet
@@ -250,7 +250,7 @@ class Run:
             return
         if step:
             print(f"Going on after step {step} of {self.folder}.")
-        callbacks = [Strict(self)] if FLAGS.strict else []
+        callbacks = [Strict(lambda: self.unreadable)] if FLAGS.strict else []
         if self.writes:
             callbacks += [
                 keras.callbacks.TensorBoard(self.folder / "tensorboard", write_graph=False),
@@ -265,21 +265,6 @@ class Run:
         if self.writes:
             print_table(history)
             print(f"Run folder: {self.folder}")
-
-
-class Strict(keras.callbacks.Callback):
-    """Ends the command at the first file that is no image."""
-
-    def __init__(self, run):
-        super().__init__()
-        self.run = run
-
-    def on_train_batch_end(self, batch, logs=None):
-        with _cli.user_errors():
-            runs.report_unreadable(self.run.unreadable, strict=True)
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.on_train_batch_end(epoch)
 
 
 def check_flags():
