@@ -2,7 +2,7 @@
 
 import keras
 
-from kvision.layers import GroupedConv2D
+from kvision.layers import GroupedConv2D, WholeConv2D
 from kvision.layers.initializers import he_initializer, narrow_initializer
 
 
@@ -37,8 +37,7 @@ def conv(
 ):
     """A convolution. `(batch, H, W, C)` to `(batch, H / strides, W / strides, filters)`."""
     x, padding = pad(x, kernel_size=kernel_size, strides=strides, padding=padding, name=name)
-    layer = keras.layers.Conv2D if groups == 1 else GroupedConv2D
-    return layer(
+    return _layer_of(x, kernel_size, padding, groups)(
         filters,
         kernel_size,
         strides=strides,
@@ -48,6 +47,14 @@ def conv(
         kernel_initializer=initializer(),
         name=name,
     )(x)
+
+
+def _layer_of(x, kernel_size, padding, groups):
+    if groups > 1:
+        return GroupedConv2D
+    size = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+    whole = padding == "valid" and x.shape[1:3] == size != (1, 1)
+    return WholeConv2D if whole else keras.layers.Conv2D
 
 
 def depthwise_conv(

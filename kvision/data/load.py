@@ -32,7 +32,7 @@ class Data:
 
 
 def load(
-    data: str,
+    data: str | Source,
     split: str,
     *,
     image_size: tuple[int, int],
@@ -52,7 +52,8 @@ def load(
     """Opens a split of a dataset.
 
     Args:
-        data: "digits", "folder:PATH", "csv:PATH", "tfrecord:GLOB" or "tfds:NAME".
+        data: "digits", "folder:PATH", "csv:PATH", "tfrecord:GLOB" or "tfds:NAME"; or what `open_source` made
+            of it, which already is of one split.
         split: "train" or "val".
         image_size: `(height, width)`; an image is resized and cut to it.
         channels: 3, or 1 for grey.
@@ -80,11 +81,7 @@ def load(
     if not 0 < min_crop_area <= 1:
         raise ValueError(f"`min_crop_area` must be in (0, 1]; got {min_crop_area}.")
     check_fit(crop, interpolation)
-    if not 0 < val_fraction < 1:
-        raise ValueError(f"`val_fraction` must be between 0 and 1; got {val_fraction}.")
-    source = open_source(data, split, channels, val_fraction)
-    if not any(_readable(source, index, channels) for index in range(source.size)):  # stops at the first
-        raise ValueError(f"None of the {source.size} files is an image.")
+    source = data if isinstance(data, Source) else open_source(data, split, channels, val_fraction)
     element = source.element
     if element(tf.constant(0, tf.int64))[0].dtype != tf.string:
         pass  # the images are in memory anyway
@@ -183,11 +180,3 @@ def _batches(prepare, first, stop, step, size, note, *, fill) -> tf.data.Dataset
 def _decoded(element, channels):
     image, label = element
     return (decode(image, channels) if image.dtype == tf.string else image), label
-
-
-def _readable(source: Source, index: int, channels) -> bool:
-    try:
-        _decoded(source.element(tf.constant(index, tf.int64)), channels)
-    except tf.errors.OpError:
-        return False
-    return True

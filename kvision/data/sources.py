@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.data import records
+from kvision.data.images import decode
 from kvision.labels import ASSETS
 from kvision.spec import did_you_mean
 
@@ -202,8 +203,11 @@ def _part(items: Sequence, split, val_fraction) -> list:
 KINDS = {"digits": digits, "folder": folder, "csv": csv_list, "tfrecord": tfrecord, "tfds": tfds}
 
 
-def open_source(data, split, channels, val_fraction) -> Source:
-    """The source that one of `FORMS` means."""
+def open_source(data: str, split: str, channels: int = 3, val_fraction: float = 0.2) -> Source:
+    """The split of the dataset that one of `FORMS` means, of which at least one image can be read.
+
+    Arguments and errors are those of `kvision.data.load`.
+    """
     kind, _, rest = data.partition(":")
     if kind not in KINDS or (kind == "digits") == bool(rest):
         raise ValueError(f"Unknown dataset {data!r}: {FORMS} was expected. {did_you_mean(kind, KINDS)}")
@@ -211,4 +215,19 @@ def open_source(data, split, channels, val_fraction) -> Source:
         raise ValueError(f"`split` must be 'train' or 'val'; got {split!r}.")
     if channels not in (1, 3):
         raise ValueError(f"Images have 1 or 3 channels; the network asks for {channels}.")
-    return KINDS[kind](rest, split, channels, val_fraction)
+    if not 0 < val_fraction < 1:
+        raise ValueError(f"`val_fraction` must be between 0 and 1; got {val_fraction}.")
+    source = KINDS[kind](rest, split, channels, val_fraction)
+    if not any(_readable(source, index, channels) for index in range(source.size)):  # stops at the first
+        raise ValueError(f"None of the {source.size} files is an image.")
+    return source
+
+
+def _readable(source, index, channels) -> bool:
+    try:
+        image, _ = source.element(tf.constant(index, tf.int64))
+        if image.dtype == tf.string:
+            decode(image, channels)
+    except tf.errors.OpError:
+        return False
+    return True

@@ -10,6 +10,7 @@ from kvision.layers.mlp import MLP
 from kvision.layers.multi_query_attention import MultiQueryAttention
 from kvision.layers.self_attention import AttentionShares, MultiHeadSelfAttention
 from kvision.layers.tokens import PositionEmbedding, PrefixToken, SinusoidalEncoding, TokenTap
+from kvision.layers.whole_conv import WholeConv2D
 from kvision.layers.window_attention import WindowAttention
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "PrefixToken",
     "SinusoidalEncoding",
     "TokenTap",
+    "WholeConv2D",
     "WindowAttention",
 ]

@@ -21,6 +21,7 @@ from kvision.layers import (
     PrefixToken,
     SinusoidalEncoding,
     TokenTap,
+    WholeConv2D,
     WindowAttention,
 )
 
@@ -71,6 +72,13 @@ def test_multi_query_attention_is_attention_of_each_head():
     for head in range(2):
         scores = np.exp(X[0, 3, 1, 4 * head : 4 * head + 4] @ k.T / 2)
         np.testing.assert_allclose(y[0, 3, 1, 6 * head : 6 * head + 6], scores @ v / scores.sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("columns", [{}, {"use_bias": False}, {"activation": "tanh"}])
+def test_convolution_over_the_whole_map_is_a_convolution(columns):
+    layer = WholeConv2D(4, (5, 6), **columns)
+    y = layer(X)
+    np.testing.assert_allclose(y, keras.layers.Conv2D.call(layer, X), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +164,7 @@ def test_post_norm_normalises_what_comes_out():
         DropPath(0.5),
         GlobalResponseNormalization(epsilon=0.1),
         GroupedConv2D(8, 3, groups=2),
+        WholeConv2D(8, (5, 6)),
         LayerScale(0.25),
         LocalResponseNormalization(size=3, alpha=0.1, beta=0.5, k=1.0),
         SinusoidalEncoding(temperature=100),

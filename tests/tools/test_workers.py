@@ -165,3 +165,23 @@ def test_two_workers_that_are_ended_and_killed_give_the_losses_of_one(tmp_path, 
     assert differ.process.wait(60) == 2
     assert "holds a run with other flags (--seed=0, --seed=3)" in "".join(differ.lines)
     assert len(rows(run)) == 5
+
+
+@pytest.mark.slow
+def test_a_worker_that_lost_another_says_so(tmp_path):
+    addresses, run = cluster().addresses, tmp_path / "run"
+    command = [Path(sys.executable).parent / "kvision-train", *FLAGS, "--data=digits", f"--output={run}"]
+    first, second = (
+        subprocess.Popen(
+            command, env=os.environ | {"TF_CONFIG": config(addresses, i)}, stderr=subprocess.PIPE, text=True
+        )
+        for i in range(2)
+    )
+    while not [*run.glob("checkpoints/step_*3.safetensors")]:
+        assert first.poll() is None
+        time.sleep(0.02)
+    second.kill()
+    _, printed = first.communicate(timeout=100)
+    second.communicate()
+    assert first.returncode == 1
+    assert printed.endswith("Another worker was lost; the same command on all goes on.\n")

@@ -53,7 +53,11 @@ class Loop:
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = sync_batch_norm
-        self._gradients = tf.function(self._gradients, jit_compile=True) if jit_compile else self._gradients
+        self._gradients = (
+            tf.function(self._gradients, jit_compile=True, autograph=False)
+            if jit_compile
+            else self._gradients
+        )
         # Gradients are summed over replicas here, where the sum can be clipped; not again by Keras.
         optimizer._all_reduce_sum_gradients = lambda pairs: pairs
         with strategy.scope():
@@ -77,7 +81,7 @@ class Loop:
         )
         return averages | scale
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def train(self, batches, steps, signal=0.0):
         """Takes `steps` steps.
 
@@ -90,9 +94,7 @@ class Loop:
             float32 `(4,)`: the sums of losses and of right answers, the number of images, and the sum of
             `signal`.
         """
-        totals = tf.zeros(3)
-        for _ in tf.range(steps):
-            totals += self._step(batches)
+        totals = _sum_of(steps, lambda: self._step(batches))
         signals = self.strategy.reduce("SUM", self.strategy.run(lambda: tf.identity(signal)), axis=None)
         return tf.concat([totals, [signals]], 0)
 
@@ -101,9 +103,10 @@ class Loop:
             gradients, sums = self.strategy.run(self._gradients, args=next(batches))
             totals = self._sum(sums)
         else:
-            totals = tf.zeros(3)
-            for _ in tf.range(self.accumulate):
-                totals += self._sum(self.strategy.run(self._accumulate, args=next(batches)))
+            totals = _sum_of(
+                self.accumulate,
+                lambda: self._sum(self.strategy.run(self._accumulate, args=next(batches))),
+            )
             gradients = self.strategy.run(self._take)
         if self.loss_scale is None:
             self._update(gradients)
@@ -174,7 +177,7 @@ class Loop:
             variable.assign(values[0])
             average.assign(values[1])
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def evaluate_batch(self, batch):
         """Like `train`, for one batch in inference mode, without label smoothing; `(3,)`."""
         return self._sum(self.strategy.run(self._evaluation_step, args=batch))
@@ -202,6 +205,16 @@ def with_blanks(dataset, count):
     images, labels = dataset.element_spec
     blank = tf.zeros((1, *images.shape[1:]), images.dtype), -tf.ones((1,), labels.dtype)
     return dataset.concatenate(tf.data.Dataset.from_tensors(blank).repeat()).take(count)
+
+
+def _sum_of(count, step):
+    """The sum of the float32 `(3,)` that `step` returns `count` times; autograph would take a second here."""
+    return tf.while_loop(
+        lambda i, totals: i < count,
+        lambda i, totals: (i + 1, totals + step()),
+        (tf.constant(0), tf.zeros(3)),
+        parallel_iterations=1,
+    )[1]
 
 
 def _once(value):

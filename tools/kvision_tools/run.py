@@ -1,0 +1,246 @@
+"""A training run from the flags of `train.py`."""
+
+import ast
+import math
+import os
+import sys
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from absl import flags
+
+import kvision
+import kvision.data
+from kvision import _cli, runs
+from kvision.data.sources import SPLITS, open_source
+from kvision_tools import checkpoints, optimizers, run_folder, strategy, transfer
+from kvision_tools.callbacks import Progress, RunFiles, Strict, print_table
+from kvision_tools.loop import Loop, with_blanks
+from kvision_tools.rendezvous import meet
+from kvision_tools.trainer import Trainer
+
+FLAGS = flags.FLAGS
+LEARNING_RATE = 0.05
+
+
+class Run:
+    """Everything of a run, opened and checked from the flags."""
+
+    def __init__(self):
+        check_flags()
+        size = FLAGS.image_size or kvision.info(FLAGS.model).variant.image_size
+        self.image_shape = (size, size, FLAGS.channels)
+        crop, interpolation = runs.evaluation(FLAGS.model, FLAGS.weights, size)
+        FLAGS.crop = FLAGS.crop or crop
+        FLAGS.interpolation = FLAGS.interpolation or interpolation
+        self.folder = Path(FLAGS.output or f"runs/{FLAGS.model}")
+        run_folder.check(self.folder, FLAGS.overwrite)
+        self.cluster = cluster = strategy.find_cluster(FLAGS.strategy)
+        if len(cluster.addresses) > 1:
+            newest = "" if FLAGS.overwrite else checkpoints.newest(self.folder / "checkpoints")
+            here = {"flags": run_folder.flag_lines(), "checkpoints": [newest]}
+            meet(cluster, here, FLAGS.worker_timeout)
+        self.writes = cluster.index == 0
+        self.strategy = strategy.make_strategy(FLAGS.strategy, cluster)
+        devices = self.strategy.num_replicas_in_sync
+        parts = devices * FLAGS.accumulate
+        if FLAGS.batch_size % parts:
+            raise ValueError(
+                f"`--batch_size` must be divisible by the {devices} devices times "
+                f"--accumulate={FLAGS.accumulate}; got {FLAGS.batch_size}."
+            )
+        if FLAGS.jit_compile and (
+            devices > len(cluster.addresses) or (devices > 1 and FLAGS.sync_batch_norm)
+        ):
+            raise ValueError(
+                "`--jit_compile` works with one device a worker and without --sync_batch_norm; for several "
+                "GPUs: kvision-launch --workers=N -- kvision-train ..."
+            )
+        if FLAGS.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        self.part_size = FLAGS.batch_size // parts
+        channels = self.image_shape[2]
+        self.train_data, self.val_data = (
+            open_source(FLAGS.data, split, channels, FLAGS.val_fraction) for split in SPLITS
+        )
+        self.opened: list[kvision.data.Data] = []  # what is read from
+        self.class_names = self.train_data.class_names
+        if len(self.class_names) < 2:
+            raise ValueError(f"{FLAGS.data!r} has one class; at least two were expected.")
+        self.steps = self.train_data.size // FLAGS.batch_size
+        if not self.steps:
+            raise ValueError(
+                f"`--batch_size` {FLAGS.batch_size} exceeds the {self.train_data.size} training images."
+            )
+        keras.utils.set_random_seed(FLAGS.seed)
+        mixed = "" if FLAGS.precision == "float32" else "mixed_"
+        keras.config.set_dtype_policy(mixed + FLAGS.precision)
+        with self.strategy.scope():
+            self.model = build_model(self.image_shape, len(self.class_names))
+            transfer.freeze(self.model, FLAGS.freeze)
+            self.optimizer = optimizers.make_optimizer(
+                FLAGS.optimizer,
+                model=self.model,
+                learning_rate=learning_rate(),
+                weight_decay=FLAGS.weight_decay,
+                steps=self.steps * FLAGS.epochs,
+                warmup_steps=round(self.steps * FLAGS.warmup_epochs),
+                layer_decay=FLAGS.layer_decay,
+            )
+        self.loop = Loop(
+            self.model,
+            self.optimizer,
+            self.strategy,
+            label_smoothing=FLAGS.label_smoothing,
+            accumulate=FLAGS.accumulate,
+            clip_norm=FLAGS.clip_norm,
+            ema_decay=FLAGS.ema_decay,
+            scale_loss=FLAGS.precision == "float16",
+            sync_batch_norm=FLAGS.sync_batch_norm,
+            jit_compile=FLAGS.jit_compile,
+        )
+
+    def distribute(self, split, **keywords):
+        """Distributed batches: each device gets a part of its worker's share of the images."""
+
+        def dataset(context):
+            shard = context.input_pipeline_id, context.num_input_pipelines
+            data = kvision.data.load(
+                self.train_data if split == "train" else self.val_data,
+                split,
+                image_size=self.image_shape[:2],
+                channels=self.image_shape[2],
+                batch_size=self.part_size,
+                crop=FLAGS.crop,
+                interpolation=FLAGS.interpolation,
+                cache=FLAGS.cache,
+                shard=shard,
+                **keywords,
+            )
+            self.opened.append(data)
+            if split == "train":
+                return data.dataset
+            replicas = self.strategy.num_replicas_in_sync
+            each = math.ceil(data.size / (self.part_size * replicas))
+            return with_blanks(data.dataset, each * replicas // context.num_input_pipelines)
+
+        return self.strategy.distribute_datasets_from_function(dataset)
+
+    @property
+    def unreadable(self) -> list[str]:
+        """The names of the files that were no images so far."""
+        return sorted({name for data in self.opened for name in data.unreadable})
+
+    def batches(self, step, nans):
+        """Training batches from a step on; others after each NaN."""
+        return iter(
+            self.distribute(
+                "train",
+                training=True,
+                augment=FLAGS.augment,
+                min_crop_area=FLAGS.min_crop_area,
+                seed=FLAGS.seed + nans,
+                start=step * FLAGS.batch_size,
+            )
+        )
+
+    def open(self):
+        """Makes the run folder, or goes on with the one that is there."""
+        if self.writes:
+            run_folder.make(self.folder, self.class_names, FLAGS.overwrite)
+        if self.cluster.addresses[1:]:  # nobody looks for checkpoints before the folder is this run's
+            self.strategy.run(lambda: tf.distribute.get_replica_context().all_reduce("SUM", tf.ones(())))
+        self.trainer = Trainer(
+            self.loop,
+            self.batches,
+            self.distribute("val"),
+            steps=self.steps,
+            epochs=FLAGS.epochs,
+            steps_per_loop=FLAGS.steps_per_loop,
+            folder=self.folder / "checkpoints",
+            checkpoint_steps=FLAGS.checkpoint_steps,
+            writes=self.writes,
+            nan_restores=FLAGS.nan_restores,
+            nan_rate_factor=FLAGS.nan_rate_factor,
+        )
+
+    def train(self):
+        """Trains to the end and says what came of it."""
+        step, history = self.trainer.step, self.trainer.history
+        if len(history) >= FLAGS.epochs:
+            print(f"{self.folder} has all of its {FLAGS.epochs} epochs; --overwrite starts anew.")
+            return
+        if step:
+            print(f"Going on after step {step} of {self.folder}.")
+        callbacks = [Strict(lambda: self.unreadable)] if FLAGS.strict else []
+        if self.writes:
+            callbacks += [
+                keras.callbacks.TensorBoard(self.folder / "tensorboard", write_graph=False),
+                RunFiles(self.folder, self.loop, history),
+                Progress(FLAGS.epochs, self.steps, step, FLAGS.batch_size),
+            ]
+        try:
+            self.trainer.fit(callbacks)
+        except FloatingPointError as error:
+            _cli.fail(error)
+        except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError):
+            if not self.cluster.addresses[1:]:
+                raise
+            print("Another worker was lost; the same command on all goes on.", file=sys.stderr)
+            sys.exit(1)
+        runs.report_unreadable(self.unreadable, strict=False)
+        if self.writes:
+            print_table(history)
+            print(f"Run folder: {self.folder}")
+
+
+def check_flags():
+    """A ValueError for flags outside their range, or that contradict each other."""
+    if strategy.RESTARTED in os.environ:
+        FLAGS.overwrite = False
+    positive = ("crop", "min_crop_area", "learning_rate", "learning_rate_per_256", "layer_decay", "clip_norm",
+                "nan_rate_factor")  # fmt: skip
+    for name in positive:
+        if FLAGS[name].value is not None and FLAGS[name].value <= 0:
+            raise ValueError(f"`--{name}` must be positive; got {FLAGS[name].value}.")
+    if FLAGS.ema_decay is not None and not 0 < FLAGS.ema_decay < 1:
+        raise ValueError(f"`--ema_decay` must be between 0 and 1; got {FLAGS.ema_decay}.")
+    if FLAGS.learning_rate is not None and FLAGS.learning_rate_per_256 is not None:
+        raise ValueError("`--learning_rate` and `--learning_rate_per_256` exclude each other: give one.")
+    if FLAGS.warmup_epochs >= FLAGS.epochs:
+        raise ValueError(
+            f"`--warmup_epochs` ({FLAGS.warmup_epochs}) must be below --epochs ({FLAGS.epochs})."
+        )
+    if FLAGS["min_crop_area"].present and FLAGS.augment == "none":
+        raise ValueError("`--min_crop_area` needs --augment=crop or crop_flip, which cut the boxes.")
+
+
+def learning_rate() -> float:
+    """The learning rate of the flags at its peak."""
+    if FLAGS.learning_rate_per_256 is not None:
+        return FLAGS.learning_rate_per_256 * FLAGS.batch_size / 256
+    return LEARNING_RATE if FLAGS.learning_rate is None else FLAGS.learning_rate
+
+
+def build_model(input_shape, num_classes) -> keras.Model:
+    """The network of the flags, with logits."""
+    keywords = {}
+    for item in FLAGS.model_kwarg:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise ValueError(f"`--model_kwarg` must be KEY=VALUE; got {item!r}.")
+        try:
+            keywords[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            keywords[key] = value  # a word, such as padding=symmetric
+    if FLAGS.norm_momentum is not None:
+        keywords["norm_momentum"] = FLAGS.norm_momentum
+    return kvision.create_model(
+        FLAGS.model,
+        weights=FLAGS.weights,
+        input_shape=input_shape,
+        num_classes=num_classes,
+        classifier_activation=None,
+        **keywords,
+    )
