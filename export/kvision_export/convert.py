@@ -1,11 +1,20 @@
 """From a Keras model to float TFLite files."""
 
+import contextlib
+import signal
+import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 INPUT, OUTPUT, SIGNATURE = "image", "probabilities", "serving_default"
+FLOATS = ("float32", "float16", "dynamic")
+PEER = "TFLiteConverter"  # its own int8 file, to compare with
 
 
 def convert(model: keras.Model, mode: str = "float32") -> bytes:
@@ -22,34 +31,63 @@ def convert(model: keras.Model, mode: str = "float32") -> bytes:
     Returns:
         The `.tflite` file: float32 `image` in, float32 `probabilities` out.
     """
+    with _saved(model) as folder:
+        return _converted(folder, mode)
+
+
+def convert_apart(
+    model: keras.Model, modes: Sequence[str], images: Sequence[np.ndarray] = ()
+) -> dict[str, bytes]:
+    """`convert` for several modes, in a process of its own: the converter crashes on some networks.
+
+    Args:
+        model: as for `convert`.
+        modes: those of `convert`, or `PEER`.
+        images: float32 `(height, width, channels)`, which `PEER` calibrates with.
+
+    Raises:
+        ValueError: the model cannot be converted.
+    """
+    with _saved(model) as folder:
+        np.save(folder / "images.npy", np.asarray(images))
+        command = [sys.executable, "-m", "kvision_export.convert", str(folder), *modes]
+        child = subprocess.run(command, capture_output=True, text=True, check=False)
+        if child.returncode:
+            lines = [line for line in child.stderr.splitlines() if line.strip()]
+            if child.returncode < 0:
+                lines.append(f"it was ended by {signal.Signals(-child.returncode).name}")
+            raise ValueError(f"{model.name} cannot be converted: {lines[-1] if lines else 'no reason given'}")
+        return {mode: (folder / f"{mode}.tflite").read_bytes() for mode in modes}
+
+
+@contextlib.contextmanager
+def _saved(model) -> Iterator[Path]:
+    if None in model.input_shape[1:]:
+        raise ValueError(f"{model.name} has no fixed input size: {model.input_shape[1:]}.")
     signature = [tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name=INPUT)]
     with tempfile.TemporaryDirectory() as folder:
         archive = keras.export.ExportArchive()
         archive.track(model)
         archive.add_endpoint(SIGNATURE, lambda image: {OUTPUT: model(image, training=False)}, signature)
         archive.write_out(folder, verbose=False)
-        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
-        if mode != "float32":
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if mode == "float16":
-            converter.target_spec.supported_types = [tf.float16]
-        return converter.convert()
+        yield Path(folder)
 
 
-def split_preprocess(model: keras.Model) -> tuple[keras.Model, float, float] | None:
-    """The network behind its `preprocess` layer, and that layer's mean and standard deviation.
+def _converted(folder, mode) -> bytes:
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
+    if mode != "float32":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if mode == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    if mode == PEER:
+        images = np.load(folder / "images.npy")
+        converter.representative_dataset = lambda: ([image[None]] for image in images)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.uint8
+    return converter.convert()
 
-    None where there is no such layer first, where its constants differ between channels, or where pixel
-    `mean` is no pixel: then the normalisation stays in the graph.
-    """
-    layer = next((layer for layer in model.layers if layer.name == "preprocess"), None)
-    if not isinstance(layer, keras.layers.Rescaling) or layer.input is not model.inputs[0]:
-        return None
-    scales, offsets = ({*v} if isinstance(v, (tuple, list)) else {v} for v in (layer.scale, layer.offset))
-    if len(scales) > 1 or len(offsets) > 1:
-        return None
-    std = 1 / scales.pop()
-    mean = -offsets.pop() * std
-    if not 0 <= mean <= 255:
-        return None
-    return keras.Model(layer.output, model.output, name=model.name), mean, std
+
+if __name__ == "__main__":
+    saved = Path(sys.argv[1])
+    for asked in sys.argv[2:]:
+        (saved / f"{asked}.tflite").write_bytes(_converted(saved, asked))

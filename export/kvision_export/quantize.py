@@ -1,12 +1,11 @@
-"""int8 files, by litert-quantizer with true ranges and a pinned input."""
+"""From a float `.tflite` file to one of integers, by litert-quantizer or by TensorFlow's own quantizer."""
 
 import contextlib
 import io
-import math
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 
-import keras
 import numpy as np
 from absl import logging
 from ai_edge_litert import schema_py_generated as schema
@@ -15,76 +14,145 @@ from litert_quantizer.algorithm_manager import AlgorithmName
 from litert_quantizer.qtyping import TFLOperationName
 
 from kvision_export import flatbuffer
-from kvision_export.convert import INPUT, SIGNATURE, convert, split_preprocess
+from kvision_export.convert import INPUT, SIGNATURE
 
-CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+BACKENDS = ("litert", "tf")
+Scopes = Iterable[str]
 
 
-def convert_int8(model: keras.Model, images: Sequence[np.ndarray]) -> bytes:
-    """Converts a model to int8 weights and activations, with uint8 pixels in and float32 probabilities out.
-
-    Where `preprocess` has equal constants on all channels, the file does no arithmetic for it: the
-    input's own scale and zero point are the normalisation. Elsewhere it stays in the graph.
+def quantize(
+    content: bytes,
+    ranges: Mapping[int, tuple[float, float]],
+    *,
+    backend: str = "litert",
+    bits: int = 8,
+    floats: Scopes = (),
+) -> bytes:
+    """int8 weights, and activations of 8 or 16 bits; the file's ends stay float32.
 
     Args:
-        model: from pixels in [0, 255] to probabilities.
-        images: float32 `(height, width, channels)`, to find the ranges of the activations.
-
-    Returns:
-        The `.tflite` file.
+        content: a float `.tflite` file.
+        ranges: of each of its computed tensors, by index: `Ranges.find`.
+        backend: one of `BACKENDS`.
+        bits: of the activations, 8 or 16.
+        floats: names of tensors whose operators stay float.
     """
-    if split := split_preprocess(model):
-        network, mean, std = split
-        floats = [(image - np.float32(mean)) / np.float32(std) for image in images]
-        zero_point = math.floor(mean)
-        quantized = _quantize(convert(network), floats, 1 / std, zero_point)
-        if _shift_input(quantized, mean - zero_point):
-            return flatbuffer.write(quantized)
-    return flatbuffer.write(_quantize(convert(model), images, 1.0, 0))
-
-
-def _quantize(content, images, scale, zero_point) -> schema.ModelT:
-    """Quantizes a float file; its input becomes uint8 with the given scale and zero point."""
+    model = flatbuffer.read(content)
+    tensors = model.subgraphs[0].tensors
+    if backend == "tf":
+        return _by_tensorflow(model, ranges, bits, floats)
     quantization = quantizer.Quantizer(bytearray(content))
-    quantization.load_quantization_recipe(recipe.static_wi8_ai8())
+    quantization.load_quantization_recipe(recipe.static_wi8_ai8() if bits == 8 else recipe.static_wi8_ai16())
     for end in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):  # QUANTIZE and DEQUANTIZE at the ends
-        quantization.update_quantization_recipe(".*", end, algorithm_key=AlgorithmName.NO_QUANTIZE)
-    ranges = _ranges(quantization, images)
-    name = next(name for name in ranges if name.startswith(f"{SIGNATURE}_{INPUT}"))
-    shape = ranges[name]["min"].shape
-    ranges[name] = {
-        "min": np.full(shape, -zero_point * scale, np.float32),
-        "max": np.full(shape, (255 - zero_point) * scale, np.float32),
-    }
+        _exclude(quantization, ".*", end)
+    for name in floats:
+        _exclude(quantization, f"(^|;){re.escape(name)}(;|$)", TFLOperationName.ALL_SUPPORTED)
     with quiet():
-        result = quantization.quantize(ranges, enable_progress_report=False)
-    model = flatbuffer.read(bytes(result.quantized_model))
-    graph = model.subgraphs[0]
-    pixels = graph.tensors[graph.inputs[0]]
-    pixels.type = schema.TensorType.UINT8
-    pixels.quantization = schema.QuantizationParametersT(scale=[scale], zeroPoint=[zero_point])
-    return model
+        shape = tensors[model.subgraphs[0].inputs[0]].shape
+        found = quantization.calibrate({SIGNATURE: [{INPUT: np.zeros(shape, np.float32)}]})  # for its names
+        for index, (low, high) in ranges.items():
+            if values := found.get(tensors[index].name.decode()):
+                values["min"] = np.full_like(values["min"], low)
+                values["max"] = np.full_like(values["max"], high)
+        result = quantization.quantize(found, enable_progress_report=False)
+    return flatbuffer.write(flatbuffer.read(bytes(result.quantized_model)))
 
 
-def _ranges(quantization, images) -> dict:
-    """The smallest and largest value of every tensor over all images.
+def four_bits(content: bytes) -> bytes:
+    """int4 weights of dense layers and int8 weights of convolutions, for activations quantized as they come.
 
-    The library's own figure over several images is a moving average, which cuts off what is rare
-    (73.5 instead of 86.2 % agreement on EfficientNet-Lite0); over one image it is exact.
+    XNNPACK has kernels of 4 bits for dense layers alone.
     """
-    ranges: dict = {}
+    quantization = quantizer.Quantizer(bytearray(content))
+    quantization.load_quantization_recipe(recipe.dynamic_wi8_afp32())
+    quantization.add_dynamic_config(".*", TFLOperationName.FULLY_CONNECTED, num_bits=4)
     with quiet():
-        for image in images:
-            found = quantization.calibrate({SIGNATURE: [{INPUT: image[None]}]})
-            for name, values in found.items():
-                seen = ranges.setdefault(name, values)
-                if values:
-                    seen["min"] = np.minimum(seen["min"], values["min"])
-                    seen["max"] = np.maximum(seen["max"], values["max"])
-    for values in ranges.values():  # a tensor that is 0 throughout would get a scale that no kernel takes
-        if values and not np.any(values["min"]) and not np.any(values["max"]):
-            values["max"] = np.ones_like(values["max"])
-    return ranges
+        result = quantization.quantize(enable_progress_report=False)
+    return flatbuffer.write(flatbuffer.read(bytes(result.quantized_model)))
+
+
+def set_ends(content: bytes, dtype: str, zero_point: int) -> bytes:
+    """Gives a quantized file the ends it is used with, of raw pixels.
+
+    Args:
+        content: what `quantize` returned, from a float32 pixel less `zero_point`.
+        dtype: "uint8" for pixels and "float32" for the same as floats, both to float32 probabilities; "int8"
+            for pixels less 128, to int8 probabilities.
+        zero_point: see `rewrite.fold_normalization`.
+    """
+    model = flatbuffer.read(content)
+    graph = model.subgraphs[0]
+    tensor = graph.tensors[graph.inputs[0]]
+    if dtype == "float32":
+        if zero_point:
+            moved = flatbuffer.add_tensor(model, "pixel_less_zero_point", None, like=graph.inputs[0])
+            offset = flatbuffer.add_tensor(model, "zero_point", np.float32(-zero_point))
+            for operator in flatbuffer.consumers(graph, graph.inputs[0]):
+                operator.inputs = np.where(operator.inputs == graph.inputs[0], moved, operator.inputs)
+            inputs = [graph.inputs[0], offset]
+            graph.operators.insert(
+                0, flatbuffer.operator(model, "ADD", inputs, [moved], schema.AddOptionsT())
+            )
+        return flatbuffer.write(model)
+    readers = flatbuffer.consumers(graph, graph.inputs[0])
+    if any(flatbuffer.operator_name(model, reader) != "QUANTIZE" for reader in readers):
+        floats = flatbuffer.add_tensor(model, "float_pixels", None, like=graph.inputs[0])
+        for operator in readers:
+            operator.inputs = np.where(operator.inputs == graph.inputs[0], floats, operator.inputs)
+        graph.operators.insert(
+            0,
+            flatbuffer.operator(
+                model, "DEQUANTIZE", [graph.inputs[0]], [floats], schema.DequantizeOptionsT()
+            ),
+        )
+    if dtype == "int8":
+        _strip_ends(model)
+        return flatbuffer.write(model)
+    tensor.type = schema.TensorType.UINT8
+    tensor.quantization = schema.QuantizationParametersT(scale=[1.0], zeroPoint=[zero_point])
+    return flatbuffer.write(model)
+
+
+def _strip_ends(model):
+    """Takes off the QUANTIZE and DEQUANTIZE at the ends."""
+    graph = model.subgraphs[0]
+    for kind, first, ends in (("QUANTIZE", True, "inputs"), ("DEQUANTIZE", False, "outputs")):
+        end = graph.operators[0 if first else -1]
+        if flatbuffer.operator_name(model, end) != kind:
+            raise ValueError(f"A network whose ends are float cannot have int8 ends ({kind} was expected).")
+        inside = int((end.outputs if first else end.inputs)[0])
+        graph.tensors[inside].name = graph.tensors[getattr(graph, ends)[0]].name
+        for signature in model.signatureDefs:
+            for tensor in signature.inputs if first else signature.outputs:
+                tensor.tensorIndex = inside
+        setattr(graph, ends, np.array([inside], np.int32))
+        graph.operators.remove(end)
+
+
+def _exclude(quantization, regex, kind):
+    quantization.update_quantization_recipe(regex, kind, algorithm_key=AlgorithmName.NO_QUANTIZE)
+
+
+def _by_tensorflow(model, ranges, bits, floats) -> bytes:
+    import tensorflow as tf
+    from tensorflow.lite.python import convert
+
+    graph = model.subgraphs[0]
+    for index, (low, high) in ranges.items():
+        graph.tensors[index].quantization = schema.QuantizationParametersT(
+            min=np.array([low], np.float32), max=np.array([high], np.float32)
+        )
+    return flatbuffer.write(
+        flatbuffer.read(
+            convert.mlir_quantize(
+                flatbuffer.write(model),
+                inference_type=convert._types_pb2.INT8 if bits == 8 else convert._types_pb2.QUANTIZED_INT16,
+                input_data_type=tf.float32,
+                output_data_type=tf.float32,
+                denylisted_nodes=list(floats) or None,
+            )
+        )
+    )
 
 
 @contextlib.contextmanager
@@ -96,35 +164,3 @@ def quiet():
         warnings.simplefilter("ignore")
         yield
     logging.set_verbosity(verbosity)
-
-
-def _shift_input(model: schema.ModelT, rest: float) -> bool:
-    """Moves the part of the mean that the integer zero point leaves over into the first layer's bias.
-
-    The layer's sum of w (pixel - mean) is its sum of w (pixel - zero_point) less rest times the sum
-    of w. Exact but at padded borders, where it is off by up to `rest` of a grey level.
-
-    Returns:
-        Whether this could be done: the input must reach convolutions or dense layers with a bias alone.
-    """
-    if not rest:
-        return True
-    graph = model.subgraphs[0]
-    reached, layers = {graph.inputs[0]}, []
-    for operator in graph.operators:
-        if operator.inputs[0] in reached:
-            name = flatbuffer.operator_name(model, operator)
-            if name in ("QUANTIZE", "PAD"):
-                reached.add(operator.outputs[0])
-            elif name in CONVOLUTIONS and len(operator.inputs) > 2 and operator.inputs[2] >= 0:
-                layers.append((name, operator))
-            else:
-                return False
-    for name, operator in layers:
-        kernel, bias = (graph.tensors[i] for i in operator.inputs[1:3])
-        values = flatbuffer.constant(model, kernel, np.int8).astype(np.int64)
-        channel = -1 if name == "DEPTHWISE_CONV_2D" else 0
-        sums = values.sum(axis=tuple(i for i in range(values.ndim) if i != channel % values.ndim))
-        shifted = flatbuffer.constant(model, bias, np.int32) - np.round(rest * sums).astype(np.int32)
-        model.buffers[bias.buffer].data = shifted.astype(np.int32).view(np.uint8)
-    return bool(layers)

@@ -1,80 +1,128 @@
-"""Measuring a TFLite file: its answers beside the Keras model's, its size, its speed."""
+"""Measuring TFLite files: their answers beside the Keras model's, their speed beside the float file's."""
 
+import dataclasses
+import math
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from kvision_export import flatbuffer
+
 WARMUP, RUNS = 5, 40
+WORST = 20  # images of a report
+Z = 1.96  # of a confidence interval of 95 %
+SMALLEST = 1e-30  # probability of which a logarithm is taken
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What was measured of one file.
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What a network says of some images.
 
     Attributes:
-        mode: how it was converted.
-        file: its name.
-        size: in bytes.
-        top1: share of the held-out images that it gets right.
-        agreement: share on which its first class is the Keras model's.
-        largest_difference: between its probabilities and the Keras model's, over all images and classes.
-        mean_difference: of the absolute differences.
-        latency_ms: median for one image by number of threads.
-        accepted: whether it is within its mode's tolerance.
+        probabilities: float32 `(images, classes)`.
+        logits: what its softmax is given, less the mean over the classes.
     """
 
-    mode: str
-    file: str
-    size: int
+    probabilities: np.ndarray
+    logits: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """Shares of images, against the labels.
+
+    Attributes:
+        top1, top5: of right answers.
+        interval: in which top1 lies with 95 % (Wilson).
+        drop: of top1 against the Keras model, on the same images.
+        drop_interval: in which that lies with 95 %, from the images on which the two differ.
+    """
+
     top1: float
+    top5: float
+    interval: tuple[float, float]
+    drop: float
+    drop_interval: tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fidelity:
+    """How near a file comes to the Keras model.
+
+    Attributes:
+        agreement: share of images on which the first class is the same.
+        kl: mean Kullback-Leibler divergence of its probabilities from the Keras model's, in nats.
+        sqnr: of the logits: signal over error, in dB.
+        largest_difference, mean_difference: of the probabilities, absolute.
+        worst: the images with the largest divergence, the worst first.
+    """
+
     agreement: float
+    kl: float
+    sqnr: float
     largest_difference: float
     mean_difference: float
-    latency_ms: dict[int, float]
-    accepted: bool
+    worst: list[int]
 
 
-def measure(
-    mode: str,
-    path: Path,
-    images: np.ndarray,
-    labels: np.ndarray,
-    expected: np.ndarray,
-    tolerance: "Tolerance",
-) -> Measured:
-    """Runs a file on held-out images.
+def answers(content: bytes, images: Sequence[np.ndarray]) -> Answers:
+    """What a file says of images, float32 `(height, width, channels)` in [0, 255]; rounded for integers."""
+    probabilities = predict(content, images)
+    model = flatbuffer.read(content)
+    graph = model.subgraphs[0]
+    softmax = [op for op in graph.operators if flatbuffer.operator_name(model, op) == "SOFTMAX"]
+    if not softmax:
+        return Answers(probabilities, _centred(np.log(np.maximum(probabilities, SMALLEST))))
+    graph.outputs = softmax[-1].inputs[:1]
+    model.signatureDefs = []
+    return Answers(probabilities, _centred(predict(flatbuffer.write(model), images)))
 
-    Args:
-        mode: how it was converted.
-        path: of the `.tflite` file.
-        images: float32 `(images, height, width, channels)` in [0, 255].
-        labels: integer `(images,)`.
-        expected: the Keras model's probabilities, `(images, classes)`.
-        tolerance: what it has to keep.
-    """
-    probabilities = predict(path, images)
-    difference = np.abs(probabilities - expected)
-    top1 = accuracy(probabilities, labels)
-    agreement = accuracy(probabilities, expected.argmax(-1))
-    return Measured(
-        mode=mode,
-        file=path.name,
-        size=path.stat().st_size,
-        top1=top1,
-        agreement=agreement,
+
+def fidelity(found: Answers, expected: Answers) -> Fidelity:
+    """Compares a file's answers with those of the Keras model."""
+    difference = np.abs(found.probabilities - expected.probabilities)
+    p, q = (np.maximum(answer.probabilities, SMALLEST) for answer in (expected, found))
+    divergence = (p * (np.log(p) - np.log(q))).sum(-1)
+    error = np.square(found.logits - expected.logits).sum()
+    return Fidelity(
+        agreement=share(found.probabilities.argmax(-1) == expected.probabilities.argmax(-1)),
+        kl=float(divergence.mean()),
+        sqnr=float(10 * np.log10(np.square(expected.logits).sum() / max(error, SMALLEST))),
         largest_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
-        latency_ms={threads: latency(path, images[0], threads) for threads in (1, 2)},
-        accepted=tolerance.accepts(float(difference.max()), agreement, accuracy(expected, labels) - top1),
+        worst=np.argsort(-divergence)[:WORST].tolist(),
     )
 
 
-@dataclass(frozen=True)
+def accuracy(probabilities: np.ndarray, labels: np.ndarray, expected: np.ndarray) -> Accuracy:
+    """Compares probabilities with labels, and with how the Keras model's do."""
+    right = probabilities.argmax(-1) == labels
+    theirs = expected.argmax(-1) == labels
+    best = np.argsort(-probabilities, axis=-1)[:, :5]
+    count, lost, won = len(labels), (theirs & ~right).sum(), (right & ~theirs).sum()
+    drop = (lost - won) / count
+    spread = Z * math.sqrt(lost + won - (lost - won) ** 2 / count) / count
+    return Accuracy(
+        top1=share(right),
+        top5=share((best == labels[:, None]).any(-1)),
+        interval=wilson(share(right), count),
+        drop=float(drop),
+        drop_interval=(float(drop - spread), float(drop + spread)),
+    )
+
+
+def wilson(part: float, count: int) -> tuple[float, float]:
+    """The interval of 95 % around a share of `count` (Wilson 1927)."""
+    middle = part + Z**2 / (2 * count)
+    spread = Z * math.sqrt(part * (1 - part) / count + Z**2 / (4 * count**2))
+    return (middle - spread) / (1 + Z**2 / count), (middle + spread) / (1 + Z**2 / count)
+
+
+@dataclasses.dataclass(frozen=True)
 class Tolerance:
     """What a file has to keep: every bound that is set, but agreement or top-1 where both are.
 
@@ -88,50 +136,60 @@ class Tolerance:
     agreement: float | None = None
     drop: float | None = None
 
-    def accepts(self, difference: float, agreement: float, drop: float) -> bool:
-        """Whether what was measured is within the bounds."""
+    def accepts(self, difference: float, agreement: float, drop: float | None) -> bool:
+        """Whether what was measured is within the bounds; `drop` is None where there are no labels."""
         if not np.isfinite(difference) or (self.difference is not None and difference > self.difference):
             return False
         agrees = self.agreement is None or agreement >= self.agreement
-        return agrees or (self.drop is not None and drop <= self.drop)
+        return agrees or (self.drop is not None and drop is not None and drop <= self.drop)
 
 
-def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Share of the rows whose largest entry is the label's."""
-    return float((probabilities.argmax(-1) == labels).mean())
+def share(flags: np.ndarray) -> float:
+    """The share of true ones."""
+    return float(np.mean(flags))
 
 
-def predict(path: Path, images: Sequence[np.ndarray]) -> np.ndarray:
-    """A file's probabilities for images, float32 `(images, classes)`; uint8 inputs take rounded pixels."""
-    interpreter, feed = _open(path, threads=2)
-    output = interpreter.get_output_details()[0]["index"]
-    probabilities = []
+def predict(content: bytes | Path, images: Sequence[np.ndarray]) -> np.ndarray:
+    """A file's first output for images, as float32 `(images, ...)`; integer inputs take rounded pixels."""
+    interpreter, feed = _open(content, threads=2)
+    details = interpreter.get_output_details()[0]
+    scale, zero_point = details["quantization"]
+    outputs = []
     for image in images:
         feed(image)
         interpreter.invoke()
-        probabilities.append(interpreter.get_tensor(output)[0])
-    return np.stack(probabilities)
+        outputs.append(interpreter.get_tensor(details["index"])[0])
+    results = np.stack(outputs).astype(np.float32)
+    return (results - zero_point) * np.float32(scale) if scale else results
 
 
-def latency(path: Path, image: np.ndarray, threads: int) -> float:
-    """Median milliseconds for one image, XNNPACK on, after a few runs to warm up."""
-    interpreter, feed = _open(path, threads)
-    feed(image)
-    times = []
+def latencies(files: Mapping[str, bytes | Path], image: np.ndarray, threads: int) -> dict[str, float]:
+    """Median milliseconds of each file for one image, XNNPACK on, in turns."""
+    times: dict[str, list[float]] = {name: [] for name in files}
+    opened = {name: _open(content, threads) for name, content in files.items()}
+    for _, feed in opened.values():
+        feed(image)
     for _ in range(WARMUP + RUNS):
-        start = time.perf_counter()
-        interpreter.invoke()
-        times.append(time.perf_counter() - start)
-    return 1000 * statistics.median(times[WARMUP:])
+        for name, (interpreter, _) in opened.items():
+            start = time.perf_counter()
+            interpreter.invoke()
+            times[name].append(time.perf_counter() - start)
+    return {name: 1000 * statistics.median(of_file[WARMUP:]) for name, of_file in times.items()}
 
 
-def _open(path, threads):
-    interpreter = Interpreter(model_path=str(path), num_threads=threads)
+def _centred(logits):
+    return logits - logits.mean(-1, keepdims=True)
+
+
+def _open(content, threads):
+    source = {"model_content": content} if isinstance(content, bytes) else {"model_path": str(content)}
+    interpreter = Interpreter(**source, num_threads=threads)
     interpreter.allocate_tensors()
     details = interpreter.get_input_details()[0]
+    shift = 128 if details["dtype"] == np.int8 else 0
 
     def feed(image):
-        pixels = np.rint(image) if details["dtype"] == np.uint8 else image
+        pixels = image if details["dtype"] == np.float32 else np.rint(image) - shift
         interpreter.set_tensor(details["index"], pixels.astype(details["dtype"])[None])
 
     return interpreter, feed

@@ -1,0 +1,234 @@
+"""kvision-export: writes quantized TFLite files of a network and measures them.
+
+    kvision-export --model=runs/demo --quantize=float32,float16,dynamic,int8
+
+Each file takes one image of fixed size: the float ones float32 pixels in [0, 255], the int8 one uint8
+pixels. Each gives float32 probabilities, and says in its metadata what it is and what its classes are. Each
+is compared with the Keras model on held-out images; one that is outside its mode's tolerance ends the
+command with exit code 1. Beside the files lie labels.txt, report.json and report.html.
+
+    kvision-export --check FILE.tflite ...
+
+says what is in files that are there, and ends with 1 where one has a fault.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import rich.console
+import rich.table
+from absl import flags
+
+from kvision import _cli, runs
+from kvision.data.sources import FORMS
+from kvision_export import census, exporter, quantize
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", None, "A run folder, a .keras file, or a name that kvision-info lists.")
+flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
+flags.DEFINE_integer("image_size", None, "Height and width in pixels, for a name.", 1)
+flags.DEFINE_enum("target", "cpu", [*exporter.TARGETS], "What runs the files; chooses --quantize and --ends.")
+flags.DEFINE_list("quantize", None, f"Any of {', '.join(exporter.MODES)}; by --target, float32,int8 for cpu.")
+flags.DEFINE_enum(
+    "ends", None, ("uint8", "float32", "int8"), "Of int8 files: pixels or floats in, or int8 in and out."
+)
+flags.DEFINE_enum("backend", "litert", quantize.BACKENDS, "litert-quantizer, or TensorFlow's quantizer.")
+flags.DEFINE_string(
+    "calibration", None, f"{FORMS}; a run folder's own by default. Its training images give the int8 ranges, "
+    "its held-out ones the report."
+)  # fmt: skip
+flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
+flags.DEFINE_bool("strict", False, "End at a file that is no image.")
+flags.DEFINE_integer(
+    "calibration_images", 64, "How many images give the int8 ranges; as many others choose steps.", 2
+)
+flags.DEFINE_integer("images", 500, "How many held-out images the files are compared on, at the most.", 1)
+flags.DEFINE_bool("compare", True, "Measure TFLiteConverter's own int8 file too.")
+flags.DEFINE_string("description", "", "A sentence or two for the files' metadata.")
+flags.DEFINE_string("licence", "", "Of the weights, for the files' metadata.")
+flags.DEFINE_float("max_difference", 1e-4, "Of a float32 file's probabilities.", 0)
+flags.DEFINE_float("min_agreement_float16", 0.995, "With the Keras model's first class.", 0, 1)
+flags.DEFINE_float("min_agreement", 0.97, "The same for the other modes, or else --max_drop.", 0, 1)
+flags.DEFINE_float("max_drop", 0.5, "Points of top-1 that the other modes may lose.", 0, 100)
+flags.DEFINE_string("output", None, "The folder; RUN/export or exports/NAME by default.")
+flags.DEFINE_bool("check", False, "Say what is in the files that are named behind the options.")
+
+
+def main(positional):
+    """Exports or checks by the flags; returns the exit code."""
+    with _cli.user_errors():
+        if FLAGS.check:
+            return check(positional)
+        if positional:
+            raise ValueError(f"Unexpected argument {positional[0]!r}: options begin with --.")
+        if FLAGS.model is None:
+            raise ValueError("What is to be exported? Give --model, or --check and files.")
+        modes = FLAGS.quantize or exporter.TARGETS[FLAGS.target][0]
+        for mode in modes:
+            if mode not in exporter.MODES:
+                raise ValueError(
+                    f"`--quantize`: unknown mode {mode!r}; known are {', '.join(exporter.MODES)}."
+                )
+        opened = runs.open_model(FLAGS.model, FLAGS.weights, FLAGS.image_size)
+        output = output_of(opened)
+        exporter.check_output(output)
+        images, labels = load_images(opened, "val", FLAGS.images)
+        needed = {"int8", "int16x8"} & {*modes}
+        calibration = (
+            load_images(opened, "train", 2 * FLAGS.calibration_images, balanced=True)[0] if needed else None
+        )
+        console = rich.console.Console(highlight=False, stderr=True)
+        with console.status("") as status:
+
+            def say(text):
+                status.update(text)
+                if ":" in text:
+                    console.print(text)
+
+            report = exporter.export(
+                opened.model,
+                output,
+                images=images,
+                labels=labels,
+                calibration=calibration,
+                class_names=opened.class_names,
+                target=FLAGS.target,
+                modes=modes,
+                backend=FLAGS.backend,
+                ends=FLAGS.ends,
+                compare=FLAGS.compare,
+                description=FLAGS.description,
+                licence=FLAGS.licence,
+                tolerances={mode: tolerance(mode) for mode in modes},
+                say=say,
+            )
+    print_table(report, output)
+    return 0 if all(file["accepted"] for file in report["files"] if file["file"]) else 1
+
+
+def output_of(opened: runs.Opened) -> Path:
+    """The folder to write."""
+    if FLAGS.output:
+        return Path(FLAGS.output)
+    return Path(FLAGS.model) / "export" if opened.flags else Path("exports") / opened.model.name
+
+
+def load_images(
+    opened: runs.Opened, split: str, count: int, balanced: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Up to `count` images of a split and their labels; with `balanced`, as many of each class as can be."""
+    data = runs.load_data(
+        opened, FLAGS.calibration, split, val_fraction=FLAGS.val_fraction, training=True, batch_size=1
+    )
+    most = -(-count // len(opened.class_names)) if balanced else count
+    of_class = dict.fromkeys(range(len(opened.class_names)), 0)
+    chosen, rest = [], []
+    for image, label in data.dataset.take(data.size).as_numpy_iterator():
+        full = of_class[int(label[0])] >= most
+        (rest if full else chosen).append((image[0], label[0]))
+        of_class[int(label[0])] += not full
+        del rest[count:]
+        if len(chosen) == count:
+            break
+    runs.report_unreadable(data.unreadable, FLAGS.strict)
+    images, labels = zip(*(chosen + rest)[:count], strict=True)
+    return np.stack(images), np.array(labels)
+
+
+def tolerance(mode: str) -> exporter.Tolerance:
+    """What the flags ask of a mode."""
+    return exporter.tolerance(
+        mode,
+        difference=FLAGS.max_difference,
+        float16=FLAGS.min_agreement_float16,
+        agreement=FLAGS.min_agreement,
+        drop=FLAGS.max_drop / 100,
+    )
+
+
+def print_table(report: dict, output: Path) -> None:
+    """Prints the report for people."""
+    table = rich.table.Table(title=f"{report['model']} on {report['images']} held-out images")
+    columns = (
+        "file",
+        "kB",
+        "top-1 %",
+        "drop",
+        "agree %",
+        "KL",
+        "SQNR dB",
+        "ms: 1 thread",
+        "2",
+        "x float32",
+        "",
+    )
+    for column in columns:
+        table.add_column(column, justify="left" if column == "file" else "right", overflow="fold")
+    table.add_row("Keras", "", f"{100 * report['keras']['top1']:.1f}", *[""] * 8)
+    for file in report["files"]:
+        near, right, ms = file["fidelity"], file["accuracy"], file["latency_ms"]
+        table.add_row(
+            file["mode"],
+            f"{file['size'] / 1000:.0f}",
+            f"{100 * right['top1']:.1f}",
+            f"{100 * right['drop']:.1f}",
+            f"{100 * near['agreement']:.1f}",
+            f"{near['kl']:.4f}",
+            f"{near['sqnr']:.1f}",
+            *(f"{of:.2f}" for of in ms.values()),
+            f"{file['float_latency_ms'][1] / ms[1]:.2f}",
+            "" if not file["file"] else "ok" if file["accepted"] else "FAIL",
+        )
+    rich.console.Console(highlight=False).print(table)
+    files = [file for file in report["files"] if file["file"]]
+    for file in files:
+        for warning in file["warnings"]:
+            print(f"{file['mode']}: {warning}")
+    accepted = [file for file in files if file["accepted"]]
+    advice = f" Use {min(accepted, key=lambda file: file['size'])['file']}." if accepted else ""
+    for file in files:
+        if not file["accepted"]:
+            print(f"{file['file']} is outside its tolerance.{advice}")
+    print(f"Written to {output}; look at {output / 'report.html'}.")
+
+
+def check(paths) -> int:
+    """Prints the census of files; returns 1 where one has a fault."""
+    if not paths:
+        raise ValueError("Which files? kvision-export --check FILE.tflite ...")
+    console = rich.console.Console(highlight=False)
+    takens = [census.take(Path(path)) for path in paths]
+    for path, taken in zip(paths, takens, strict=True):
+        table = rich.table.Table(title=str(path), show_header=False, title_justify="left")
+        for name, value in rows_of(taken):
+            table.add_row(name, value)
+        console.print(table)
+    return 1 if any(taken.faults for taken in takens) else 0
+
+
+def rows_of(taken: census.Census) -> list[tuple[str, str]]:
+    """What `--check` says of a file."""
+    about = dict(taken.metadata)
+    labels = about.pop("labels", [])
+    said = {True: "fully accelerated", False: "not fully accelerated", None: "not compiled here"}
+    return [
+        ("faults", " ".join(taken.faults) or "none"),
+        ("operators", ", ".join(f"{count} {name}" for name, count in taken.operators.items())),
+        ("oldest runtime", f"TFLite {taken.runtime}" if taken.runtime else "not in the table"),
+        ("bytes", ", ".join(f"{size:,} of {name}" for name, size in taken.sections.items())),
+        ("XNNPACK", f"partitions: {taken.partitions}; left out: "
+         + (", ".join(f"{count} {name}" for name, count in taken.left_out.items()) or "nothing")),
+        ("CompiledModel", said[taken.accelerated]),
+        ("GPU", taken.gpu or "not analysed"),
+        ("metadata", "; ".join(f"{key} {value}" for key, value in about.items() if value) or "none"),
+        ("labels", f"{len(labels)}: {', '.join(labels[:5])}" + ", ..." * (len(labels) > 5)),
+    ]  # fmt: skip
+
+
+def entry():
+    """The console script."""
+    _cli.run(main)
+
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,170 @@
+"""What a file says of itself: TFLite metadata, as MediaPipe and Android Studio read it.
+
+The writers of tflite-support and MediaPipe do not run on this Python and TensorFlow. The tables and their
+fields are those of metadata_schema.fbs, version 1.5; the labels lie in a zip archive behind the model.
+"""
+
+import io
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import number_types
+from flatbuffers.table import Table
+
+from kvision_export import flatbuffer
+
+NAME, IDENTIFIER, LABELS = b"TFLITE_METADATA", b"M001", "labels.txt"
+AXIS_LABELS, IMAGE, NORMALIZATION = 2, 2, 1  # of the schema's enumerations
+RGB, GRAYSCALE = 1, 2
+
+
+@dataclass(frozen=True)
+class About:
+    """What is written.
+
+    Attributes:
+        name: of the network.
+        description: in a sentence or two.
+        licence: of the weights.
+        labels: a name for each class.
+        channels: of the image, 3 or 1.
+        size: its height and width.
+        mean, std: subtracted from, and then dividing, the pixels in [0, 255] before they are given to the
+            file's input.
+    """
+
+    name: str
+    description: str
+    licence: str
+    labels: Sequence[str]
+    channels: int
+    size: tuple[int, int]
+    mean: float = 0.0
+    std: float = 1.0
+
+
+def add(content: bytes, about: About) -> bytes:
+    """The file with its metadata, and the labels behind it."""
+    model = flatbuffer.read(content)
+    model.metadata = [entry for entry in model.metadata or () if entry.name != NAME]
+    buffer = schema.BufferT()
+    buffer.data, buffer.offset, buffer.size = np.frombuffer(_pack(about), np.uint8), 0, 0
+    model.buffers.append(buffer)
+    entry = schema.MetadataT()
+    entry.name, entry.buffer = NAME, len(model.buffers) - 1
+    model.metadata.append(entry)
+    archive = io.BytesIO()
+    archive.write(flatbuffer.write(model))
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr(zipfile.ZipInfo(LABELS), "\n".join(about.labels) + "\n")  # dated 1980, always
+    return archive.getvalue()
+
+
+def read(content: bytes) -> dict:
+    """What a file says of itself: name, description, licence, mean, std, labels; {} without metadata."""
+    packed = _buffer(content)
+    if packed is None:
+        return {}
+    root = _table(packed, int.from_bytes(packed[:4], "little"))
+    graph = _tables(root, 3)[0]
+    image = _tables(graph, 2)[0]
+    found = {"name": _text(root, 0), "description": _text(root, 1), "licence": _text(root, 5)}
+    for unit in _tables(image, 4):
+        if (options := _child(unit, 1)) is not None:
+            found |= {"mean": _floats(options, 0), "std": _floats(options, 1)}
+    archive = io.BytesIO(content)
+    if zipfile.is_zipfile(archive):
+        with zipfile.ZipFile(archive) as file:
+            if LABELS in file.namelist():
+                found["labels"] = file.read(LABELS).decode().splitlines()
+    return found
+
+
+def size(content: bytes) -> tuple[int, int]:
+    """Bytes of the metadata's table, and of the archive behind the model."""
+    packed = _buffer(content)
+    if packed is None:
+        return 0, 0
+    start = content.find(b"PK\x03\x04" + b"\x14")
+    return len(packed), len(content) - start if start > 0 else 0
+
+
+def _buffer(content) -> bytes | None:
+    model = schema.ModelT.InitFromPackedBuf(content, 0)
+    for entry in model.metadata or ():
+        if entry.name == NAME:
+            return bytes(model.buffers[entry.buffer].data)
+    return None
+
+
+def _pack(about) -> bytes:
+    builder = flatbuffers.Builder(1024)
+    text = builder.CreateString
+
+    def table(fields):
+        """A table of {slot: offset of what was written before, or (kind, number)}."""
+        builder.StartObject(max(fields) + 1)
+        for slot, value in fields.items():
+            if isinstance(value, tuple):
+                kind, number = value
+                getattr(builder, f"Prepend{kind}Slot")(slot, number, 0)
+            else:
+                builder.PrependUOffsetTRelativeSlot(slot, value, 0)
+        return builder.EndObject()
+
+    def vector(offsets):
+        builder.StartVector(4, len(offsets), 4)
+        for offset in reversed(offsets):
+            builder.PrependUOffsetTRelative(offset)
+        return builder.EndVector()
+
+    def floats(*values):
+        return builder.CreateNumpyVector(np.array(values, np.float32))
+
+    height, width = about.size
+    default_size = table({0: ("Uint32", width), 1: ("Uint32", height)})
+    color = RGB if about.channels == 3 else GRAYSCALE
+    properties = table({0: ("Int8", color), 1: default_size})
+    content = table({0: ("Uint8", IMAGE), 1: properties})
+    options = table({0: floats(about.mean), 1: floats(about.std)})
+    units = vector([table({0: ("Uint8", NORMALIZATION), 1: options})])
+    stats = table({0: floats((255 - about.mean) / about.std), 1: floats(-about.mean / about.std)})
+    named = {0: text("image"), 1: text("Pixels in [0, 255].")}
+    image = table({**named, 3: content, 4: units, 5: stats})
+    labels = vector([table({0: text(LABELS), 2: ("Int8", AXIS_LABELS)})])
+    named = {0: text("probabilities"), 1: text("Of each class.")}
+    probabilities = table({**named, 5: table({0: floats(1.0), 1: floats(0.0)}), 6: labels})
+    graph = table({2: vector([image]), 3: vector([probabilities])})
+    named = {0: text(about.name), 1: text(about.description), 5: text(about.licence), 7: text("1.0.0")}
+    builder.Finish(table({**named, 3: vector([graph])}), IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _table(packed, position) -> Table:
+    return Table(bytearray(packed), position)
+
+
+def _child(table, slot) -> Table | None:
+    offset = table.Offset(4 + 2 * slot)
+    return Table(table.Bytes, table.Indirect(table.Pos + offset)) if offset else None
+
+
+def _tables(table, slot) -> list[Table]:
+    offset = table.Offset(4 + 2 * slot)
+    if not offset:
+        return []
+    start = table.Vector(offset)
+    return [Table(table.Bytes, table.Indirect(start + 4 * i)) for i in range(table.VectorLen(offset))]
+
+
+def _text(table, slot) -> str:
+    offset = table.Offset(4 + 2 * slot)
+    return table.String(table.Pos + offset).decode() if offset else ""
+
+
+def _floats(table, slot) -> list[float]:
+    return table.GetVectorAsNumpy(number_types.Float32Flags, table.Offset(4 + 2 * slot)).tolist()

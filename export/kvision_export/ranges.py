@@ -1,0 +1,85 @@
+"""The ranges of a network's activations, over calibration images."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from kvision_export import flatbuffer
+
+SAMPLE = 4096  # values of a tensor kept for each image
+SHARES = np.linspace(0.3, 1.0, 36)  # of the range, tried by "mse"
+METHODS = ("minmax", "percentile", "mse")
+PERCENTILE = 99.99
+
+
+def run(content: bytes, images: Iterable[np.ndarray]):
+    """Yields, for each image, a function from a tensor's index to its values in a `.tflite` file.
+
+    Nothing is delegated, so that every tensor can be had; the values are good until the next image.
+    """
+    interpreter = Interpreter(
+        model_content=content,
+        num_threads=2,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        experimental_preserve_all_tensors=True,
+    )
+    interpreter.allocate_tensors()
+    pixels = interpreter.get_input_details()[0]["index"]
+    for image in images:
+        interpreter.set_tensor(pixels, image[None])
+        interpreter.invoke()
+        yield interpreter.get_tensor
+
+
+class Ranges:
+    """What every computed tensor of a float file held over all images.
+
+    litert-quantizer's own figure is a moving average over the images, which cuts off what is rare.
+
+    Args:
+        content: a float `.tflite` file.
+        images: float32 `(height, width, channels)`, as the file takes them.
+    """
+
+    def __init__(self, content: bytes, images: Iterable[np.ndarray]):
+        model = flatbuffer.read(content)
+        graph = model.subgraphs[0]
+        computed = [*graph.inputs, *(i for operator in graph.operators for i in operator.outputs)]
+        indices = [i for i in computed if graph.tensors[i].type == 0]  # float32
+        self.names = {i: graph.tensors[i].name.decode() for i in indices}
+        self._low, self._high = dict.fromkeys(indices, 0.0), dict.fromkeys(indices, 0.0)
+        samples = {i: [] for i in indices}
+        for tensor in run(content, images):
+            for i in indices:
+                values = tensor(i).ravel()
+                self._low[i] = min(self._low[i], float(values.min()))
+                self._high[i] = max(self._high[i], float(values.max()))
+                samples[i].append(values[:: max(1, values.size // SAMPLE)].copy())
+        self._samples = {i: np.concatenate(parts) for i, parts in samples.items()}
+
+    def find(self, method: str) -> dict[int, tuple[float, float]]:
+        """The range of each tensor, 0 in it, by one of `METHODS`.
+
+        Args:
+            method: "minmax"; "percentile" leaves out 0.01 % of the values, half at each end; "mse" is the
+                share of "minmax" with the least squared error of 8 bits.
+        """
+        return {i: self._find(i, method) for i in self.names}
+
+    def _find(self, i, method):
+        low, high = self._low[i], self._high[i]
+        if low == high:  # 0 throughout: a scale that kernels take
+            return 0.0, 1.0
+        if method == "percentile":
+            ends = np.percentile(self._samples[i], (100 - PERCENTILE, PERCENTILE))
+            low, high = min(0.0, float(ends[0])), max(0.0, float(ends[1]))
+        if method == "mse":
+            share = min(SHARES, key=lambda share: _error(self._samples[i], share * low, share * high))
+            low, high = share * low, share * high
+        return (low, high) if low < high else (self._low[i], self._high[i])
+
+
+def _error(values, low, high):
+    scale = (high - low) / 255
+    return np.square(np.clip(np.round(values / scale), low / scale, high / scale) * scale - values).sum()

@@ -1,0 +1,137 @@
+"""Changes of a float graph that are exact in float and better in int8."""
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from kvision_export import flatbuffer
+
+WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+LINEAR = ("MEAN", "AVERAGE_POOL_2D", "RESHAPE", "PAD", "MUL")  # of their first input, or either of MUL's
+
+
+def split_hard_swish(content: bytes) -> tuple[bytes, int]:
+    """Writes hard-swish as x relu6(x + 3), with the 1/6 in the kernels that its value reaches.
+
+    XNNPACK has no int8 kernel for HARD_SWISH, and each one would part the graph in two. One whose value
+    reaches anything but convolutions and dense layers, such as a residual addition, stays as it is.
+
+    Args:
+        content: a float `.tflite` file.
+
+    Returns:
+        The file, and how many were written anew.
+    """
+    model = flatbuffer.read(content)
+    graph = model.subgraphs[0]
+    three, operators, count = None, [], 0
+    for operator in graph.operators:
+        layers = None
+        if flatbuffer.operator_name(model, operator) == "HARD_SWISH":
+            layers = _layers_behind(model, operator.outputs[0])
+        if not layers:
+            operators.append(operator)
+            continue
+        for layer in layers:
+            kernel = flatbuffer.constant(model, layer.inputs[1])
+            flatbuffer.set_constant(model, layer, 1, kernel / np.float32(6))
+        x, y = operator.inputs[0], operator.outputs[0]
+        name = graph.tensors[y].name.decode()
+        if three is None:
+            three = flatbuffer.add_tensor(model, "three", np.float32(3))
+        gate = flatbuffer.add_tensor(model, f"{name}/gate", None, like=y)
+        add = schema.AddOptionsT()
+        add.fusedActivationFunction = schema.ActivationFunctionType.RELU6
+        operators.append(flatbuffer.operator(model, "ADD", [x, three], [gate], add))
+        operators.append(flatbuffer.operator(model, "MUL", [x, gate], [y], schema.MulOptionsT()))
+        count += 1
+    graph.operators = operators
+    return flatbuffer.write(model), count
+
+
+def _layers_behind(model, start) -> list[schema.OperatorT] | None:
+    """The layers with kernels that a tensor's value reaches through linear operators; None if others too."""
+    graph = model.subgraphs[0]
+    layers, reached, todo = [], set(), [start]
+    while todo:
+        tensor = todo.pop()
+        if tensor in reached:
+            continue
+        reached.add(tensor)
+        if tensor in graph.outputs:
+            return None
+        for operator in flatbuffer.consumers(graph, tensor):
+            name = flatbuffer.operator_name(model, operator)
+            if name in WEIGHTED and operator.inputs[0] == tensor and _has_kernel(model, operator):
+                layers += [operator] * (operator not in layers)
+            elif name in LINEAR and not _activation(operator):
+                todo.append(operator.outputs[0])
+            else:
+                return None
+    products = (op for op in graph.operators if flatbuffer.operator_name(model, op) == "MUL")
+    if any(set(product.inputs) <= reached for product in products):
+        return None  # of second degree
+    return layers
+
+
+def fold_normalization(content: bytes) -> tuple[bytes, int] | None:
+    """Puts the arithmetic on pixels into the first layer, whose input then is the pixel less a whole number.
+
+    That number is the zero point of a uint8 input of scale 1, so raw pixels can be fed. Exact but at
+    zero-padded borders where channels differ or a mean is no whole number.
+
+    Args:
+        content: a float `.tflite` file from pixels in [0, 255].
+
+    Returns:
+        The file and the zero point; None where the pixels reach something else than convolutions by way of
+        multiplications, additions and padding.
+    """
+    model = flatbuffer.read(content)
+    graph = model.subgraphs[0]
+    tensor = graph.inputs[0]
+    factor, offset = np.float64(1), np.float64(0)  # what reaches the layers is factor * pixel + offset
+    removed, layers, todo = [], [], [tensor]
+    while todo:
+        tensor = todo.pop()
+        for operator in flatbuffer.consumers(graph, tensor):
+            name = flatbuffer.operator_name(model, operator)
+            others = [flatbuffer.constant(model, i) for i in operator.inputs if i != tensor]
+            if name in ("MUL", "ADD", "SUB", "DIV") and not layers and len(others) == 1:
+                if others[0] is None or _activation(operator) or operator.inputs[0] != tensor:
+                    return None
+                value = np.asarray(others[0], np.float64)
+                if name in ("MUL", "DIV"):
+                    value = 1 / value if name == "DIV" else value
+                    factor, offset = factor * value, offset * value
+                else:
+                    offset = offset + (value if name == "ADD" else -value)
+                removed.append(operator)
+                todo.append(operator.outputs[0])
+            elif name == "PAD":
+                todo.append(operator.outputs[0])
+            elif name == "CONV_2D" and operator.inputs[0] == tensor and _has_kernel(model, operator):
+                layers.append(operator)
+            else:
+                return None
+    if not layers or np.any(factor == 0):
+        return None
+    zero_point = int(np.clip(np.floor(np.mean(-offset / factor)), 0, 255))
+    for layer in layers:
+        kernel = flatbuffer.constant(model, layer.inputs[1]).astype(np.float64)
+        bias = flatbuffer.constant(model, layer.inputs[2])
+        bias = bias + (kernel * (offset + factor * zero_point)).sum((1, 2, 3))
+        flatbuffer.set_constant(model, layer, 1, (kernel * factor).astype(np.float32))
+        flatbuffer.set_constant(model, layer, 2, bias.astype(np.float32))
+    for operator in removed:
+        for reader in graph.operators:
+            reader.inputs = np.where(reader.inputs == operator.outputs[0], operator.inputs[0], reader.inputs)
+    graph.operators = [operator for operator in graph.operators if operator not in removed]
+    return flatbuffer.write(model), zero_point
+
+
+def _has_kernel(model, operator):
+    return all(flatbuffer.constant(model, index) is not None for index in operator.inputs[1:3])
+
+
+def _activation(operator):
+    return getattr(operator.builtinOptions, "fusedActivationFunction", 0)

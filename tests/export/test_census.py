@@ -1,0 +1,92 @@
+"""What files say of themselves, and what is said of them."""
+
+import zipfile
+
+import numpy as np
+import pytest
+from helpers import command, randomized, tiny
+from tflite import images, int8
+
+from kvision_export import census, flatbuffer, metadata
+from kvision_export.convert import convert
+from kvision_export.rewrite import schema
+from kvision_export.verify import predict
+
+ABOUT = metadata.About("tiny", "Of tests.", "Apache-2.0", ("cat", "dog", "Käse"), 3, (64, 64))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A float file and an int8 one, with metadata."""
+    folder = tmp_path_factory.mktemp("files")
+    model = randomized(tiny("mobilenet_v3_small"))
+    for name, content in (("float32", convert(model)), ("int8", int8(model, images()))):
+        (folder / f"{name}.tflite").write_bytes(metadata.add(content, ABOUT))
+    return folder
+
+
+def test_metadata_comes_back_and_changes_nothing_else(files, tmp_path):
+    content = (files / "int8.tflite").read_bytes()
+    assert metadata.read(content) == {
+        "name": "tiny", "description": "Of tests.", "licence": "Apache-2.0", "mean": [0.0], "std": [1.0],
+        "labels": ["cat", "dog", "Käse"],
+    }  # fmt: skip
+    with zipfile.ZipFile(files / "int8.tflite") as archive:
+        assert archive.read("labels.txt").decode() == "cat\ndog\nKäse\n"
+    plain = flatbuffer.write(flatbuffer.read(content))
+    np.testing.assert_array_equal(predict(content, images()), predict(plain, images()))
+    again = metadata.add(content, ABOUT)
+    assert again == content
+    assert metadata.read(convert(tiny("lenet5"))) == {}
+
+
+def test_a_census_adds_up(files):
+    for name in ("float32", "int8"):
+        taken = census.take(files / f"{name}.tflite")
+        assert taken.faults == []
+        assert sum(taken.sections.values()) == (files / f"{name}.tflite").stat().st_size
+        assert taken.metadata["name"] == "tiny"
+        assert taken.partitions >= 1
+    assert taken.runtime == "1.15"  # of HARD_SWISH
+    assert taken.operators["CONV_2D v3"] > 10
+    assert set(taken.left_out) <= {"HARD_SWISH", "QUANTIZE"}  # of pixels to int8, and before a residual
+
+
+@pytest.mark.parametrize(
+    ("operators", "release"),
+    [([("CONV_2D", 1), ("ADD", 1)], "1.5"), ([("CONV_2D", 3), ("MEAN", 3)], "2.4"), ([("GELU", 1)], "2.9"),
+     ([("FULLY_CONNECTED", 12)], ""), ([("NO_SUCH", 1)], "")],
+)  # fmt: skip
+def test_oldest_runtimes(operators, release):
+    assert census.runtime(operators) == release
+
+
+def test_faults_are_found(files):
+    model = flatbuffer.read((files / "float32.tflite").read_bytes())
+    graph = model.subgraphs[0]
+    first = graph.operators[1]
+    before, place = int(first.inputs[0]), 1
+    integers = flatbuffer.add_tensor(model, "island", None, like=before)
+    graph.tensors[integers].type = schema.TensorType.INT8
+    floats = flatbuffer.add_tensor(model, "floats", None, like=before)
+    for kind, source, result in (("QUANTIZE", before, integers), ("DEQUANTIZE", integers, floats),
+                                 ("QUANTIZE", floats, integers)):  # fmt: skip
+        options = getattr(schema, f"{kind.title()}OptionsT")()
+        graph.operators.insert(place, flatbuffer.operator(model, kind, [source], [result], options))
+        place += 1
+    graph.operators.append(flatbuffer.operator(model, "VAR_HANDLE", [], [floats], schema.VarHandleOptionsT()))
+    faults = census.find_faults(model)
+    assert any("1 VAR_HANDLE" in fault for fault in faults)
+    assert any("floats is dequantized only to be quantized again" in fault for fault in faults)
+
+
+def test_the_check_command(files, tmp_path):
+    printed = command("kvision-export", "--check", str(files / "float32.tflite"), str(files / "int8.tflite"))
+    assert printed.count("faults") == 2
+    assert "none" in printed
+    assert "cat, dog, Käse" in printed
+    (tmp_path / "text.tflite").write_text("no model")
+    (tmp_path / "cut.tflite").write_bytes((files / "int8.tflite").read_bytes()[:2000])
+    for name, words in (("text", "is no TFLite file"), ("cut", "is a damaged TFLite file")):
+        assert words in command("kvision-export", "--check", str(tmp_path / f"{name}.tflite"), code=2)
+    assert "Which files?" in command("kvision-export", "--check", code=2)

@@ -1,0 +1,124 @@
+"""kvision-export as a shell runs it, and `exporter.export` as Python calls it."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers import TINY, command, randomized, tiny
+from tflite import images
+
+from kvision_export import exporter
+from kvision_export.exporter import Tolerance, check_calibration, export
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder of a network that tells digits apart."""
+    output = tmp_path_factory.mktemp("runs") / "run"
+    command("kvision-train", *TINY, "--data=digits", "--epochs=8", f"--output={output}")
+    return output
+
+
+def test_the_command_writes_files_and_a_report(run):
+    modes = ["float32", "float16", "dynamic", "int8"]
+    arguments = ["kvision-export", f"--model={run}", f"--quantize={','.join(modes)}", "--images=50",
+                 "--calibration_images=20", "--max_drop=5", "--licence=Apache-2.0"]  # fmt: skip
+    printed = command(*arguments)
+    output = run / "export"
+    assert {path.name for path in output.iterdir()} == {
+        "labels.txt", "report.json", "report.html", *(f"mobilenet_v1_{mode}.tflite" for mode in modes),
+    }  # fmt: skip
+    assert (output / "labels.txt").read_text() == (run / "labels.txt").read_text()
+    report = json.loads((output / "report.json").read_text())
+    assert [file["mode"] for file in report["files"]] == [*modes, "TFLiteConverter"]
+    for file in report["files"][:4]:
+        assert file["size"] == (output / file["file"]).stat().st_size
+        assert file["latency_ms"].keys() == {"1", "2"}
+        assert file["accepted"]
+        assert f"{100 * file['accuracy']['top1']:.1f}" in printed
+        assert file["census"]["metadata"]["labels"] == list("0123456789")
+        assert file["census"]["metadata"]["licence"] == "Apache-2.0"
+    assert report["files"][0]["fidelity"]["largest_difference"] < 1e-4
+    assert report["files"][3]["steps"]
+    assert report["keras"]["top1"] > 0.8
+    page = (output / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 4 * 20
+    assert "http" not in page
+    command(*arguments, "--quantize=float32")  # an earlier export is replaced
+    assert not (output / "mobilenet_v1_int8.tflite").exists()
+
+
+def test_a_file_outside_its_tolerance_is_exit_code_1(run, tmp_path):
+    printed = command("kvision-export", f"--model={run}", "--quantize=float32,float16", "--max_difference=0",
+                      "--images=20", f"--output={tmp_path / 'out'}", code=1)  # fmt: skip
+    assert "float32.tflite is outside its tolerance. Use mobilenet_v1_float16.tflite." in printed
+    assert (tmp_path / "out" / "report.json").exists()
+
+
+def test_errors(run, tmp_path):
+    for arguments, words in (
+        ([], "Give --model, or --check"),
+        ([f"--model={run}", "--quantize=int2"], "known are float32, float16, dynamic, int8, int16x8, int4"),
+        (["--model=mobilenet_v1", f"--output={tmp_path / 'a'}"], "A dataset is needed"),
+        (["--model=mobilenet_v1", "--calibration=digits", f"--output={tmp_path / 'a'}"], "10 classes"),
+        (["--model=mobilenet_v9", "--calibration=digits"], "Did you mean"),
+        ([f"--model={run}", "--output=/dev/null/x"], "/dev/null"),
+        ([f"--model={run}", f"--output={run}"], "neither empty nor an earlier export"),
+    ):
+        assert words in command("kvision-export", *arguments, code=2)
+    assert not list(tmp_path.iterdir())
+    assert (run / "model.keras").exists()
+
+
+def test_from_python_for_an_npu_without_labels(tmp_path):
+    model = randomized(tiny("mobilenet_v2"))
+    report = export(
+        model, tmp_path / "out", images=images(12), calibration=images(16, seed=1), target="npu",
+        compare=False,
+        tolerances={"int8": Tolerance(agreement=0.0)},
+    )  # fmt: skip
+    (file,) = report["files"]
+    assert file["accuracy"] is None
+    assert file["warnings"][-1] == "MediaPipe takes no int8 input."
+    assert {name.split()[0] for name in file["census"]["operators"]}.isdisjoint({"QUANTIZE", "DEQUANTIZE"})
+    assert (tmp_path / "out/report.html").exists()
+
+
+def test_a_run_that_fails_leaves_the_old_folder_whole(tmp_path, monkeypatch):
+    model, output = randomized(tiny("lenet5")), tmp_path / "out"
+    pixels = images(4, 64, 1)
+    export(model, output, images=pixels, modes=["float32"])
+    before = {path.name: path.read_bytes() for path in output.iterdir()}
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device", "report.html")
+
+    monkeypatch.setattr(exporter.report, "write", fail)
+    with pytest.raises(OSError, match="No space"):
+        export(model, output, images=pixels, modes=["float32"])
+    assert {path.name: path.read_bytes() for path in output.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (images(1), "at least 4 images"),
+        (np.repeat(images(1), 8, axis=0), "all the same"),
+        (np.full((8, 64, 64, 3), 7.0), "all the same"),
+        (images(8) / 255, r"pixels in \[0, 255\]"),
+    ],
+)
+def test_calibration_images_that_are_of_no_use(pixels, words):
+    with pytest.raises(ValueError, match=words):
+        check_calibration(pixels)
+
+
+def test_images_that_do_not_fit(tmp_path):
+    model = tiny("mobilenet_v1")
+    for pixels, words in ((images(2, 32), "shape"), (images(2) - 127, r"got \[-12"), (images(2) * 2, "255")):
+        with pytest.raises(ValueError, match=words):
+            export(model, tmp_path / "out", images=pixels)
+    with pytest.raises(ValueError, match="`calibration`"):
+        export(model, tmp_path / "out", images=images(2))
+    assert not list(tmp_path.iterdir())

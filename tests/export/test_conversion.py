@@ -1,0 +1,99 @@
+"""Networks as files: their ends, their operators, their answers."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers import DISTINCT, randomized, tiny
+from tflite import ends, images, int8, operators
+
+import kvision
+from kvision_export.census import find_faults, set_versions
+from kvision_export.convert import PEER, convert, convert_apart
+from kvision_export.flatbuffer import read
+from kvision_export.quantize import four_bits
+from kvision_export.verify import predict
+
+LIKE_OTHERS = {  # made of the same blocks as another network or another test's, or slow to convert
+    "alexnet_owt", "convnext_atto", "deit_base", "deit_base_distilled", "densenet121", "efficientnet_b0",
+    "efficientnet_v2_b0", "efficientnet_v2_l", "efficientnet_v2_m", "efficientnet_v2_s", "googlenet",
+    "googlenet_bn", "inception_v3", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large",
+    "mobilenet_v3_large_minimal", "mobilenet_v3_small_minimal", "mobilenet_v4_conv_large",
+    "mobilenet_v4_conv_medium", "mobilenet_v4_conv_small", "mobilenet_v4_hybrid_medium", "resnet18",
+    "resnet101", "swin_base", "vgg_m", "vgg_s", "vgg11_bn", "vit_base_patch16", "vit_base_patch32",
+    "vit_huge_patch14", "xception",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LIKE_OTHERS else name for name in DISTINCT]
+)
+def test_files_agree_with_keras(name):
+    keras.utils.set_random_seed(0)
+    model = randomized(tiny(name, classifier_activation=None))
+    _, size, _, channels = model.input_shape
+    pixels = images(count=4, size=size, channels=channels)
+    expected = model.predict(pixels, verbose=0)
+    modes = {"float32": 1e-4, "int8": 0.2}  # the share by which logits may be off
+    if kvision.info(name).family in ("vit", "deit", "swin"):  # int8 is too coarse for narrow transformers
+        modes = {"float32": 1e-4, "float16": 0.01, "dynamic": 0.2}
+    for mode, tolerance in modes.items():
+        content = int8(model, pixels) if mode == "int8" else convert(model, mode)
+        assert not find_faults(read(content))
+        found = operators(content)
+        assert not set(found) & {"SHAPE", "PACK", "GATHER"}
+        assert found.count("GELU") == sum(
+            isinstance(layer, kvision.layers.MLP)
+            or getattr(layer, "activation", None) is keras.activations.gelu
+            for layer in model.layers
+        )
+        image, probabilities, signatures = ends(content)
+        assert image["dtype"] == (np.uint8 if mode == "int8" else np.float32)
+        assert tuple(image["shape"]) == (1, size, size, channels)
+        assert probabilities["dtype"] == np.float32
+        assert signatures == {"serving_default": {"inputs": ["image"], "outputs": ["probabilities"]}}
+        error = np.linalg.norm(predict(content, pixels) - expected) / np.linalg.norm(expected)
+        assert error < tolerance
+
+
+def test_smaller_files_agree_too():
+    model = randomized(tiny("resnet18", filters=32))
+    size = len(convert(model))
+    files = {mode: convert(model, mode) for mode in ("float16", "dynamic")}
+    files["int4"] = four_bits(convert(model))
+    for mode, share in (("float16", 0.55), ("dynamic", 0.4), ("int4", 0.4)):
+        assert len(files[mode]) < share * size
+        np.testing.assert_allclose(
+            predict(files[mode], images()), model.predict(images(), verbose=0), atol=0.05
+        )
+
+
+def test_a_process_of_its_own_gives_the_same_file():
+    model = randomized(tiny("lenet5"))
+    apart = convert_apart(model, ["float32", PEER], images(channels=1))
+    np.testing.assert_array_equal(
+        predict(apart["float32"], images(channels=1)),
+        predict(convert(model), images(channels=1)),
+    )
+    assert ends(apart[PEER])[0]["dtype"] == np.uint8
+
+
+def test_what_needs_other_than_built_in_operators_is_refused():
+    inputs = keras.Input((3, 3, 1))
+    outputs = keras.layers.Lambda(lambda x: tf.linalg.det(x[..., 0])[:, None])(inputs)
+    with pytest.raises(ValueError, match="cannot be converted"):
+        convert_apart(keras.Model(inputs, outputs, name="determinant"), ["float32"])
+    with pytest.raises(ValueError, match="no fixed input size"):
+        convert(keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalAveragePooling2D()]))
+
+
+def test_operators_have_the_versions_that_their_types_need():
+    content = int8(randomized(tiny("mobilenet_v2")), images())
+    model = read(content)
+    versions = {
+        name: model.operatorCodes[operator.opcodeIndex].version
+        for name, operator in zip(operators(content), model.subgraphs[0].operators, strict=True)
+    }
+    assert {versions[name] for name in ("CONV_2D", "DEPTHWISE_CONV_2D")} == {3}
+    assert (versions["FULLY_CONNECTED"], versions["MEAN"], versions["SOFTMAX"]) == (4, 2, 1)
+    assert set_versions(content) == content

@@ -1,0 +1,199 @@
+"""What makes int8 files good: graphs written anew, ranges, biases, layers that stay float, ends."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from helpers import randomized, tiny
+from tflite import REWRITTEN, ends, images, int8, operators
+
+import kvision
+from kvision_export import flatbuffer
+from kvision_export.census import find_faults
+from kvision_export.convert import convert
+from kvision_export.int8 import Search, Settings
+from kvision_export.layers import correct_biases, own_errors
+from kvision_export.quantize import quantize
+from kvision_export.ranges import METHODS, Ranges
+from kvision_export.rewrite import fold_normalization, split_hard_swish
+from kvision_export.verify import answers, fidelity, predict
+
+
+def test_hard_swish_as_products_is_the_same_but_before_a_residual():
+    model = randomized(tiny("mobilenet_v3_large"))
+    content = convert(model)
+    changed, count = split_hard_swish(content)
+    before, after = operators(content), operators(changed)
+    assert count == before.count("HARD_SWISH") - after.count("HARD_SWISH")
+    assert after.count("HARD_SWISH") == 1  # of the stem, whose value the first block adds
+    np.testing.assert_allclose(predict(changed, images()), predict(content, images()), atol=1e-5)
+
+
+def test_hard_swish_of_the_output_and_of_second_degree_stay():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, activation="hard_swish")(inputs)
+    square = keras.layers.Multiply()([x, keras.layers.MaxPooling2D(1)(x)])
+    square = keras.layers.Conv2D(2, 1, activation="hard_swish")(square)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(square))
+    assert split_hard_swish(convert(model))[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "padding", "zero_point"),
+    [((127.0,) * 3, (128.0,) * 3, "same", 127), ((127.5,) * 3, (127.5,) * 3, "symmetric", 127),
+     ((0.0,) * 3, (255.0,) * 3, "symmetric", 0), ((123.7, 116.3, 103.5), (58.4, 57.1, 57.4), "same", 114)],
+)  # fmt: skip
+def test_the_normalisation_goes_into_the_first_layer(mean, std, padding, zero_point):
+    preprocess = kvision.Preprocess(mean, std)
+    columns = {"preprocess": preprocess, "padding": padding, "width_multiplier": 0.5}
+    model = randomized(tiny("efficientnet_lite0", **columns))
+    content = convert(model)
+    folded, found = fold_normalization(content)
+    assert found == zero_point
+    assert not {"MUL", "SUB", "DIV"} & {*operators(folded)}
+    exact = mean[0] == zero_point or padding == "none"
+    difference = np.abs(predict(folded, images() - zero_point) - predict(content, images()))
+    assert difference.max() < (1e-5 if exact else 0.02)  # else the padding is a fraction of a level off
+    image, _, _ = ends(int8(model, images()))
+    assert (image["dtype"], image["quantization"]) == (np.uint8, (1.0, zero_point))
+
+
+def test_what_is_no_normalisation_is_not_folded():
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3)(keras.ops.exp(inputs / 255))
+    assert fold_normalization(convert(keras.Model(inputs, keras.layers.Flatten()(x)))) is None
+
+
+def test_the_half_level_counts():
+    """A network that only sums its normalised pixels shows an offset that others would hide."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Rescaling(1 / 127.5, -1.0, name="preprocess")(inputs)
+    x = keras.layers.Conv2D(2, 8, kernel_initializer=keras.initializers.Constant(1 / 192))(x)
+    model = keras.Model(inputs, keras.layers.Flatten()(x))
+    model.layers[2].bias.assign([0.0, 0.5])
+    calibration = [np.full((8, 8, 3), level, "float32") for level in (0, 255)]
+    levels = np.arange(0, 256, 15)
+    pixels = np.stack([np.full((8, 8, 3), level, "float32") for level in levels])
+    error = predict(int8(model, calibration), pixels) - model.predict(pixels, verbose=0)
+    step = 2.5 / 255
+    assert abs(error).max() < 0.75 * step
+    assert abs(error.mean()) < 0.15 * step  # half a level would be 0.5 / 127.5 = 0.4 steps
+
+
+def test_a_layer_that_is_dead_on_all_images_does_not_spoil_the_file():
+    model = kvision.models.lenet5()
+    model.get_layer("c1.conv").set_weights([np.zeros((5, 5, 1, 6)), np.zeros(6)])
+    pixels = images(size=32, channels=1)
+    content = int8(model, pixels, dataclasses.replace(REWRITTEN, corrected=True))
+    np.testing.assert_allclose(predict(content, pixels), model.predict(pixels, verbose=0), atol=0.02)
+
+
+def test_ranges():
+    """Of a network that passes its input on: 0 to 10 evenly, and one value of 1000."""
+    inputs = keras.Input((40, 50, 1))
+    content = convert(keras.Model(inputs, keras.layers.ReLU()(inputs * 1.0)))
+    pixels = np.linspace(0, 10, 2000, dtype="float32").reshape(1, 40, 50, 1)
+    spike = pixels.copy()
+    spike[0, -1, -1] = 1000
+    found = Ranges(content, [*pixels, *spike])
+    highs = {method: max(high for _, high in found.find(method).values()) for method in METHODS}
+    assert highs["minmax"] == pytest.approx(1000)
+    assert 300 <= highs["mse"] <= 1000
+    assert highs["percentile"] <= 1000
+    assert all(low == 0 for low, _ in found.find("minmax").values())
+
+
+def off_by_a_mean():
+    """A network whose logits int8 moves: a large weight makes the steps of the others coarse, and what is
+    rounded off meets activations that are never negative."""
+    random = np.random.default_rng(0)
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(16, 3, activation="relu")(inputs / 255)
+    x = keras.layers.Conv2D(10, 1, name="coarse")(x)
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    kernel = random.uniform(-0.05, 0.05, (1, 1, 16, 10))
+    kernel[:, :, 3] = 8
+    model.get_layer("coarse").kernel.assign(kernel)
+    return model
+
+
+def test_corrected_biases_bring_the_logits_nearer():
+    content, _ = fold_normalization(convert(off_by_a_mean()))
+    calibration, held_out = images(16, 32), images(16, 32, seed=1)
+    ranges = Ranges(content, calibration).find("minmax")
+    expected = answers(content, held_out)
+    for backend in ("litert", "tf"):
+        plain = quantize(content, ranges, backend=backend)
+        corrected = correct_biases(plain, content, calibration)
+        assert len(corrected) < len(plain) + 100
+        sqnr = [fidelity(answers(file, held_out), expected).sqnr for file in (plain, corrected)]
+        assert sqnr[1] > sqnr[0] + 3
+
+
+def test_the_layer_that_loses_most_is_found():
+    model = randomized(tiny("mobilenet_v2", classifier_activation=None))
+    spoiled = next(layer for layer in model.layers if layer.name == "blocks.2.0.conv_pwl")
+    kernel = np.array(spoiled.kernel)
+    kernel[..., 0, :] *= 1000  # the other inputs' weights are then rounded to nothing
+    spoiled.kernel.assign(kernel)
+    content, _ = fold_normalization(convert(model))
+    ranges = Ranges(content, images() - 127).find("minmax")
+    errors = own_errors(quantize(content, ranges), content, images() - 127)
+    worst = min(errors, key=errors.get)
+    assert "blocks.2.0" in worst
+
+
+def test_first_layers_may_stay_float():
+    model = randomized(tiny("mobilenet_v1"))
+    content = int8(model, images(), dataclasses.replace(REWRITTEN, first_floats=2))
+    names = operators(content)
+    assert names.index("QUANTIZE") > names.index("DEPTHWISE_CONV_2D")
+    assert not find_faults(flatbuffer.read(content))
+    np.testing.assert_allclose(predict(content, images()), model.predict(images(), verbose=0), atol=0.1)
+
+
+@pytest.mark.parametrize("backend", ["litert", "tf"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "int8"])
+def test_ends(dtype, backend):
+    keras.utils.set_random_seed(0)
+    model = randomized(tiny("mobilenet_v2", width_multiplier=0.5))
+    content = int8(model, images(), ends=dtype, backend=backend)
+    image, probabilities, signatures = ends(content)
+    assert image["dtype"] == np.dtype(dtype)
+    assert probabilities["dtype"] == (np.int8 if dtype == "int8" else np.float32)
+    assert signatures == {"serving_default": {"inputs": ["image"], "outputs": ["probabilities"]}}
+    if dtype == "int8":
+        assert not {"QUANTIZE", "DEQUANTIZE"} & {*operators(content)}
+    error = np.abs(predict(content, images()) - model.predict(images(), verbose=0))
+    assert error.mean() < 0.06  # int8 with random weights
+
+
+def test_equal_vectors_are_written_once_and_constants_are_aligned():
+    content = int8(randomized(tiny("mobilenet_v2")), images())
+    model = flatbuffer.schema.Model.GetRootAs(content)
+    for i in range(model.BuffersLength()):
+        buffer = model.Buffers(i)
+        if not buffer.DataIsNone():
+            start = buffer._tab.Vector(buffer._tab.Offset(4))
+            assert start % 16 == 0
+    tensors = model.Subgraphs(0)
+    starts = {}
+    for i in range(tensors.TensorsLength()):
+        quantization = tensors.Tensors(i).Quantization()
+        if quantization and not quantization.ZeroPointIsNone():
+            key = quantization.ZeroPointAsNumpy().tobytes()
+            starts.setdefault(key, set()).add(quantization._tab.Vector(quantization._tab.Offset(10)))
+    assert all(len(places) == 1 for places in starts.values())
+
+
+def test_a_step_is_kept_only_where_other_images_say_so():
+    search = Search(convert(randomized(tiny("mobilenet_v3_small"))), images(), images(seed=1))
+    content = search.run()
+    kept = [step for step in search.steps if step.kept]
+    assert search.steps[0] == kept[0]
+    assert min(step.kl for step in kept) <= search.steps[0].kl
+    found = fidelity(answers(content, images(seed=1)), search.expected)
+    assert found.kl == pytest.approx(kept[-1].kl)
+    assert len(search.steps) > len(kept) or search.settings != Settings()
+    assert [name for name, _ in search.worst_layers(2)]

@@ -1,0 +1,75 @@
+"""Figures of a report."""
+
+import numpy as np
+import pytest
+from helpers import tiny
+from tflite import images
+
+from kvision_export.convert import convert
+from kvision_export.verify import Answers, Tolerance, accuracy, answers, fidelity, latencies, wilson
+
+
+def test_accuracy_beside_another_networks():
+    labels = np.repeat(np.arange(10), 10)
+    theirs = np.eye(10)[labels] * 0.9
+    ours = theirs.copy()
+    ours[:6] = np.roll(ours[:6], 1, axis=1)  # six lost
+    theirs[50:52] = np.roll(theirs[50:52], 1, axis=1)  # two won
+    found = accuracy(ours, labels, theirs)
+    assert (found.top1, found.drop) == (pytest.approx(0.94), pytest.approx(0.04))
+    # newcombe's table of paired differences: (6 - 2) / 100 +- 1.96 sqrt(8 - 16 / 100) / 100
+    assert found.drop_interval == pytest.approx((0.04 - 0.05488, 0.04 + 0.05488), abs=1e-4)
+    assert found.top5 == 1
+    assert found.interval[0] < 0.94 < found.interval[1]
+
+
+def test_wilson():
+    """81 of 263, Newcombe 1998, table I, method 3; none and all of 10."""
+    assert wilson(81 / 263, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson(0, 10) == pytest.approx((0, 0.2775), abs=1e-4)
+    assert wilson(1, 10) == pytest.approx((0.7225, 1), abs=1e-4)
+
+
+def test_fidelity():
+    logits = np.array([[2.0, 0, -2], [0, 3, -3]], np.float32)
+
+    def of(logits):
+        shares = np.exp(logits)
+        return Answers(shares / shares.sum(-1, keepdims=True), logits)
+
+    same = fidelity(of(logits), of(logits))
+    assert (same.agreement, same.kl, same.largest_difference) == (1, 0, 0)
+    near = fidelity(of(logits * np.float32(1.1)), of(logits))
+    assert near.sqnr == pytest.approx(20, abs=1e-3)  # an error of a tenth
+    swapped = fidelity(of(np.array([[2, 0, -2], [3, 0, -3]], np.float32)), of(logits))
+    assert swapped.agreement == 0.5
+    assert swapped.worst == [1, 0]
+
+
+def test_logits_are_what_the_softmax_is_given():
+    model = tiny("mobilenet_v1")
+    found = answers(convert(model), images())
+    logs = np.log(found.probabilities)
+    np.testing.assert_allclose(found.logits, logs - logs.mean(-1, keepdims=True), atol=1e-4)
+
+
+def test_latencies_are_times():
+    content = convert(tiny("lenet5"))
+    found = latencies({"a": content, "b": content}, images(channels=1)[0], threads=1)
+    assert all(0 < ms < 1000 for ms in found.values())
+
+
+@pytest.mark.parametrize(
+    ("tolerance", "measured", "accepted"),
+    [
+        (Tolerance(difference=1e-4), (1e-5, 0.9, 0.1), True),
+        (Tolerance(difference=1e-4), (1e-3, 1.0, 0.0), False),
+        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.96, 0.004), True),
+        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.98, 0.1), True),
+        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.96, 0.006), False),
+        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.96, None), False),
+        (Tolerance(agreement=0.97), (float("nan"), 1.0, 0.0), False),
+    ],
+)
+def test_tolerances(tolerance, measured, accepted):
+    assert tolerance.accepts(*measured) is accepted
