@@ -7,6 +7,7 @@ lite/tools/versioning/runtime_version.cc and op_version.cc.
 import contextlib
 import dataclasses
 import io
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -93,7 +94,7 @@ def take(path: Path) -> Census:
     partitions, left_out, accelerated, gpu = 0, {}, None, ""
     if not faults:
         partitions, left_out = _partitions(content)
-        with contextlib.suppress(Exception):  # where there is no accelerator for this processor
+        with contextlib.suppress(Exception), _silent():  # where there is no accelerator for this processor
             accelerated = bool(CompiledModel.from_file(str(path)).is_fully_accelerated())
         gpu = _gpu(content)
     weights = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
@@ -210,6 +211,19 @@ def _inside(operators, delegates) -> set[int]:
     return inside
 
 
+@contextlib.contextmanager
+def _silent():
+    """Hides what LiteRT's libraries print."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _gpu(content) -> str:
     try:
         import tensorflow as tf
@@ -219,4 +233,6 @@ def _gpu(content) -> str:
     with contextlib.redirect_stdout(printed):
         tf.lite.experimental.Analyzer.analyze(model_content=content, gpu_compatibility=True)
     lines = [line.strip() for line in printed.getvalue().splitlines() if "GPU" in line]
+    if any("looks compatible" in line for line in lines):
+        return "compatible with the delegate, says TensorFlow's analyzer"
     return " ".join(dict.fromkeys(lines))

@@ -14,7 +14,7 @@ from kvision_export.rewrite import WEIGHTED, fold_normalization, split_hard_swis
 
 BIAS_IMAGES = 16
 FIRST_LAYERS = (1, 2, 3, 6)  # how many may stay float
-SLOWER, COARSER, LARGER = 1.03, 1.1, 1.05  # what a step may cost in time, divergence and bytes
+SLOWER, FASTER, LARGER = 1.05, 1.1, 1.05  # what another graph may cost in time, must save, may cost in bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,8 @@ class Search:
                 continue
             candidate = self.make(tried)
             step, latency_ms = self._judge(name, candidate, content)
-            better = _better(step, dataclasses.replace(kept, latency_ms=latency_ms))
+            same_graph = not {"hard_swish", "folded", "first_floats"} & {*changes}
+            better = _better(step, kept, 1.0 if same_graph else step.latency_ms / latency_ms)
             self._note(step, better, say)
             if better:
                 best, content, kept = tried, candidate, step
@@ -193,8 +194,13 @@ class Search:
         return self._floats[key]
 
 
-def _better(new: Step, old: Step) -> bool:
-    """Nearer the Keras model and hardly slower, or faster and hardly farther."""
-    nearer = new.kl < old.kl and new.latency_ms <= SLOWER * old.latency_ms
-    faster = new.latency_ms < old.latency_ms / COARSER and new.kl <= COARSER * old.kl
+def _better(new: Step, old: Step, time: float) -> bool:
+    """Nearer the Keras model and hardly slower, or faster and not farther by as much.
+
+    Args:
+        new, old: what was tried, and what it was built on.
+        time: of the new one, as a share of the old one's; 1 where the graph is the same.
+    """
+    nearer = new.kl < old.kl and time <= SLOWER
+    faster = FASTER * time < 1 and new.kl * time < old.kl
     return (nearer or faster) and new.size <= LARGER * old.size

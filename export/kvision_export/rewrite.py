@@ -45,7 +45,7 @@ def split_hard_swish(content: bytes) -> tuple[bytes, int]:
         operators.append(flatbuffer.operator(model, "MUL", [x, gate], [y], schema.MulOptionsT()))
         count += 1
     graph.operators = operators
-    return flatbuffer.write(model), count
+    return (flatbuffer.write(model) if count else content), count
 
 
 def _layers_behind(model, start) -> list[schema.OperatorT] | None:

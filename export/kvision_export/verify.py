@@ -85,12 +85,12 @@ def answers(content: bytes, images: Sequence[np.ndarray]) -> Answers:
 def fidelity(found: Answers, expected: Answers) -> Fidelity:
     """Compares a file's answers with those of the Keras model."""
     difference = np.abs(found.probabilities - expected.probabilities)
-    p, q = (np.maximum(answer.probabilities, SMALLEST) for answer in (expected, found))
-    divergence = (p * (np.log(p) - np.log(q))).sum(-1)
+    logs = [answer.logits - _log_sum_exp(answer.logits) for answer in (expected, found)]
+    divergence = (np.exp(logs[0]) * (logs[0] - logs[1])).sum(-1)
     error = np.square(found.logits - expected.logits).sum()
     return Fidelity(
         agreement=share(found.probabilities.argmax(-1) == expected.probabilities.argmax(-1)),
-        kl=float(divergence.mean()),
+        kl=max(0.0, float(divergence.mean())),
         sqnr=float(10 * np.log10(np.square(expected.logits).sum() / max(error, SMALLEST))),
         largest_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
@@ -175,6 +175,11 @@ def latencies(files: Mapping[str, bytes | Path], image: np.ndarray, threads: int
             interpreter.invoke()
             times[name].append(time.perf_counter() - start)
     return {name: 1000 * statistics.median(of_file[WARMUP:]) for name, of_file in times.items()}
+
+
+def _log_sum_exp(logits):
+    largest = logits.max(-1, keepdims=True)
+    return largest + np.log(np.exp(logits - largest).sum(-1, keepdims=True))
 
 
 def _centred(logits):
