@@ -149,9 +149,11 @@ def tolerance(mode: str) -> exporter.Tolerance:
 
 def print_table(report: dict, output: Path) -> None:
     """Prints the report for people."""
-    title = f"{report['model']} on {report['images']} held-out images"
-    table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAD, caption="KL in nats, SQNR in dB; milliseconds "
-                             "for 1 and 2 threads; speed against float32, 1 thread")  # fmt: skip
+    table = rich.table.Table(
+        title=f"{report['model']} on {report['images']} held-out images",
+        caption="KL in nats, SQNR in dB, milliseconds by threads, speed against float32",
+        box=rich.box.SIMPLE_HEAD,
+    )
     columns = ("file", "kB", "top-1", "agrees", "KL", "SQNR", "1 thr", "2 thr", "speed", "")
     for column in columns:
         table.add_column(column, justify="left" if column == "file" else "right", no_wrap=True)
