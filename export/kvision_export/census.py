@@ -37,10 +37,15 @@ RUNTIMES = {  # the oldest runtime of each version of an operator, from version 
     "SUM": "1.10 1.15", "TANH": "1.14 1.14 2.3", "TILE": "1.10 2.2 2.8", "TRANSPOSE": "1.6 1.14 1.15 2.3 2.4",
     "UNPACK": "1.11 1.14 2.2 2.3",
 }  # fmt: skip
-INT8 = {  # the version that takes int8; of other operators the second
-    "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "EXPAND_DIMS": 1, "FULLY_CONNECTED": 4, "HARD_SWISH": 1, "POW": 1,
-    "QUANTIZE": 1, "RESHAPE": 1,
+VERSIONS = {  # of an operator, by the types that it takes; "" for those that are not named
+    "int8": {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "EXPAND_DIMS": 1, "FULLY_CONNECTED": 4, "HARD_SWISH": 1,
+             "POW": 1, "QUANTIZE": 1, "RESHAPE": 1, "": 2},
+    "int16": {"CONV_2D": 4, "DEPTHWISE_CONV_2D": 5, "FULLY_CONNECTED": 7, "MUL": 4, "RESHAPE": 1, "SUB": 5,
+              "QUANTIZE": 2, "SPLIT": 4, "STRIDED_SLICE": 4, "TRANSPOSE": 5, "": 3},
+    "float with int8 weights": {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 6, "FULLY_CONNECTED": 12, "": 1},
+    "float": {"": 1},
 }  # fmt: skip
+SMALL_WEIGHTS = (schema.TensorType.INT8, schema.TensorType.INT4)
 FORBIDDEN = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CUSTOM")
 
 
@@ -143,11 +148,8 @@ def set_versions(content: bytes) -> bytes:
     for operator in graph.operators:
         name = flatbuffer.operator_name(model, operator)
         code = model.operatorCodes[operator.opcodeIndex]
-        types = {graph.tensors[i].type for i in (*operator.inputs[:1], *operator.outputs)}
-        version = code.version
-        if schema.TensorType.INT8 in types:
-            requantizes = name == "QUANTIZE" and schema.TensorType.FLOAT32 not in types
-            version = max(version, 2 if requantizes else INT8.get(name, 2))
+        types = [graph.tensors[i].type for i in (*operator.inputs, *operator.outputs) if i >= 0]
+        version = max(code.version, _version(name, types))
         key = max(code.builtinCode, code.deprecatedBuiltinCode), version
         if key not in places:
             places[key] = len(codes)
@@ -164,6 +166,20 @@ def set_versions(content: bytes) -> bytes:
             text = f"{oldest}.0".encode().ljust(16, b"\0")
             model.buffers[entry.buffer].data = np.frombuffer(text, np.uint8)
     return flatbuffer.write(model)
+
+
+def _version(name, types) -> int:
+    """The first version of an operator that takes these types of inputs and outputs."""
+    ends = {types[0], types[-1]}
+    if schema.TensorType.INT16 in ends:
+        kind = "int16"
+    elif schema.TensorType.INT8 in ends:
+        kind = "int8"
+    else:
+        kind = "float with int8 weights" if {*types} & {*SMALL_WEIGHTS} else "float"
+    if name == "QUANTIZE" and schema.TensorType.FLOAT32 not in ends:  # from integers to integers
+        return 2
+    return VERSIONS[kind].get(name, VERSIONS[kind][""])
 
 
 def runtime(operators) -> str:

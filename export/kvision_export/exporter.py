@@ -12,9 +12,10 @@ import keras
 import numpy as np
 
 from kvision import runs
-from kvision_export import census, convert, flatbuffer, metadata, quantize, report, verify
+from kvision_export import census, convert, metadata, quantize, report, verify
 from kvision_export.int8 import Search, Step
 from kvision_export.ranges import Ranges
+from kvision_export.rewrite import split_hard_swish
 from kvision_export.verify import Accuracy, Fidelity, Tolerance
 
 MODES = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
@@ -250,12 +251,12 @@ class _Job:
             content, ends = search.run(self.say), self.ends
             steps, layers = search.steps, search.worst_layers(SAMPLE)
         elif mode == "int16x8":
-            floats = self.converted["float32"]
+            floats, _ = split_hard_swish(self.converted["float32"])
             found = Ranges(floats, self.calibration).find("minmax")
             content = quantize.quantize(floats, found, backend=self.backend, bits=16)
         else:
             content = quantize.four_bits(self.converted["float32"])
-        content = flatbuffer.write(flatbuffer.read(content))
+        content = census.set_versions(content)
         path.write_bytes(metadata.add(content, self.about))
         return self._measure(mode, path, bounds, steps, layers, ends)
 

@@ -10,6 +10,7 @@ from tflite import ends, images, int8, operators
 import kvision
 from kvision_export.census import find_faults, set_versions
 from kvision_export.convert import PEER, convert, convert_apart
+from kvision_export.exporter import MODES, export
 from kvision_export.flatbuffer import read
 from kvision_export.quantize import four_bits
 from kvision_export.verify import predict
@@ -18,7 +19,7 @@ LIKE_OTHERS = {  # made of the same blocks as another network or another test's,
     "alexnet_owt", "convnext_atto", "deit_base", "deit_base_distilled", "densenet121", "efficientnet_b0",
     "efficientnet_v2_b0", "efficientnet_v2_l", "efficientnet_v2_m", "efficientnet_v2_s", "googlenet",
     "googlenet_bn", "inception_v3", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large",
-    "mobilenet_v3_large_minimal", "mobilenet_v3_small_minimal", "mobilenet_v4_conv_large",
+    "mobilenet_v3_large_minimal", "mobilenet_v3_small", "mobilenet_v3_small_minimal", "mobilenet_v4_conv_large",
     "mobilenet_v4_conv_medium", "mobilenet_v4_conv_small", "mobilenet_v4_hybrid_medium", "resnet18",
     "resnet101", "swin_base", "vgg_m", "vgg_s", "vgg11_bn", "vit_base_patch16", "vit_base_patch32",
     "vit_huge_patch14", "xception",
@@ -97,3 +98,32 @@ def test_operators_have_the_versions_that_their_types_need():
     assert {versions[name] for name in ("CONV_2D", "DEPTHWISE_CONV_2D")} == {3}
     assert (versions["FULLY_CONNECTED"], versions["MEAN"], versions["SOFTMAX"]) == (4, 2, 1)
     assert set_versions(content) == content
+
+
+MOBILE = ("mobilenetv1", "mobilenetv2", "mobilenetv3", "mobilenetv4", "efficientnetv1", "efficientnetv2")
+SAMPLE = ("mobilenet_v3_small",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in SAMPLE else pytest.param(name, marks=pytest.mark.slow)
+        for name in DISTINCT
+        if kvision.info(name).family in MOBILE
+    ],
+)
+def test_every_mode_of_a_mobile_network(name, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = randomized(tiny(name))
+    _, size, _, channels = model.input_shape
+    pixels, calibration = images(6, size, channels), images(8, size, channels, seed=1)
+    report = export(
+        model, tmp_path / "out", images=pixels, calibration=calibration, modes=MODES, compare=False,
+    )  # fmt: skip
+    least = {"float32": 80, "float16": 35, "int16x8": 20, "dynamic": 5, "int8": 3, "int4": 0}  # dB
+    for file in report["files"]:
+        assert file["fidelity"]["sqnr"] > least[file["mode"]], file["mode"]
+        assert file["census"]["faults"] == []
+    for dtype in ("float32", "int8"):
+        content = int8(model, calibration, ends=dtype)
+        assert np.isfinite(predict(content, pixels)).all()
