@@ -153,8 +153,10 @@ def print_table(report: dict, output: Path) -> None:
         title=f"{report['model']} on {report['images']} held-out images",
         caption="KL in nats, SQNR in dB, milliseconds by threads, speed against float32",
         box=rich.box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
-    columns = ("file", "kB", "top-1", "agrees", "KL", "SQNR", "1 thr", "2 thr", "speed", "")
+    columns = ("file", "kB", "top-1", "agree", "KL", "SQNR", "1 thr", "2 thr", "speed", "")
     for column in columns:
         table.add_column(column, justify="left" if column == "file" else "right", no_wrap=True)
     table.add_row("Keras", "", f"{100 * report['keras']['top1']:.1f}", *[""] * 7)

@@ -1,6 +1,7 @@
 """The best int8 file of a network: each step is tried, and kept where images that it has not seen say so."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -44,7 +45,7 @@ class Step:
         name: what was changed.
         kl, sqnr, agreement: as in `verify.Fidelity`, on the images that choose.
         size: in bytes.
-        latency_ms: median with one thread.
+        latency_ms: median of one thread's own time.
         kept: whether the next steps build on it.
     """
 
@@ -126,7 +127,8 @@ class Search:
     def _judge(self, name, content, other) -> tuple[Step, float]:
         """What a file gives, and the other file's time, measured in turns."""
         found = verify.fidelity(verify.answers(content, self.choice), self.expected)
-        times = verify.latencies({"this": content, "other": other}, self.choice[0], threads=1)
+        files = {"this": content, "other": other}
+        times = verify.latencies(files, self.choice[0], threads=1, clock=time.thread_time)
         step = Step(name, found.kl, found.sqnr, found.agreement, len(content), times["this"], False)
         return step, times["other"]
 
