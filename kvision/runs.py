@@ -180,5 +180,11 @@ def _with_probabilities(model: keras.Model) -> keras.Model:
         or getattr(last, "activation", None) is keras.activations.softmax
     ):
         return model
+    activation = getattr(last, "activation", keras.activations.linear)
+    if activation is not keras.activations.linear:
+        raise ValueError(
+            f"{model.name} ends in {last.name!r} with the activation {activation.__name__!r}; logits or a "
+            "softmax over its classes were expected."
+        )
     probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(model.output)
     return keras.Model(model.input, probabilities, name=model.name)

@@ -3,7 +3,8 @@
     pip install scikit-image scikit-learn
     python export/benchmarks/photographs.py efficientnet_lite0 WEIGHTS [OUTPUT]
 
-Photographs are those of scikit-image, scikit-learn and matplotlib; ranges and steps see others than the report.
+The photographs are those of scikit-image, scikit-learn and matplotlib; ranges and steps see others than the
+report.
 """
 
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import skimage
-import sklearn
+import sklearn  # pyright: ignore
 from PIL import Image
 
 import kvision

@@ -2,4 +2,14 @@
 
 import os
 
+__all__ = ["export"]  # pyright: ignore[reportUnsupportedDunderAll]
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # the converter's notices would drown the report
+
+
+def __getattr__(name):
+    if name == "export":  # not before it is asked for: the converter's process needs none of it
+        from kvision_export.exporter import export
+
+        return export
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -87,25 +87,26 @@ def take(path: Path) -> Census:
     if content[4:8] != b"TFL3":
         raise ValueError(f"{str(path)!r} is no TFLite file.")
     try:
-        model = flatbuffer.read(content)
-        names = [flatbuffer.operator_name(model, operator) for operator in model.subgraphs[0].operators]
-    except Exception as error:  # whatever a damaged file makes the reader raise
+        return of(content)
+    except Exception as error:  # whatever a damaged file makes the readers raise
         raise ValueError(f"{str(path)!r} is a damaged TFLite file: {error}.") from None
-    versions = [
-        model.operatorCodes[operator.opcodeIndex].version for operator in model.subgraphs[0].operators
-    ]
-    operators = Counter(f"{name} v{version}" for name, version in zip(names, versions, strict=True))
+
+
+def of(content: bytes) -> Census:
+    """The census of a file's content."""
+    model = flatbuffer.read(content)
+    graph = model.subgraphs[0]
+    names = [flatbuffer.operator_name(model, operator) for operator in graph.operators]
+    versions = [model.operatorCodes[operator.opcodeIndex].version for operator in graph.operators]
     faults = find_faults(model)
     partitions, left_out, accelerated, gpu = 0, {}, None, ""
     if not faults:
         partitions, left_out = _partitions(content)
-        with contextlib.suppress(Exception), _silent():  # where there is no accelerator for this processor
-            accelerated = bool(CompiledModel.from_file(str(path)).is_fully_accelerated())
-        gpu = _gpu(content)
+        accelerated, gpu = _accelerated(content), _gpu(content)
     weights = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
     about = metadata.size(content)
     return Census(
-        operators=dict(sorted(operators.items())),
+        operators=dict(sorted(Counter(map("{} v{}".format, names, versions)).items())),
         faults=faults,
         runtime=runtime(zip(names, versions, strict=True)),
         sections={
@@ -121,8 +122,14 @@ def take(path: Path) -> Census:
     )
 
 
+def _accelerated(content) -> bool | None:
+    with contextlib.suppress(Exception), _silent():  # where there is no accelerator for this processor
+        return bool(CompiledModel.from_buffer(content).is_fully_accelerated())
+    return None
+
+
 def find_faults(model: schema.ModelT) -> list[str]:
-    """What no file that was converted well has: variables, custom operators, islands of float or int8."""
+    """What no file that was converted well has: variables, custom operators, or a detour by floats."""
     faults = []
     if len(model.subgraphs) > 1:
         faults.append(f"{len(model.subgraphs)} subgraphs; 1 was expected.")
@@ -132,7 +139,7 @@ def find_faults(model: schema.ModelT) -> list[str]:
         if count := names.count(name):
             faults.append(f"{count} {name} operators, which phones' runtimes do not have built in.")
     for operator, name in zip(graph.operators, names, strict=True):
-        if name == "DEQUANTIZE" and flatbuffer.constant(model, operator.inputs[0]) is None:
+        if name == "DEQUANTIZE" and not flatbuffer.is_constant(model, operator.inputs[0]):
             behind = flatbuffer.consumers(graph, operator.outputs[0])
             if behind and all(flatbuffer.operator_name(model, op) == "QUANTIZE" for op in behind):
                 tensor = graph.tensors[operator.outputs[0]].name.decode()

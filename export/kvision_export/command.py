@@ -18,6 +18,7 @@ import numpy as np
 import rich.box
 import rich.console
 import rich.table
+import rich.text
 from absl import flags
 
 from kvision import _cli, runs
@@ -83,8 +84,8 @@ def main(positional):
 
             def say(text):
                 status.update(text)
-                if ":" in text:
-                    console.print(text)
+                if ":" in text:  # what came of a step, not what is being done
+                    console.print(text, markup=False)
 
             report = exporter.export(
                 opened.model,
@@ -193,9 +194,9 @@ def check(paths) -> int:
     console = rich.console.Console(highlight=False)
     takens = [census.take(Path(path)) for path in paths]
     for path, taken in zip(paths, takens, strict=True):
-        table = rich.table.Table(title=str(path), show_header=False, title_justify="left")
+        table = rich.table.Table(title=rich.text.Text(str(path)), show_header=False, title_justify="left")
         for name, value in rows_of(taken):
-            table.add_row(name, value)
+            table.add_row(name, rich.text.Text(value))
         console.print(table)
     return 1 if any(taken.faults for taken in takens) else 0
 

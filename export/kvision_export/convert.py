@@ -53,11 +53,16 @@ def convert_apart(
         command = [sys.executable, "-m", "kvision_export.convert", str(folder), *modes]
         child = subprocess.run(command, capture_output=True, text=True, check=False)
         if child.returncode:
-            lines = [line for line in child.stderr.splitlines() if line.strip()]
-            if child.returncode < 0:
-                lines.append(f"it was ended by {signal.Signals(-child.returncode).name}")
-            raise ValueError(f"{model.name} cannot be converted: {lines[-1] if lines else 'no reason given'}")
+            raise ValueError(f"{model.name} cannot be converted: {_reason(child)}")
         return {mode: (folder / f"{mode}.tflite").read_bytes() for mode in modes}
+
+
+def _reason(child) -> str:
+    if child.returncode < 0:
+        return f"the converter was ended by {signal.Signals(-child.returncode).name}."
+    lines = [line.strip() for line in child.stderr.splitlines() if line.strip()]
+    told = [line for line in lines if line.startswith(("Flex ops:", "error:")) or "Error:" in line]
+    return (told or lines or ["no reason given"])[-1]
 
 
 @contextlib.contextmanager

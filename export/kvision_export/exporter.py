@@ -19,7 +19,7 @@ from kvision_export.rewrite import split_hard_swish
 from kvision_export.verify import Accuracy, Fidelity, Tolerance
 
 MODES = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
-REPORT = "report.json"
+REPORT, PAGE = "report.json", "report.html"
 TARGETS = {  # modes by default, ends of int8 files, whether their layers may be float
     "cpu": (("float32", "int8"), "uint8", True),
     "gpu": (("float32", "float16"), "uint8", True),
@@ -33,8 +33,11 @@ ADVICE = {
     "int8": "For CPUs, NPUs and the Edge TPU: the smallest and fastest.",
     "int16x8": "Where int8 is too coarse and the target has kernels for it (some NPUs).",
     "int4": "The smallest dense layers; for networks that mostly consist of them.",
+    convert.PEER: "What TFLiteConverter makes by itself, for comparison.",
 }
 SAMPLE = 8  # images by which layers are ranked
+BROKEN = 1e-3  # difference of a probability that no float file has
+PACKAGES = ("kvision", "keras", "tensorflow", "ai-edge-litert", "litert-quantizer")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +118,8 @@ def export(
         The report, as in report.json.
 
     Raises:
-        ValueError: an unknown mode or target, images that do not fit, a network that cannot be converted.
+        ValueError: an unknown mode or target, images that do not fit, a network that cannot be converted, or
+            whose file has a fault or another answer than the Keras model.
     """
     default_modes, default_ends, mixed = _choose("target", target, TARGETS)
     modes, ends = list(modes or default_modes), ends or default_ends
@@ -123,25 +127,38 @@ def export(
         _choose("mode", mode, dict.fromkeys(MODES))
     _choose("backend", backend, dict.fromkeys(quantize.BACKENDS))
     _choose("ends", ends, dict.fromkeys(("uint8", "float32", "int8")))
-    check_images("images", images, model)
-    quantized = [mode for mode in modes if mode in ("int8", "int16x8")]
-    if quantized:
+    check_model(model)
+    images = check_images("images", images, model)
+    if needs := [mode for mode in modes if mode in ("int8", "int16x8")]:
         if calibration is None:
-            raise ValueError(f"{quantized[0]} needs `calibration` images.")
-        check_images("calibration", calibration, model)
+            raise ValueError(f"{needs[0]} needs `calibration` images.")
+        calibration = check_images("calibration", calibration, model)
         check_calibration(calibration)
-    output = Path(output)
+    classes = model.output_shape[-1]
+    class_names = list(class_names or map(str, range(classes)))
+    if len(class_names) != classes or any(len(name.splitlines()) != 1 for name in class_names):
+        raise ValueError(f"`class_names` must be {classes} names of a line each; got {len(class_names)}.")
+    if labels is not None:
+        labels = np.asarray(labels)
+        if labels.shape != (len(images),) or labels.min() < 0 or labels.max() >= classes:
+            raise ValueError(f"`labels` must be {len(images)} numbers from 0 to {classes - 1}.")
+    output = Path(output).resolve()
     check_output(output)
-    class_names = class_names or [str(i) for i in range(model.output_shape[-1])]
     beside = output.with_name(f".{output.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
         expected = model.predict(images, verbose=0)
-        compare = compare and "int8" in modes
-        asked = ["float32", *({"float16", "dynamic"} & {*modes}), *([convert.PEER] * compare)]
+        if not np.allclose(expected.sum(-1), 1, atol=1e-3):
+            raise ValueError(f"{model.name} must end in probabilities: a softmax over its classes.")
         say(f"converting {model.name}")
-        converted = convert.convert_apart(model, asked, calibration if compare else ())
+        asked = ["float32", *(mode for mode in ("float16", "dynamic") if mode in modes)]
+        converted = convert.convert_apart(model, asked)
+        if compare and "int8" in modes:
+            try:
+                converted |= convert.convert_apart(model, [convert.PEER], calibration)
+            except ValueError as error:
+                say(f"no file of TFLiteConverter to compare with: {error}")
         about = metadata.About(
             name=model.name,
             description=description,
@@ -150,13 +167,14 @@ def export(
             channels=model.input_shape[-1],
             size=model.input_shape[1:3],
         )
-        job = _Job(converted, images, labels, expected, calibration, backend, ends, mixed, about, say)
+        job = _Job(converted, images, labels, expected, about, say)
         files = []
         for mode in modes:
-            name = f"{model.name}_{mode}.tflite"
-            files.append(job.make(mode, beside / name, (tolerances or {}).get(mode) or tolerance(mode)))
-        if compare:
-            files.append(job.peer(beside / ".peer.tflite"))
+            content, found = job.content(mode, calibration, backend, ends, mixed)
+            bounds = (tolerances or {}).get(mode) or tolerance(mode)
+            files.append(job.write(mode, content, beside / f"{model.name}_{mode}.tflite", bounds, **found))
+        if convert.PEER in converted:
+            files.append(job.peer())
         (beside / runs.LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
         found = {
             "model": model.name,
@@ -168,18 +186,14 @@ def export(
             "files": [dataclasses.asdict(file) for file in files],
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         }
-        (beside / REPORT).write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps(_finite(found), indent=2, allow_nan=False) + "\n"
+        (beside / REPORT).write_text(text, encoding="utf-8")
         pictures = {i: images[i] for file in files for i in file.fidelity.worst}
-        report.write(beside / "report.html", found, pictures, labels, expected, job.answers, class_names)
-        if output.exists():
-            shutil.rmtree(output)
-        os.replace(beside, output)
+        report.write(beside / PAGE, found, pictures, labels, expected, job.answers, class_names)
+        replace_folder(beside, output)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return found
-
-
-PACKAGES = ("kvision", "keras", "tensorflow", "ai-edge-litert", "litert-quantizer")
 
 
 def tolerance(
@@ -198,8 +212,20 @@ def tolerance(
     return Tolerance(agreement=agreement, drop=drop)
 
 
-def check_images(name: str, images: np.ndarray, model: keras.Model) -> None:
-    """A ValueError for images that are not pixels in [0, 255] of the model's size."""
+def check_model(model: keras.Model) -> None:
+    """A ValueError for a model that is no classifier of images of a fixed size."""
+    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+        raise ValueError(f"{model.name} must have one input and one output of shape (batch, classes).")
+    shape = model.input_shape
+    if len(shape) != 4 or None in shape[1:] or shape[-1] not in (1, 3):
+        raise ValueError(
+            f"{model.name} must take images of a fixed size with 1 or 3 channels; its input is {shape}."
+        )
+
+
+def check_images(name: str, images, model: keras.Model) -> np.ndarray:
+    """The images as float32; a ValueError where they are no pixels in [0, 255] of the model's size."""
+    images = np.asarray(images, np.float32)
     if len(images) == 0 or images.shape[1:] != model.input_shape[1:]:
         raise ValueError(
             f"`{name}` must be images of shape {model.input_shape[1:]}; got an array of {images.shape}."
@@ -207,73 +233,113 @@ def check_images(name: str, images: np.ndarray, model: keras.Model) -> None:
     low, high = float(images.min()), float(images.max())
     if not (low >= 0 and high <= 255):
         raise ValueError(f"`{name}` must be pixels in [0, 255]; got [{low:g}, {high:g}].")
+    return images
 
 
 def check_calibration(images: np.ndarray) -> None:
     """A ValueError for images that would give ranges of no use."""
     if len(images) < 4:
         raise ValueError(f"Calibration needs at least 4 images (64 are usual); got {len(images)}.")
-    if np.ptp(images, axis=0).max() == 0 or np.ptp(images) == 0:
+    if np.ptp(images, axis=0).max() == 0:
         raise ValueError("The calibration images are all the same.")
     if images.max() <= 1:
         raise ValueError(f"Calibration images must be pixels in [0, 255]; got [0, {images.max():g}].")
 
 
 def check_output(output: Path) -> None:
-    """A ValueError for a folder that is neither new nor empty nor an earlier export."""
-    if output.exists() and not (output / REPORT).is_file() and (output.is_file() or any(output.iterdir())):
+    """A ValueError for what is neither a new folder, nor empty, nor an earlier export alone."""
+    if output.is_file() or (
+        output.is_dir() and not {path.name for path in output.iterdir()} <= _ours(output)
+    ):
         raise ValueError(f"'{output}' is neither empty nor an earlier export: give another --output.")
     output.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _ours(output) -> set[str]:
+    """The names of the files that an earlier export left in a folder."""
+    try:
+        files = json.loads((output / REPORT).read_text(encoding="utf-8"))["files"]
+        return {REPORT, PAGE, runs.LABELS, *(file["file"] for file in files)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+
+
+def replace_folder(new: Path, output: Path) -> None:
+    """Puts a folder in the place of another, which comes back where that fails."""
+    old = output.with_name(f".{output.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if output.exists():
+        os.replace(output, old)
+    try:
+        os.replace(new, output)
+    except OSError:
+        if old.exists():
+            os.replace(old, output)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _finite(value):
+    """The same for JSON, which has no NaN and no infinity: null in their place."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 class _Job:
     """The files of one network."""
 
-    def __init__(self, converted, images, labels, expected, calibration, backend, ends, mixed, about, say):
-        self.converted, self.images, self.labels = converted, images, labels
-        self.calibration, self.backend, self.ends, self.mixed = calibration, backend, ends, mixed
-        self.about, self.say = about, say
+    def __init__(self, converted, images, labels, expected, about, say):
+        self.converted, self.images, self.labels, self.about, self.say = (
+            converted,
+            images,
+            labels,
+            about,
+            say,
+        )
         floats = verify.answers(converted["float32"], images)
+        off = float(np.abs(floats.probabilities - expected).max())
+        if not off <= BROKEN:
+            raise ValueError(f"The float32 file of {about.name} differs from the Keras model by {off:g}.")
         self.expected = verify.Answers(expected, floats.logits)
         self.answers: dict[str, verify.Answers] = {}
 
-    def make(self, mode: str, path: Path, bounds: Tolerance) -> File:
-        """Writes a file and measures it."""
-        steps, layers, ends = [], [], "float32"
+    def content(self, mode, calibration, backend, ends, mixed) -> tuple[bytes, dict]:
+        """The file of a mode, and what else is known of it: `steps` and `layers` of an int8 one."""
+        floats = self.converted["float32"]
         if mode in self.converted:
-            content = self.converted[mode]
-        elif mode == "int8":
-            half = len(self.calibration) // 2
-            search = Search(
-                self.converted["float32"], self.calibration[:half], self.calibration[half:],
-                backend=self.backend, ends=self.ends, mixed=self.mixed,
-            )  # fmt: skip
-            content, ends = search.run(self.say), self.ends
-            steps, layers = search.steps, search.worst_layers(SAMPLE)
-        elif mode == "int16x8":
-            floats, _ = split_hard_swish(self.converted["float32"])
-            found = Ranges(floats, self.calibration).find("minmax")
-            content = quantize.quantize(floats, found, backend=self.backend, bits=16)
-        else:
-            content = quantize.four_bits(self.converted["float32"])
-        content = census.set_versions(content)
-        path.write_bytes(metadata.add(content, self.about))
-        return self._measure(mode, path, bounds, steps, layers, ends)
+            return self.converted[mode], {}
+        if mode == "int4":
+            return quantize.four_bits(floats), {}
+        if mode == "int16x8":
+            floats, _ = split_hard_swish(floats)
+            ranges = Ranges(floats, calibration).find("minmax")
+            return quantize.quantize(floats, ranges, backend=backend, bits=16), {}
+        half = len(calibration) // 2
+        search = Search(
+            floats, calibration[:half], calibration[half:], backend=backend, ends=ends, mixed=mixed
+        )
+        content = search.run(self.say)
+        return content, {"steps": search.steps, "layers": search.worst_layers(SAMPLE)}
 
-    def peer(self, path: Path) -> File:
-        """Measures TFLiteConverter's own int8 file."""
-        path.write_bytes(self.converted[convert.PEER])
-        file = self._measure(convert.PEER, path, tolerance("int8"), [], [], "uint8")
-        path.unlink()
-        return dataclasses.replace(file, file="")
+    def write(self, mode: str, content: bytes, path: Path, bounds: Tolerance, **found) -> File:
+        """Writes a file with its metadata, and measures it."""
+        content = metadata.add(census.set_versions(content), self.about)
+        path.write_bytes(content)
+        return dataclasses.replace(self._measure(mode, content, bounds), file=path.name, **found)
 
-    def _measure(self, mode, path, bounds, steps, layers, ends) -> File:
+    def peer(self) -> File:
+        """Measures TFLiteConverter's own int8 file, which is fed as its own input scale says."""
+        return self._measure(convert.PEER, self.converted[convert.PEER], tolerance("int8"), pixels=False)
+
+    def _measure(self, mode, content, bounds, pixels=True) -> File:
         self.say(f"measuring {mode}")
-        content = path.read_bytes()
-        taken = census.take(path)
-        if taken.faults:
-            raise ValueError(f"{path.name}: {' '.join(taken.faults)}")
-        found = self.answers[mode] = verify.answers(content, self.images)
+        taken = census.of(content)
+        if taken.faults and mode != convert.PEER:
+            raise ValueError(f"The {mode} file of {self.about.name}: {' '.join(taken.faults)}")
+        found = self.answers[mode] = verify.answers(content, self.images, pixels)
         near = verify.fidelity(found, self.expected)
         right = None
         if self.labels is not None:
@@ -282,33 +348,41 @@ class _Job:
         times = {threads: verify.latencies(files, self.images[0], threads) for threads in (1, 2)}
         latency_ms = {threads: of["this"] for threads, of in times.items()}
         float_ms = {threads: of["float"] for threads, of in times.items()}
-        warnings = []
-        if latency_ms[1] > 1.1 * float_ms[1]:
-            warnings.append(
-                f"On this processor it takes {latency_ms[1] / float_ms[1]:.1f} times as long as float32."
-            )
-        if len({*taken.left_out} - {"SOFTMAX"}) and mode not in ("int16x8",):
-            kinds = ", ".join(f"{count} {name}" for name, count in taken.left_out.items())
-            warnings.append(f"XNNPACK leaves {kinds} to slower kernels.")
-        if mode == "int16x8":
-            warnings.append("CPUs have no fast kernels for it.")
-        if ends == "int8":
-            warnings.append("MediaPipe takes no int8 input.")
         return File(
             mode=mode,
-            file=path.name,
+            file="",
             size=len(content),
             accuracy=right,
             fidelity=near,
             latency_ms=latency_ms,
             float_latency_ms=float_ms,
             accepted=bounds.accepts(near.largest_difference, near.agreement, right and right.drop),
-            advice=ADVICE.get(mode, "What TFLiteConverter makes by itself."),
-            warnings=warnings,
+            advice=ADVICE[mode],
+            warnings=warnings_of(mode, taken, latency_ms[1] / float_ms[1], content),
             census=taken,
-            steps=steps,
-            layers=layers,
         )
+
+
+def warnings_of(mode: str, taken: census.Census, share: float, content: bytes) -> list[str]:
+    """Sentences on what a file is bad at.
+
+    Args:
+        mode: of the file.
+        taken: its census.
+        share: its time of the float32 file's.
+        content: the file.
+    """
+    warnings = []
+    if share > 1.1:
+        warnings.append(f"On this processor it takes {share:.1f} times as long as float32.")
+    if mode == "int16x8":
+        warnings.append("CPUs have no fast kernels for it.")
+    elif {*taken.left_out} - {"SOFTMAX", "QUANTIZE"}:
+        kinds = ", ".join(f"{count} {name}" for name, count in taken.left_out.items())
+        warnings.append(f"XNNPACK leaves {kinds} to slower kernels.")
+    if metadata.input_type(content) == "int8":
+        warnings.append("MediaPipe takes no int8 input.")
+    return warnings
 
 
 def _choose(what, value, known):

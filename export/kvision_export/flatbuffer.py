@@ -72,14 +72,18 @@ def operator_name(model: schema.ModelT, operator: schema.OperatorT) -> str:
     return next(name for name, value in vars(schema.BuiltinOperator).items() if value == builtin)
 
 
+def is_constant(model: schema.ModelT, index: int) -> bool:
+    """Whether a tensor's values are in the file; not where it is computed, or no tensor (-1)."""
+    data = model.buffers[model.subgraphs[0].tensors[index].buffer].data if index >= 0 else None
+    return data is not None and len(data) > 0
+
+
 def constant(model: schema.ModelT, index: int) -> np.ndarray | None:
-    """A constant tensor's values; None of a tensor that is computed, or of no tensor (-1)."""
-    if index < 0:
+    """A constant tensor's values; None where it is none."""
+    if not is_constant(model, index):
         return None
     tensor = model.subgraphs[0].tensors[index]
     data = model.buffers[tensor.buffer].data
-    if data is None or not len(data):
-        return None
     shape = () if tensor.shape is None else tensor.shape
     return np.asarray(data, np.uint8).view(DTYPES[tensor.type]).reshape(shape)
 

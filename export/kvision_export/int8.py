@@ -14,6 +14,7 @@ from kvision_export.ranges import Ranges
 from kvision_export.rewrite import WEIGHTED, fold_normalization, split_hard_swish
 
 BIAS_IMAGES = 16
+NOTHING, DECIBELS = 2e-3, 1.0  # a divergence that no answer shows; what a nearer file may lose of its SQNR
 FIRST_LAYERS = (1, 2, 3, 6)  # how many may stay float
 SLOWER, FASTER, LARGER = 1.05, 1.1, 1.05  # what another graph may cost in time, must save, may cost in bytes
 
@@ -113,7 +114,11 @@ class Search:
         yield "ranges without 0.01 %", {"method": "percentile"}
         yield "ranges of least squares", {"method": "mse"}
         if self.mixed:
+            model = flatbuffer.read(self.content)
+            kinds = [flatbuffer.operator_name(model, op) for op in model.subgraphs[0].operators]
             for count in FIRST_LAYERS:
+                if count >= sum(kind in WEIGHTED for kind in kinds):
+                    break
                 yield (
                     f"first {count} layers float" if count > 1 else "first layer float",
                     {"first_floats": count},
@@ -174,7 +179,8 @@ class Search:
         for operator in graph.operators:
             kind = flatbuffer.operator_name(model, operator)
             name = graph.tensors[operator.outputs[0]].name.decode()
-            if kind == "SOFTMAX" or layers < first_floats:
+            last = kind == "SOFTMAX" and operator.outputs[0] == graph.outputs[0]
+            if last or layers < first_floats:
                 names.append(name)
             layers += kind in WEIGHTED
         return names
@@ -196,13 +202,14 @@ class Search:
         return self._floats[key]
 
 
-def _better(new: Step, old: Step, time: float) -> bool:
+def _better(new: Step, old: Step, share: float) -> bool:
     """Nearer the Keras model and hardly slower, or faster and not farther by as much.
 
     Args:
         new, old: what was tried, and what it was built on.
-        time: of the new one, as a share of the old one's; 1 where the graph is the same.
+        share: the new one's time of the old one's; 1 where the graph is the same.
     """
-    nearer = new.kl < old.kl and time <= SLOWER
-    faster = FASTER * time < 1 and new.kl * time < old.kl
-    return (nearer or faster) and new.size <= LARGER * old.size
+    nearer = new.kl < old.kl and new.sqnr > old.sqnr - DECIBELS
+    faster = FASTER * share < 1 and new.kl * share < max(old.kl, NOTHING)
+    nearer = (nearer or not np.isfinite(old.kl)) and share <= SLOWER
+    return bool(np.isfinite(new.kl)) and (nearer or faster) and new.size <= LARGER * old.size

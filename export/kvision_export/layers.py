@@ -4,6 +4,7 @@ Rounding moves the mean of a layer's outputs, channel by channel; the bias moves
 measured, on the file itself.
 """
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,7 +28,7 @@ def correct_biases(content: bytes, float_content: bytes, images: Sequence[np.nda
         The file, with other int32 biases.
     """
     floats = flatbuffer.read(float_content)
-    outputs = [op.outputs[0] for op in floats.subgraphs[0].operators if _is_layer(floats, op)]
+    outputs = [layer.outputs[0] for layer in _layers(floats)]
     of_images = [[_mean(tensor(i)) for i in outputs] for tensor in run(float_content, images)]
     expected = iter([np.mean(means, 0) for means in zip(*of_images, strict=True)])
     model = flatbuffer.read(content)
@@ -35,6 +36,7 @@ def correct_biases(content: bytes, float_content: bytes, images: Sequence[np.nda
     values = {graph.inputs[0]: [image[None] for image in images]}
     last_use = {i: n for n, operator in enumerate(graph.operators) for i in operator.inputs}
     for number, operator in enumerate(graph.operators):
+        inputs = [int(i) for i in operator.inputs]  # the correction may give it another bias
         results = _run_alone(model, operator, values)
         if _is_layer(model, operator):
             mean, bias = next(expected), operator.inputs[2] if len(operator.inputs) > 2 else -1
@@ -49,7 +51,7 @@ def correct_biases(content: bytes, float_content: bytes, images: Sequence[np.nda
                 flatbuffer.set_constant(model, operator, 2, new.astype(old.dtype))
                 results = _run_alone(model, operator, values)
         values.update(zip(operator.outputs, results, strict=True))
-        for index in operator.inputs:
+        for index in inputs:
             if last_use[index] == number:
                 values.pop(index, None)
     return flatbuffer.write(model)
@@ -61,25 +63,32 @@ def own_errors(content: bytes, float_content: bytes, images: Sequence[np.ndarray
     A layer is given the float file's values, rounded as its input is.
 
     Returns:
-        Signal over error, in dB, over all images.
+        Signal over error, in dB, over all images; without layers that are 0 on all of them.
     """
     floats, model = flatbuffer.read(float_content), flatbuffer.read(content)
-    layers = [op for op in floats.subgraphs[0].operators if _is_layer(floats, op)]
-    ours = [op for op in model.subgraphs[0].operators if _is_layer(model, op)]
-    ends = [(op.inputs[0], op.outputs[0]) for op in layers]
-    seen = [[(tensor(x).copy(), tensor(y).copy()) for x, y in ends] for tensor in run(float_content, images)]
-    tensors, errors = model.subgraphs[0].tensors, {}
-    for number, (layer, operator) in enumerate(zip(layers, ours, strict=True)):
-        name = floats.subgraphs[0].tensors[layer.outputs[0]].name.decode()
-        pixels, result = (tensors[i] for i in (operator.inputs[0], operator.outputs[0]))
-        if pixels.type == schema.TensorType.FLOAT32:
-            continue
-        given = {operator.inputs[0]: [_integers(image[number][0], pixels) for image in seen]}
-        found = _run_alone(model, operator, given)[0]
-        expected = np.stack([image[number][1] for image in seen])
-        error = np.stack([_reals(y, result) for y in found]) - expected
-        errors[name] = 10 * np.log10(np.square(expected).sum() / max(np.square(error).sum(), 1e-30))
-    return errors
+    tensors = model.subgraphs[0].tensors
+    layers = []
+    for layer, operator in zip(_layers(floats), _layers(model), strict=True):
+        if tensors[operator.inputs[0]].type != schema.TensorType.FLOAT32:
+            layers.append((layer, operator, _alone(model, operator, operator.inputs[:1])))
+    signals, errors = np.zeros(len(layers)), np.zeros(len(layers))
+    for tensor in run(float_content, images):
+        for number, (layer, operator, alone) in enumerate(layers):
+            ends = tensors[operator.inputs[0]], tensors[operator.outputs[0]]
+            found = _reals(alone([_integers(tensor(layer.inputs[0]), ends[0])])[0], ends[1])
+            expected = tensor(layer.outputs[0])
+            signals[number] += np.square(expected, dtype=np.float64).sum()
+            errors[number] += np.square(found - expected, dtype=np.float64).sum()
+    names = [floats.subgraphs[0].tensors[layer.outputs[0]].name.decode() for layer, _, _ in layers]
+    return {
+        name: float(10 * np.log10(signal / max(error, 1e-30)))
+        for name, signal, error in zip(names, signals, errors, strict=True)
+        if signal
+    }
+
+
+def _layers(model) -> list[schema.OperatorT]:
+    return [operator for operator in model.subgraphs[0].operators if _is_layer(model, operator)]
 
 
 def _integers(values, tensor):
@@ -104,35 +113,37 @@ def _is_layer(model, operator):
 
 def _run_alone(model, operator, values) -> list[list[np.ndarray]]:
     """The outputs of one operator, each a list over the images, from the values of its inputs."""
-    graph = model.subgraphs[0]
-    indices = [int(i) for i in (*operator.inputs, *operator.outputs) if i >= 0]
     given = [int(i) for i in operator.inputs if i in values]
-    alone = schema.ModelT()
-    alone.version = 3
-    alone.operatorCodes = [model.operatorCodes[operator.opcodeIndex]]
-    alone.buffers = [schema.BufferT() for _ in range(len(indices) + 1)]
-    only = schema.SubGraphT()
-    only.tensors = []
+    alone = _alone(model, operator, given)
+    of_images = [alone(parts) for parts in zip(*(values[i] for i in given), strict=True)]
+    return [list(output) for output in zip(*of_images, strict=True)]
+
+
+def _alone(model, operator, given):
+    """A function from the values of an operator's `given` inputs to its outputs."""
+    graph = model.subgraphs[0]
     place = {}
-    for index in indices:
+    only, alone = schema.SubGraphT(), schema.ModelT()
+    only.tensors, alone.buffers = [], [schema.BufferT()]
+    for index in (int(i) for i in (*operator.inputs, *operator.outputs) if i >= 0):
         if index in place:
             continue
-        tensor = _copy(graph.tensors[index])
-        if flatbuffer.constant(model, index) is not None:
-            tensor.buffer = len(only.tensors) + 1
-            alone.buffers[tensor.buffer].data = model.buffers[graph.tensors[index].buffer].data
-        else:
-            tensor.buffer = 0
+        tensor = copy.copy(graph.tensors[index])
+        data, tensor.buffer = model.buffers[tensor.buffer].data, 0
+        if data is not None and len(data):
+            tensor.buffer = len(alone.buffers)
+            alone.buffers.append(schema.BufferT())
+            alone.buffers[-1].data = data
         place[index] = len(only.tensors)
         only.tensors.append(tensor)
-    step = _copy(operator)
+    step = copy.copy(operator)
     step.opcodeIndex = 0
     step.inputs = np.array([place.get(int(i), -1) for i in operator.inputs], np.int32)
     step.outputs = np.array([place[int(i)] for i in operator.outputs], np.int32)
-    only.operators = [step]
-    only.inputs = np.array([place[i] for i in given], np.int32)
-    only.outputs = step.outputs
-    alone.subgraphs = [only]
+    only.operators, only.outputs = [step], step.outputs
+    only.inputs = np.array([place[int(i)] for i in given], np.int32)
+    alone.version, alone.subgraphs = 3, [only]
+    alone.operatorCodes = [model.operatorCodes[operator.opcodeIndex]]
     for buffer in alone.buffers:
         buffer.offset = buffer.size = 0
     interpreter = Interpreter(
@@ -141,17 +152,12 @@ def _run_alone(model, operator, values) -> list[list[np.ndarray]]:
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     interpreter.allocate_tensors()
-    results = [[] for _ in operator.outputs]
-    for parts in zip(*(values[i] for i in given), strict=True):
-        for index, part in zip(only.inputs, parts, strict=True):
+    inputs, outputs = only.inputs, only.outputs
+
+    def call(parts):
+        for index, part in zip(inputs, parts, strict=True):
             interpreter.set_tensor(index, part)
         interpreter.invoke()
-        for result, index in zip(results, only.outputs, strict=True):
-            result.append(interpreter.get_tensor(index))
-    return results
+        return [interpreter.get_tensor(index) for index in outputs]
 
-
-def _copy(thing):
-    other = type(thing)()
-    other.__dict__.update(thing.__dict__)
-    return other
+    return call

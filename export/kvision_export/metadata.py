@@ -4,10 +4,10 @@ The writers of tflite-support and MediaPipe do not run on this Python and Tensor
 fields are those of metadata_schema.fbs, version 1.5; the labels lie in a zip archive behind the model.
 """
 
+import dataclasses
 import io
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import flatbuffers
 import numpy as np
@@ -22,7 +22,7 @@ AXIS_LABELS, IMAGE, NORMALIZATION = 2, 2, 1  # of the schema's enumerations
 RGB, GRAYSCALE = 1, 2
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class About:
     """What is written.
 
@@ -33,8 +33,8 @@ class About:
         labels: a name for each class.
         channels: of the image, 3 or 1.
         size: its height and width.
-        mean, std: subtracted from, and then dividing, the pixels in [0, 255] before they are given to the
-            file's input.
+        mean, std: subtracted from, and then dividing, the pixels in [0, 255]. Of an integer input, its own
+            scale and zero point take their place.
     """
 
     name: str
@@ -47,9 +47,20 @@ class About:
     std: float = 1.0
 
 
+def input_type(content: bytes) -> str:
+    """The type of a file's input, such as "uint8"."""
+    graph = flatbuffer.read(content).subgraphs[0]
+    return np.dtype(flatbuffer.DTYPES[graph.tensors[graph.inputs[0]].type]).name
+
+
 def add(content: bytes, about: About) -> bytes:
     """The file with its metadata, and the labels behind it."""
     model = flatbuffer.read(content)
+    graph = model.subgraphs[0]
+    if (kind := input_type(content)) != "float32":  # real value 0 is this pixel
+        quantization = graph.tensors[graph.inputs[0]].quantization
+        pixel = int(quantization.zeroPoint[0]) + (128 if kind == "int8" else 0)
+        about = dataclasses.replace(about, mean=float(pixel), std=1 / float(quantization.scale[0]))
     model.metadata = [entry for entry in model.metadata or () if entry.name != NAME]
     buffer = schema.BufferT()
     buffer.data, buffer.offset, buffer.size = np.frombuffer(_pack(about), np.uint8), 0, 0
@@ -70,17 +81,17 @@ def read(content: bytes) -> dict:
     if packed is None:
         return {}
     root = _table(packed, int.from_bytes(packed[:4], "little"))
-    graph = _tables(root, 3)[0]
-    image = _tables(graph, 2)[0]
     found = {"name": _text(root, 0), "description": _text(root, 1), "licence": _text(root, 5)}
-    for unit in _tables(image, 4):
-        if (options := _child(unit, 1)) is not None:
+    images = [image for graph in _tables(root, 3)[:1] for image in _tables(graph, 2)[:1]]
+    for unit in (unit for image in images for unit in _tables(image, 4)):
+        kind = unit.Get(number_types.Uint8Flags, unit.Pos + unit.Offset(4)) if unit.Offset(4) else 0
+        if kind == NORMALIZATION and (options := _child(unit, 1)) is not None:
             found |= {"mean": _floats(options, 0), "std": _floats(options, 1)}
     archive = io.BytesIO(content)
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
             if LABELS in file.namelist():
-                found["labels"] = file.read(LABELS).decode().splitlines()
+                found["labels"] = file.read(LABELS).decode().rstrip("\n").split("\n")
     return found
 
 
@@ -89,7 +100,7 @@ def size(content: bytes) -> tuple[int, int]:
     packed = _buffer(content)
     if packed is None:
         return 0, 0
-    start = content.find(b"PK\x03\x04" + b"\x14")
+    start = content.rfind(b"PK\x03\x04")  # of the only file in the archive
     return len(packed), len(content) - start if start > 0 else 0
 
 

@@ -36,18 +36,24 @@ def quantize(
         backend: one of `BACKENDS`.
         bits: of the activations, 8 or 16.
         floats: names of tensors whose operators stay float.
+
+    Raises:
+        ValueError: the quantizer cannot do it.
     """
     model = flatbuffer.read(content)
     tensors = model.subgraphs[0].tensors
+    if bits == 16:  # without a zero point
+        ranges = {index: (-max(-low, high), max(-low, high)) for index, (low, high) in ranges.items()}
     if backend == "tf":
-        return _by_tensorflow(model, ranges, bits, floats)
+        with _refusals():
+            return _by_tensorflow(model, ranges, bits, floats)
     quantization = quantizer.Quantizer(bytearray(content))
     quantization.load_quantization_recipe(recipe.static_wi8_ai8() if bits == 8 else recipe.static_wi8_ai16())
     for end in (TFLOperationName.INPUT, TFLOperationName.OUTPUT):  # QUANTIZE and DEQUANTIZE at the ends
         _exclude(quantization, ".*", end)
     for name in floats:
         _exclude(quantization, f"(^|;){re.escape(name)}(;|$)", TFLOperationName.ALL_SUPPORTED)
-    with quiet():
+    with quiet(), _refusals():
         shape = tensors[model.subgraphs[0].inputs[0]].shape
         found = quantization.calibrate({SIGNATURE: [{INPUT: np.zeros(shape, np.float32)}]})  # for its names
         for index, (low, high) in ranges.items():
@@ -107,7 +113,13 @@ def set_ends(content: bytes, dtype: str, zero_point: int) -> bytes:
         )
     if dtype == "int8":
         _strip_ends(model)
-        return flatbuffer.write(model)
+        content = flatbuffer.write(model)
+        for left in flatbuffer.read(content).subgraphs[0].tensors:
+            if left.type == schema.TensorType.FLOAT32:
+                raise ValueError(
+                    f"{left.name.decode()} has no int8 kernel, so the file would not be all int8."
+                )
+        return content
     tensor.type = schema.TensorType.UINT8
     tensor.quantization = schema.QuantizationParametersT(scale=[1.0], zeroPoint=[zero_point])
     return flatbuffer.write(model)
@@ -156,11 +168,21 @@ def _by_tensorflow(model, ranges, bits, floats) -> bytes:
 
 
 @contextlib.contextmanager
+def _refusals():
+    try:
+        yield
+    except RuntimeError as error:
+        raise ValueError(f"The network cannot be quantized: {error or 'no reason given'}") from None
+
+
+@contextlib.contextmanager
 def quiet():
     """Hides the library's progress bars and its warnings on memory and on channels that are all zero."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.WARNING)
     with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
-        yield
-    logging.set_verbosity(verbosity)
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)

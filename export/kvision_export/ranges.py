@@ -50,12 +50,13 @@ class Ranges:
         self.names = {i: graph.tensors[i].name.decode() for i in indices}
         self._low, self._high = dict.fromkeys(indices, 0.0), dict.fromkeys(indices, 0.0)
         samples = {i: [] for i in indices}
+        random = np.random.default_rng(0)
         for tensor in run(content, images):
             for i in indices:
                 values = tensor(i).ravel()
                 self._low[i] = min(self._low[i], float(values.min()))
                 self._high[i] = max(self._high[i], float(values.max()))
-                samples[i].append(values[:: max(1, values.size // SAMPLE)].copy())
+                samples[i].append(random.choice(values, SAMPLE) if values.size > SAMPLE else values.copy())
         self._samples = {i: np.concatenate(parts) for i, parts in samples.items()}
 
     def find(self, method: str) -> dict[int, tuple[float, float]]:

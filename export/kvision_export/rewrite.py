@@ -83,37 +83,28 @@ def fold_normalization(content: bytes) -> tuple[bytes, int] | None:
         content: a float `.tflite` file from pixels in [0, 255].
 
     Returns:
-        The file and the zero point; None where the pixels reach something else than convolutions by way of
-        multiplications, additions and padding.
+        The file and the zero point; None without such arithmetic, or where more than convolutions follow it.
     """
     model = flatbuffer.read(content)
     graph = model.subgraphs[0]
-    tensor = graph.inputs[0]
-    factor, offset = np.float64(1), np.float64(0)  # what reaches the layers is factor * pixel + offset
-    removed, layers, todo = [], [], [tensor]
-    while todo:
-        tensor = todo.pop()
-        for operator in flatbuffer.consumers(graph, tensor):
-            name = flatbuffer.operator_name(model, operator)
-            others = [flatbuffer.constant(model, i) for i in operator.inputs if i != tensor]
-            if name in ("MUL", "ADD", "SUB", "DIV") and not layers and len(others) == 1:
-                if others[0] is None or _activation(operator) or operator.inputs[0] != tensor:
-                    return None
-                value = np.asarray(others[0], np.float64)
-                if name in ("MUL", "DIV"):
-                    value = 1 / value if name == "DIV" else value
-                    factor, offset = factor * value, offset * value
-                else:
-                    offset = offset + (value if name == "ADD" else -value)
-                removed.append(operator)
-                todo.append(operator.outputs[0])
-            elif name == "PAD":
-                todo.append(operator.outputs[0])
-            elif name == "CONV_2D" and operator.inputs[0] == tensor and _has_kernel(model, operator):
-                layers.append(operator)
-            else:
-                return None
-    if not layers or np.any(factor == 0):
+    start = tensor = int(graph.inputs[0])
+    channels = int(graph.tensors[start].shape[-1])
+    factor, offset = np.ones(channels), np.zeros(channels)  # behind the arithmetic is factor * pixel + offset
+    removed = []
+    while operator := _arithmetic(model, tensor):
+        value = flatbuffer.constant(model, operator.inputs[1]).astype(np.float64)
+        if value.size not in (1, channels) or value.shape[-1:] not in ((), (1,), (channels,)):
+            return None
+        kind, value = flatbuffer.operator_name(model, operator), np.broadcast_to(value.ravel(), channels)
+        if kind in ("MUL", "DIV"):
+            value = 1 / value if kind == "DIV" else value
+            factor, offset = factor * value, offset * value
+        else:
+            offset = offset + (value if kind == "ADD" else -value)
+        removed.append(operator)
+        tensor = int(operator.outputs[0])
+    layers = _first_convolutions(model, tensor, channels)
+    if not removed or not layers or not factor.all():
         return None
     zero_point = int(np.clip(np.floor(np.mean(-offset / factor)), 0, 255))
     for layer in layers:
@@ -122,11 +113,39 @@ def fold_normalization(content: bytes) -> tuple[bytes, int] | None:
         bias = bias + (kernel * (offset + factor * zero_point)).sum((1, 2, 3))
         flatbuffer.set_constant(model, layer, 1, (kernel * factor).astype(np.float32))
         flatbuffer.set_constant(model, layer, 2, bias.astype(np.float32))
-    for operator in removed:
-        for reader in graph.operators:
-            reader.inputs = np.where(reader.inputs == operator.outputs[0], operator.inputs[0], reader.inputs)
+    for reader in graph.operators:
+        reader.inputs = np.where(reader.inputs == tensor, start, reader.inputs)
     graph.operators = [operator for operator in graph.operators if operator not in removed]
     return flatbuffer.write(model), zero_point
+
+
+def _arithmetic(model, tensor) -> schema.OperatorT | None:
+    """The only operator that reads a tensor, where it is a constant's product or sum."""
+    readers = flatbuffer.consumers(model.subgraphs[0], tensor)
+    if len(readers) == 1 and flatbuffer.operator_name(model, readers[0]) in ("MUL", "ADD", "SUB", "DIV"):
+        reader = readers[0]
+        constant = flatbuffer.constant(model, reader.inputs[1])
+        if reader.inputs[0] == tensor and constant is not None and not _activation(reader):
+            return reader
+    return None
+
+
+def _first_convolutions(model, tensor, channels) -> list[schema.OperatorT]:
+    """The convolutions that read a tensor, padded or not; none if anything else does."""
+    layers, todo = [], [tensor]
+    while todo:
+        tensor = todo.pop()
+        for operator in flatbuffer.consumers(model.subgraphs[0], tensor):
+            kind = flatbuffer.operator_name(model, operator)
+            if kind == "PAD":
+                todo.append(operator.outputs[0])
+            elif kind == "CONV_2D" and operator.inputs[0] == tensor and _has_kernel(model, operator):
+                if flatbuffer.constant(model, operator.inputs[1]).shape[-1] != channels:
+                    return []
+                layers.append(operator)
+            else:
+                return []
+    return layers
 
 
 def _has_kernel(model, operator):

@@ -39,7 +39,7 @@ class Accuracy:
         top1, top5: of right answers.
         interval: in which top1 lies with 95 % (Wilson).
         drop: of top1 against the Keras model, on the same images.
-        drop_interval: in which that lies with 95 %, from the images on which the two differ.
+        drop_interval: in which that lies with 95 %, by the images on which they differ (Agresti, Min 2005).
     """
 
     top1: float
@@ -55,8 +55,8 @@ class Fidelity:
 
     Attributes:
         agreement: share of images on which the first class is the same.
-        kl: mean Kullback-Leibler divergence of its probabilities from the Keras model's, in nats.
-        sqnr: of the logits: signal over error, in dB.
+        kl: mean Kullback-Leibler divergence, in nats, from the float32 file's logits.
+        sqnr: of the logits: signal over error, in dB, against the float32 file's.
         largest_difference, mean_difference: of the probabilities, absolute.
         worst: the images with the largest divergence, the worst first.
     """
@@ -69,17 +69,19 @@ class Fidelity:
     worst: list[int]
 
 
-def answers(content: bytes, images: Sequence[np.ndarray]) -> Answers:
-    """What a file says of images, float32 `(height, width, channels)` in [0, 255]; rounded for integers."""
-    probabilities = predict(content, images)
+def answers(content: bytes, images: Sequence[np.ndarray], pixels: bool = True) -> Answers:
+    """What a file says of images; arguments as for `predict`."""
+    probabilities = predict(content, images, pixels)
     model = flatbuffer.read(content)
     graph = model.subgraphs[0]
-    softmax = [op for op in graph.operators if flatbuffer.operator_name(model, op) == "SOFTMAX"]
-    if not softmax:
+    end = graph.operators[-1]
+    if flatbuffer.operator_name(model, end) == "DEQUANTIZE":
+        end = next(op for op in graph.operators if end.inputs[0] in op.outputs)
+    if flatbuffer.operator_name(model, end) != "SOFTMAX":
         return Answers(probabilities, _centred(np.log(np.maximum(probabilities, SMALLEST))))
-    graph.outputs = softmax[-1].inputs[:1]
+    graph.outputs = end.inputs[:1]
     model.signatureDefs = []
-    return Answers(probabilities, _centred(predict(flatbuffer.write(model), images)))
+    return Answers(probabilities, _centred(predict(flatbuffer.write(model), images, pixels)))
 
 
 def fidelity(found: Answers, expected: Answers) -> Fidelity:
@@ -90,8 +92,8 @@ def fidelity(found: Answers, expected: Answers) -> Fidelity:
     error = np.square(found.logits - expected.logits).sum()
     return Fidelity(
         agreement=share(found.probabilities.argmax(-1) == expected.probabilities.argmax(-1)),
-        kl=max(0.0, float(divergence.mean())),
-        sqnr=float(10 * np.log10(np.square(expected.logits).sum() / max(error, SMALLEST))),
+        kl=0.0 if divergence.mean() < 0 else float(divergence.mean()),
+        sqnr=float(10 * np.log10(max(np.square(expected.logits).sum(), SMALLEST) / max(error, SMALLEST))),
         largest_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
         worst=np.argsort(-divergence)[:WORST].tolist(),
@@ -104,14 +106,14 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray, expected: np.ndarray
     theirs = expected.argmax(-1) == labels
     best = np.argsort(-probabilities, axis=-1)[:, :5]
     count, lost, won = len(labels), (theirs & ~right).sum(), (right & ~theirs).sum()
-    drop = (lost - won) / count
-    spread = Z * math.sqrt(lost + won - (lost - won) ** 2 / count) / count
+    middle = (lost - won) / (count + 2)  # half an image more of each kind, so that no difference has a width
+    spread = Z * math.sqrt(lost + won + 1 - (lost - won) ** 2 / (count + 2)) / (count + 2)
     return Accuracy(
         top1=share(right),
         top5=share((best == labels[:, None]).any(-1)),
         interval=wilson(share(right), count),
-        drop=float(drop),
-        drop_interval=(float(drop - spread), float(drop + spread)),
+        drop=float((lost - won) / count),
+        drop_interval=(float(middle - spread), float(middle + spread)),
     )
 
 
@@ -124,7 +126,7 @@ def wilson(part: float, count: int) -> tuple[float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Tolerance:
-    """What a file has to keep: every bound that is set, but agreement or top-1 where both are.
+    """What a file has to keep: every bound that is set, but not agreement where top-1 is bounded and known.
 
     Attributes:
         difference: largest difference of a probability.
@@ -140,8 +142,9 @@ class Tolerance:
         """Whether what was measured is within the bounds; `drop` is None where there are no labels."""
         if not np.isfinite(difference) or (self.difference is not None and difference > self.difference):
             return False
-        agrees = self.agreement is None or agreement >= self.agreement
-        return agrees or (self.drop is not None and drop is not None and drop <= self.drop)
+        if self.drop is not None and drop is not None:
+            return drop <= self.drop
+        return self.agreement is None or agreement >= self.agreement
 
 
 def share(flags: np.ndarray) -> float:
@@ -149,9 +152,15 @@ def share(flags: np.ndarray) -> float:
     return float(np.mean(flags))
 
 
-def predict(content: bytes | Path, images: Sequence[np.ndarray]) -> np.ndarray:
-    """A file's first output for images, as float32 `(images, ...)`; integer inputs take rounded pixels."""
-    interpreter, feed = _open(content, threads=2)
+def predict(content: bytes | Path, images: Sequence[np.ndarray], pixels: bool = True) -> np.ndarray:
+    """A file's first output, as float32 `(images, ...)`.
+
+    Args:
+        content: the file.
+        images: float32 `(height, width, channels)` in [0, 255].
+        pixels: whether an integer input takes them rounded; else quantized by the input's own scale.
+    """
+    interpreter, feed = _open(content, 2, pixels)
     details = interpreter.get_output_details()[0]
     scale, zero_point = details["quantization"]
     outputs = []
@@ -191,15 +200,19 @@ def _centred(logits):
     return logits - logits.mean(-1, keepdims=True)
 
 
-def _open(content, threads):
+def _open(content, threads, pixels=True):
     source = {"model_content": content} if isinstance(content, bytes) else {"model_path": str(content)}
     interpreter = Interpreter(**source, num_threads=threads)
     interpreter.allocate_tensors()
     details = interpreter.get_input_details()[0]
-    shift = 128 if details["dtype"] == np.int8 else 0
+    scale, zero_point = (
+        (1.0, -128 if details["dtype"] == np.int8 else 0) if pixels else details["quantization"]
+    )
 
     def feed(image):
-        pixels = image if details["dtype"] == np.float32 else np.rint(image) - shift
-        interpreter.set_tensor(details["index"], pixels.astype(details["dtype"])[None])
+        if details["dtype"] != np.float32:
+            limits = np.iinfo(details["dtype"])
+            image = np.clip(np.rint(image / scale) + zero_point, limits.min, limits.max)
+        interpreter.set_tensor(details["index"], image.astype(details["dtype"])[None])
 
     return interpreter, feed

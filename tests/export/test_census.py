@@ -26,11 +26,11 @@ def files(tmp_path_factory):
 
 
 def test_metadata_comes_back_and_changes_nothing_else(files, tmp_path):
-    content = (files / "int8.tflite").read_bytes()
-    assert metadata.read(content) == {
-        "name": "tiny", "description": "Of tests.", "licence": "Apache-2.0", "mean": [0.0], "std": [1.0],
-        "labels": ["cat", "dog", "Käse"],
-    }  # fmt: skip
+    about = {"name": "tiny", "description": "Of tests.", "licence": "Apache-2.0", "std": [1.0],
+             "labels": ["cat", "dog", "Käse"]}  # fmt: skip
+    for name, mean in (("float32", 0.0), ("int8", 127.0)):  # of an integer input, what its zero point means
+        content = (files / f"{name}.tflite").read_bytes()
+        assert metadata.read(content) == about | {"mean": [mean]}
     with zipfile.ZipFile(files / "int8.tflite") as archive:
         assert archive.read("labels.txt").decode() == "cat\ndog\nKäse\n"
     plain = flatbuffer.write(flatbuffer.read(content))
@@ -45,6 +45,7 @@ def test_a_census_adds_up(files):
         taken = census.take(files / f"{name}.tflite")
         assert taken.faults == []
         assert sum(taken.sections.values()) == (files / f"{name}.tflite").stat().st_size
+        assert min(taken.sections.values()) > 300
         assert taken.metadata["name"] == "tiny"
         assert taken.partitions >= 1
     assert taken.runtime == "1.15"  # of HARD_SWISH

@@ -42,7 +42,7 @@ def test_the_command_writes_files_and_a_report(run):
     assert report["files"][3]["steps"]
     assert report["keras"]["top1"] > 0.8
     page = (output / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4 * 20
+    assert page.count("data:image/png;base64,") == 5 * 20
     assert "http" not in page
     command(*arguments, "--quantize=float32")  # an earlier export is replaced
     assert not (output / "mobilenet_v1_int8.tflite").exists()
@@ -68,6 +68,13 @@ def test_errors(run, tmp_path):
         assert words in command("kvision-export", *arguments, code=2)
     assert not list(tmp_path.iterdir())
     assert (run / "model.keras").exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("report.json", "thesis.tex"):
+        (other / name).write_text("{}")
+    sentence = command("kvision-export", f"--model={run}", f"--output={other}", code=2)
+    assert "neither empty nor an earlier export" in sentence
+    assert (other / "thesis.tex").exists()
 
 
 def test_from_python_for_an_npu_without_labels(tmp_path):
@@ -84,6 +91,17 @@ def test_from_python_for_an_npu_without_labels(tmp_path):
     assert (tmp_path / "out/report.html").exists()
 
 
+def test_labels_of_any_characters_reach_the_report_and_the_check(tmp_path):
+    model = randomized(tiny("lenet5"))
+    names = ["<b>cat", "<b>dog [/dog]", "<b>Käse & co"]
+    export(model, tmp_path / "out", images=images(4, 64, 1), modes=["float32"], class_names=names)
+    page = (tmp_path / "out/report.html").read_text()
+    assert "&lt;b&gt;" in page
+    assert not any(name in page for name in names)
+    path = tmp_path / f"out/{model.name}_float32.tflite"
+    assert "<b>cat, <b>dog [/dog], <b>Käse & co" in command("kvision-export", "--check", str(path))
+
+
 def test_a_run_that_fails_leaves_the_old_folder_whole(tmp_path, monkeypatch):
     model, output = randomized(tiny("lenet5")), tmp_path / "out"
     pixels = images(4, 64, 1)
@@ -94,6 +112,13 @@ def test_a_run_that_fails_leaves_the_old_folder_whole(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device", "report.html")
 
     monkeypatch.setattr(exporter.report, "write", fail)
+    with pytest.raises(OSError, match="No space"):
+        export(model, output, images=pixels, modes=["float32"])
+    monkeypatch.undo()
+    replace = exporter.os.replace
+    monkeypatch.setattr(
+        exporter.os, "replace", lambda a, b: replace(a, b) if "part" not in str(a) else fail()
+    )
     with pytest.raises(OSError, match="No space"):
         export(model, output, images=pixels, modes=["float32"])
     assert {path.name: path.read_bytes() for path in output.iterdir()} == before
@@ -119,6 +144,21 @@ def test_images_that_do_not_fit(tmp_path):
     for pixels, words in ((images(2, 32), "shape"), (images(2) - 127, r"got \[-12"), (images(2) * 2, "255")):
         with pytest.raises(ValueError, match=words):
             export(model, tmp_path / "out", images=pixels)
-    with pytest.raises(ValueError, match="`calibration`"):
-        export(model, tmp_path / "out", images=images(2))
+    for words, keywords in (
+        ("`calibration`", {}),
+        ("`labels` must be 2 numbers from 0 to 2", {"labels": [0, 3], "modes": ["float32"]}),
+        (
+            "`class_names` must be 3 names of a line",
+            {"class_names": ["a", "b\nc", "d"], "modes": ["float32"]},
+        ),
+        ("Unknown mode 'int2'", {"modes": ["int2"]}),
+        (
+            "must end in probabilities",
+            {"modes": ["float32"], "model": tiny("lenet5", classifier_activation=None)},
+        ),
+    ):
+        of = keywords.pop("model", model)
+        pixels = images(2)[..., : of.input_shape[-1]]
+        with pytest.raises(ValueError, match=words):
+            export(of, tmp_path / "out", images=pixels, **keywords)
     assert not list(tmp_path.iterdir())

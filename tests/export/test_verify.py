@@ -17,8 +17,8 @@ def test_accuracy_beside_another_networks():
     theirs[50:52] = np.roll(theirs[50:52], 1, axis=1)  # two won
     found = accuracy(ours, labels, theirs)
     assert (found.top1, found.drop) == (pytest.approx(0.94), pytest.approx(0.04))
-    # newcombe's table of paired differences: (6 - 2) / 100 +- 1.96 sqrt(8 - 16 / 100) / 100
-    assert found.drop_interval == pytest.approx((0.04 - 0.05488, 0.04 + 0.05488), abs=1e-4)
+    # half an image more in each cell: (6.5 - 2.5) / 102 +- 1.96 sqrt(9 - 4 ** 2 / 102) / 102
+    assert found.drop_interval == pytest.approx((0.03922 - 0.05714, 0.03922 + 0.05714), abs=1e-4)
     assert found.top5 == 1
     assert found.interval[0] < 0.94 < found.interval[1]
 
@@ -46,6 +46,12 @@ def test_fidelity():
     assert swapped.worst == [1, 0]
 
 
+def test_a_divergence_that_is_no_number_is_not_taken_for_none():
+    good = Answers(np.full((1, 2), 0.5, np.float32), np.zeros((1, 2), np.float32))
+    bad = Answers(np.full((1, 2), np.nan, np.float32), np.full((1, 2), np.nan, np.float32))
+    assert np.isnan(fidelity(bad, good).kl)
+
+
 def test_logits_are_what_the_softmax_is_given():
     model = tiny("mobilenet_v1")
     found = answers(convert(model), images())
@@ -65,7 +71,8 @@ def test_latencies_are_times():
         (Tolerance(difference=1e-4), (1e-5, 0.9, 0.1), True),
         (Tolerance(difference=1e-4), (1e-3, 1.0, 0.0), False),
         (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.96, 0.004), True),
-        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.98, 0.1), True),
+        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.98, 0.1), False),
+        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.98, None), True),
         (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.96, 0.006), False),
         (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.96, None), False),
         (Tolerance(agreement=0.97), (float("nan"), 1.0, 0.0), False),
