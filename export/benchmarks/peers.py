@@ -12,6 +12,7 @@ import numpy as np
 
 import kvision
 from kvision_export.convert import PEER, convert_apart
+from kvision_export.flatbuffer import shorten_names
 from kvision_export.int8 import Search
 from kvision_export.verify import latencies
 
@@ -38,7 +39,7 @@ def main(names):
         keras.utils.set_random_seed(0)
         floats = convert_apart(kvision.create_model(name), ["float32"])["float32"]
         search = Search(floats, images[:16], images[16:])
-        files = {"float32": floats, "int8": search.run()}
+        files = {"float32": floats, "int8": shorten_names(search.run())}
         if theirs := THEIRS[name]:
             model = theirs(weights=None, input_shape=(224, 224, 3))
             made = convert_apart(model, ["float32", PEER], images[:16])

@@ -23,7 +23,8 @@ from absl import flags
 
 from kvision import _cli, runs
 from kvision.data.sources import FORMS
-from kvision_export import census, exporter, quantize
+from kvision_export import census, exporter, files, quantize, verify
+from kvision_export.checks import check_output
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A run folder, a .keras file, or a name that kvision-info lists.")
@@ -73,7 +74,7 @@ def main(positional):
                 )
         opened = runs.open_model(FLAGS.model, FLAGS.weights, FLAGS.image_size)
         output = output_of(opened)
-        exporter.check_output(output)
+        check_output(output)
         images, labels = load_images(opened, "val", FLAGS.images)
         needed = {"int8", "int16x8"} & {*modes}
         calibration = (
@@ -137,9 +138,9 @@ def load_images(
     return np.stack(images), np.array(labels)
 
 
-def tolerance(mode: str) -> exporter.Tolerance:
+def tolerance(mode: str) -> verify.Tolerance:
     """What the flags ask of a mode."""
-    return exporter.tolerance(
+    return files.tolerance(
         mode,
         difference=FLAGS.max_difference,
         float16=FLAGS.min_agreement_float16,
@@ -175,13 +176,13 @@ def print_table(report: dict, output: Path) -> None:
             "" if not file["file"] else "ok" if file["accepted"] else "FAIL",
         )
     rich.console.Console(highlight=False).print(table)
-    files = [file for file in report["files"] if file["file"]]
-    for file in files:
+    made = [file for file in report["files"] if file["file"]]
+    for file in made:
         for warning in file["warnings"]:
             print(f"{file['mode']}: {warning}")
-    accepted = [file for file in files if file["accepted"]]
+    accepted = [file for file in made if file["accepted"]]
     advice = f" Use {min(accepted, key=lambda file: file['size'])['file']}." if accepted else ""
-    for file in files:
+    for file in made:
         if not file["accepted"]:
             print(f"{file['file']} is outside its tolerance.{advice}")
     print(f"Written to {output}; look at {output / 'report.html'}.")

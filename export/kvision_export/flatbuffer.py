@@ -65,6 +65,14 @@ def write(model: schema.ModelT) -> bytes:
     return bytes(builder.Output())
 
 
+def shorten_names(content: bytes) -> bytes:
+    """The file with the last of the names that the converter gave each tensor, one for each fused operation."""
+    model = read(content)
+    for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
+        tensor.name = tensor.name.rpartition(b";")[2] or tensor.name
+    return write(model)
+
+
 def operator_name(model: schema.ModelT, operator: schema.OperatorT) -> str:
     """The operator's name in the schema, such as "CONV_2D"."""
     code = model.operatorCodes[operator.opcodeIndex]

@@ -1,7 +1,6 @@
 """The best int8 file of a network: each step is tried, and kept where images that it has not seen say so."""
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -132,8 +131,7 @@ class Search:
     def _judge(self, name, content, other) -> tuple[Step, float]:
         """What a file gives, and the other file's time, measured in turns."""
         found = verify.fidelity(verify.answers(content, self.choice), self.expected)
-        files = {"this": content, "other": other}
-        times = verify.latencies(files, self.choice[0], threads=1, clock=time.thread_time)
+        times = verify.latencies({"this": content, "other": other}, self.choice[0], threads=1)
         step = Step(name, found.kl, found.sqnr, found.agreement, len(content), times["this"], False)
         return step, times["other"]
 

@@ -172,13 +172,12 @@ def predict(content: bytes | Path, images: Sequence[np.ndarray], pixels: bool = 
     return (results - zero_point) * np.float32(scale) if scale else results
 
 
-def latencies(
-    files: Mapping[str, bytes | Path], image: np.ndarray, threads: int, clock=time.perf_counter
-) -> dict[str, float]:
+def latencies(files: Mapping[str, bytes | Path], image: np.ndarray, threads: int) -> dict[str, float]:
     """Median milliseconds of each file for one image, XNNPACK on, in turns.
 
-    With one thread, `time.thread_time` as the clock leaves out what other processes take.
+    Of one thread its own time, without what other processes take; of more the time that passes.
     """
+    clock = time.thread_time if threads == 1 else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in files}
     opened = {name: _open(content, threads) for name, content in files.items()}
     for _, feed in opened.values():

@@ -8,7 +8,9 @@ from helpers import TINY, command, randomized, tiny
 from tflite import images
 
 from kvision_export import exporter
-from kvision_export.exporter import Tolerance, check_calibration, export
+from kvision_export.checks import check_calibration
+from kvision_export.exporter import export
+from kvision_export.verify import Tolerance
 
 
 @pytest.fixture(scope="module")

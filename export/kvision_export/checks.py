@@ -1,0 +1,84 @@
+"""What an export is given: a sentence for what it cannot be."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kvision import runs
+
+REPORT, PAGE = "report.json", "report.html"
+
+
+def choose(what, value, known):
+    """The entry of a dict; a ValueError for a key that it lacks."""
+    if value not in known:
+        raise ValueError(f"Unknown {what} {value!r}; known are {', '.join(known)}.")
+    return known[value]
+
+
+def check_model(model: keras.Model) -> None:
+    """A ValueError for a model that is no classifier of images of a fixed size."""
+    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+        raise ValueError(f"{model.name} must have one input and one output of shape (batch, classes).")
+    shape = model.input_shape
+    if len(shape) != 4 or None in shape[1:] or shape[-1] not in (1, 3):
+        raise ValueError(
+            f"{model.name} must take images of a fixed size with 1 or 3 channels; its input is {shape}."
+        )
+
+
+def check_images(name: str, images, model: keras.Model) -> np.ndarray:
+    """The images as float32; a ValueError where they are no pixels in [0, 255] of the model's size."""
+    images = np.asarray(images, np.float32)
+    if len(images) == 0 or images.shape[1:] != model.input_shape[1:]:
+        raise ValueError(
+            f"`{name}` must be images of shape {model.input_shape[1:]}; got an array of {images.shape}."
+        )
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 255):
+        raise ValueError(f"`{name}` must be pixels in [0, 255]; got [{low:g}, {high:g}].")
+    return images
+
+
+def check_names(class_names: Sequence[str], model: keras.Model) -> None:
+    """A ValueError for other than a name of one line for each class."""
+    classes = model.output_shape[-1]
+    if len(class_names) != classes or any(len(name.splitlines()) != 1 for name in class_names):
+        raise ValueError(f"`class_names` must be {classes} names of a line each; got {len(class_names)}.")
+
+
+def check_labels(labels: np.ndarray, images: int, classes: int) -> None:
+    """A ValueError for other than a class's number for each image."""
+    if labels.shape != (images,) or labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"`labels` must be {images} numbers from 0 to {classes - 1}.")
+
+
+def check_calibration(images: np.ndarray) -> None:
+    """A ValueError for images that would give ranges of no use."""
+    if len(images) < 4:
+        raise ValueError(f"Calibration needs at least 4 images (64 are usual); got {len(images)}.")
+    if np.ptp(images, axis=0).max() == 0:
+        raise ValueError("The calibration images are all the same.")
+    if images.max() <= 1:
+        raise ValueError(f"Calibration images must be pixels in [0, 255]; got [0, {images.max():g}].")
+
+
+def check_output(output: Path) -> None:
+    """A ValueError for what is neither a new folder, nor empty, nor an earlier export alone."""
+    if output.is_file() or (
+        output.is_dir() and not {path.name for path in output.iterdir()} <= _ours(output)
+    ):
+        raise ValueError(f"'{output}' is neither empty nor an earlier export: give another --output.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _ours(output) -> set[str]:
+    """The names of the files that an earlier export left in a folder."""
+    try:
+        files = json.loads((output / REPORT).read_text(encoding="utf-8"))["files"]
+        return {REPORT, PAGE, runs.LABELS, *(file["file"] for file in files)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()

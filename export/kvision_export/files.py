@@ -1,0 +1,167 @@
+"""The file of each mode, made and measured."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from kvision_export import census, convert, flatbuffer, metadata, quantize, verify
+from kvision_export.int8 import Search, Step
+from kvision_export.ranges import Ranges
+from kvision_export.rewrite import split_hard_swish
+from kvision_export.verify import Accuracy, Fidelity, Tolerance
+
+ADVICE = {
+    "float32": "The reference; for phones' GPUs and CPUs where size is no matter.",
+    "float16": "For GPUs and Apple's Neural Engine; half the size, computes like float32 on CPUs.",
+    "dynamic": "For networks of dense layers and no calibration images; int8 weights, float activations.",
+    "int8": "For CPUs, NPUs and the Edge TPU: the smallest and fastest.",
+    "int16x8": "Where int8 is too coarse and the target has kernels for it (some NPUs).",
+    "int4": "The smallest dense layers; for networks that mostly consist of them.",
+    convert.PEER: "What TFLiteConverter makes by itself, for comparison.",
+}
+SAMPLE = 8  # images by which layers are ranked
+BROKEN = 1e-3  # difference of a probability that no float file has
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """What was measured of one file.
+
+    Attributes:
+        mode: how it was made.
+        file: its name; "" of one that is only compared with.
+        size: in bytes.
+        accuracy: None where there are no labels.
+        fidelity: to the Keras model.
+        latency_ms: median for one image by number of threads.
+        float_latency_ms: of the float32 file, in turns with this one.
+        accepted: whether it is within its mode's tolerance.
+        advice: when to use it.
+        warnings: sentences.
+        census: of the file.
+        steps: of int8: what was tried.
+        layers: of int8: what each layer adds to the error, in dB, the worst first.
+    """
+
+    mode: str
+    file: str
+    size: int
+    accuracy: Accuracy | None
+    fidelity: Fidelity
+    latency_ms: dict[int, float]
+    float_latency_ms: dict[int, float]
+    accepted: bool
+    advice: str
+    warnings: list[str]
+    census: census.Census
+    steps: list[Step] = dataclasses.field(default_factory=list)
+    layers: list[tuple[str, float]] = dataclasses.field(default_factory=list)
+
+
+def tolerance(
+    mode: str,
+    *,
+    difference: float = 1e-4,
+    float16: float = 0.995,
+    agreement: float = 0.97,
+    drop: float = 0.005,
+) -> Tolerance:
+    """What a mode has to keep: float32 a difference, float16 an agreement, others an agreement or a drop."""
+    if mode == "float32":
+        return Tolerance(difference=difference)
+    if mode == "float16":
+        return Tolerance(agreement=float16)
+    return Tolerance(agreement=agreement, drop=drop)
+
+
+class Job:
+    """The files of one network."""
+
+    def __init__(self, converted, images, labels, expected, about, say):
+        self.converted, self.images, self.labels = converted, images, labels
+        self.about, self.say = about, say
+        floats = verify.answers(converted["float32"], images)
+        off = float(np.abs(floats.probabilities - expected).max())
+        if not off <= BROKEN:
+            raise ValueError(f"The float32 file of {about.name} differs from the Keras model by {off:g}.")
+        self.expected = verify.Answers(expected, floats.logits)
+        self.answers: dict[str, verify.Answers] = {}
+
+    def content(self, mode, calibration, backend, ends, mixed) -> tuple[bytes, dict]:
+        """The file of a mode, and what else is known of it: `steps` and `layers` of an int8 one."""
+        floats = self.converted["float32"]
+        if mode in self.converted:
+            return self.converted[mode], {}
+        if mode == "int4":
+            return quantize.four_bits(floats), {}
+        if mode == "int16x8":
+            floats, _ = split_hard_swish(floats)
+            ranges = Ranges(floats, calibration).find("minmax")
+            return quantize.quantize(floats, ranges, backend=backend, bits=16), {}
+        half = len(calibration) // 2
+        search = Search(
+            floats, calibration[:half], calibration[half:], backend=backend, ends=ends, mixed=mixed
+        )
+        content = search.run(self.say)
+        return content, {"steps": search.steps, "layers": search.worst_layers(SAMPLE)}
+
+    def write(self, mode: str, content: bytes, path: Path, bounds: Tolerance, **found) -> File:
+        """Writes a file with its metadata, and measures it."""
+        content = metadata.add(flatbuffer.shorten_names(census.set_versions(content)), self.about)
+        path.write_bytes(content)
+        return dataclasses.replace(self._measure(mode, content, bounds), file=path.name, **found)
+
+    def peer(self) -> File:
+        """Measures TFLiteConverter's own int8 file, which is fed as its own input scale says."""
+        return self._measure(convert.PEER, self.converted[convert.PEER], tolerance("int8"), pixels=False)
+
+    def _measure(self, mode, content, bounds, pixels=True) -> File:
+        self.say(f"measuring {mode}")
+        taken = census.of(content)
+        if taken.faults and mode != convert.PEER:
+            raise ValueError(f"The {mode} file of {self.about.name}: {' '.join(taken.faults)}")
+        found = self.answers[mode] = verify.answers(content, self.images, pixels)
+        near = verify.fidelity(found, self.expected)
+        right = None
+        if self.labels is not None:
+            right = verify.accuracy(found.probabilities, self.labels, self.expected.probabilities)
+        files = {"this": content, "float": self.converted["float32"]}
+        times = {threads: verify.latencies(files, self.images[0], threads) for threads in (1, 2)}
+        latency_ms = {threads: of["this"] for threads, of in times.items()}
+        float_ms = {threads: of["float"] for threads, of in times.items()}
+        return File(
+            mode=mode,
+            file="",
+            size=len(content),
+            accuracy=right,
+            fidelity=near,
+            latency_ms=latency_ms,
+            float_latency_ms=float_ms,
+            accepted=bounds.accepts(near.largest_difference, near.agreement, right and right.drop),
+            advice=ADVICE[mode],
+            warnings=warnings_of(mode, taken, latency_ms[1] / float_ms[1], content),
+            census=taken,
+        )
+
+
+def warnings_of(mode: str, taken: census.Census, share: float, content: bytes) -> list[str]:
+    """Sentences on what a file is bad at.
+
+    Args:
+        mode: of the file.
+        taken: its census.
+        share: its time of the float32 file's.
+        content: the file.
+    """
+    warnings = []
+    if share > 1.1:
+        warnings.append(f"On this processor it takes {share:.1f} times as long as float32.")
+    if mode == "int16x8":
+        warnings.append("CPUs have no fast kernels for it.")
+    elif {*taken.left_out} - {"SOFTMAX", "QUANTIZE"}:
+        kinds = ", ".join(f"{count} {name}" for name, count in taken.left_out.items())
+        warnings.append(f"XNNPACK leaves {kinds} to slower kernels.")
+    if metadata.input_type(content) == "int8":
+        warnings.append("MediaPipe takes no int8 input.")
+    return warnings
