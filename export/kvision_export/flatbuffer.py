@@ -66,7 +66,7 @@ def write(model: schema.ModelT) -> bytes:
 
 
 def shorten_names(content: bytes) -> bytes:
-    """The file with the last of the names that the converter gave each tensor, one for each fused operation."""
+    """The file with the last of each tensor's names; the converter joins those of all fused operations."""
     model = read(content)
     for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
         tensor.name = tensor.name.rpartition(b";")[2] or tensor.name
