@@ -101,17 +101,10 @@ def test_operators_have_the_versions_that_their_types_need():
 
 
 MOBILE = ("mobilenetv1", "mobilenetv2", "mobilenetv3", "mobilenetv4", "efficientnetv1", "efficientnetv2")
-SAMPLE = ("mobilenet_v3_small",)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name in SAMPLE else pytest.param(name, marks=pytest.mark.slow)
-        for name in DISTINCT
-        if kvision.info(name).family in MOBILE
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in DISTINCT if kvision.info(name).family in MOBILE])
 def test_every_mode_of_a_mobile_network(name, tmp_path):
     keras.utils.set_random_seed(0)
     model = randomized(tiny(name))

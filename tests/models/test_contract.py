@@ -35,9 +35,9 @@ def test_names(built):
     assert name in kvision.models.__all__
 
 
-def test_built_twice_has_the_same_layers(built):
-    name, model = built
-    again = built_without_memory(name)
+@pytest.mark.parametrize("name", DISTINCT)
+def test_built_twice_has_the_same_layers(name):
+    model, again = tiny(name), tiny(name)
     weighty = [layer.name for layer in model.layers if layer.weights]
     assert weighty == [layer.name for layer in again.layers if layer.weights]
 

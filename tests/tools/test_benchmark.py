@@ -6,6 +6,8 @@ import re
 import pytest
 from helpers import command, dark_and_light
 
+from kvision_tools.benchmark import timm_name
+
 LENET = ["--model=lenet5", "--channels=1", "--image_size=32", "--turns=1", "--steps=10", "--against=keras"]
 
 
@@ -48,3 +50,12 @@ def test_input(tmp_path):
 def test_errors(arguments, words):
     sentence = command("kvision-benchmark", *arguments, code=2)
     assert re.search(words, sentence), sentence
+
+
+@pytest.mark.parametrize(
+    ("model", "theirs"),
+    [("mobilenet_v2", "mobilenetv2_100"), ("efficientnet_b0", "efficientnet_b0"), ("resnet50", "resnet50"),
+     ("mobilenet_v3_large", "mobilenetv3_large_100"), ("vit_small_patch16", "vit_small_patch16_224")],
+)  # fmt: skip
+def test_timms_network_is_of_the_same_width(model, theirs):
+    assert timm_name(model) == theirs

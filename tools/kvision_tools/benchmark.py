@@ -69,12 +69,15 @@ def main(positional):
 
 
 def timm_name(model: str) -> str:
-    """timm's name of a network, by its published checkpoints."""
-    sources = [row.source for row in kvision.info(model).weights]
-    name = next((s.removeprefix("hf-hub:timm/") for s in sources if s.startswith("hf-hub:timm/")), None)
-    if name is None:
+    """timm's name of a network of the same width, by its published checkpoints; PyTorch's padding first."""
+    found = [
+        ((row.columns or {}).get("padding") != "symmetric", row.source.removeprefix("hf-hub:timm/"))
+        for row in kvision.info(model).weights
+        if row.source.startswith("hf-hub:timm/") and {*(row.columns or {})} <= {"padding", "norm_epsilon"}
+    ]
+    if not found:
         raise ValueError(f"{model} is not known by a name of timm's: leave out --against=timm.")
-    return name.partition(".")[0]
+    return min(found)[1].partition(".")[0]
 
 
 def compare(kind, ours, theirs) -> list[dict]:
