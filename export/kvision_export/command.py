@@ -12,6 +12,7 @@ command with exit code 1. Beside the files lie labels.txt, report.json and repor
 says what is in files that are there, and ends with 1 where one has a fault.
 """
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -80,31 +81,23 @@ def main(positional):
         calibration = (
             load_images(opened, "train", 2 * FLAGS.calibration_images, balanced=True)[0] if needed else None
         )
-        console = rich.console.Console(highlight=False, stderr=True)
-        with console.status("") as status:
-
-            def say(text):
-                status.update(text)
-                if ":" in text:  # what came of a step, not what is being done
-                    console.print(text, markup=False)
-
-            report = exporter.export(
-                opened.model,
-                output,
-                images=images,
-                labels=labels,
-                calibration=calibration,
-                class_names=opened.class_names,
-                target=FLAGS.target,
-                modes=modes,
-                backend=FLAGS.backend,
-                ends=FLAGS.ends,
-                compare=FLAGS.compare,
-                description=FLAGS.description,
-                licence=FLAGS.licence,
-                tolerances={mode: tolerance(mode) for mode in modes},
-                say=say,
-            )
+        report = exporter.export(
+            opened.model,
+            output,
+            images=images,
+            labels=labels,
+            calibration=calibration,
+            class_names=opened.class_names,
+            target=FLAGS.target,
+            modes=modes,
+            backend=FLAGS.backend,
+            ends=FLAGS.ends,
+            compare=FLAGS.compare,
+            description=FLAGS.description,
+            licence=FLAGS.licence,
+            tolerances={mode: tolerance(mode) for mode in modes},
+            say=lambda text: print(text, file=sys.stderr, flush=True),
+        )
     print_table(report, output)
     return 0 if all(file["accepted"] for file in report["files"] if file["file"]) else 1
 
@@ -170,7 +163,7 @@ def print_table(report: dict, output: Path) -> None:
             f"{100 * right['top1']:.1f}",
             f"{100 * near['agreement']:.1f}",
             f"{near['kl']:.3f}",
-            f"{near['sqnr']:.1f}",
+            "" if file["mode"] == "float32" else f"{near['sqnr']:.1f}",
             *(f"{of:.2f}" for of in ms.values()),
             f"{file['float_latency_ms'][1] / ms[1]:.2f}",
             "" if not file["file"] else "ok" if file["accepted"] else "FAIL",
