@@ -87,7 +87,8 @@ def test_from_python_for_an_npu_without_labels(tmp_path):
         compare=False, modes=modes, tolerances={mode: Tolerance(agreement=0.5) for mode in modes},
     )  # fmt: skip
     assert all(file["accepted"] and file["accuracy"] is None for file in report["files"])
-    assert report["files"][1]["fidelity"]["sqnr"] > 25
+    of_int8, of_int16x8 = (file["fidelity"]["sqnr"] for file in report["files"][:2])
+    assert of_int16x8 > max(25, of_int8 + 5)
     file = report["files"][0]
     assert file["warnings"][-1] == "MediaPipe takes no int8 input."
     assert {name.split()[0] for name in file["census"]["operators"]}.isdisjoint({"QUANTIZE", "DEQUANTIZE"})

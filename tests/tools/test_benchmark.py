@@ -6,7 +6,7 @@ import re
 import pytest
 from helpers import command, dark_and_light
 
-from kvision_tools.benchmark import timm_name
+from kvision_tools.peers import timm_name
 
 LENET = ["--model=lenet5", "--channels=1", "--image_size=32", "--turns=1", "--steps=10", "--against=keras"]
 

@@ -24,6 +24,7 @@ from absl import flags
 
 import kvision
 from kvision import _cli
+from kvision_tools.peers import timm_name
 
 FLAGS = flags.FLAGS
 KINDS = ("train", "data", "forward")
@@ -66,18 +67,6 @@ def main(positional):
             writer.writeheader()
             writer.writerows(rows)
         os.replace(beside, FLAGS.csv)
-
-
-def timm_name(model: str) -> str:
-    """timm's name of a network of the same width, by its published checkpoints; PyTorch's padding first."""
-    found = [
-        ((row.columns or {}).get("padding") != "symmetric", row.source.removeprefix("hf-hub:timm/"))
-        for row in kvision.info(model).weights
-        if row.source.startswith("hf-hub:timm/") and {*(row.columns or {})} <= {"padding", "norm_epsilon"}
-    ]
-    if not found:
-        raise ValueError(f"{model} is not known by a name of timm's: leave out --against=timm.")
-    return min(found)[1].partition(".")[0]
 
 
 def compare(kind, ours, theirs) -> list[dict]:

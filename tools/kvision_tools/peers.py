@@ -1,0 +1,15 @@
+"""What peers call our networks."""
+
+import kvision
+
+
+def timm_name(model: str) -> str:
+    """timm's name of a network of the same width, by its published checkpoints; PyTorch's padding first."""
+    found = [
+        ((row.columns or {}).get("padding") != "symmetric", row.source.removeprefix("hf-hub:timm/"))
+        for row in kvision.info(model).weights
+        if row.source.startswith("hf-hub:timm/") and {*(row.columns or {})} <= {"padding", "norm_epsilon"}
+    ]
+    if not found:
+        raise ValueError(f"{model} is not known by a name of timm's: leave out --against=timm.")
+    return min(found)[1].partition(".")[0]
