@@ -76,11 +76,7 @@ DISTINCT = distinct(kvision.list_models())
 
 
 def tiny(name, **keywords):
-    """The small form of a network: three classes, the smallest image, but 64 pixels where it can.
-
-    Its weights are random, and the same each time.
-    """
-    keras.utils.set_random_seed(0)
+    """The small form of a network: three classes, the smallest image, but 64 pixels where it can."""
     size = max(64, {"inceptionv3": 75, "xceptionv1": 71, "alexnetv1": 67}.get(kvision.info(name).family, 0))
     channels = len(kvision.info(name).variant.preprocess.mean)
     shape = {"input_shape": (size, size, channels), "num_classes": 3}

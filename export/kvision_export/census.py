@@ -45,7 +45,6 @@ VERSIONS = {  # of an operator, by the types that it takes; "" for those that ar
     "float with int8 weights": {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 6, "FULLY_CONNECTED": 12, "": 1},
     "float": {"": 1},
 }  # fmt: skip
-SMALL_WEIGHTS = (schema.TensorType.INT8, schema.TensorType.INT4)
 FORBIDDEN = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CUSTOM")
 
 
@@ -183,7 +182,7 @@ def _version(name, types) -> int:
     elif schema.TensorType.INT8 in ends:
         kind = "int8"
     else:
-        kind = "float with int8 weights" if {*types} & {*SMALL_WEIGHTS} else "float"
+        kind = "float with int8 weights" if {*types} & {*flatbuffer.SMALL_WEIGHTS} else "float"
     if name == "QUANTIZE" and schema.TensorType.FLOAT32 not in ends:  # from integers to integers
         return 2
     return VERSIONS[kind].get(name, VERSIONS[kind][""])

@@ -72,7 +72,6 @@ def _saved(model) -> Iterator[Path]:
     signature = [tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name=INPUT)]
     with tempfile.TemporaryDirectory() as folder:
         archive = keras.export.ExportArchive()
-        archive.track(model)
         archive.add_endpoint(SIGNATURE, lambda image: {OUTPUT: model(image, training=False)}, signature)
         archive.write_out(folder, verbose=False)
         yield Path(folder)

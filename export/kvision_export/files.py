@@ -7,6 +7,7 @@ import numpy as np
 
 from kvision_export import census, convert, flatbuffer, metadata, quantize, verify
 from kvision_export.int8 import Search, Step
+from kvision_export.layers import SAMPLE, own_errors
 from kvision_export.ranges import Ranges
 from kvision_export.rewrite import split_hard_swish
 from kvision_export.verify import Accuracy, Fidelity, Tolerance
@@ -20,7 +21,6 @@ ADVICE = {
     "int4": "The smallest dense layers; for networks that mostly consist of them.",
     convert.PEER: "What TFLiteConverter makes by itself, for comparison.",
 }
-SAMPLE = 8  # images by which layers are ranked
 BROKEN = 1e-3  # difference of a probability that no float file has
 
 
@@ -41,7 +41,8 @@ class File:
         warnings: sentences.
         census: of the file.
         steps: of int8: what was tried.
-        layers: of int8: what each layer adds to the error, in dB, the worst first.
+        layers: signal over the error that each layer of integer weights adds by itself, in dB, the worst
+            first.
     """
 
     mode: str
@@ -56,7 +57,7 @@ class File:
     warnings: list[str]
     census: census.Census
     steps: list[Step] = dataclasses.field(default_factory=list)
-    layers: list[tuple[str, float]] = dataclasses.field(default_factory=list)
+    layers: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def tolerance(
@@ -89,22 +90,26 @@ class Job:
         self.answers: dict[str, verify.Answers] = {}
 
     def content(self, mode, calibration, backend, ends, mixed) -> tuple[bytes, dict]:
-        """The file of a mode, and what else is known of it: `steps` and `layers` of an int8 one."""
+        """The file of a mode, and what else is known of it: `steps` and `layers`."""
         floats = self.converted["float32"]
-        if mode in self.converted:
+        if mode in ("float32", "float16"):
             return self.converted[mode], {}
-        if mode == "int4":
-            return quantize.four_bits(floats), {}
-        if mode == "int16x8":
+        if mode == "int8":
+            half = len(calibration) // 2
+            search = Search(
+                floats, calibration[:half], calibration[half:], backend=backend, ends=ends, mixed=mixed
+            )
+            content = search.run(self.say)
+            return content, {"steps": search.steps, "layers": search.own_errors()}
+        if mode == "dynamic":
+            content = self.converted[mode]
+        elif mode == "int4":
+            content = quantize.four_bits(floats)
+        else:
             floats, _ = split_hard_swish(floats)
             ranges = Ranges(floats, calibration).find("minmax")
-            return quantize.quantize(floats, ranges, backend=backend, bits=16), {}
-        half = len(calibration) // 2
-        search = Search(
-            floats, calibration[:half], calibration[half:], backend=backend, ends=ends, mixed=mixed
-        )
-        content = search.run(self.say)
-        return content, {"steps": search.steps, "layers": search.worst_layers(SAMPLE)}
+            content = quantize.quantize(floats, ranges, backend=backend, bits=16)
+        return content, {"layers": own_errors(content, floats, self.images[:SAMPLE])}
 
     def write(self, mode: str, content: bytes, path: Path, bounds: Tolerance, **found) -> File:
         """Writes a file with its metadata, and measures it."""

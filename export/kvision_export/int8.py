@@ -7,15 +7,15 @@ import numpy as np
 
 from kvision_export import flatbuffer, verify
 from kvision_export.census import set_versions
-from kvision_export.layers import correct_biases, own_errors
+from kvision_export.layers import SAMPLE, correct_biases, own_errors
 from kvision_export.quantize import quantize, set_ends
 from kvision_export.ranges import Ranges
 from kvision_export.rewrite import WEIGHTED, fold_normalization, split_hard_swish
 
 BIAS_IMAGES = 16
 NOTHING, DECIBELS = 2e-3, 1.0  # a divergence that no answer shows; what a nearer file may lose of its SQNR
-FIRST_LAYERS = (1, 2, 3, 6)  # how many may stay float
-SLOWER, FASTER, LARGER = 1.05, 1.1, 1.05  # what another graph may cost in time, must save, may cost in bytes
+FIRST_LAYERS, WORST_LAYERS = (1, 2, 3, 6), (1, 2, 4)  # how many may stay float
+SLOWER, FASTER, LARGER = 1.02, 1.1, 1.005  # what a file may cost in time, must save, may cost in bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Settings:
         folded: the normalisation is in the first layer.
         method: of the activations' ranges.
         corrected: biases are.
-        first_floats: so many layers stay float, and all before them.
+        floats: names of what stays float, by outputs.
     """
 
     hard_swish: bool = False
     folded: bool = False
     method: str = "minmax"
     corrected: bool = False
-    first_floats: int = 0
+    floats: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,15 @@ class Step:
     kept: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A file, how it was made and what it gave."""
+
+    settings: Settings
+    content: bytes
+    step: Step
+
+
 class Search:
     """Makes int8 files of one network.
 
@@ -68,7 +77,7 @@ class Search:
         backend: of `quantize`.
         ends: "uint8" (pixels in, float32 probabilities out), "float32" (both), or "int8" (both, and not one
             float operator between).
-        mixed: whether first layers may stay float.
+        mixed: whether layers may stay float.
     """
 
     def __init__(
@@ -88,68 +97,82 @@ class Search:
         self._floats: dict = {}
 
     def run(self, say: Callable[[str], None] = lambda text: None) -> bytes:
-        """Tries all steps and returns the best file, of `self.settings`; `self.steps` says what each gave."""
-        best, content = Settings(), self.make(Settings())
-        kept, _ = self._judge("minimum and maximum", content, content)
-        self._note(kept, True, say)
-        for name, changes in self._changes():
-            tried = dataclasses.replace(best, **changes)
-            if not self._differ(tried, best):
-                continue
-            candidate = self.make(tried)
-            step, latency_ms = self._judge(name, candidate, content)
-            same_graph = not {"hard_swish", "folded", "first_floats"} & {*changes}
-            better = _better(step, kept, 1.0 if same_graph else step.latency_ms / latency_ms)
-            self._note(step, better, say)
-            if better:
-                best, content, kept = tried, candidate, step
-        self.settings, self.best = best, content
-        return content
-
-    def _changes(self):
-        yield "hard-swish as products", {"hard_swish": True}
-        yield "normalisation in the first layer", {"folded": True}
-        yield "biases corrected", {"corrected": True}
-        yield "ranges without 0.01 %", {"method": "percentile"}
-        yield "ranges of least squares", {"method": "mse"}
+        """Tries all steps and returns the best file, `self.best`; `self.steps` says what each gave."""
+        self.say, settings = say, Settings()
+        content = self.make(settings)
+        times = verify.latencies({"this": content}, self.choice[0], threads=1)
+        self.best = Candidate(settings, content, self._step("minimum and maximum", content, times["this"]))
+        self.integers = self.best
+        self._note(self.best.step, True)
+        self._try("hard-swish as products", hard_swish=True)
+        self._try("normalisation in the first layer", folded=True)
+        self._try("biases corrected", corrected=True)
+        self._try("ranges without 0.01 %", method="percentile")
+        self._try("ranges of least squares", method="mse")
         if self.mixed:
-            model = flatbuffer.read(self.content)
-            kinds = [flatbuffer.operator_name(model, op) for op in model.subgraphs[0].operators]
-            for count in FIRST_LAYERS:
-                if count >= sum(kind in WEIGHTED for kind in kinds):
-                    break
-                yield (
-                    f"first {count} layers float" if count > 1 else "first layer float",
-                    {"first_floats": count},
-                )
+            firsts = self.first_layers(self.best.settings)
+            for count in (count for count in FIRST_LAYERS if count < len(firsts)):
+                self._try(_kept_float("first", count), floats=firsts[count - 1])
+            worst = [*self.own_errors()]
+            for count in (count for count in WORST_LAYERS if count < len(worst)):
+                floats = (*self.best.settings.floats, *worst[:count])
+                self._try(_kept_float("worst", count), floats=floats)
+        return self.best.content
 
-    def _note(self, step, kept, say):
-        self.steps.append(dataclasses.replace(step, kept=kept))
-        say(f"{step.name}: KL {step.kl:.4f}, SQNR {step.sqnr:.1f} dB, {step.latency_ms:.2f} ms"
-            f"{'' if kept else '; not kept'}")  # fmt: skip
+    def _try(self, name, **changes):
+        """Makes a file with other settings, and keeps it where it is better."""
+        settings = dataclasses.replace(self.best.settings, **changes)
+        if not self._differ(settings):
+            return
+        content = self.make(settings)
+        files = {"this": content, "best": self.best.content, "integers": self.integers.content}
+        times = verify.latencies(files, self.choice[0], threads=1)
+        if not {"hard_swish", "folded", "floats"} & {*changes}:  # the same graph takes the same time
+            times = dict.fromkeys(files, times["this"])
+        step = self._step(name, content, times["this"])
+        old, integers = (
+            dataclasses.replace(of.step, latency_ms=times[key])
+            for key, of in (("best", self.best), ("integers", self.integers))
+        )
+        better = _better(step, old, integers)
+        self._note(step, better)
+        if better:
+            self.best = Candidate(settings, content, step)
+            if not settings.floats:
+                self.integers = self.best
 
-    def _judge(self, name, content, other) -> tuple[Step, float]:
-        """What a file gives, and the other file's time, measured in turns."""
+    def _step(self, name, content, latency_ms) -> Step:
         found = verify.fidelity(verify.answers(content, self.choice), self.expected)
-        times = verify.latencies({"this": content, "other": other}, self.choice[0], threads=1)
-        step = Step(name, found.kl, found.sqnr, found.agreement, len(content), times["this"], False)
-        return step, times["other"]
+        return Step(name, found.kl, found.sqnr, found.agreement, len(content), latency_ms, False)
 
-    def _differ(self, tried, best) -> bool:
-        """Whether settings make another file; a graph may have nothing to rewrite."""
+    def _note(self, step, kept):
+        self.steps.append(dataclasses.replace(step, kept=kept))
+        self.say(f"{step.name}: KL {step.kl:.4f}, SQNR {step.sqnr:.1f} dB, {step.latency_ms:.2f} ms"
+                 f"{'' if kept else '; not kept'}")  # fmt: skip
+
+    def _differ(self, settings) -> bool:
+        """Whether settings make another file than the best; a graph may have nothing to rewrite."""
+        best = self.best.settings
         same_graph = {"hard_swish": best.hard_swish, "folded": best.folded}
-        return self._float_file(tried) is not self._float_file(best) or (
-            dataclasses.replace(tried, **same_graph) != best
+        return self._float_file(settings) is not self._float_file(best) or (
+            dataclasses.replace(settings, **same_graph) != best
         )
 
-    def worst_layers(self, count: int) -> list[tuple[str, float]]:
-        """What each layer of the best file adds to the error on `count` images, in dB, the worst first."""
-        floats, zero_point, _ = self._float_file(self.settings)
-        images = [image - np.float32(zero_point) for image in self.choice[:count]]
-        errors = own_errors(self.best, floats, images)
-        return sorted(
-            ((name.rpartition(";")[2], value) for name, value in errors.items()), key=lambda e: e[1]
-        )
+    def first_layers(self, settings: Settings) -> list[tuple[str, ...]]:
+        """What stays float with the first layer, with the first two, ...: they and all before them."""
+        model = flatbuffer.read(self._float_file(settings)[0])
+        found, names = [], ()
+        for operator in model.subgraphs[0].operators:
+            names = *names, _name(model, operator)
+            if flatbuffer.operator_name(model, operator) in WEIGHTED:
+                found.append(names)
+        return found
+
+    def own_errors(self) -> dict[str, float]:
+        """What each layer of the best file adds to the error by itself; see `layers.own_errors`."""
+        floats, zero_point, _ = self._float_file(self.best.settings)
+        images = [image - np.float32(zero_point) for image in self.choice[:SAMPLE]]
+        return own_errors(self.best.content, floats, images)
 
     def make(self, settings: Settings) -> bytes:
         """The int8 file of some settings."""
@@ -159,7 +182,7 @@ class Search:
             floats,
             ranges.find(settings.method) | self._input_range(model, zero_point),
             backend=self.backend,
-            floats=self._kept_float(model, settings.first_floats),
+            floats=(*self._softmax(model), *settings.floats),
         )
         if settings.corrected:
             images = [image - np.float32(zero_point) for image in self.calibration[:BIAS_IMAGES]]
@@ -169,19 +192,11 @@ class Search:
     def _input_range(self, model, zero_point):
         return {int(model.subgraphs[0].inputs[0]): (float(-zero_point), float(255 - zero_point))}
 
-    def _kept_float(self, model, first_floats) -> list[str]:
-        """The names of the softmax, of the first layers, and of all before these."""
-        if self.ends == "int8":
-            return []
-        graph, layers, names = model.subgraphs[0], 0, []
-        for operator in graph.operators:
-            kind = flatbuffer.operator_name(model, operator)
-            name = graph.tensors[operator.outputs[0]].name.decode()
-            last = kind == "SOFTMAX" and operator.outputs[0] == graph.outputs[0]
-            if last or layers < first_floats:
-                names.append(name)
-            layers += kind in WEIGHTED
-        return names
+    def _softmax(self, model) -> list[str]:
+        """The softmax that gives the probabilities, whose int8 knows steps of 1/256 only."""
+        last = model.subgraphs[0].operators[-1]
+        is_softmax = flatbuffer.operator_name(model, last) == "SOFTMAX"
+        return [_name(model, last)] if is_softmax and self.ends != "int8" else []
 
     def _float_file(self, settings) -> tuple[bytes, int, Ranges]:
         key = settings.hard_swish, settings.folded
@@ -200,14 +215,28 @@ class Search:
         return self._floats[key]
 
 
-def _better(new: Step, old: Step, share: float) -> bool:
-    """Nearer the Keras model and hardly slower, or faster and not farther by as much.
+def _better(new: Step, old: Step, integers: Step) -> bool:
+    """Nearer the Keras model, or faster and not farther by as much; within the budget of time and size.
+
+    Divergences that no answer shows are noise: there, the errors of the logits say which is nearer.
 
     Args:
         new, old: what was tried, and what it was built on.
-        share: the new one's time of the old one's; 1 where the graph is the same.
+        integers: the best with no layer float, which sets the budget.
     """
-    nearer = new.kl < old.kl and new.sqnr > old.sqnr - DECIBELS
+    if max(new.kl, old.kl) < NOTHING:
+        nearer = new.sqnr > old.sqnr
+    else:
+        nearer = new.kl < old.kl and new.sqnr > old.sqnr - DECIBELS
+    nearer = (nearer or not np.isfinite(old.kl)) and new.latency_ms <= SLOWER * integers.latency_ms
+    share = new.latency_ms / old.latency_ms
     faster = FASTER * share < 1 and new.kl * share < max(old.kl, NOTHING)
-    nearer = (nearer or not np.isfinite(old.kl)) and share <= SLOWER
-    return bool(np.isfinite(new.kl)) and (nearer or faster) and new.size <= LARGER * old.size
+    return bool(np.isfinite(new.kl)) and (nearer or faster) and new.size <= LARGER * integers.size
+
+
+def _kept_float(which, count):
+    return f"{which} {count} layers float" if count > 1 else f"{which} layer float"
+
+
+def _name(model, operator):
+    return model.subgraphs[0].tensors[operator.outputs[0]].name.decode()

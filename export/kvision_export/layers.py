@@ -15,6 +15,8 @@ from kvision_export import flatbuffer
 from kvision_export.ranges import run
 from kvision_export.rewrite import WEIGHTED
 
+SAMPLE = 8  # images that rank layers
+
 
 def correct_biases(content: bytes, float_content: bytes, images: Sequence[np.ndarray]) -> bytes:
     """Makes the mean of each channel, over the images and positions, that of the float file, layer by layer.
@@ -63,13 +65,14 @@ def own_errors(content: bytes, float_content: bytes, images: Sequence[np.ndarray
     A layer is given the float file's values, rounded as its input is.
 
     Returns:
-        Signal over error, in dB, over all images; without layers that are 0 on all of them.
+        Signal over error, in dB, over all images, the worst first; without layers that are 0 on all of them,
+        and without those whose weights are floats.
     """
     floats, model = flatbuffer.read(float_content), flatbuffer.read(content)
     tensors = model.subgraphs[0].tensors
     layers = []
     for layer, operator in zip(_layers(floats), _layers(model), strict=True):
-        if tensors[operator.inputs[0]].type != schema.TensorType.FLOAT32:
+        if tensors[operator.inputs[1]].type in flatbuffer.SMALL_WEIGHTS:
             layers.append((layer, operator, _alone(model, operator, operator.inputs[:1])))
     signals, errors = np.zeros(len(layers)), np.zeros(len(layers))
     for tensor in run(float_content, images):
@@ -80,11 +83,12 @@ def own_errors(content: bytes, float_content: bytes, images: Sequence[np.ndarray
             signals[number] += np.square(expected, dtype=np.float64).sum()
             errors[number] += np.square(found - expected, dtype=np.float64).sum()
     names = [floats.subgraphs[0].tensors[layer.outputs[0]].name.decode() for layer, _, _ in layers]
-    return {
+    found = {
         name: float(10 * np.log10(signal / max(error, 1e-30)))
         for name, signal, error in zip(names, signals, errors, strict=True)
         if signal
     }
+    return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
 def _layers(model) -> list[schema.OperatorT]:
@@ -92,6 +96,8 @@ def _layers(model) -> list[schema.OperatorT]:
 
 
 def _integers(values, tensor):
+    if tensor.type == schema.TensorType.FLOAT32:
+        return values
     dtype = flatbuffer.DTYPES[tensor.type]
     scale, zero = tensor.quantization.scale[0], tensor.quantization.zeroPoint[0]
     limits = np.iinfo(dtype)
@@ -99,6 +105,8 @@ def _integers(values, tensor):
 
 
 def _reals(values, tensor):
+    if tensor.type == schema.TensorType.FLOAT32:
+        return values
     scale, zero = tensor.quantization.scale[0], tensor.quantization.zeroPoint[0]
     return (values.astype(np.float32) - zero) * scale
 

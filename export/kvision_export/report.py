@@ -12,6 +12,7 @@ from PIL import Image
 from kvision_export.verify import Answers
 
 SIDE = 112  # pixels of a picture
+LAYERS = 10  # of each file
 
 
 def write(
@@ -51,10 +52,15 @@ def write(
             for i in file["fidelity"]["worst"]
         ]
 
+    def worst_layers(file):
+        return [(name.rpartition(";")[2], decibels) for name, decibels in file["layers"].items()][:LAYERS]
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("kvision_export", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    page = environment.get_template("report.html.j2").render(report=report, worst=worst)
+    page = environment.get_template("report.html.j2").render(
+        report=report, worst=worst, worst_layers=worst_layers
+    )
     path.write_text(page, encoding="utf-8")
 
 

@@ -8,11 +8,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import DISTINCT, built_without_memory, tiny
+from helpers import DISTINCT, tiny
 
 import kvision
 
-NAMES = kvision.list_models()
 SHARED = [
     "include_top", "weights", "input_shape", "pooling", "num_classes",
     "classifier_activation", "preprocess", "name",
@@ -23,31 +22,21 @@ def pixels(model, batch=4):
     return np.random.default_rng(0).uniform(0, 255, (batch, *model.input_shape[1:])).astype("float32")
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def built(request):
-    return request.param, built_without_memory(request.param)
+def weighty(model):
+    return [layer.name for layer in model.layers if layer.weights]
 
 
 def test_names(built):
-    name, model = built
-    assert model.name == name
-    assert getattr(kvision.models, name).__name__ == name
-    assert name in kvision.models.__all__
-
-
-@pytest.mark.parametrize("name", DISTINCT)
-def test_built_twice_has_the_same_layers(name):
-    model, again = tiny(name), tiny(name)
-    weighty = [layer.name for layer in model.layers if layer.weights]
-    assert weighty == [layer.name for layer in again.layers if layer.weights]
+    builder = getattr(kvision.models, built.name)
+    assert builder.__name__ == built.name
+    assert built.name in kvision.models.__all__
 
 
 def test_default_input_is_the_published_size(built):
-    name, model = built
-    variant = kvision.info(name).variant
+    variant = kvision.info(built.name).variant
     size = variant.image_size
-    assert model.input_shape == (None, size, size, len(variant.preprocess.mean))
-    assert model.output_shape == (None, variant.num_classes)
+    assert built.input_shape == (None, size, size, len(variant.preprocess.mean))
+    assert built.output_shape == (None, variant.num_classes)
 
 
 UNPADDED = {
@@ -60,28 +49,26 @@ UNPADDED = {
 
 
 def test_taps_are_at_their_strides(built):
-    name, model = built
-    size = model.input_shape[1]
-    taps = [layer.name for layer in model.layers if re.fullmatch(r"c\d", layer.name)]
-    assert all(isinstance(model.get_layer(name), keras.layers.Identity) for name in [*taps, "trunk"])
+    size, family = built.input_shape[1], kvision.info(built.name).family
+    taps = [layer.name for layer in built.layers if re.fullmatch(r"c\d", layer.name)]
+    assert all(isinstance(built.get_layer(name), keras.layers.Identity) for name in [*taps, "trunk"])
     assert taps == sorted(taps)
-    if kvision.info(name).family in ("vit", "deit"):
+    if family in ("vit", "deit"):
         assert len(taps) == 1
     else:
-        assert taps[-1] == ("c2" if name == "lenet5" else "c5")
-    for tap, feature_map in kvision.features(model, taps).output.items():
+        assert taps[-1] == ("c2" if built.name == "lenet5" else "c5")
+    for tap, feature_map in kvision.features(built, taps).output.items():
         level, shape = int(tap[1:]), feature_map.shape
-        if kvision.info(name).family in UNPADDED or "patch14" in name:
+        if family in UNPADDED or "patch14" in built.name:
             assert -0.2 < math.log2(size / shape[1]) - level < 0.7
         else:
             assert shape[1:3] == (-(-size // 2**level),) * 2
 
 
 def test_signature_shows_every_keyword(built):
-    name, _ = built
-    parameters = inspect.signature(getattr(kvision.models, name)).parameters
+    parameters = inspect.signature(getattr(kvision.models, built.name)).parameters
     assert list(parameters)[: len(SHARED)] == SHARED
-    variant = kvision.info(name).variant
+    variant = kvision.info(built.name).variant
     columns = list(parameters)[len(SHARED) :]
     assert "dropout_rate" in columns
     assert {column: parameters[column].default for column in columns} == {
@@ -90,10 +77,9 @@ def test_signature_shows_every_keyword(built):
 
 
 def test_docstring(built):
-    name, _ = built
-    doc = inspect.getdoc(getattr(kvision.models, name))
-    assert name in doc
-    assert f"{kvision.info(name).variant.params:,}" in doc
+    doc = inspect.getdoc(getattr(kvision.models, built.name))
+    assert built.name in doc
+    assert f"{kvision.info(built.name).variant.params:,}" in doc
 
 
 @pytest.mark.parametrize("name", DISTINCT)
@@ -112,9 +98,8 @@ def test_every_weight_has_a_gradient(name):
         assert gradient.numpy().any(), variable.path
 
 
-@pytest.mark.parametrize("name", DISTINCT)
-def test_a_saved_model_gives_the_same_outputs(name, tmp_path):
-    model = tiny(name)
+def test_a_saved_model_gives_the_same_outputs(small, tmp_path):
+    _, model = small
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(model(pixels(model)), again(pixels(model)))
@@ -124,14 +109,15 @@ def test_a_saved_model_gives_the_same_outputs(name, tmp_path):
     np.testing.assert_array_equal(*maps)
 
 
-@pytest.mark.parametrize("name", DISTINCT)
-def test_mixed_precision_normalises_and_answers_in_float32(name):
+def test_mixed_precision_has_the_same_layers_and_normalises_and_answers_in_float32(small):
+    name, again = small
     policy = keras.DTypePolicy("mixed_bfloat16")
     keras.config.set_dtype_policy(policy)
     try:
         model = tiny(name)
     finally:
         keras.config.set_dtype_policy("float32")
+    assert weighty(model) == weighty(again)  # names do not count what was built before
     assert model.get_layer("preprocess").compute_dtype == "float32"
     assert "bfloat16" in {layer.compute_dtype for layer in model.layers if layer.weights}
     assert keras.backend.standardize_dtype(model(pixels(model)).dtype) == "float32"
@@ -141,9 +127,11 @@ def test_mixed_precision_normalises_and_answers_in_float32(name):
 FIXED = {"alexnetv1", "vgg", "vggcnn", "vit", "deit", "swin"}
 
 
-@pytest.mark.parametrize("name", [name for name in DISTINCT if kvision.info(name).family not in FIXED])
-def test_channels_and_any_size(name):
-    smallest = tiny(name).input_shape[1]
+@pytest.mark.parametrize(
+    "small", [name for name in DISTINCT if kvision.info(name).family not in FIXED], indirect=True
+)
+def test_channels_and_any_size(small):
+    name, smallest = small[0], small[1].input_shape[1]
     model = tiny(name, input_shape=(None, None, 1))
     for size in (smallest, smallest + 15):
         assert model(np.zeros((2, size, size, 1), "float32")).shape == (2, 3)

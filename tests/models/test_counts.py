@@ -37,29 +37,46 @@ def parameters(model):
     return sum(math.prod(v.shape) for v in model.trainable_variables)
 
 
-@pytest.mark.parametrize("peer", PEERS)
-def test_peers(peer):
+def ours_of(peer):
+    """The name, columns and size of a peer's network with us."""
     name, columns = KERAS.get(peer) or ours(peer)
-    expected = PEERS[peer]
-    size = expected.get("input", kvision.info(name).variant.input_size)
-    model = built_without_memory(name, input_shape=(size, size, 3), **columns)
+    return name, columns, PEERS[peer].get("input", kvision.info(name).variant.input_size)
+
+
+PUBLISHED = {}  # of those that are what a builder gives by itself
+OTHERS = []
+for peer, numbers in PEERS.items():
+    name, columns, size = ours_of(peer)
+    if columns or size != kvision.info(name).variant.image_size:
+        OTHERS.append(peer)
+    else:
+        PUBLISHED[name] = numbers
+
+
+def check(model, expected):
     assert parameters(model) == expected["params"]
     if "gmacs" in expected:
         assert macs(model) / 1e9 == pytest.approx(expected["gmacs"], abs=6e-4)
 
 
+def test_published(built):
+    check(built, PUBLISHED.get(built.name) or {"params": kvision.info(built.name).variant.params})
+
+
+@pytest.mark.parametrize("peer", OTHERS)
+def test_other_columns_and_sizes(peer):
+    name, columns, size = ours_of(peer)
+    check(built_without_memory(name, input_shape=(size, size, 3), **columns), PEERS[peer])
+
+
 def test_the_table_holds_the_published_counts():
     published = PAPERS | {
         name: PEERS[peer]["params"]
-        for peer, (name, columns) in [(peer, KERAS.get(peer) or ours(peer)) for peer in PEERS]
+        for peer in PEERS
+        for name, columns, _ in [ours_of(peer)]
         if columns.get("width_multiplier", 1.0) == 1.0 and not peer.endswith("_384")
     }
     assert {name: kvision.info(name).variant.params for name in kvision.list_models()} == published
-
-
-@pytest.mark.parametrize("name", PAPERS)
-def test_papers(name):
-    assert parameters(built_without_memory(name)) == PAPERS[name]
 
 
 @pytest.mark.parametrize("name", SIDES)

@@ -4,7 +4,7 @@ import re
 
 import keras
 import pytest
-from helpers import DISTINCT, built_without_memory, tiny
+from helpers import DISTINCT, tiny
 
 import kvision
 
@@ -16,9 +16,9 @@ def weighty(model):
 ONE_OF_A_FAMILY = {kvision.info(name).family: name for name in DISTINCT}.values()
 
 
-@pytest.mark.parametrize("name", ONE_OF_A_FAMILY)
-def test_groups_hold_each_layer_once_and_follow_each_other(name):
-    model = tiny(name)
+@pytest.mark.parametrize("small", ONE_OF_A_FAMILY, indirect=True)
+def test_groups_hold_each_layer_once_and_follow_each_other(small):
+    name, model = small
     *trunk, top = kvision.depth_groups(model)
     names = [layer for group in trunk for layer in group]
     assert sorted([*names, *top]) == sorted(weighty(model))
@@ -38,7 +38,7 @@ def test_groups_hold_each_layer_once_and_follow_each_other(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "blocks"),
+    ("built", "blocks"),
     [  # of the papers' tables, but for the stem and the head
         ("resnet50", 3 + 4 + 6 + 3),
         ("densenet121", 6 + 1 + 12 + 1 + 24 + 1 + 16),  # with the transitions
@@ -52,9 +52,10 @@ def test_groups_hold_each_layer_once_and_follow_each_other(name):
         ("vgg16_bn", 13 - 1),  # its first convolution is the stem
         ("googlenet", 9 + 2),  # three convolutions come before the modules
     ],
+    indirect=["built"],
 )
-def test_a_group_is_a_block(name, blocks):
-    groups = kvision.depth_groups(built_without_memory(name))
+def test_a_group_is_a_block(built, blocks):
+    groups = kvision.depth_groups(built)
     assert len(groups) == 1 + blocks + 1
 
 
