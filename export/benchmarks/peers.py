@@ -37,9 +37,9 @@ def main(names):
     print(" | ".join(COLUMNS))
     for name in names or THEIRS:
         keras.utils.set_random_seed(0)
-        floats = convert_apart(kvision.create_model(name), ["float32"])["float32"]
-        search = Search(floats, images[:16], images[16:])
-        files = {"float32": floats, "int8": shorten_names(search.run())}
+        ours = convert_apart(kvision.create_model(name), ["float32", PEER], images[:16])
+        search = Search(ours["float32"], images[:16], images[16:])
+        files = {"float32": ours["float32"], "int8": shorten_names(search.run()), PEER: ours[PEER]}
         if theirs := THEIRS[name]:
             model = theirs(weights=None, input_shape=(224, 224, 3))
             made = convert_apart(model, ["float32", PEER], images[:16])

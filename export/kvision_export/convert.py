@@ -42,8 +42,11 @@ def convert_apart(
 
     Args:
         model: as for `convert`.
-        modes: those of `convert`, or `PEER`.
+        modes: those of `convert`, and `PEER` as the last.
         images: float32 `(height, width, channels)`, which `PEER` calibrates with.
+
+    Returns:
+        The files by mode; that of `PEER` only where it can be made.
 
     Raises:
         ValueError: the model cannot be converted.
@@ -52,9 +55,10 @@ def convert_apart(
         np.save(folder / "images.npy", np.asarray(images))
         command = [sys.executable, "-m", "kvision_export.convert", str(folder), *modes]
         child = subprocess.run(command, capture_output=True, text=True, check=False)
-        if child.returncode:
+        made = [mode for mode in modes if (folder / f"{mode}.tflite").exists()]
+        if {*modes} - {*made, PEER}:
             raise ValueError(f"{model.name} cannot be converted: {_reason(child)}")
-        return {mode: (folder / f"{mode}.tflite").read_bytes() for mode in modes}
+        return {mode: (folder / f"{mode}.tflite").read_bytes() for mode in made}
 
 
 def _reason(child) -> str:
@@ -94,4 +98,6 @@ def _converted(folder, mode) -> bytes:
 if __name__ == "__main__":
     saved = Path(sys.argv[1])
     for asked in sys.argv[2:]:
-        (saved / f"{asked}.tflite").write_bytes(_converted(saved, asked))
+        part = saved / f"{asked}.part"
+        part.write_bytes(_converted(saved, asked))
+        part.rename(saved / f"{asked}.tflite")

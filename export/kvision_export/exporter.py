@@ -112,12 +112,11 @@ def export(
             raise ValueError(f"{model.name} must end in probabilities: a softmax over its classes.")
         say(f"converting {model.name}")
         asked = ["float32", *(mode for mode in ("float16", "dynamic") if mode in modes)]
-        converted = convert.convert_apart(model, asked)
         if compare and "int8" in modes:
-            try:
-                converted |= convert.convert_apart(model, [convert.PEER], calibration)
-            except ValueError as error:
-                say(f"no file of TFLiteConverter to compare with: {error}")
+            asked.append(convert.PEER)
+        converted = convert.convert_apart(model, asked, calibration if "int8" in modes else ())
+        if {*asked} - {*converted}:
+            say("TFLiteConverter by itself makes no int8 file of this network to compare with")
         about = metadata.About(
             name=model.name,
             description=description,

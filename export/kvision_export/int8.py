@@ -15,7 +15,7 @@ from kvision_export.rewrite import WEIGHTED, fold_normalization, split_hard_swis
 BIAS_IMAGES = 16
 NOTHING, DECIBELS = 2e-3, 1.0  # a divergence that no answer shows; what a nearer file may lose of its SQNR
 FIRST_LAYERS, WORST_LAYERS = (1, 2, 3, 6), (1, 2, 4)  # how many may stay float
-SLOWER, FASTER, LARGER = 1.02, 1.1, 1.005  # what a file may cost in time, must save, may cost in bytes
+SLOWER, FASTER, LARGER = 1.02, 1.1, 1.008  # what a file may cost in time, must save, may cost in bytes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,18 +25,20 @@ LIKE_OTHERS = {  # made of the same blocks as another network or another test's,
     "vit_base_patch16", "vit_base_patch32", "vit_huge_patch14", "xception",
 }  # fmt: skip
 
+TRANSFORMERS = ("vit", "deit", "swin")  # int8 has one scale for all channels of what their blocks add up
+MOBILE = ("mobilenetv1", "mobilenetv2", "mobilenetv3", "mobilenetv4", "efficientnetv1", "efficientnetv2")
+
 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in LIKE_OTHERS else name for name in DISTINCT]
 )
 def test_files_agree_with_keras(name):
-    keras.utils.set_random_seed(0)
     model = randomized(tiny(name, classifier_activation=None))
     _, size, _, channels = model.input_shape
     pixels = images(count=4, size=size, channels=channels)
     expected = model.predict(pixels, verbose=0)
     modes = {"float32": 1e-4, "int8": 0.2}  # the share by which logits may be off
-    if kvision.info(name).family in ("vit", "deit", "swin"):  # int8 is too coarse for narrow transformers
+    if kvision.info(name).family in TRANSFORMERS:
         modes = {"float32": 1e-4, "float16": 0.01, "dynamic": 0.2}
     for mode, tolerance in modes.items():
         content = int8(model, pixels) if mode == "int8" else convert(model, mode)
@@ -100,13 +102,24 @@ def test_operators_have_the_versions_that_their_types_need():
     assert set_versions(content) == content
 
 
-MOBILE = ("mobilenetv1", "mobilenetv2", "mobilenetv3", "mobilenetv4", "efficientnetv1", "efficientnetv2")
+OTHERS = [name for name in DISTINCT if kvision.info(name).family not in (*MOBILE, *TRANSFORMERS)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_float16_of_the_others(name):
+    model = randomized(tiny(name, classifier_activation=None))
+    pixels = images(4, *model.input_shape[2:])
+    expected = model.predict(pixels, verbose=0)
+    content = convert(model, "float16")
+    assert not find_faults(read(content))
+    error = np.linalg.norm(predict(content, pixels) - expected) / np.linalg.norm(expected)
+    assert error < 0.01
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in DISTINCT if kvision.info(name).family in MOBILE])
 def test_every_mode_of_a_mobile_network(name, tmp_path):
-    keras.utils.set_random_seed(0)
     model = randomized(tiny(name))
     _, size, _, channels = model.input_shape
     pixels, calibration = images(6, size, channels), images(8, size, channels, seed=1)
