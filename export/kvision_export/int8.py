@@ -73,7 +73,7 @@ class Search:
     Args:
         content: the float `.tflite` file, from pixels in [0, 255] to probabilities.
         calibration: float32 `(height, width, channels)` in [0, 255].
-        choice: other such images, by which steps are judged.
+        choice: other such images, by which steps are judged; then they give ranges too.
         backend: of `quantize`.
         ends: "uint8" (pixels in, float32 probabilities out), "float32" (both), or "int8" (both, and not one
             float operator between).
@@ -117,7 +117,17 @@ class Search:
             for count in (count for count in WORST_LAYERS if count < len(worst)):
                 floats = (*self.best.settings.floats, *worst[:count])
                 self._try(_kept_float("worst", count), floats=floats)
+        self._use_all_images()
         return self.best.content
+
+    def _use_all_images(self):
+        """Once the steps are chosen, the images that chose them give ranges as well."""
+        images = [*self.calibration, *self.choice]
+        whole = Search(self.content, images, self.choice, backend=self.backend, ends=self.ends)
+        content = whole.make(self.best.settings)
+        step = self._step("ranges of these images too", content, self.best.step.latency_ms)
+        self._note(step, True)
+        self.best = Candidate(self.best.settings, content, step)
 
     def _try(self, name, **changes):
         """Makes a file with other settings, and keeps it where it is better."""

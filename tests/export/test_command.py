@@ -17,7 +17,7 @@ from kvision_export.verify import Tolerance
 def run(tmp_path_factory):
     """A run folder of a network that tells digits apart."""
     output = tmp_path_factory.mktemp("runs") / "run"
-    command("kvision-train", *TINY, "--data=digits", "--epochs=8", f"--output={output}")
+    command("kvision-train", *TINY, "--data=digits", "--epochs=5", f"--output={output}")
     return output
 
 
@@ -46,15 +46,18 @@ def test_the_command_writes_files_and_a_report(run):
     page = (output / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 5 * 20
     assert "http" not in page
-    command(*arguments, "--quantize=float32")  # an earlier export is replaced
-    assert not (output / "mobilenet_v1_int8.tflite").exists()
 
 
-def test_a_file_outside_its_tolerance_is_exit_code_1(run, tmp_path):
+def test_an_export_is_replaced_by_one_whose_file_is_outside_its_tolerance(run, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    for name in ("report.json", "old.tflite"):
+        (output / name).write_text('{"files": [{"file": "old.tflite"}]}')
     printed = command("kvision-export", f"--model={run}", "--quantize=float32,float16", "--max_difference=0",
-                      "--images=20", f"--output={tmp_path / 'out'}", code=1)  # fmt: skip
+                      "--images=20", f"--output={output}", code=1)  # fmt: skip
     assert "float32.tflite is outside its tolerance. Use mobilenet_v1_float16.tflite." in printed
-    assert (tmp_path / "out" / "report.json").exists()
+    assert len(json.loads((output / "report.json").read_text())["files"]) == 2
+    assert not (output / "old.tflite").exists()
 
 
 def test_errors(run, tmp_path):
@@ -88,7 +91,7 @@ def test_from_python_for_an_npu_without_labels(tmp_path):
     )  # fmt: skip
     assert all(file["accepted"] and file["accuracy"] is None for file in report["files"])
     of_int8, of_int16x8 = (file["fidelity"]["sqnr"] for file in report["files"][:2])
-    assert of_int16x8 > max(25, of_int8 + 5)
+    assert of_int16x8 > max(25, of_int8 + 3)
     file = report["files"][0]
     assert file["warnings"][-1] == "MediaPipe takes no int8 input."
     assert {name.split()[0] for name in file["census"]["operators"]}.isdisjoint({"QUANTIZE", "DEQUANTIZE"})
@@ -109,16 +112,18 @@ def test_labels_of_any_characters_reach_the_report_and_the_check(tmp_path):
 def test_a_run_that_fails_leaves_the_old_folder_whole(tmp_path, monkeypatch):
     model, output = randomized(tiny("lenet5")), tmp_path / "out"
     pixels = images(4, 64, 1)
+    converted = exporter.convert.convert_apart(model, ["float32"])
+    monkeypatch.setattr(exporter.convert, "convert_apart", lambda *_: converted)
     export(model, output, images=pixels, modes=["float32"])
     before = {path.name: path.read_bytes() for path in output.iterdir()}
 
     def fail(*_, **__):
         raise OSError(28, "No space left on device", "report.html")
 
-    monkeypatch.setattr(exporter.report, "write", fail)
-    with pytest.raises(OSError, match="No space"):
-        export(model, output, images=pixels, modes=["float32"])
-    monkeypatch.undo()
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(exporter.report, "write", fail)
+        with pytest.raises(OSError, match="No space"):
+            export(model, output, images=pixels, modes=["float32"])
     replace = exporter.os.replace
     monkeypatch.setattr(
         exporter.os, "replace", lambda a, b: replace(a, b) if "part" not in str(a) else fail()
