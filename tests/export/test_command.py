@@ -83,7 +83,7 @@ def test_errors(run, tmp_path):
 
 
 def test_from_python_for_an_npu_without_labels(tmp_path):
-    model = randomized(tiny("mobilenet_v2"))
+    model = randomized(tiny("mobilenet_v1"))
     modes = ["int8", "int16x8", "int4"]
     report = export(
         model, tmp_path / "out", images=images(12), calibration=images(16, seed=1), target="npu",

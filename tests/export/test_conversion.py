@@ -91,7 +91,7 @@ def test_what_needs_other_than_built_in_operators_is_refused():
 
 
 def test_operators_have_the_versions_that_their_types_need():
-    content = int8(randomized(tiny("mobilenet_v2")), images())
+    content = int8(randomized(tiny("mobilenet_v1")), images())
     model = read(content)
     versions = {
         name: model.operatorCodes[operator.opcodeIndex].version

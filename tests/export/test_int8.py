@@ -172,7 +172,7 @@ def test_first_layers_may_stay_float():
 @pytest.fixture(scope="module")
 def classifier():
     keras.utils.set_random_seed(0)
-    model = randomized(tiny("mobilenet_v2", width_multiplier=0.5))
+    model = randomized(tiny("mobilenet_v1", width_multiplier=0.5))
     return convert(model), model.predict(images(), verbose=0)
 
 
@@ -191,7 +191,7 @@ def test_ends(dtype, backend, classifier):
 
 
 def test_equal_vectors_are_written_once_and_constants_are_aligned():
-    content = int8(randomized(tiny("mobilenet_v2")), images())
+    content = int8(randomized(tiny("mobilenet_v1")), images())
     model = flatbuffer.schema.Model.GetRootAs(content)
     for i in range(model.BuffersLength()):
         buffer = model.Buffers(i)
