@@ -15,7 +15,7 @@ from kvision_export.rewrite import WEIGHTED, fold_normalization, split_hard_swis
 BIAS_IMAGES = 16
 NOTHING, DECIBELS = 2e-3, 1.0  # a divergence that no answer shows; what a nearer file may lose of its SQNR
 FIRST_LAYERS, WORST_LAYERS = (1, 2, 3, 6), (1, 2, 4)  # how many may stay float
-SLOWER, FASTER, LARGER = 1.02, 1.1, 1.008  # what a file may cost in time, must save, may cost in bytes
+FASTER, LARGER = 1.1, 1.008  # what a file that is not nearer must save in time; what one may cost in bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,19 +226,19 @@ class Search:
 
 
 def _better(new: Step, old: Step, integers: Step) -> bool:
-    """Nearer the Keras model, or faster and not farther by as much; within the budget of time and size.
+    """Nearer the Keras model and no slower, or faster and not farther by as much; hardly larger.
 
     Divergences that no answer shows are noise: there, the errors of the logits say which is nearer.
 
     Args:
         new, old: what was tried, and what it was built on.
-        integers: the best with no layer float, which sets the budget.
+        integers: the best with no layer float, whose time and size are the budget.
     """
     if max(new.kl, old.kl) < NOTHING:
         nearer = new.sqnr > old.sqnr
     else:
         nearer = new.kl < old.kl and new.sqnr > old.sqnr - DECIBELS
-    nearer = (nearer or not np.isfinite(old.kl)) and new.latency_ms <= SLOWER * integers.latency_ms
+    nearer = (nearer or not np.isfinite(old.kl)) and new.latency_ms <= integers.latency_ms
     share = new.latency_ms / old.latency_ms
     faster = FASTER * share < 1 and new.kl * share < max(old.kl, NOTHING)
     return bool(np.isfinite(new.kl)) and (nearer or faster) and new.size <= LARGER * integers.size

@@ -37,7 +37,7 @@ class Accuracy:
 
     Attributes:
         top1, top5: of right answers.
-        interval: in which top1 lies with 95 % (Wilson).
+        interval, interval5: in which top1 and top5 lie with 95 % (Wilson).
         drop: of top1 against the Keras model, on the same images.
         drop_interval: in which that lies with 95 %, by the images on which they differ (Agresti, Min 2005).
     """
@@ -45,6 +45,7 @@ class Accuracy:
     top1: float
     top5: float
     interval: tuple[float, float]
+    interval5: tuple[float, float]
     drop: float
     drop_interval: tuple[float, float]
 
@@ -104,14 +105,16 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray, expected: np.ndarray
     """Compares probabilities with labels, and with how the Keras model's do."""
     right = probabilities.argmax(-1) == labels
     theirs = expected.argmax(-1) == labels
-    best = np.argsort(-probabilities, axis=-1)[:, :5]
+    top1 = share(right)
+    top5 = share((np.argsort(-probabilities, axis=-1)[:, :5] == labels[:, None]).any(-1))
     count, lost, won = len(labels), (theirs & ~right).sum(), (right & ~theirs).sum()
     middle = (lost - won) / (count + 2)  # half an image more of each kind, so that no difference has a width
     spread = Z * math.sqrt(lost + won + 1 - (lost - won) ** 2 / (count + 2)) / (count + 2)
     return Accuracy(
-        top1=share(right),
-        top5=share((best == labels[:, None]).any(-1)),
-        interval=wilson(share(right), count),
+        top1=top1,
+        top5=top5,
+        interval=wilson(top1, count),
+        interval5=wilson(top5, count),
         drop=float((lost - won) / count),
         drop_interval=(float(middle - spread), float(middle + spread)),
     )

@@ -223,7 +223,7 @@ def test_a_step_is_kept_only_where_other_images_say_so():
     [
         ({"kl": 0.05}, True),
         ({"kl": 0.05, "latency_ms": 1.1}, True),
-        ({"kl": 0.05, "latency_ms": 1.2}, False),  # slower than the file of integers may become
+        ({"kl": 0.05, "latency_ms": 1.2}, False),  # slower than the file of integers
         ({"kl": 0.05, "sqnr": 10.0}, False),
         ({"kl": 0.05, "size": 1100}, False),
         ({"kl": 0.11, "latency_ms": 0.5}, True),  # twice as fast
