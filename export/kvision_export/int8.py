@@ -15,7 +15,7 @@ from kvision_export.rewrite import WEIGHTED, fold_normalization, split_hard_swis
 BIAS_IMAGES = 16
 NOTHING, DECIBELS = 2e-3, 1.0  # a divergence that no answer shows; what a nearer file may lose of its SQNR
 FIRST_LAYERS, WORST_LAYERS = (1, 2, 3, 6), (1, 2, 4)  # how many may stay float
-FASTER, LARGER = 1.1, 1.008  # what a file that is not nearer must save in time; what one may cost in bytes
+FASTER, LARGER = 1.1, 1.003  # what a file that is not nearer must save in time; what one may cost in bytes
 
 
 @dataclasses.dataclass(frozen=True)
