@@ -134,6 +134,27 @@ class Launched:
         return [int(pid) for pid in text.split()]
 
 
+def two_workers(*outputs):
+    """Processes that train together, each with its own `--output`."""
+    addresses = cluster().addresses
+    train = [Path(sys.executable).parent / "kvision-train", *FLAGS, "--data=digits"]
+    return [
+        subprocess.Popen(
+            [*train, f"--output={output}"],
+            env=os.environ | {"TF_CONFIG": config(addresses, i)}, stderr=subprocess.PIPE, text=True,
+        )
+        for i, output in enumerate(outputs)
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_workers_that_do_not_see_one_folder(tmp_path):
+    for worker in two_workers(tmp_path / "one", tmp_path / "two"):
+        _, printed = worker.communicate(timeout=100)
+        assert worker.returncode == 2
+        assert "`--output` must be a folder that all workers see; got" in printed.splitlines()[-1]
+
+
 @pytest.mark.slow
 def test_two_workers_that_are_ended_and_killed_give_the_losses_of_one(tmp_path, tmp_path_factory):
     one, two, run = tmp_path / "one", tmp_path / "two", tmp_path / "launched"
@@ -165,18 +186,21 @@ def test_two_workers_that_are_ended_and_killed_give_the_losses_of_one(tmp_path, 
     assert differ.process.wait(60) == 2
     assert "holds a run with other flags (--seed=0, --seed=3)" in "".join(differ.lines)
     assert len(rows(run)) == 5
+    anew = Launched(*arguments, "--seed=3", "--overwrite")
+    while (run / "checkpoints/step_00000020.safetensors").exists():
+        assert anew.process.poll() is None, "".join(anew.lines)
+        time.sleep(0.02)
+    anew.wait_for_step(run, 8)
+    os.kill(anew.workers()[0], signal.SIGKILL)
+    assert anew.process.wait(200) == 0, "".join(anew.lines)
+    assert "[0] Going on after step" in "".join(anew.lines)  # and did not begin anew once more
+    assert rows(run) != rows(one)
 
 
 @pytest.mark.slow
 def test_a_worker_that_lost_another_says_so(tmp_path):
-    addresses, run = cluster().addresses, tmp_path / "run"
-    command = [Path(sys.executable).parent / "kvision-train", *FLAGS, "--data=digits", f"--output={run}"]
-    first, second = (
-        subprocess.Popen(
-            command, env=os.environ | {"TF_CONFIG": config(addresses, i)}, stderr=subprocess.PIPE, text=True
-        )
-        for i in range(2)
-    )
+    run = tmp_path / "run"
+    first, second = two_workers(run, run)
     while not [*run.glob("checkpoints/step_*3.safetensors")]:
         assert first.poll() is None
         time.sleep(0.02)

@@ -150,7 +150,10 @@ class Run:
         if self.writes:
             run_folder.make(self.folder, self.class_names, FLAGS.overwrite)
         if self.cluster.addresses[1:]:  # nobody looks for checkpoints before the folder is this run's
-            self.strategy.run(lambda: tf.distribute.get_replica_context().all_reduce("SUM", tf.ones(())))
+            self._sum_over_devices(1.0)
+            devices = self.strategy.num_replicas_in_sync
+            if self._sum_over_devices((self.folder / runs.FLAGS).is_file()) < devices:
+                raise ValueError(f"`--output` must be a folder that all workers see; got '{self.folder}'.")
         self.trainer = Trainer(
             self.loop,
             self.batches,
@@ -164,6 +167,13 @@ class Run:
             nan_restores=FLAGS.nan_restores,
             nan_rate_factor=FLAGS.nan_rate_factor,
         )
+
+    def _sum_over_devices(self, value):
+        """The sum of what each worker gives, once for each of its devices; all wait for each other."""
+        sums = self.strategy.run(
+            lambda: tf.distribute.get_replica_context().all_reduce("SUM", tf.constant(float(value)))
+        )
+        return float(self.strategy.experimental_local_results(sums)[0])
 
     def train(self):
         """Trains to the end and says what came of it."""

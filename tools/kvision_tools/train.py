@@ -50,7 +50,11 @@ flags.DEFINE_float("layer_decay", 1.0, "Of the learning rate, for each group of 
 flags.DEFINE_float("clip_norm", None, "Largest norm of all gradients together.", 0)
 flags.DEFINE_float("label_smoothing", 0.0, "Share of the label spread over all classes.", 0, 1)
 flags.DEFINE_float("norm_momentum", None, "Of the batch norms; a short run needs 0.9.", 0, 1)
-flags.DEFINE_bool("sync_batch_norm", False, "Batch norms see the images of all devices and workers.")
+flags.DEFINE_bool(
+    "sync_batch_norm",
+    False,
+    "Batch norms see the images of all devices; else each its own, and the first one's statistics are saved.",
+)
 flags.DEFINE_float("ema_decay", None, "Of a moving average of the weights, evaluated beside them.", 0, 1)
 flags.DEFINE_enum(
     "precision", "float32", ("float32", "bfloat16", "float16"), "Of arithmetic, not of weights."
