@@ -5,7 +5,6 @@
 Fresh weights and noise for images: of the speed, not of the accuracy. Medians, all files in turns, 224 x 224.
 """
 
-import statistics
 import sys
 
 import keras
@@ -25,18 +24,12 @@ THEIRS = {
     "efficientnet_b0": keras.applications.EfficientNetB0,
     "efficientnet_lite0": None,
 }
-TURNS = 5  # each with newly opened files
 COLUMNS = "network", "file", "kB", "1 thread ms", "x our float32", "2 threads ms"
 
 
 def smooth_images(count, size=224):
     coarse = np.random.default_rng(0).uniform(0, 255, (count, 7, 7, 3)).astype("float32")
     return np.rint(keras.ops.image.resize(coarse, (size, size)))
-
-
-def median_of_turns(files, image, threads):
-    turns = [latencies(files, image, threads) for _ in range(TURNS)]
-    return {file: statistics.median(turn[file] for turn in turns) for file in files}
 
 
 def main(names):
@@ -51,7 +44,7 @@ def main(names):
             model = theirs(weights=None, input_shape=(224, 224, 3))
             made = convert_apart(model, ["float32", PEER], images[:16])
             files |= {"keras.applications float32": made["float32"], f"keras.applications {PEER}": made[PEER]}
-        times = [median_of_turns(files, images[0], threads) for threads in (1, 2)]
+        times = [latencies(files, images[0], threads) for threads in (1, 2)]
         for file, content in files.items():
             one, two = (of[file] for of in times)
             row = (
