@@ -16,7 +16,7 @@ BIAS_IMAGES = 16
 NOTHING, DECIBELS = 2e-3, 1.0  # a divergence that no answer shows; what a nearer file may lose of its SQNR
 FIRST_LAYERS, WORST_LAYERS = (1, 2, 3, 6), (1, 2, 4)  # how many may stay float
 SLOWER, LARGER = 1.01, 1.003  # what a nearer file may cost in time and bytes
-FASTER = 1.1  # what another must save
+FASTER = 1.1  # what a farther one must save
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +226,7 @@ class Search:
 
 
 def _better(new: Step, old: Step, integers: Step) -> bool:
-    """Nearer the Keras model and hardly slower, or faster and not farther by as much; hardly larger.
+    """Nearer the Keras model and hardly slower, or faster and farther by less than that; hardly larger.
 
     Divergences that no answer shows are noise: there, the errors of the logits say which is nearer.
 
@@ -240,7 +240,8 @@ def _better(new: Step, old: Step, integers: Step) -> bool:
         nearer = new.kl < old.kl and new.sqnr > old.sqnr - DECIBELS
     nearer = (nearer or not np.isfinite(old.kl)) and new.latency_ms <= SLOWER * integers.latency_ms
     share = new.latency_ms / old.latency_ms
-    faster = FASTER * share < 1 and new.kl * share < max(old.kl, NOTHING)
+    as_near = new.kl <= max(old.kl, NOTHING) and new.sqnr > old.sqnr - DECIBELS
+    faster = (share < 1 and as_near) or (FASTER * share < 1 and new.kl * share < max(old.kl, NOTHING))
     return bool(np.isfinite(new.kl)) and (nearer or faster) and new.size <= LARGER * integers.size
 
 
