@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 demo: .venv/installed
 	$(BIN)/kvision-train --flagfile=tools/recipes/demo.flags
-	$(BIN)/kvision-export --model=runs/demo --quantize=float32,float16,dynamic,int8
+	$(BIN)/kvision-export --model=runs/demo --quantize=float32,float16,dynamic,int8 --max_drop=1
 
 test: .venv/installed
 	$(BIN)/pytest

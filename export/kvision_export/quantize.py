@@ -18,6 +18,7 @@ from kvision_export.convert import INPUT, SIGNATURE
 
 BACKENDS = ("litert", "tf")
 Scopes = Iterable[str]
+NO_POWER = 1.003  # of two: ADD's kernel of 16 bits for such scales refuses some of them
 
 
 def quantize(
@@ -43,7 +44,8 @@ def quantize(
     model = flatbuffer.read(content)
     tensors = model.subgraphs[0].tensors
     if bits == 16:  # without a zero point
-        ranges = {index: (-max(-low, high), max(-low, high)) for index, (low, high) in ranges.items()}
+        ends = {index: NO_POWER * max(-low, high) for index, (low, high) in ranges.items()}
+        ranges = {index: (-end, end) for index, end in ends.items()}
     if backend == "tf":
         with _refusals():
             return _by_tensorflow(model, ranges, bits, floats)

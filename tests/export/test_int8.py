@@ -98,6 +98,17 @@ def test_the_half_level_counts():
     assert abs(error.mean()) < 0.15 * step  # half a level would be 0.5 / 127.5 = 0.4 steps
 
 
+def test_16_bits_of_pixels_from_0_to_255():
+    """Normalised to [-1, 1], with scales that are powers of two, for which ADD has a kernel of its own."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3)(keras.layers.Rescaling([1 / 127.5] * 3, [-1.0] * 3)(inputs))
+    model = keras.Model(inputs, keras.layers.Flatten()(x))
+    pixels = np.stack([np.full((8, 8, 3), level, "float32") for level in (0, 100, 255)])
+    content = convert(model)
+    quantized = quantize(content, Ranges(content, pixels).find("minmax"), bits=16)
+    np.testing.assert_allclose(predict(quantized, pixels), model.predict(pixels, verbose=0), atol=0.02)
+
+
 def test_a_layer_that_is_dead_on_all_images_does_not_spoil_the_file():
     model = kvision.models.lenet5()
     model.get_layer("c1.conv").set_weights([np.zeros((5, 5, 1, 6)), np.zeros(6)])
