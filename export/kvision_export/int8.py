@@ -13,7 +13,8 @@ from kvision_export.ranges import Ranges
 from kvision_export.rewrite import WEIGHTED, fold_normalization, split_hard_swish
 
 BIAS_IMAGES = 16
-NOTHING, DECIBELS = 2e-3, 1.0  # a divergence that no answer shows; what a nearer file may lose of its SQNR
+NOTHING = 2e-3  # a divergence that no answer shows
+LESS, AS_NEAR = 1.0, 0.3  # dB of SQNR that a file of less divergence may lose, and one that is only faster
 FIRST_LAYERS, WORST_LAYERS = (1, 2, 3, 6), (1, 2, 4)  # how many may stay float
 SLOWER, LARGER = 1.01, 1.003  # what a nearer file may cost in time and bytes
 FASTER = 1.1  # what a farther one must save
@@ -237,10 +238,10 @@ def _better(new: Step, old: Step, integers: Step) -> bool:
     if max(new.kl, old.kl) < NOTHING:
         nearer = new.sqnr > old.sqnr
     else:
-        nearer = new.kl < old.kl and new.sqnr > old.sqnr - DECIBELS
+        nearer = new.kl < old.kl and new.sqnr > old.sqnr - LESS
     nearer = (nearer or not np.isfinite(old.kl)) and new.latency_ms <= SLOWER * integers.latency_ms
     share = new.latency_ms / old.latency_ms
-    as_near = new.kl <= max(old.kl, NOTHING) and new.sqnr > old.sqnr - DECIBELS
+    as_near = new.kl <= max(old.kl, NOTHING) and new.sqnr > old.sqnr - AS_NEAR
     faster = (share < 1 and as_near) or (FASTER * share < 1 and new.kl * share < max(old.kl, NOTHING))
     return bool(np.isfinite(new.kl)) and (nearer or faster) and new.size <= LARGER * integers.size
 

@@ -239,7 +239,8 @@ def test_a_step_is_kept_only_where_other_images_say_so():
         ({"kl": 0.05, "size": 1100}, False),
         ({"kl": 0.11, "latency_ms": 0.5}, True),  # twice as fast
         ({"kl": 0.3, "latency_ms": 0.5}, False),
-        ({"sqnr": 19.5, "latency_ms": 0.95}, True),  # as near, and faster
+        ({"sqnr": 19.8, "latency_ms": 0.95}, True),  # as near, and faster
+        ({"sqnr": 19.5, "latency_ms": 0.95}, False),
         ({"kl": 0.11, "latency_ms": 0.95}, False),
         ({"kl": float("nan"), "latency_ms": 0.5}, False),
         ({}, False),
