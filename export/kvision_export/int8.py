@@ -144,6 +144,8 @@ class Search:
             dataclasses.replace(of.step, latency_ms=times[key])
             for key, of in (("best", self.best), ("integers", self.integers))
         )
+        if not settings.floats:  # the budget of bytes is for float layers
+            integers = dataclasses.replace(integers, size=step.size)
         better = _better(step, old, integers)
         self._note(step, better)
         if better:
