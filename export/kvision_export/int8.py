@@ -13,11 +13,8 @@ from kvision_export.ranges import Ranges
 from kvision_export.rewrite import WEIGHTED, fold_normalization, split_hard_swish
 
 BIAS_IMAGES = 16
-NOTHING = 2e-3  # a divergence that no answer shows
-LESS, AS_NEAR = 1.0, 0.3  # dB of SQNR that a file of less divergence may lose, and one that is only faster
 FIRST_LAYERS, WORST_LAYERS = (1, 2, 3, 6), (1, 2, 4)  # how many may stay float
-SLOWER, LARGER = 1.01, 1.003  # what a nearer file may cost in time and bytes
-FASTER = 1.1  # what a farther one must save
+SLOWER, LARGER = 1.01, 1.003  # what they may cost in time and bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +55,11 @@ class Step:
     size: int
     latency_ms: float
     kept: bool
+
+    @property
+    def error(self) -> float:
+        """KL plus the logits' noise over signal, which shows what saturated probabilities hide."""
+        return self.kl + 10 ** (-self.sqnr / 10) if np.isfinite(self.kl) else np.inf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,13 +142,11 @@ class Search:
         if self._graph(settings) == self._graph(self.best.settings):  # takes the same time
             times = dict.fromkeys(files, times["this"])
         step = self._step(name, content, times["this"])
-        old, integers = (
+        best, integers = (
             dataclasses.replace(of.step, latency_ms=times[key])
             for key, of in (("best", self.best), ("integers", self.integers))
         )
-        if not settings.floats:  # the budget of bytes is for float layers
-            integers = dataclasses.replace(integers, size=step.size)
-        better = _better(step, old, integers)
+        better = _affordable(step, best, integers) if settings.floats else _better(step, best)
         self._note(step, better)
         if better:
             self.best = Candidate(settings, content, step)
@@ -228,24 +228,18 @@ class Search:
         return self._floats[key]
 
 
-def _better(new: Step, old: Step, integers: Step) -> bool:
-    """Nearer the Keras model and hardly slower, or faster and farther by less than that; hardly larger.
+def _better(new: Step, old: Step) -> bool:
+    """Whether error times time is less."""
+    return new.error * new.latency_ms < old.error * old.latency_ms
 
-    Divergences that no answer shows are noise: there, the errors of the logits say which is nearer.
 
-    Args:
-        new, old: what was tried, and what it was built on.
-        integers: the best with no layer float, whose time and size are the budget.
-    """
-    if max(new.kl, old.kl) < NOTHING:
-        nearer = new.sqnr > old.sqnr
-    else:
-        nearer = new.kl < old.kl and new.sqnr > old.sqnr - LESS
-    nearer = (nearer or not np.isfinite(old.kl)) and new.latency_ms <= SLOWER * integers.latency_ms
-    share = new.latency_ms / old.latency_ms
-    as_near = new.kl <= max(old.kl, NOTHING) and new.sqnr > old.sqnr - AS_NEAR
-    faster = (share < 1 and as_near) or (FASTER * share < 1 and new.kl * share < max(old.kl, NOTHING))
-    return bool(np.isfinite(new.kl)) and (nearer or faster) and new.size <= LARGER * integers.size
+def _affordable(new: Step, old: Step, integers: Step) -> bool:
+    """Whether float layers make the error less for hardly more time and bytes than without any."""
+    return (
+        new.error < old.error
+        and new.latency_ms <= SLOWER * integers.latency_ms
+        and new.size <= LARGER * integers.size
+    )
 
 
 def _kept_float(which, count):
