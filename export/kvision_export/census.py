@@ -1,7 +1,7 @@
 """What a `.tflite` file consists of, which runtimes have its operators, and what runs where.
 
-The oldest runtimes and the versions of int8 operators are those of TensorFlow's
-lite/tools/versioning/runtime_version.cc and op_version.cc.
+The oldest runtimes and the versions of int8 operators are those of LiteRT's
+tflite/converter/tools/versioning/runtime_version.cc and op_version.cc.
 """
 
 import contextlib
@@ -21,9 +21,10 @@ from kvision_export import flatbuffer, metadata
 RUNTIMES = {  # the oldest runtime of each version of an operator, from version 1 on
     "ABS": "1.13 2.4 2.5 2.6", "ADD": "1.5 1.14 2.4 2.6", "AVERAGE_POOL_2D": "1.5 1.14 2.3",
     "BATCH_MATMUL": "2.3 2.3 2.4 2.5", "BROADCAST_TO": "2.5 2.5 2.5", "CONCATENATION": "1.5 1.14 2.3",
-    "CONV_2D": "1.5 1.14 1.14 2.3 2.4 2.9", "DEPTHWISE_CONV_2D": "1.5 1.12 1.14 2.2 2.3 2.3",
+    "CONV_2D": "1.5 1.14 1.14 2.3 2.4 2.9 2.11 2.15",
+    "DEPTHWISE_CONV_2D": "1.5 1.12 1.14 2.2 2.3 2.3 2.11",
     "DEQUANTIZE": "1.13 1.14 1.15 2.2 2.7", "DIV": "1.6 2.3", "EXP": "1.7", "EXPAND_DIMS": "1.10",
-    "FULLY_CONNECTED": "1.5 1.10 1.14 1.14 2.0 2.1 2.3 2.3 2.3", "GELU": "2.9 2.9",
+    "FULLY_CONNECTED": "1.5 1.10 1.14 1.14 2.0 2.1 2.3 2.3 2.3 2.11 2.15 2.17 2.18 2.21", "GELU": "2.9 2.9",
     "GATHER": "1.6 1.14 1.15 2.4 2.5", "HARD_SWISH": "1.15", "LEAKY_RELU": "1.13 2.3",
     "LOCAL_RESPONSE_NORMALIZATION": "1.5", "LOGISTIC": "1.14 1.14 2.3", "MAX_POOL_2D": "1.5 1.14 2.3",
     "MAXIMUM": "1.14 1.14 2.3 2.3", "MEAN": "1.6 1.14 2.4", "MINIMUM": "1.14 1.14 2.3 2.3",
@@ -168,7 +169,7 @@ def set_versions(content: bytes) -> bytes:
     names = [flatbuffer.operator_name(model, operator) for operator in graph.operators]
     oldest = runtime(zip(names, (codes[op.opcodeIndex].version for op in graph.operators), strict=True))
     for entry in model.metadata or ():
-        if entry.name == b"min_runtime_version":
+        if oldest and entry.name == b"min_runtime_version":
             text = f"{oldest}.0".encode().ljust(16, b"\0")
             model.buffers[entry.buffer].data = np.frombuffer(text, np.uint8)
     return flatbuffer.write(model)

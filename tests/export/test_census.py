@@ -8,7 +8,7 @@ from helpers import command, randomized, tiny
 from tflite import images, int8
 
 from kvision_export import census, flatbuffer, metadata
-from kvision_export.convert import convert
+from kvision_export.convert import FLOATS, convert
 from kvision_export.rewrite import schema
 from kvision_export.verify import predict
 
@@ -56,10 +56,26 @@ def test_a_census_adds_up(files):
 @pytest.mark.parametrize(
     ("operators", "release"),
     [([("CONV_2D", 1), ("ADD", 1)], "1.5"), ([("CONV_2D", 3), ("MEAN", 3)], "2.4"), ([("GELU", 1)], "2.9"),
-     ([("FULLY_CONNECTED", 12)], ""), ([("NO_SUCH", 1)], "")],
+     ([("FULLY_CONNECTED", 12)], "2.17"), ([("FULLY_CONNECTED", 99)], ""), ([("NO_SUCH", 1)], "")],
 )  # fmt: skip
 def test_oldest_runtimes(operators, release):
     assert census.runtime(operators) == release
+
+
+def written_runtime(content):
+    model = flatbuffer.read(content)
+    (entry,) = (entry for entry in model.metadata if entry.name == b"min_runtime_version")
+    return model.buffers[entry.buffer].data.tobytes().rstrip(b"\0").decode()
+
+
+@pytest.mark.parametrize("mode", FLOATS)
+def test_the_oldest_runtime_is_what_the_converter_says(mode):
+    content = convert(tiny("mobilenet_v1"), mode)
+    assert f"{census.of(content).runtime}.0" == written_runtime(content)
+    assert written_runtime(census.set_versions(content)) == written_runtime(content)
+    model = flatbuffer.read(content)
+    model.operatorCodes[0].version = 99
+    assert written_runtime(census.set_versions(flatbuffer.write(model))) == written_runtime(content)
 
 
 def test_faults_are_found(files):
