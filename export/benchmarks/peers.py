@@ -2,7 +2,7 @@
 
     python export/benchmarks/peers.py mobilenet_v2 mobilenet_v3_small
 
-Fresh weights and noise for images: of the speed, not of the accuracy. Medians, all files in turns, 224 x 224.
+Random weights, noise for images: of the speed, not of the accuracy. Medians, all files in turns, 224 x 224.
 """
 
 import sys
@@ -32,16 +32,26 @@ def smooth_images(count, size=224):
     return np.rint(keras.ops.image.resize(coarse, (size, size)))
 
 
+def with_statistics(model):
+    """The model with means in its batch norms as after training; equal biases would be written once."""
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(random.normal(0, 0.1, layer.moving_mean.shape))
+    return model
+
+
 def main(names):
     images = smooth_images(32)
     print(" | ".join(COLUMNS))
     for name in names or THEIRS:
         keras.utils.set_random_seed(0)
-        ours = convert_apart(kvision.create_model(name), ["float32", PEER], images[:16])
+        model = with_statistics(kvision.create_model(name))
+        ours = convert_apart(model, ["float32", PEER], images[:16])
         search = Search(ours["float32"], images[:16], images[16:])
         files = {"float32": ours["float32"], "int8": shorten_names(search.run()), PEER: ours[PEER]}
         if theirs := THEIRS[name]:
-            model = theirs(weights=None, input_shape=(224, 224, 3))
+            model = with_statistics(theirs(weights=None, input_shape=(224, 224, 3)))
             made = convert_apart(model, ["float32", PEER], images[:16])
             files |= {"keras.applications float32": made["float32"], f"keras.applications {PEER}": made[PEER]}
         times = [latencies(files, images[0], threads) for threads in (1, 2)]
