@@ -146,7 +146,7 @@ class Search:
             dataclasses.replace(of.step, latency_ms=times[key])
             for key, of in (("best", self.best), ("integers", self.integers))
         )
-        better = _affordable(step, best, integers) if settings.floats else _better(step, best)
+        better = _better(step, best) and (not settings.floats or _affordable(step, integers))
         self._note(step, better)
         if better:
             self.best = Candidate(settings, content, step)
@@ -233,13 +233,9 @@ def _better(new: Step, old: Step) -> bool:
     return new.error * new.latency_ms < old.error * old.latency_ms
 
 
-def _affordable(new: Step, old: Step, integers: Step) -> bool:
-    """Whether float layers make the error less for hardly more time and bytes than without any."""
-    return (
-        new.error < old.error
-        and new.latency_ms <= SLOWER * integers.latency_ms
-        and new.size <= LARGER * integers.size
-    )
+def _affordable(new: Step, integers: Step) -> bool:
+    """Whether float layers cost hardly more time and bytes than none."""
+    return new.latency_ms <= SLOWER * integers.latency_ms and new.size <= LARGER * integers.size
 
 
 def _kept_float(which, count):

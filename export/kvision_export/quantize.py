@@ -18,7 +18,7 @@ from kvision_export.convert import INPUT, SIGNATURE
 
 BACKENDS = ("litert", "tf")
 Scopes = Iterable[str]
-NO_POWER = 1.003  # of two: ADD's kernel of 16 bits for such scales refuses some of them
+HEADROOM = 2.006  # of 16 bits, for images that reach further; no power of two, which ADD's kernel may refuse
 
 
 def quantize(
@@ -44,7 +44,7 @@ def quantize(
     model = flatbuffer.read(content)
     tensors = model.subgraphs[0].tensors
     if bits == 16:  # without a zero point
-        ends = {index: NO_POWER * max(-low, high) for index, (low, high) in ranges.items()}
+        ends = {index: HEADROOM * max(-low, high) for index, (low, high) in ranges.items()}
         ranges = {index: (-end, end) for index, end in ends.items()}
     if backend == "tf":
         with _refusals():

@@ -99,14 +99,18 @@ def test_the_half_level_counts():
 
 
 def test_16_bits_of_pixels_from_0_to_255():
-    """Normalised to [-1, 1], with scales that are powers of two, for which ADD has a kernel of its own."""
+    """Normalised to [-1, 1], with scales that are powers of two, for which ADD has a kernel of its own.
+
+    And twice as bright as the images that gave the ranges.
+    """
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3)(keras.layers.Rescaling([1 / 127.5] * 3, [-1.0] * 3)(inputs))
     model = keras.Model(inputs, keras.layers.Flatten()(x))
     pixels = np.stack([np.full((8, 8, 3), level, "float32") for level in (0, 100, 255)])
-    content = convert(model)
-    quantized = quantize(content, Ranges(content, pixels).find("minmax"), bits=16)
-    np.testing.assert_allclose(predict(quantized, pixels), model.predict(pixels, verbose=0), atol=0.02)
+    content, expected = convert(model), model.predict(pixels, verbose=0)
+    for calibration in (pixels, pixels / 2):
+        quantized = quantize(content, Ranges(content, calibration).find("minmax"), bits=16)
+        np.testing.assert_allclose(predict(quantized, pixels), expected, atol=0.02)
 
 
 def test_a_layer_that_is_dead_on_all_images_does_not_spoil_the_file():
@@ -251,20 +255,10 @@ def test_what_a_better_file_is(changes, better):
     assert _better(STEP, BROKEN)
 
 
-@pytest.mark.parametrize(
-    ("changes", "affordable"),
-    [
-        ({"kl": 0.09}, True),
-        ({"kl": 0.09, "latency_ms": 1.1, "size": 1002}, True),
-        ({"kl": 0.01, "latency_ms": 1.12}, False),
-        ({"kl": 0.01, "size": 1004}, False),
-        ({"kl": 0.1001, "latency_ms": 0.5}, False),
-        ({"kl": float("nan")}, False),
-    ],
-)
-def test_what_float_layers_may_cost(changes, affordable):
-    integers = dataclasses.replace(STEP, kl=0.2, latency_ms=1.1)
-    assert _affordable(dataclasses.replace(STEP, **changes), STEP, integers) is affordable
+def test_what_float_layers_may_cost():
+    assert _affordable(dataclasses.replace(STEP, latency_ms=1.01, size=1002), STEP)
+    assert not _affordable(dataclasses.replace(STEP, latency_ms=1.02), STEP)
+    assert not _affordable(dataclasses.replace(STEP, size=1004), STEP)
 
 
 def test_networks_of_few_layers_and_shared_ones():
