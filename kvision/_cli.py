@@ -36,7 +36,7 @@ def _help(module) -> str:
     lines = []
     for flag in flags.FLAGS.get_flags_for_module(module):
         default = (
-            "" if flag.default in (None, [], False) else f" (default: {flag.default_as_str.strip(chr(39))})"
+            "" if flag.default in (None, [], False, "") else f" (default: {flag.default_as_str.strip(chr(39))})"
         )
         choices = getattr(flag.parser, "enum_values", None)
         kind = f"={'|'.join(choices)}" if choices else "" if flag.boolean else f"={flag.name.upper()}"

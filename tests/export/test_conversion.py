@@ -1,18 +1,22 @@
 """Networks as files: their ends, their operators, their answers."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import DISTINCT, randomized, tiny
-from tflite import ends, images, int8, operators
+from tflite import REWRITTEN, ends, images, int8, operators
 
 import kvision
 from kvision_export.census import find_faults, set_versions
-from kvision_export.convert import PEER, convert, convert_apart
+from kvision_export.convert import FLOATS, PEER, convert, convert_apart
 from kvision_export.exporter import MODES, export
 from kvision_export.flatbuffer import read
-from kvision_export.quantize import four_bits
+from kvision_export.int8 import Search
+from kvision_export.quantize import four_bits, quantize
+from kvision_export.ranges import Ranges
 from kvision_export.verify import predict
 
 LIKE_OTHERS = {  # made of the same blocks as another network or another test's, or slow to convert
@@ -117,8 +121,11 @@ def test_float16_of_the_others(name):
     assert error < 0.01
 
 
+MOBILES = [name for name in kvision.list_models() if kvision.info(name).family in MOBILE]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in DISTINCT if kvision.info(name).family in MOBILE])
+@pytest.mark.parametrize("name", [name for name in MOBILES if name in DISTINCT])
 def test_every_mode_of_a_mobile_network(name, tmp_path):
     model = randomized(tiny(name))
     _, size, _, channels = model.input_shape
@@ -133,3 +140,19 @@ def test_every_mode_of_a_mobile_network(name, tmp_path):
     for dtype in ("float32", "int8"):
         content = int8(model, calibration, ends=dtype)
         assert np.isfinite(predict(content, pixels)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in MOBILES if name not in DISTINCT])
+def test_every_mode_of_a_wider_and_deeper_mobile_network(name):
+    """Whole, but for the size of its images."""
+    pixels = images(4)
+    files = convert_apart(randomized(kvision.create_model(name, input_shape=pixels.shape[1:])), FLOATS)
+    floats = files["float32"]
+    files["int8"] = Search(floats, pixels, pixels[:1]).make(dataclasses.replace(REWRITTEN, corrected=True))
+    files["int16x8"] = quantize(floats, Ranges(floats, pixels).find("minmax"), bits=16)
+    files["int4"] = four_bits(floats)
+    assert {*files} == {*MODES}
+    for content in files.values():
+        assert not find_faults(read(content))
+        assert predict(content, pixels).sum(-1) == pytest.approx(1, abs=0.01)
