@@ -35,9 +35,8 @@ def run(main: Callable[[list[str]], int | None]) -> None:
 def _help(module) -> str:
     lines = []
     for flag in flags.FLAGS.get_flags_for_module(module):
-        default = (
-            "" if flag.default in (None, [], False, "") else f" (default: {flag.default_as_str.strip(chr(39))})"
-        )
+        empty = flag.default in (None, [], False, "")
+        default = "" if empty else f" (default: {flag.default_as_str.strip(chr(39))})"
         choices = getattr(flag.parser, "enum_values", None)
         kind = f"={'|'.join(choices)}" if choices else "" if flag.boolean else f"={flag.name.upper()}"
         text = flag.help.partition(">: ")[2] or flag.help  # without absl's own list of choices
