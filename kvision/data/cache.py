@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class Disk:
 
     def __setitem__(self, index, element):
         value, label = element
-        beside = Path(f"{self.folder / str(index)}.{os.getpid()}")
+        beside = self.folder / f"{index}.{uuid.uuid4().hex}"  # two batches may read one image at once
         beside.write_bytes(np.int64(label).tobytes() + value)
         os.replace(beside, self.folder / str(index))
 

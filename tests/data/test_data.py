@@ -1,5 +1,6 @@
 """Datasets: their splits, order and unreadable files."""
 
+import concurrent.futures
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from kvision.data import load, read_image
+from kvision.data.cache import Disk
 from kvision.data.images import decode, fit
 
 TRANSFORMS = np.load(Path(__file__).parents[1] / "reference" / "transforms.npz")
@@ -346,3 +348,16 @@ def test_caches_hold_what_was_read(folder, tmp_path_factory, monkeypatch, cache,
     for ours, theirs in zip(got, expected, strict=True):
         np.testing.assert_allclose(ours[0], theirs[0], atol=3)  # a box of a JPEG, or a box of its pixels
         np.testing.assert_array_equal(ours[1], theirs[1])
+
+
+def test_one_image_is_cached_by_several_threads_at_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    kept = Disk(["a"])
+
+    def put_and_get(_):
+        kept[0] = bytes(100_000), 7
+        return kept.get(0, None)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        assert set(threads.map(put_and_get, range(400))) == {(bytes(100_000), 7)}
+    assert [path.name for path in kept.folder.iterdir()] == ["0"]
