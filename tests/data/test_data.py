@@ -1,6 +1,5 @@
 """Datasets: their splits, order and unreadable files."""
 
-import concurrent.futures
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +8,6 @@ import tensorflow as tf
 from PIL import Image
 
 from kvision.data import load, read_image
-from kvision.data.cache import Disk
-from kvision.data.images import decode, fit
-
-TRANSFORMS = np.load(Path(__file__).parents[1] / "reference" / "transforms.npz")
-
-
-@pytest.fixture
-def folder(tmp_path):
-    random = np.random.default_rng(0)
-    for label, name in enumerate(("cat", "dog")):
-        (tmp_path / name).mkdir()
-        for i in range(10):
-            image = np.full((20, 30 + i, 3), 100 * label + i, "uint8")
-            Image.fromarray(image).save(tmp_path / name / f"{i}.{'png' if i % 2 else 'jpg'}")
-    (tmp_path / "cat" / "notes.txt").write_text("no image")
-    whole = (tmp_path / "dog" / "0.jpg").read_bytes()
-    (tmp_path / "dog" / "cut.jpg").write_bytes(whole[: len(whole) // 2] if random else b"")
-    return tmp_path
 
 
 def pairs(data):
@@ -148,56 +129,6 @@ def test_grey_and_colour(folder):
     assert read_image(path, (8, 8)).mean() == 101
     with pytest.raises(ValueError, match="notes.txt' is no image"):
         read_image(folder / "cat" / "notes.txt", (8, 8))
-
-
-def test_fit_keeps_the_centre_and_the_aspect():
-    image = np.zeros((10, 30, 3), "uint8")
-    image[:, 10:20] = 200
-    np.testing.assert_array_equal(fit(image, (10, 10)), np.full((10, 10, 3), 200))
-    assert fit(image, (5, 15)).shape == (5, 15, 3)
-
-
-def photograph(name):
-    skimage = pytest.importorskip("skimage")
-    return Path(skimage.__file__).parent / "data" / name
-
-
-@pytest.mark.parametrize("key", TRANSFORMS.files)
-def test_fit_gives_timms_pixels(key):
-    name, *size, crop, interpolation = key.split()
-    image = decode(photograph(name).read_bytes(), 3)
-    pixels = fit(image, [int(side) for side in size], crop=float(crop), interpolation=interpolation)
-    difference = np.abs(pixels - TRANSFORMS[key].astype("float32"))
-    assert difference.mean() < 0.4  # Pillow rounds after each direction
-    assert difference.max() < 8  # and clips bicubic overshoots of the first
-    assert 0 <= np.min(pixels) <= np.max(pixels) <= 255
-
-
-def test_jpegs_are_decoded_as_pillow_does():
-    path = photograph("rocket.jpg")
-    np.testing.assert_array_equal(decode(path.read_bytes(), 3), Image.open(path).convert("RGB"))
-
-
-def test_files_and_datasets_are_fitted_alike(tmp_path):
-    (tmp_path / "a").mkdir()
-    path = tmp_path / "a" / "rocket.jpg"
-    path.write_bytes(photograph("rocket.jpg").read_bytes())
-    (tmp_path / "a" / "again.jpg").write_bytes(path.read_bytes())  # a class of one has no second split
-    how = {"crop": 0.875, "interpolation": "bicubic"}
-    expected = fit(decode(path.read_bytes(), 3), (64, 64), **how)
-    np.testing.assert_array_equal(read_image(path, (64, 64), **how), expected)
-    data = load(f"folder:{tmp_path}", "val", image_size=(64, 64), val_fraction=0.5, **how)
-    [(images, _)] = data.dataset.as_numpy_iterator()
-    np.testing.assert_array_equal(images, [expected])
-
-
-@pytest.mark.parametrize("how", [{"crop": 0.0}, {"crop": 87.5}, {"interpolation": "cubic"}])
-def test_what_fit_does_not_know_is_refused(how):
-    [name] = how
-    with pytest.raises(ValueError, match=f"`{name}` must be .*; got "):
-        fit(tf.zeros((9, 9, 3)), (8, 8), **how)
-    with pytest.raises(ValueError, match=f"`{name}` must be .*; got "):
-        load("digits", "val", image_size=(8, 8), **how)
 
 
 def test_tfds(tmp_path):
@@ -328,36 +259,3 @@ def test_records_without_texts_and_splits(folder, tmp_path, monkeypatch):
     write_records(tmp_path / "animals", images, texts=False)
     data = load(f"tfrecord:{tmp_path}/animals", "val", image_size=(8, 8), val_fraction=0.2)
     assert (data.size, data.class_names) == (2, ("1", "2"))
-
-
-@pytest.mark.parametrize("cache", ["ram", "disk"])
-@pytest.mark.parametrize("augment", ["none", "crop"])
-def test_caches_hold_what_was_read(folder, tmp_path_factory, monkeypatch, cache, augment):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    how = {"image_size": (8, 8), "training": True, "batch_size": 16, "augment": augment}
-    plain = load(f"folder:{folder}", "train", **how).dataset.as_numpy_iterator()
-    expected = [next(plain) for _ in range(4)]
-    kept = load(f"folder:{folder}", "train", cache=cache, **how)
-    batches = kept.dataset.as_numpy_iterator()
-    got = [next(batches) for _ in range(2)]
-    assert len(kept.unreadable) >= 1
-    for path in folder.rglob("*.*"):
-        if path.name not in ("notes.txt", "cut.jpg"):
-            path.write_bytes(b"gone")  # whoever reads it now finds no image
-    got += [next(batches) for _ in range(2)]
-    for ours, theirs in zip(got, expected, strict=True):
-        np.testing.assert_allclose(ours[0], theirs[0], atol=3)  # a box of a JPEG, or a box of its pixels
-        np.testing.assert_array_equal(ours[1], theirs[1])
-
-
-def test_one_image_is_cached_by_several_threads_at_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kept = Disk(["a"])
-
-    def put_and_get(_):
-        kept[0] = bytes(100_000), 7
-        return kept.get(0, None)
-
-    with concurrent.futures.ThreadPoolExecutor(8) as threads:
-        assert set(threads.map(put_and_get, range(400))) == {(bytes(100_000), 7)}
-    assert [path.name for path in kept.folder.iterdir()] == ["0"]
