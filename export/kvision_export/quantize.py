@@ -90,41 +90,31 @@ def set_ends(content: bytes, dtype: str, zero_point: int) -> bytes:
     """
     model = flatbuffer.read(content)
     graph = model.subgraphs[0]
-    tensor = graph.tensors[graph.inputs[0]]
-    if dtype == "float32":
-        if zero_point:
-            moved = flatbuffer.add_tensor(model, "pixel_less_zero_point", None, like=graph.inputs[0])
-            offset = flatbuffer.add_tensor(model, "zero_point", np.float32(-zero_point))
-            for operator in flatbuffer.consumers(graph, graph.inputs[0]):
-                operator.inputs = np.where(operator.inputs == graph.inputs[0], moved, operator.inputs)
-            inputs = [graph.inputs[0], offset]
-            graph.operators.insert(
-                0, flatbuffer.operator(model, "ADD", inputs, [moved], schema.AddOptionsT())
-            )
-        return flatbuffer.write(model)
-    readers = flatbuffer.consumers(graph, graph.inputs[0])
-    if any(flatbuffer.operator_name(model, reader) != "QUANTIZE" for reader in readers):
-        floats = flatbuffer.add_tensor(model, "float_pixels", None, like=graph.inputs[0])
-        for operator in readers:
-            operator.inputs = np.where(operator.inputs == graph.inputs[0], floats, operator.inputs)
-        graph.operators.insert(
-            0,
-            flatbuffer.operator(
-                model, "DEQUANTIZE", [graph.inputs[0]], [floats], schema.DequantizeOptionsT()
-            ),
-        )
-    if dtype == "int8":
+    pixels = graph.tensors[graph.inputs[0]]
+    if dtype == "uint8":  # to int8 by floats, bit for bit the same: XNNPACK has no QUANTIZE between integers
+        _insert_first(model, "DEQUANTIZE", "float_pixels", [], schema.DequantizeOptionsT())
+        pixels.type = schema.TensorType.UINT8
+        pixels.quantization = schema.QuantizationParametersT(scale=[1.0], zeroPoint=[zero_point])
+    elif dtype == "float32" and zero_point:
+        offset = flatbuffer.add_tensor(model, "zero_point", np.float32(-zero_point))
+        _insert_first(model, "ADD", "pixel_less_zero_point", [offset], schema.AddOptionsT())
+    elif dtype == "int8":
         _strip_ends(model)
-        content = flatbuffer.write(model)
-        for left in flatbuffer.read(content).subgraphs[0].tensors:
-            if left.type == schema.TensorType.FLOAT32:
-                raise ValueError(
-                    f"{left.name.decode()} has no int8 kernel, so the file would not be all int8."
-                )
-        return content
-    tensor.type = schema.TensorType.UINT8
-    tensor.quantization = schema.QuantizationParametersT(scale=[1.0], zeroPoint=[zero_point])
-    return flatbuffer.write(model)
+    content = flatbuffer.write(model)
+    left = [tensor for tensor in graph.tensors if tensor.type == schema.TensorType.FLOAT32]
+    if dtype == "int8" and left:
+        raise ValueError(f"{left[0].name.decode()} has no int8 kernel, so the file would not be all int8.")
+    return content
+
+
+def _insert_first(model, kind, name, constants, options):
+    """Inserts an operator between the input, of which it makes floats, and all that read it."""
+    graph = model.subgraphs[0]
+    start = graph.inputs[0]
+    result = flatbuffer.add_tensor(model, name, None, like=start)
+    for operator in graph.operators:
+        operator.inputs = np.where(operator.inputs == start, result, operator.inputs)
+    graph.operators.insert(0, flatbuffer.operator(model, kind, [start, *constants], [result], options))
 
 
 def _strip_ends(model):

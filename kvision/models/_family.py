@@ -142,9 +142,8 @@ class Family:
         if input_shape[-1] == 1 < len(variant.preprocess.mean):  # grey is what its RGB copy is
             x = keras.layers.Concatenate(name="rgb")([x] * len(variant.preprocess.mean))
         preprocess = preprocess.for_channels(x.shape[-1])
-        x = keras.layers.Rescaling(
-            preprocess.scale, preprocess.offset, dtype=keras.config.floatx(), name="preprocess"
-        )(x)
+        scale, offset = map(_one_if_equal, (preprocess.scale, preprocess.offset))
+        x = keras.layers.Rescaling(scale, offset, dtype=keras.config.floatx(), name="preprocess")(x)
         last = features = self.trunk(x, variant)
         features = keras.layers.Identity(name="trunk")(features)  # where the top begins
 
@@ -222,3 +221,8 @@ def _override(variant: Variant, columns: dict) -> Variant:
         if column.endswith("_multiplier") and not columns[column] > 0:
             raise ValueError(f"`{column}` must be positive; got {columns[column]!r}.")
     return dataclasses.replace(variant, **columns)
+
+
+def _one_if_equal(values: tuple[float, ...]) -> float | tuple[float, ...]:
+    """The value of all channels, which phones' runtimes broadcast faster than a vector."""
+    return values[0] if len({*values}) == 1 else values

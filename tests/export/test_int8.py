@@ -10,7 +10,7 @@ from tflite import REWRITTEN, ends, images, int8, operators
 
 import kvision
 from kvision_export import flatbuffer
-from kvision_export.census import find_faults
+from kvision_export.census import _partitions, find_faults
 from kvision_export.convert import convert
 from kvision_export.int8 import Search, Step, _affordable, _better
 from kvision_export.layers import correct_biases, own_errors
@@ -202,6 +202,8 @@ def test_ends(dtype, backend, classifier):
     assert signatures == {"serving_default": {"inputs": ["image"], "outputs": ["probabilities"]}}
     if dtype == "int8":
         assert not {"QUANTIZE", "DEQUANTIZE"} & {*operators(content)}
+    else:
+        assert _partitions(content) == (1, {})
     assert np.abs(predict(content, images()) - expected).mean() < 0.06  # int8 with random weights
 
 

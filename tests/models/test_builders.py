@@ -92,6 +92,7 @@ def test_preprocess_takes_pixels():
     plain = mobilenet_v2(preprocess=kvision.Preprocess((0,) * 3, (1,) * 3), **logits)
     plain.set_weights(model.get_weights())
     np.testing.assert_allclose(model(PIXELS), plain(PIXELS / 127.5 - 1), rtol=1e-4, atol=1e-5)
+    assert model.get_layer("preprocess").scale == 1 / 127.5  # of all channels
 
 
 def test_resolution_multiplier_sets_the_default_size():
