@@ -9,8 +9,7 @@ from helpers import randomized, tiny
 from tflite import REWRITTEN, ends, images, int8, operators
 
 import kvision
-from kvision_export import flatbuffer
-from kvision_export.census import _partitions, find_faults
+from kvision_export import census, flatbuffer
 from kvision_export.convert import convert
 from kvision_export.int8 import Search, Step, _affordable, _better
 from kvision_export.layers import correct_biases, own_errors
@@ -180,7 +179,7 @@ def test_first_layers_may_stay_float():
     content = search.make(dataclasses.replace(REWRITTEN, floats=floats))
     names = operators(content)
     assert names.index("QUANTIZE") > names.index("DEPTHWISE_CONV_2D")
-    assert not find_faults(flatbuffer.read(content))
+    assert not census.find_faults(flatbuffer.read(content))
     np.testing.assert_allclose(predict(content, images()), model.predict(images(), verbose=0), atol=0.1)
 
 
@@ -203,7 +202,8 @@ def test_ends(dtype, backend, classifier):
     if dtype == "int8":
         assert not {"QUANTIZE", "DEQUANTIZE"} & {*operators(content)}
     else:
-        assert _partitions(content) == (1, {})
+        taken = census.of(content)
+        assert (taken.partitions, taken.left_out) == (1, {})
     assert np.abs(predict(content, images()) - expected).mean() < 0.06  # int8 with random weights
 
 
