@@ -8,7 +8,7 @@ from kvision_export import flatbuffer
 from kvision_export.convert import convert
 from kvision_export.int8 import Search, Settings
 
-REWRITTEN = Settings(hard_swish=True, folded=True)
+REWRITTEN = Settings(hard_swish=True)
 
 
 def images(count=8, size=64, channels=3, seed=0):

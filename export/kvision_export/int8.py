@@ -15,6 +15,7 @@ from kvision_export.rewrite import WEIGHTED, fold_normalization, split_hard_swis
 BIAS_IMAGES = 16
 FIRST_LAYERS, WORST_LAYERS = (1, 2, 3, 6), (1, 2, 4)  # how many may stay float
 SLOWER, LARGER = 1.01, 1.003  # what they may cost in time and bytes
+LESS = 0.99  # of error times time, which noise does not reach
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,14 +24,14 @@ class Settings:
 
     Attributes:
         hard_swish: written as products.
-        folded: the normalisation is in the first layer.
+        folded: the normalisation is in the first layer, where it can be.
         method: of the activations' ranges.
         corrected: biases are.
         floats: names of what stays float, by outputs.
     """
 
     hard_swish: bool = False
-    folded: bool = False
+    folded: bool = True
     method: str = "minmax"
     corrected: bool = False
     floats: tuple[str, ...] = ()
@@ -44,7 +45,7 @@ class Step:
         name: what was changed.
         kl, sqnr, agreement: as in `verify.Fidelity`, on the images that choose.
         size: in bytes.
-        latency_ms: median of one thread's own time.
+        latency_ms: of one thread, by its share of that of the file that was best before.
         kept: whether the next steps build on it.
     """
 
@@ -109,7 +110,7 @@ class Search:
         self.integers = self.best
         self._note(self.best.step, True)
         self._try("hard-swish as products", hard_swish=True)
-        self._try("normalisation in the first layer", folded=True)
+        self._try("normalisation before the first layer", folded=False)
         self._try("biases corrected", corrected=True)
         self._try("ranges without 0.01 %", method="percentile")
         self._try("ranges of least squares", method="mse")
@@ -137,16 +138,15 @@ class Search:
             self._judge(name, settings, self.make(settings))
 
     def _judge(self, name, settings, content):
-        files = {"this": content, "best": self.best.content, "integers": self.integers.content}
-        times = verify.latencies(files, self.choice[0], threads=1)
-        if self._graph(settings) == self._graph(self.best.settings):  # takes the same time
-            times = dict.fromkeys(files, times["this"])
-        step = self._step(name, content, times["this"])
-        best, integers = (
-            dataclasses.replace(of.step, latency_ms=times[key])
-            for key, of in (("best", self.best), ("integers", self.integers))
-        )
-        better = _better(step, best) and (not settings.floats or _affordable(step, integers))
+        files = {"best": self.best.content, "this": content, "integers": self.integers.content}
+        if self._graph(settings) == self._graph(self.best.settings):
+            times = dict.fromkeys(files, 1.0)
+        else:
+            times = verify.latencies(files, self.choice[0], threads=1)
+        drift = self.best.step.latency_ms / times["best"]  # of the computer, since the first step
+        step = self._step(name, content, drift * times["this"])
+        integers = dataclasses.replace(self.integers.step, latency_ms=drift * times["integers"])
+        better = _better(step, self.best.step) and (not settings.floats or _affordable(step, integers))
         self._note(step, better)
         if better:
             self.best = Candidate(settings, content, step)
@@ -229,8 +229,8 @@ class Search:
 
 
 def _better(new: Step, old: Step) -> bool:
-    """Whether error times time is less."""
-    return new.error * new.latency_ms < old.error * old.latency_ms
+    """Whether error times time is less by a hundredth."""
+    return new.error * new.latency_ms < LESS * old.error * old.latency_ms
 
 
 def _affordable(new: Step, integers: Step) -> bool:

@@ -249,6 +249,8 @@ BROKEN = dataclasses.replace(STEP, kl=float("nan"))
         ({"kl": 0.09, "sqnr": 16.0}, False),
         ({"kl": 0.05, "size": 1100}, True),
         ({"kl": float("nan"), "latency_ms": 0.5}, False),
+        ({"latency_ms": 0.98}, True),
+        ({"latency_ms": 0.995}, False),  # noise
         ({}, False),
     ],
 )
