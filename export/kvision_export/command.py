@@ -99,7 +99,7 @@ def main(positional):
             say=lambda text: print(text, file=sys.stderr, flush=True),
         )
     print_table(report, output)
-    return 0 if all(file["accepted"] for file in report["files"] if file["file"]) else 1
+    return 1 if any(file["refusal"] for file in report["files"] if file["file"]) else 0
 
 
 def output_of(opened: runs.Opened) -> Path:
@@ -166,18 +166,18 @@ def print_table(report: dict, output: Path) -> None:
             "" if file["mode"] == "float32" else f"{near['sqnr']:.1f}",
             *(f"{of:.2f}" for of in ms.values()),
             f"{file['float_latency_ms'][1] / ms[1]:.2f}",
-            "" if not file["file"] else "ok" if file["accepted"] else "FAIL",
+            "" if not file["file"] else "FAIL" if file["refusal"] else "ok",
         )
     rich.console.Console(highlight=False).print(table)
     made = [file for file in report["files"] if file["file"]]
     for file in made:
         for warning in file["warnings"]:
             print(f"{file['mode']}: {warning}")
-    accepted = [file for file in made if file["accepted"]]
+    accepted = [file for file in made if not file["refusal"]]
     advice = f" Use {min(accepted, key=lambda file: file['size'])['file']}." if accepted else ""
     for file in made:
-        if not file["accepted"]:
-            print(f"{file['file']} is outside its tolerance.{advice}")
+        if file["refusal"]:
+            print(f"{file['file']} is outside its tolerance: {file['refusal']}.{advice}")
     print(f"Written to {output}; look at {output / 'report.html'}.")
 
 

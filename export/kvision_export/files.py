@@ -34,9 +34,9 @@ class File:
         size: in bytes.
         accuracy: None where there are no labels.
         fidelity: to the Keras model.
-        latency_ms: median for one image by number of threads.
-        float_latency_ms: of the float32 file, in turns with this one.
-        accepted: whether it is within its mode's tolerance.
+        latency_ms: for one image by number of threads, by its share of the float32 file's in turns with it.
+        float_latency_ms: the float32 file's, median, the same for all files.
+        refusal: what is outside its mode's tolerance; "" where nothing is.
         advice: when to use it.
         warnings: sentences.
         census: of the file.
@@ -52,7 +52,7 @@ class File:
     fidelity: Fidelity
     latency_ms: dict[int, float]
     float_latency_ms: dict[int, float]
-    accepted: bool
+    refusal: str
     advice: str
     warnings: list[str]
     census: census.Census
@@ -88,6 +88,7 @@ class Job:
             raise ValueError(f"The float32 file of {about.name} differs from the Keras model by {off:g}.")
         self.expected = verify.Answers(expected, floats.logits)
         self.answers: dict[str, verify.Answers] = {}
+        self.float_latency_ms: dict[int, float] = {}
 
     def content(self, mode, calibration, backend, ends, mixed) -> tuple[bytes, dict]:
         """The file of a mode, and what else is known of it: `steps` and `layers`."""
@@ -131,10 +132,12 @@ class Job:
         right = None
         if self.labels is not None:
             right = verify.accuracy(found.probabilities, self.labels, self.expected.probabilities)
-        files = {"this": content, "float": self.converted["float32"]}
-        times = {threads: verify.latencies(files, self.images[0], threads) for threads in (1, 2)}
-        latency_ms = {threads: of["this"] for threads, of in times.items()}
-        float_ms = {threads: of["float"] for threads, of in times.items()}
+        files = {"float": self.converted["float32"], "this": content}
+        latency_ms = {}
+        for threads in (1, 2):
+            times = verify.latencies(files, self.images[0], threads)
+            float_ms = self.float_latency_ms.setdefault(threads, times["float"])  # the same for all files
+            latency_ms[threads] = float_ms * times["this"] / times["float"]
         return File(
             mode=mode,
             file="",
@@ -142,10 +145,10 @@ class Job:
             accuracy=right,
             fidelity=near,
             latency_ms=latency_ms,
-            float_latency_ms=float_ms,
-            accepted=bounds.accepts(near.largest_difference, near.agreement, right and right.drop),
+            float_latency_ms=self.float_latency_ms,
+            refusal=bounds.refusal(near.largest_difference, near.agreement, right and right.drop),
             advice=ADVICE[mode],
-            warnings=warnings_of(mode, taken, latency_ms[1] / float_ms[1], content),
+            warnings=warnings_of(mode, taken, latency_ms[1] / self.float_latency_ms[1], content),
             census=taken,
         )
 

@@ -140,13 +140,18 @@ class Tolerance:
     agreement: float | None = None
     drop: float | None = None
 
-    def accepts(self, difference: float, agreement: float, drop: float | None) -> bool:
-        """Whether what was measured is within the bounds; `drop` is None where there are no labels."""
-        if not np.isfinite(difference) or (self.difference is not None and difference > self.difference):
-            return False
-        if self.drop is not None and drop is not None:
-            return drop <= self.drop
-        return self.agreement is None or agreement >= self.agreement
+    def refusal(self, difference: float, agreement: float, drop: float | None) -> str:
+        """What is outside the bounds; "" where nothing is. `drop` is None where there are no labels."""
+        if not np.isfinite(difference):
+            return "some probabilities are no numbers"
+        if self.difference is not None and difference > self.difference:
+            return f"a probability differs by {difference:.1g}, not {self.difference:g} at the most"
+        if self.drop is None or drop is None:
+            if self.agreement is not None and agreement < self.agreement:
+                return f"it agrees on {100 * agreement:.1f} %, not {100 * self.agreement:g} % at the least"
+        elif drop > self.drop:
+            return f"top-1 drops by {100 * drop:.2f} points, not {100 * self.drop:g} at the most"
+        return ""
 
 
 def share(flags: np.ndarray) -> float:

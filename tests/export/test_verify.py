@@ -74,17 +74,27 @@ def test_latencies_do_not_see_what_slows_all_files(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("tolerance", "measured", "accepted"),
+    ("tolerance", "measured", "refusal"),
     [
-        (Tolerance(difference=1e-4), (1e-5, 0.9, 0.1), True),
-        (Tolerance(difference=1e-4), (1e-3, 1.0, 0.0), False),
-        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.96, 0.004), True),
-        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.98, 0.1), False),
-        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.98, None), True),
-        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.96, 0.006), False),
-        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.96, None), False),
-        (Tolerance(agreement=0.97), (float("nan"), 1.0, 0.0), False),
+        (Tolerance(difference=1e-4), (1e-5, 0.9, 0.1), ""),
+        (
+            Tolerance(difference=1e-4),
+            (1e-3, 1.0, 0.0),
+            "a probability differs by 0.001, not 0.0001 at the most",
+        ),
+        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.96, 0.004), ""),
+        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.98, 0.1), "top-1 drops by 10.00 points, not 0.5"),
+        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.98, None), ""),
+        (Tolerance(agreement=0.97, drop=0.005), (0.5, 0.96, 0.006), "top-1 drops by 0.60 points, not 0.5"),
+        (
+            Tolerance(agreement=0.97, drop=0.005),
+            (0.5, 0.96, None),
+            "it agrees on 96.0 %, not 97 % at the least",
+        ),
+        (Tolerance(agreement=0.97), (float("nan"), 1.0, 0.0), "some probabilities are no numbers"),
     ],
 )
-def test_tolerances(tolerance, measured, accepted):
-    assert tolerance.accepts(*measured) is accepted
+def test_tolerances(tolerance, measured, refusal):
+    found = tolerance.refusal(*measured)
+    assert found.startswith(refusal)
+    assert bool(found) == bool(refusal)
