@@ -17,13 +17,13 @@ from kvision_export.verify import Tolerance
 def run(tmp_path_factory):
     """A run folder of a network that tells digits apart."""
     output = tmp_path_factory.mktemp("runs") / "run"
-    command("kvision-train", *TINY, "--data=digits", "--epochs=5", f"--output={output}")
+    command("kvision-train", *TINY, "--data=digits", "--epochs=8", f"--output={output}")
     return output
 
 
 def test_the_command_writes_files_and_a_report(run):
     modes = ["float32", "float16", "dynamic", "int8"]
-    arguments = ["kvision-export", f"--model={run}", f"--quantize={','.join(modes)}", "--images=50",
+    arguments = ["kvision-export", f"--model={run}", f"--quantize={','.join(modes)}",
                  "--calibration_images=20", "--max_drop=5", "--licence=Apache-2.0"]  # fmt: skip
     printed = command(*arguments)
     output = run / "export"
