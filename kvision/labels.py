@@ -22,4 +22,9 @@ def read(path) -> list[str]:
 
 def default(num_classes: int) -> tuple[str, ...]:
     """ImageNet's names for 1000 classes, else the class numbers."""
-    return imagenet() if num_classes == 1000 else tuple(map(str, range(num_classes)))
+    return imagenet() if num_classes == 1000 else numbers(num_classes)
+
+
+def numbers(num_classes: int) -> tuple[str, ...]:
+    """The classes' numbers in place of names."""
+    return tuple(map(str, range(num_classes)))

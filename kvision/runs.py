@@ -1,5 +1,6 @@
 """Opening what can be evaluated, predicted with or exported: a run folder, a file, a name."""
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from kvision.data.sources import FORMS
 from kvision.spec import did_you_mean
 
 WEIGHTS = "imagenet, a tag that kvision-info lists, hf-hub:OWNER/REPOSITORY or a file"  # for commands
+PASSING = keras.layers.Dropout, keras.layers.Flatten, keras.layers.Identity, keras.layers.Reshape
 MODEL, LABELS, FLAGS = "model.keras", "labels.txt", "flags.txt"
 
 
@@ -38,7 +40,7 @@ class Opened:
     def image_size(self) -> tuple[int, int]:
         height, width = self.model.input_shape[1:3]
         if height is None or width is None:
-            raise ValueError(f"{self.model.name} has no fixed image size: {self.model.input_shape}.")
+            raise ValueError(f"{self.model.name} takes images of any size: give `image_size`.")
         return height, width
 
 
@@ -48,7 +50,8 @@ def open_model(source: str, weights: str | None = None, image_size: int | None =
     Args:
         source: a folder that `kvision-train` wrote, a `.keras` file, or one of `kvision.list_models()`.
         weights: of a name, as its builder takes them.
-        image_size: height and width, for a name; None for the published size.
+        image_size: height and width, for a name or a file's network that takes any; None for the published
+            size.
 
     Raises:
         FileNotFoundError: no such folder or file.
@@ -60,18 +63,18 @@ def open_model(source: str, weights: str | None = None, image_size: int | None =
         model = registry.create_model(source, weights=weights, input_shape=shape)
         crop, interpolation = evaluation(source, weights, model.input_shape[1])
         return Opened(model, labels.default(model.output_shape[-1]), {}, crop, interpolation)
-    if weights or image_size:
-        raise ValueError(f"`weights` and `image_size` go with a model's name; {source!r} is none.")
+    if weights:
+        raise ValueError(f"`weights` go with a model's name; {source!r} is none.")
     if path.is_dir():
         if not (path / MODEL).is_file():
             raise FileNotFoundError(f"{source!r} is no run folder: it has no {MODEL}.")
-        model = _read(path / MODEL)
+        model = _read(path / MODEL, image_size)
         class_names = tuple(labels.read(path / LABELS))
         flags = read_flags(path)
         crop, interpolation = float(flags.get("crop", 1)), flags.get("interpolation", "bilinear")
-        return Opened(_with_probabilities(model), class_names, flags, crop, interpolation)
+        return Opened(model, class_names, flags, crop, interpolation)
     if source.endswith(".keras"):
-        model = _with_probabilities(_read(path))
+        model = _read(path, image_size)
         return Opened(model, labels.default(model.output_shape[-1]), {})
     raise ValueError(
         f"{source!r} is no run folder, .keras file or model's name. "
@@ -161,30 +164,83 @@ def report_unreadable(names: list[str], strict: bool) -> None:
         print(f"Left out {len(names)} that were no images.", file=sys.stderr)
 
 
-def _read(path) -> keras.Model:
+def _read(path, image_size) -> keras.Model:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
     try:
-        return keras.saving.load_model(path, compile=False)
+        model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # whatever a damaged file makes its reader raise
         raise ValueError(f"{str(path)!r} is no model that can be read: {error}") from None
+    return _of_size(_with_probabilities(model), image_size)
+
+
+def check_classifier(model: keras.Model) -> None:
+    """A ValueError for a model that is no classifier of images."""
+    inputs, outputs = getattr(model, "inputs", ()), getattr(model, "outputs", ())
+    if len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != 2:
+        raise ValueError(f"{model.name} must have one input and one output of shape (batch, classes).")
+    shape = inputs[0].shape
+    if len(shape) != 4 or shape[-1] not in (1, 3):
+        raise ValueError(f"{model.name} must take images with 1 or 3 channels; its input is {shape}.")
+
+
+def functional(model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
+    """The model as a functional one of images of one shape, `(height, width, channels)`."""
+    pixels = keras.Input(shape)
+    return keras.Model(pixels, model(pixels), name=model.name)
+
+
+def portable(model: keras.Model) -> keras.Model:
+    """The model in float32 and without synchronised batch norms, which any backend opens; itself if it is."""
+    layers = model._flatten_layers()
+    halves = {layer.dtype_policy.name for layer in layers if layer.compute_dtype in ("float16", "bfloat16")}
+    if not halves and not any(getattr(layer, "synchronized", False) for layer in layers):
+        return model
+    config = json.dumps(keras.saving.serialize_keras_object(model))
+    for policy in halves:
+        config = config.replace(f'"{policy}"', '"float32"')
+    config = config.replace('"synchronized": true', '"synchronized": false')
+    copy = keras.saving.deserialize_keras_object(json.loads(config))
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _of_size(model, size) -> keras.Model:
+    """The model for square images; one that takes any size is given this one."""
+    height, width, channels = model.input_shape[1:]
+    if size is None or (height, width) == (size, size):
+        return model
+    if None not in (height, width):
+        raise ValueError(f"{model.name} takes images of {(height, width)} pixels; got `image_size` {size}.")
+    return functional(model, (size, size, channels))
 
 
 def _with_probabilities(model: keras.Model) -> keras.Model:
     """The model without side classifiers, with a softmax at its end."""
-    if isinstance(model.output, dict):
+    if not isinstance(model, keras.Sequential) and isinstance(model.output, dict):
         model = keras.Model(model.input, model.output["predictions"], name=model.name)
-    last = model.layers[-1]
-    if (
-        isinstance(last, keras.layers.Softmax)
-        or getattr(last, "activation", None) is keras.activations.softmax
-    ):
+    check_classifier(model)
+    last = _last_operation(model.outputs[0])
+    function = getattr(last, "activation", type(last))
+    activation = getattr(function, "__name__", type(function).__name__).lower()
+    if activation == "softmax":
         return model
-    activation = getattr(last, "activation", keras.activations.linear)
-    if activation is not keras.activations.linear:
+    if activation != "linear" and hasattr(keras.activations, activation):
         raise ValueError(
-            f"{model.name} ends in {last.name!r} with the activation {activation.__name__!r}; logits or a "
-            "softmax over its classes were expected."
+            f"{model.name} ends in {last.name!r} with the activation {activation!r}; logits or a softmax "
+            "over its classes were expected."
         )
-    probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(model.output)
-    return keras.Model(model.input, probabilities, name=model.name)
+    probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(model.outputs[0])
+    return keras.Model(model.inputs[0], probabilities, name=model.name)
+
+
+def _last_operation(tensor):
+    """What computes a tensor, however deep in models inside each other, and however shaped or cast then."""
+    history = tensor._keras_history
+    operation = history.operation
+    if inside := getattr(operation, "outputs", None):
+        return _last_operation(inside[history.tensor_index])
+    linear = getattr(operation, "activation", None) is keras.activations.linear
+    if isinstance(operation, PASSING) or (isinstance(operation, keras.layers.Activation) and linear):
+        return _last_operation(operation.input)
+    return operation

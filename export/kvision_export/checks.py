@@ -19,15 +19,15 @@ def choose(what, value, known):
     return known[value]
 
 
-def check_model(model: keras.Model) -> None:
-    """A ValueError for a model that is no classifier of images of a fixed size."""
-    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
-        raise ValueError(f"{model.name} must have one input and one output of shape (batch, classes).")
-    shape = model.input_shape
-    if len(shape) != 4 or None in shape[1:] or shape[-1] not in (1, 3):
-        raise ValueError(
-            f"{model.name} must take images of a fixed size with 1 or 3 channels; its input is {shape}."
-        )
+def functional(model: keras.Model, images) -> keras.Model:
+    """The model as a functional one in float32 of a fixed size, the images' where it has none of its own."""
+    inputs = getattr(model, "inputs", None)  # one that is subclassed, or was not called yet, lacks them
+    if not inputs or None in inputs[0].shape[1:]:
+        if np.ndim(images) != 4:
+            raise ValueError(f"`images` must be (images, height, width, channels); got {np.shape(images)}.")
+        model = runs.functional(model, np.shape(images)[1:])
+    runs.check_classifier(model)
+    return runs.portable(model)
 
 
 def check_images(name: str, images, model: keras.Model) -> np.ndarray:

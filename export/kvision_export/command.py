@@ -24,13 +24,14 @@ from absl import flags
 
 from kvision import _cli, runs
 from kvision.data.sources import FORMS
+from kvision.labels import numbers
 from kvision_export import census, exporter, files, quantize, verify
 from kvision_export.checks import check_output
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A run folder, a .keras file, or a name that kvision-info lists.")
 flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
-flags.DEFINE_integer("image_size", None, "Height and width in pixels, for a name.", 1)
+flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
 flags.DEFINE_enum("target", "cpu", [*exporter.TARGETS], "What runs the files; chooses --quantize and --ends.")
 flags.DEFINE_list("quantize", None, f"Any of {', '.join(exporter.MODES)}; by --target, float32,int8 for cpu.")
 flags.DEFINE_enum(
@@ -76,7 +77,7 @@ def main(positional):
         opened = runs.open_model(FLAGS.model, FLAGS.weights, FLAGS.image_size)
         output = output_of(opened)
         check_output(output)
-        images, labels = load_images(opened, "val", FLAGS.images)
+        images, labels, class_names = load_images(opened, "val", FLAGS.images)
         needed = {"int8", "int16x8"} & {*modes}
         calibration = (
             load_images(opened, "train", 2 * FLAGS.calibration_images, balanced=True)[0] if needed else None
@@ -87,7 +88,7 @@ def main(positional):
             images=images,
             labels=labels,
             calibration=calibration,
-            class_names=opened.class_names,
+            class_names=class_names,
             target=FLAGS.target,
             modes=modes,
             backend=FLAGS.backend,
@@ -111,8 +112,15 @@ def output_of(opened: runs.Opened) -> Path:
 
 def load_images(
     opened: runs.Opened, split: str, count: int, balanced: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Up to `count` images of a split and their labels; with `balanced`, as many of each class as can be."""
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Up to `count` images of a split, their labels, and the names of the classes.
+
+    Args:
+        opened: the network; where its classes have numbers alone, the names are the dataset's.
+        split: "train" or "val".
+        count: of images.
+        balanced: whether as many of each class as can be.
+    """
     data = runs.load_data(
         opened, FLAGS.calibration, split, val_fraction=FLAGS.val_fraction, training=True, batch_size=1
     )
@@ -128,7 +136,8 @@ def load_images(
             break
     runs.report_unreadable(data.unreadable, FLAGS.strict)
     images, labels = zip(*(chosen + rest)[:count], strict=True)
-    return np.stack(images), np.array(labels)
+    names = opened.class_names
+    return np.stack(images), np.array(labels), data.class_names if names == numbers(len(names)) else names
 
 
 def tolerance(mode: str) -> verify.Tolerance:

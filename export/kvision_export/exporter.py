@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from kvision import runs
+from kvision.labels import numbers
 from kvision_export import convert, metadata, quantize, report, verify
 from kvision_export.checks import (
     PAGE,
@@ -19,10 +20,10 @@ from kvision_export.checks import (
     check_calibration,
     check_images,
     check_labels,
-    check_model,
     check_names,
     check_output,
     choose,
+    functional,
 )
 from kvision_export.files import Job, tolerance
 from kvision_export.verify import Tolerance
@@ -60,7 +61,8 @@ def export(
     The folder is written beside and then renamed: what was there stays whole until all is done.
 
     Args:
-        model: from float32 pixels in [0, 255], `(batch, height, width, channels)`, to probabilities.
+        model: from float32 pixels in [0, 255], `(batch, height, width, channels)`, to probabilities; of any
+            kind, and of the images' size where it takes any.
         output: the folder; an earlier export in it is replaced.
         images: float32 `(images, height, width, channels)` in [0, 255], on which the files are judged.
         labels: integers `(images,)`; None where they are not known.
@@ -89,14 +91,14 @@ def export(
         choose("mode", mode, dict.fromkeys(MODES))
     choose("backend", backend, dict.fromkeys(quantize.BACKENDS))
     choose("ends", ends, dict.fromkeys(("uint8", "float32", "int8")))
-    check_model(model)
+    model = functional(model, images)
     images = check_images("images", images, model)
     if needs := [mode for mode in modes if mode in ("int8", "int16x8")]:
         if calibration is None:
             raise ValueError(f"{needs[0]} needs `calibration` images.")
         calibration = check_images("calibration", calibration, model)
         check_calibration(calibration)
-    class_names = list(class_names or map(str, range(model.output_shape[-1])))
+    class_names = list(class_names or numbers(model.output_shape[-1]))
     check_names(class_names, model)
     if labels is not None:
         labels = np.asarray(labels)

@@ -18,6 +18,7 @@ from kvision_export.convert import INPUT, SIGNATURE
 
 BACKENDS = ("litert", "tf")
 Scopes = Iterable[str]
+SCALE = 4e-9  # at the least; the 6 of RELU6 in it must be an int32
 HEADROOM = 2.006  # of 16 bits, for images that reach further; no power of two, which ADD's kernel may refuse
 
 
@@ -43,6 +44,8 @@ def quantize(
     """
     model = flatbuffer.read(content)
     tensors = model.subgraphs[0].tensors
+    least = SCALE * 2**bits
+    ranges = {index: (low, max(high, low + least)) for index, (low, high) in ranges.items()}
     if bits == 16:  # without a zero point
         ends = {index: HEADROOM * max(-low, high) for index, (low, high) in ranges.items()}
         ranges = {index: (-end, end) for index, end in ends.items()}

@@ -2,9 +2,10 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
-from helpers import TINY, command, randomized, tiny
+from helpers import TINY, command, dark_and_light, randomized, tiny
 from tflite import images
 
 from kvision_export import exporter
@@ -82,6 +83,53 @@ def test_errors(run, tmp_path):
     sentence = command("kvision-export", f"--model={run}", f"--output={other}", code=2)
     assert "neither empty nor an earlier export" in sentence
     assert (other / "thesis.tex").exists()
+
+
+def layers(dtype="float32"):
+    kinds = keras.layers
+    return [
+        kinds.Rescaling(1 / 255, dtype=dtype), kinds.Conv2D(4, 3, strides=2, activation="relu", dtype=dtype),
+        kinds.GlobalAveragePooling2D(dtype=dtype), kinds.Dense(2, dtype=dtype),
+    ]  # fmt: skip
+
+
+def test_a_sequential_file_of_logits_of_any_size(tmp_path):
+    keras.Sequential([keras.Input((None, None, 3)), *layers()], name="any").save(tmp_path / "any.keras")
+    folder = tmp_path / "data"
+    folder.mkdir()
+    arguments = ["kvision-export", f"--model={tmp_path / 'any.keras'}", f"--output={tmp_path / 'out'}",
+                 f"--calibration=folder:{dark_and_light(folder)}", "--quantize=float32"]  # fmt: skip
+    assert "any takes images of any size: give `image_size`." in command(*arguments, code=2)
+    command(*arguments, "--image_size=32")
+    assert (tmp_path / "out/labels.txt").read_text() == "dark\nlight\n"
+
+
+class Subclassed(keras.Model):
+    """As people write it."""
+
+    def __init__(self):
+        super().__init__(name="subclassed")
+        self.inside = keras.Sequential([*layers(), keras.layers.Softmax()])
+
+    def call(self, inputs):
+        return self.inside(inputs)
+
+
+def not_called():
+    return Subclassed().inside
+
+
+def mixed():
+    inside = keras.Sequential([keras.Input((64, 64, 3)), *layers("mixed_float16"), keras.layers.Softmax()])
+    return keras.Sequential([keras.Input((64, 64, 3)), inside])
+
+
+@pytest.mark.parametrize("make", [Subclassed, not_called, mixed])
+def test_from_python_for_models_of_every_kind(make, tmp_path):
+    model = make()
+    report = export(model, tmp_path / "out", images=images(4), modes=["float32"])
+    assert report["files"][0]["refusal"] == ""
+    assert model(images(1)).shape == (1, 2)
 
 
 def test_from_python_for_an_npu_without_labels(tmp_path):

@@ -14,7 +14,7 @@ from kvision_export.convert import convert
 from kvision_export.int8 import Search, Step, _affordable, _better
 from kvision_export.layers import correct_biases, own_errors
 from kvision_export.quantize import quantize, set_ends
-from kvision_export.ranges import METHODS, Ranges
+from kvision_export.ranges import METHODS, Ranges, run
 from kvision_export.rewrite import fold_normalization, split_hard_swish
 from kvision_export.verify import answers, fidelity, predict
 
@@ -118,6 +118,21 @@ def test_a_layer_that_is_dead_on_all_images_does_not_spoil_the_file():
     pixels = images(size=32, channels=1)
     content = int8(model, pixels, dataclasses.replace(REWRITTEN, corrected=True))
     np.testing.assert_allclose(predict(content, pixels), model.predict(pixels, verbose=0), atol=0.02)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_values_as_tiny_as_in_untrained_networks_have_a_scale_that_kernels_take(bits):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu6", kernel_initializer=keras.initializers.Constant(1e-12))(
+        inputs
+    )
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, activation="relu6")(x))
+    content = convert(keras.Model(inputs, keras.layers.Softmax()(x)))
+    pixels = images(2, size=8)
+    smaller = quantize(content, Ranges(content, pixels).find("minmax"), bits=bits)
+    (end,) = flatbuffer.read(smaller).subgraphs[0].outputs
+    for tensor in run(smaller, pixels):
+        np.testing.assert_allclose(tensor(end), 0.25, atol=0.01)
 
 
 def test_ranges():

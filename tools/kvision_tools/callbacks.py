@@ -1,7 +1,6 @@
 """What a person sees of a run: the progress line, `metrics.csv`, `curves.png`, the best model."""
 
 import csv
-import json
 import os
 import time
 from collections.abc import Callable
@@ -107,7 +106,7 @@ class RunFiles(keras.callbacks.Callback):
             if average:
                 self.loop.swap_average()
             beside = self.folder / f".{runs.MODEL}"
-            portable(self.model).save(beside)
+            runs.portable(self.model).save(beside)
             os.replace(beside, self.folder / runs.MODEL)
             if average:
                 self.loop.swap_average()
@@ -145,21 +144,6 @@ class Strict(keras.callbacks.Callback):
 def best(row: dict) -> float:
     """The better validation accuracy of an epoch: of the weights or of their moving average."""
     return max(row["val_accuracy"], row.get("val_ema_accuracy", -1.0))
-
-
-def portable(model: keras.Model) -> keras.Model:
-    """The model in float32 and without synchronised batch norms, which any backend opens; itself if it is."""
-    policy = keras.config.dtype_policy().name
-    norms = [layer for layer in model.layers if getattr(layer, "synchronized", False)]
-    if policy == "float32" and not norms:
-        return model
-    config = json.dumps(keras.saving.serialize_keras_object(model))
-    config = config.replace(f'"{policy}"', '"float32"').replace(
-        '"synchronized": true', '"synchronized": false'
-    )
-    copy = keras.saving.deserialize_keras_object(json.loads(config))
-    copy.set_weights(model.get_weights())
-    return copy
 
 
 def print_table(history: list[dict]) -> None:

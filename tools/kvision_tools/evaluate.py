@@ -18,7 +18,7 @@ flags.DEFINE_string(
     "model", None, "A run folder, a .keras file, or a name that kvision-info lists.", required=True
 )
 flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
-flags.DEFINE_integer("image_size", None, "Height and width in pixels, for a name.", 1)
+flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
 flags.DEFINE_string("data", None, f"{FORMS}; a run folder's own by default.")
 flags.DEFINE_enum("split", "val", ("train", "val"), "Which images.")
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")

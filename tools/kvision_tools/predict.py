@@ -15,7 +15,7 @@ flags.DEFINE_string(
     "model", None, "A run folder, a .keras file, or a name that kvision-info lists.", required=True
 )
 flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
-flags.DEFINE_integer("image_size", None, "Height and width in pixels, for a name.", 1)
+flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
 flags.DEFINE_integer("topk", 5, "How many classes.", 1)
 
 

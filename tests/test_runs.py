@@ -1,0 +1,89 @@
+"""Opening files that others wrote."""
+
+import keras
+import numpy as np
+import pytest
+
+from kvision.runs import open_model
+
+PIXELS = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype("float32")
+
+
+def network(*ends, size=8):
+    inputs = keras.Input((size, size, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(inputs))
+    for end in ends:
+        x = end(x)
+    return keras.Model(inputs, x)
+
+
+def dense(activation=None):
+    return keras.layers.Dense(4, activation)
+
+
+PROBABILITIES = {
+    "activation": lambda: network(dense("softmax")),
+    "layer": lambda: network(dense(), keras.layers.Softmax()),
+    "operation": lambda: network(dense(), keras.ops.softmax),
+    "nested": lambda: keras.Sequential([keras.Input((8, 8, 3)), network(dense("softmax"))]),
+    "cast": lambda: network(dense("softmax"), keras.layers.Activation("linear", dtype="float32")),
+}
+LOGITS = {
+    "linear": lambda: network(dense()),
+    "pooled": lambda: network(),
+    "nested": lambda: keras.Sequential([keras.Input((8, 8, 3)), network(dense())]),
+}
+OTHERS = {
+    "sigmoid": lambda: network(dense("sigmoid")),
+    "operation": lambda: network(dense(), keras.ops.sigmoid),
+    "nested": lambda: keras.Sequential([keras.Input((8, 8, 3)), network(dense("relu"))]),
+}
+
+
+def opened(make, folder, **keywords):
+    model = make()
+    model.save(folder / "model.keras")
+    return model, open_model(str(folder / "model.keras"), **keywords).model
+
+
+@pytest.mark.parametrize("make", PROBABILITIES.values(), ids=PROBABILITIES)
+def test_probabilities_are_left_alone(make, tmp_path):
+    model, found = opened(make, tmp_path)
+    np.testing.assert_array_equal(found(PIXELS), model(PIXELS))
+
+
+@pytest.mark.parametrize("make", LOGITS.values(), ids=LOGITS)
+def test_logits_get_a_softmax(make, tmp_path):
+    model, found = opened(make, tmp_path)
+    np.testing.assert_allclose(found(PIXELS), keras.ops.softmax(model(PIXELS)), atol=1e-6)
+
+
+@pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
+def test_other_ends_are_refused(make, tmp_path):
+    with pytest.raises(ValueError, match="'(sigmoid|relu)'; logits or a softmax"):
+        opened(make, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.Sequential([keras.Input((784,)), dense()]),
+        lambda: keras.Sequential([dense()]),
+        lambda: keras.Model(x := keras.Input((8, 8, 3)), [dense()(x), dense()(x)]),
+    ],
+    ids=["rows", "not built", "two outputs"],
+)
+def test_what_is_no_classifier_of_images(make, tmp_path):
+    with pytest.raises(
+        ValueError, match="one input and one output|images with 1 or 3 channels; its input is"
+    ):
+        opened(make, tmp_path)
+
+
+def test_a_network_of_any_size_is_given_one(tmp_path):
+    model, found = opened(lambda: network(dense("softmax"), size=None), tmp_path, image_size=8)
+    assert found.input_shape == (None, 8, 8, 3)
+    np.testing.assert_array_equal(found(PIXELS), model(PIXELS))
+    with pytest.raises(ValueError, match=r"takes images of \(8, 8\) pixels"):
+        opened(lambda: network(dense()), tmp_path, image_size=9)
