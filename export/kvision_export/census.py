@@ -135,7 +135,9 @@ def find_faults(model: schema.ModelT) -> list[str]:
     """
     faults = []
     if len(model.subgraphs) > 1:
-        faults.append(f"{len(model.subgraphs)} subgraphs; 1 was expected.")
+        faults.append(
+            f"{len(model.subgraphs)} subgraphs, of loops (`unroll=True` unrolls an RNN); 1 was expected."
+        )
     graph = model.subgraphs[0]
     names = [flatbuffer.operator_name(model, operator) for operator in graph.operators]
     for name in FORBIDDEN:

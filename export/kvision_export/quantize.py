@@ -14,7 +14,6 @@ from litert_quantizer.algorithm_manager import AlgorithmName
 from litert_quantizer.qtyping import TFLOperationName
 
 from kvision_export import flatbuffer
-from kvision_export.convert import INPUT, SIGNATURE
 
 BACKENDS = ("litert", "tf")
 Scopes = Iterable[str]
@@ -43,7 +42,6 @@ def quantize(
         ValueError: the quantizer cannot do it.
     """
     model = flatbuffer.read(content)
-    tensors = model.subgraphs[0].tensors
     least = SCALE * 2**bits
     ranges = {index: (low, max(high, low + least)) for index, (low, high) in ranges.items()}
     if bits == 16:  # without a zero point
@@ -58,15 +56,33 @@ def quantize(
         _exclude(quantization, ".*", end)
     for name in floats:
         _exclude(quantization, f"(^|;){re.escape(name)}(;|$)", TFLOperationName.ALL_SUPPORTED)
+    tensors = model.subgraphs[0].tensors
+    found = {  # as the library's own calibration gives them
+        tensors[index].name.decode(): {
+            "min": _of_rank(tensors[index].shape, low),
+            "max": _of_rank(tensors[index].shape, high),
+        }
+        for index, (low, high) in ranges.items()
+    }
     with quiet(), _refusals():
-        shape = tensors[model.subgraphs[0].inputs[0]].shape
-        found = quantization.calibrate({SIGNATURE: [{INPUT: np.zeros(shape, np.float32)}]})  # for its names
-        for index, (low, high) in ranges.items():
-            if values := found.get(tensors[index].name.decode()):
-                values["min"] = np.full_like(values["min"], low)
-                values["max"] = np.full_like(values["max"], high)
         result = quantization.quantize(found, enable_progress_report=False)
-    return flatbuffer.write(flatbuffer.read(bytes(result.quantized_model)))
+    model = flatbuffer.read(bytes(result.quantized_model))
+    _set_unread_outputs(model)
+    return flatbuffer.write(model)
+
+
+def _set_unread_outputs(model):
+    """Gives parts that nothing reads the type of the other parts; litert-quantizer leaves them float."""
+    graph = model.subgraphs[0]
+    for operator in graph.operators:
+        parts = [graph.tensors[i] for i in operator.outputs]
+        whole = next((part for part in parts if part.type != schema.TensorType.FLOAT32), None)
+        for part in parts if whole else ():
+            part.type, part.quantization = whole.type, whole.quantization
+
+
+def _of_rank(shape, value):
+    return np.full(np.ones_like(shape), value, np.float32)
 
 
 def four_bits(content: bytes) -> bytes:

@@ -135,6 +135,15 @@ def test_values_as_tiny_as_in_untrained_networks_have_a_scale_that_kernels_take(
         np.testing.assert_allclose(tensor(end), 0.25, atol=0.01)
 
 
+def test_parts_that_nothing_reads():
+    inputs = keras.Input((8, 8, 3))
+    first, _, last = keras.ops.split(keras.layers.Conv2D(6, 3)(inputs / 255), 3, axis=-1)
+    x = keras.layers.GlobalAveragePooling2D()(first * keras.ops.tanh(last))
+    model = keras.Model(inputs, keras.layers.Dense(4, activation="softmax")(x))
+    pixels = images(size=8)
+    np.testing.assert_allclose(predict(int8(model, pixels), pixels), model(pixels), atol=0.02)
+
+
 def test_ranges():
     """Of a network that passes its input on: 80,000 values from 0 to 10, and one of 12."""
     inputs = keras.Input((40, 50, 1))
