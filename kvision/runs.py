@@ -1,20 +1,18 @@
 """Opening what can be evaluated, predicted with or exported: a run folder, a file, a name."""
 
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
 
-from kvision import labels, registry
+from kvision import _classifiers, labels, registry
 from kvision import weights as published
 from kvision.data import Data, load
 from kvision.data.sources import FORMS
 from kvision.spec import did_you_mean
 
 WEIGHTS = "imagenet, a tag that kvision-info lists, hf-hub:OWNER/REPOSITORY or a file"  # for commands
-PASSING = keras.layers.Dropout, keras.layers.Flatten, keras.layers.Identity, keras.layers.Reshape
 MODEL, LABELS, FLAGS = "model.keras", "labels.txt", "flags.txt"
 
 
@@ -171,76 +169,4 @@ def _read(path, image_size) -> keras.Model:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # whatever a damaged file makes its reader raise
         raise ValueError(f"{str(path)!r} is no model that can be read: {error}") from None
-    return _of_size(_with_probabilities(model), image_size)
-
-
-def check_classifier(model: keras.Model) -> None:
-    """A ValueError for a model that is no classifier of images."""
-    inputs, outputs = getattr(model, "inputs", ()), getattr(model, "outputs", ())
-    if len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != 2:
-        raise ValueError(f"{model.name} must have one input and one output of shape (batch, classes).")
-    shape = inputs[0].shape
-    if len(shape) != 4 or shape[-1] not in (1, 3):
-        raise ValueError(f"{model.name} must take images with 1 or 3 channels; its input is {shape}.")
-
-
-def functional(model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
-    """The model as a functional one of images of one shape, `(height, width, channels)`."""
-    pixels = keras.Input(shape)
-    return keras.Model(pixels, model(pixels), name=model.name)
-
-
-def portable(model: keras.Model) -> keras.Model:
-    """The model in float32 and without synchronised batch norms, which any backend opens; itself if it is."""
-    layers = model._flatten_layers()
-    halves = {layer.dtype_policy.name for layer in layers if layer.compute_dtype in ("float16", "bfloat16")}
-    if not halves and not any(getattr(layer, "synchronized", False) for layer in layers):
-        return model
-    config = json.dumps(keras.saving.serialize_keras_object(model))
-    for policy in halves:
-        config = config.replace(f'"{policy}"', '"float32"')
-    config = config.replace('"synchronized": true', '"synchronized": false')
-    copy = keras.saving.deserialize_keras_object(json.loads(config))
-    copy.set_weights(model.get_weights())
-    return copy
-
-
-def _of_size(model, size) -> keras.Model:
-    """The model for square images; one that takes any size is given this one."""
-    height, width, channels = model.input_shape[1:]
-    if size is None or (height, width) == (size, size):
-        return model
-    if None not in (height, width):
-        raise ValueError(f"{model.name} takes images of {(height, width)} pixels; got `image_size` {size}.")
-    return functional(model, (size, size, channels))
-
-
-def _with_probabilities(model: keras.Model) -> keras.Model:
-    """The model without side classifiers, with a softmax at its end."""
-    if not isinstance(model, keras.Sequential) and isinstance(model.output, dict):
-        model = keras.Model(model.input, model.output["predictions"], name=model.name)
-    check_classifier(model)
-    last = _last_operation(model.outputs[0])
-    function = getattr(last, "activation", type(last))
-    activation = getattr(function, "__name__", type(function).__name__).lower()
-    if activation == "softmax":
-        return model
-    if activation != "linear" and hasattr(keras.activations, activation):
-        raise ValueError(
-            f"{model.name} ends in {last.name!r} with the activation {activation!r}; logits or a softmax "
-            "over its classes were expected."
-        )
-    probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(model.outputs[0])
-    return keras.Model(model.inputs[0], probabilities, name=model.name)
-
-
-def _last_operation(tensor):
-    """What computes a tensor, however deep in models inside each other, and however shaped or cast then."""
-    history = tensor._keras_history
-    operation = history.operation
-    if inside := getattr(operation, "outputs", None):
-        return _last_operation(inside[history.tensor_index])
-    linear = getattr(operation, "activation", None) is keras.activations.linear
-    if isinstance(operation, PASSING) or (isinstance(operation, keras.layers.Activation) and linear):
-        return _last_operation(operation.input)
-    return operation
+    return _classifiers.of_size(_classifiers.with_probabilities(model), image_size)

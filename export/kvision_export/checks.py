@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kvision import runs
+from kvision import _classifiers, runs
 
 REPORT, PAGE = "report.json", "report.html"
 
@@ -25,9 +25,9 @@ def functional(model: keras.Model, images) -> keras.Model:
     if not inputs or None in inputs[0].shape[1:]:
         if np.ndim(images) != 4:
             raise ValueError(f"`images` must be (images, height, width, channels); got {np.shape(images)}.")
-        model = runs.functional(model, np.shape(images)[1:])
-    runs.check_classifier(model)
-    return runs.portable(model)
+        model = _classifiers.functional(model, np.shape(images)[1:])
+    _classifiers.check(model)
+    return _classifiers.portable(model)
 
 
 def check_images(name: str, images, model: keras.Model) -> np.ndarray:

@@ -11,7 +11,7 @@ import rich.console
 import rich.progress
 import rich.table
 
-from kvision import _cli, runs
+from kvision import _classifiers, _cli, runs
 from kvision_tools.loop import Loop
 
 
@@ -106,7 +106,7 @@ class RunFiles(keras.callbacks.Callback):
             if average:
                 self.loop.swap_average()
             beside = self.folder / f".{runs.MODEL}"
-            runs.portable(self.model).save(beside)
+            _classifiers.portable(self.model).save(beside)
             os.replace(beside, self.folder / runs.MODEL)
             if average:
                 self.loop.swap_average()
