@@ -12,7 +12,7 @@ from kvision_export.quantize import quantize, set_ends
 from kvision_export.ranges import Ranges
 from kvision_export.rewrite import WEIGHTED, fold_normalization, split_hard_swish
 
-BIAS_IMAGES = 16
+BIAS_IMAGES, ROUNDING_IMAGES = 16, 64
 FIRST_LAYERS, WORST_LAYERS = (1, 2, 3, 6), (1, 2, 4)  # how many may stay float
 SLOWER, LARGER = 1.01, 1.003  # what they may cost in time and bytes
 LESS = 0.99  # of error times time, which noise does not reach
@@ -27,6 +27,7 @@ class Settings:
         folded: the normalisation is in the first layer, where it can be.
         method: of the activations' ranges.
         corrected: biases are.
+        rounded: weights are, by what their layers are given; biases are corrected then.
         floats: names of what stays float, by outputs.
     """
 
@@ -34,6 +35,7 @@ class Settings:
     folded: bool = True
     method: str = "minmax"
     corrected: bool = False
+    rounded: bool = False
     floats: tuple[str, ...] = ()
 
 
@@ -122,6 +124,7 @@ class Search:
             for count in (count for count in WORST_LAYERS if count < len(worst)):
                 floats = (*self.best.settings.floats, *worst[:count])
                 self._try(_kept_float("worst", count), floats=floats)
+        self._try("weights rounded by their inputs", rounded=True)
         self._use_all_images()
         return self.best.content
 
@@ -164,7 +167,9 @@ class Search:
 
     def _differ(self, settings) -> bool:
         """Whether settings make another file than the best; a graph may have nothing to rewrite."""
-        new, old = ((self._graph(of), of.method, of.corrected) for of in (settings, self.best.settings))
+        new, old = (
+            (self._graph(of), of.method, of.corrected, of.rounded) for of in (settings, self.best.settings)
+        )
         return new != old
 
     def _graph(self, settings):
@@ -197,9 +202,10 @@ class Search:
             backend=self.backend,
             floats=(*self._softmax(model), *settings.floats),
         )
-        if settings.corrected:
-            images = [image - np.float32(zero_point) for image in self.calibration[:BIAS_IMAGES]]
-            content = correct_biases(content, floats, images)
+        if settings.corrected or settings.rounded:
+            count = ROUNDING_IMAGES if settings.rounded else BIAS_IMAGES
+            images = [image - np.float32(zero_point) for image in self.calibration[:count]]
+            content = correct_biases(content, floats, images, settings.rounded)
         return set_versions(set_ends(content, self.ends, zero_point))
 
     def _input_range(self, model, zero_point):

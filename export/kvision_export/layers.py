@@ -14,34 +14,44 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from kvision_export import flatbuffer
 from kvision_export.ranges import run
 from kvision_export.rewrite import WEIGHTED
+from kvision_export.rounding import round_kernel
 
 SAMPLE = 8  # images that rank layers
+MOST_WEIGHTS = 2304  # of an output that are rounded together, 3 x 3 x 256: the time grows with their cube
 
 
-def correct_biases(content: bytes, float_content: bytes, images: Sequence[np.ndarray]) -> bytes:
+def correct_biases(
+    content: bytes, float_content: bytes, images: Sequence[np.ndarray], rounded: bool = False
+) -> bytes:
     """Makes the mean of each channel, over the images and positions, that of the float file, layer by layer.
 
     Args:
         content: a file that `quantize` made of `float_content`.
         float_content: the float file.
-        images: float32 `(height, width, channels)`, as both files take them; 16 are enough.
+        images: float32 `(height, width, channels)`, as both files take them; 16 are enough, 64 for rounding.
+        rounded: whether each layer's weights are first rounded by what it is given, see `round_kernel`.
 
     Returns:
         The file, with other int32 biases.
     """
     floats = flatbuffer.read(float_content)
-    outputs = [layer.outputs[0] for layer in _layers(floats)]
-    of_images = [[_mean(tensor(i)) for i in outputs] for tensor in run(float_content, images)]
-    expected = iter([np.mean(means, 0) for means in zip(*of_images, strict=True)])
+    layers = _layers(floats)
+    of_images = [
+        [_mean(tensor(layer.outputs[0])) for layer in layers] for tensor in run(float_content, images)
+    ]
+    expected = zip(layers, (np.mean(means, 0) for means in zip(*of_images, strict=True)), strict=True)
     model = flatbuffer.read(content)
     graph = model.subgraphs[0]
     values = {graph.inputs[0]: [image[None] for image in images]}
     last_use = {i: n for n, operator in enumerate(graph.operators) for i in operator.inputs}
     for number, operator in enumerate(graph.operators):
         inputs = [int(i) for i in operator.inputs]  # the correction may give it another bias
+        layer, mean = next(expected) if _is_layer(model, operator) else (None, None)
+        if layer and rounded:
+            _round_weights(model, operator, flatbuffer.constant(floats, layer.inputs[1]), values)
         results = _run_alone(model, operator, values)
-        if _is_layer(model, operator):
-            mean, bias = next(expected), operator.inputs[2] if len(operator.inputs) > 2 else -1
+        if layer:
+            bias = operator.inputs[2] if len(operator.inputs) > 2 else -1
             found = graph.tensors[operator.outputs[0]]
             integers = found.type in (schema.TensorType.INT8, schema.TensorType.INT16)
             if integers and flatbuffer.constant(model, bias) is not None:
@@ -57,6 +67,25 @@ def correct_biases(content: bytes, float_content: bytes, images: Sequence[np.nda
             if last_use[index] == number:
                 values.pop(index, None)
     return flatbuffer.write(model)
+
+
+def _round_weights(model, operator, kernel, values):
+    """Rounds a layer's weights, where they are int8, no other layer's, not too many and not of groups."""
+    graph = model.subgraphs[0]
+    start, weights = (graph.tensors[i] for i in operator.inputs[:2])
+    depthwise = flatbuffer.operator_name(model, operator) == "DEPTHWISE_CONV_2D"
+    if (
+        kernel is None
+        or weights.type != schema.TensorType.INT8
+        or len(flatbuffer.consumers(graph, operator.inputs[1])) > 1
+        or (not depthwise and (kernel[0].size > MOST_WEIGHTS or kernel.shape[-1] != start.shape[-1]))
+    ):
+        return
+    dimension = weights.quantization.quantizedDimension
+    scales = np.maximum(weights.quantization.scale, 1e-30)
+    kernel = kernel / np.expand_dims(scales, [i for i in range(kernel.ndim) if i != dimension])
+    inputs = (_reals(value, start) for value in values[operator.inputs[0]])
+    flatbuffer.set_constant(model, operator, 1, round_kernel(kernel, operator, inputs, depthwise))
 
 
 def own_errors(content: bytes, float_content: bytes, images: Sequence[np.ndarray]) -> dict[str, float]:

@@ -1,0 +1,90 @@
+"""Rounding of weights by what their layers are given."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+from tflite import images
+
+from kvision_export import flatbuffer
+from kvision_export.convert import convert
+from kvision_export.layers import correct_biases
+from kvision_export.quantize import quantize
+from kvision_export.ranges import Ranges
+from kvision_export.rounding import _round, _windows, round_kernel
+from kvision_export.verify import answers, fidelity, predict
+
+FULL = functools.partial(keras.layers.Conv2D, 4)
+
+
+def convolution(kind, size=9, **keywords):
+    """A file of a convolution alone."""
+    inputs = keras.Input((size, size, 3))
+    content = convert(
+        keras.Model(inputs, kind(kernel_size=3, bias_initializer="uniform", **keywords)(inputs))
+    )
+    model = flatbuffer.read(content)
+    (operator,) = model.subgraphs[0].operators
+    kernel, bias = (flatbuffer.constant(model, i) for i in operator.inputs[1:3])
+    return content, operator, kernel, bias
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [{"padding": "same"}, {"padding": "valid"}, {"strides": 2, "padding": "same"}, {"strides": 3},
+     {"strides": 2, "padding": "same", "size": 8}],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "product"),
+    [(FULL, "nhwc,ohwc->no"), (keras.layers.DepthwiseConv2D, "nhwc,ohwc->nc")],
+    ids=["full", "depthwise"],
+)
+def test_windows_are_what_a_kernel_meets(keywords, kind, product):
+    content, operator, kernel, bias = convolution(kind, **keywords)
+    image = images(1, size=keywords.get("size", 9))
+    windows = _windows(image, operator, kernel.shape)
+    found = np.einsum(product, windows, kernel) + bias
+    np.testing.assert_allclose(found, predict(content, image)[0].reshape(found.shape), rtol=1e-4, atol=1e-3)
+
+
+def test_what_one_weight_is_off_the_next_make_good():
+    random = np.random.default_rng(0)
+    inputs = random.normal(size=(1000, 8)) @ random.normal(size=(8, 80))  # that go together
+    weights = random.uniform(-100, 100, (5, 80))
+    integers = _round(weights, np.cov(inputs.T))
+    np.testing.assert_array_equal(integers, np.round(integers))
+    assert np.abs(integers - weights).max() > 1
+
+    def error(found):
+        return np.var((found - weights) @ inputs.T, -1).mean()
+
+    assert error(integers) < error(np.round(weights)) / 10
+    np.testing.assert_array_equal(_round(weights, np.eye(80)), np.round(weights))
+    assert np.abs(_round(10 * weights, np.cov(inputs.T))).max() == 127
+
+
+def test_inputs_that_never_change():
+    _, operator, kernel, _ = convolution(FULL)
+    scaled = 100 * kernel
+    for value in (0, 1e4):
+        same = [np.full((1, 9, 9, 3), value, "float32")] * 2
+        np.testing.assert_array_equal(round_kernel(scaled, operator, same, False), np.round(scaled))
+
+
+@pytest.mark.parametrize("backend", ["litert", "tf"])
+def test_the_logits_come_nearer(backend):
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(16, 3, strides=2, activation="relu")(inputs / 255)
+    for _ in range(3):
+        x = keras.layers.DepthwiseConv2D(5, padding="same", activation="relu")(x)
+        x = keras.layers.Conv2D(32, 1, activation="relu")(x)
+    x = keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x))
+    content = convert(keras.Model(inputs, x))
+    calibration, held_out = images(16, 32), images(16, 32, seed=1)
+    plain = quantize(content, Ranges(content, calibration).find("minmax"), backend=backend)
+    files = [correct_biases(plain, content, calibration, rounded) for rounded in (False, True)]
+    expected = answers(content, held_out)
+    sqnr = [fidelity(answers(file, held_out), expected).sqnr for file in files]
+    assert len(files[0]) == len(files[1])
+    assert sqnr[1] > sqnr[0] + 1
