@@ -175,17 +175,18 @@ def off_by_a_mean():
     return model
 
 
-def test_corrected_biases_bring_the_logits_nearer():
+def test_corrected_biases_and_rounded_weights_bring_the_logits_nearer():
     content = convert(off_by_a_mean())
     calibration, held_out = images(16, 32), images(16, 32, seed=1)
     ranges = Ranges(content, calibration).find("minmax")
     expected = answers(content, held_out)
     for backend in ("litert", "tf"):
         plain = quantize(content, ranges, backend=backend)
-        corrected = correct_biases(plain, content, calibration)
-        assert len(corrected) < len(plain) + 100
-        sqnr = [fidelity(answers(file, held_out), expected).sqnr for file in (plain, corrected)]
+        files = [plain, *(correct_biases(plain, content, calibration, rounded) for rounded in (False, True))]
+        assert max(map(len, files)) < len(plain) + 100
+        sqnr = [fidelity(answers(file, held_out), expected).sqnr for file in files]
         assert sqnr[1] > sqnr[0] + 3
+        assert sqnr[2] > sqnr[1] + 1
 
 
 def test_the_layer_that_loses_most_is_found():
