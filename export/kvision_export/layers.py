@@ -137,7 +137,7 @@ def _reals(values, tensor):
     if tensor.type == schema.TensorType.FLOAT32:
         return values
     scale, zero = tensor.quantization.scale[0], tensor.quantization.zeroPoint[0]
-    return (values.astype(np.float32) - zero) * scale
+    return (values.astype(np.float32) - np.float32(zero)) * np.float32(scale)
 
 
 def _mean(values):

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-POSITIONS = 256  # of an image, at the most, whose windows are taken
+POSITIONS = 1024  # of an image, at the most, whose windows are taken
 DAMPING = 0.01  # of the mean variance, added to each
 BLOCK = 64  # weights after which the rest are moved
 LIMIT = 127
