@@ -4,6 +4,8 @@ import json
 
 import keras
 
+from kvision.errors import UserError
+
 PASSING = keras.layers.Dropout, keras.layers.Flatten, keras.layers.Identity, keras.layers.Reshape
 
 
@@ -11,10 +13,10 @@ def check(model: keras.Model) -> None:
     """A ValueError for a model that is no classifier of images."""
     inputs, outputs = getattr(model, "inputs", ()), getattr(model, "outputs", ())
     if len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != 2:
-        raise ValueError(f"{model.name} must have one input and one output of shape (batch, classes).")
+        raise UserError(f"{model.name} must have one input and one output of shape (batch, classes).")
     shape = inputs[0].shape
     if len(shape) != 4 or shape[-1] not in (1, 3):
-        raise ValueError(f"{model.name} must take images with 1 or 3 channels; its input is {shape}.")
+        raise UserError(f"{model.name} must take images with 1 or 3 channels; its input is {shape}.")
 
 
 def functional(model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
@@ -44,7 +46,7 @@ def of_size(model: keras.Model, size: int | None) -> keras.Model:
     if size is None or (height, width) == (size, size):
         return model
     if None not in (height, width):
-        raise ValueError(f"{model.name} takes images of {(height, width)} pixels; got `image_size` {size}.")
+        raise UserError(f"{model.name} takes images of {(height, width)} pixels; got `image_size` {size}.")
     return functional(model, (size, size, channels))
 
 
@@ -59,7 +61,7 @@ def with_probabilities(model: keras.Model) -> keras.Model:
     if activation == "softmax":
         return model
     if activation != "linear" and hasattr(keras.activations, activation):
-        raise ValueError(
+        raise UserError(
             f"{model.name} ends in {last.name!r} with the activation {activation!r}; logits or a softmax "
             "over its classes were expected."
         )

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 
 from absl import app, flags
 
-USER_ERRORS = (ValueError, TypeError, OSError)
+from kvision.errors import UserError
+
 REPEAT = ";\n    repeat this option"  # absl's own words behind the help of a repeatable flag
 
 
@@ -46,10 +47,13 @@ def _help(module) -> str:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns the errors of bad input into one sentence and exit code 2."""
+    """Turns bad input and what the system refuses into one sentence and exit code 2.
+
+    Any other exception is a fault of ours and keeps its traceback.
+    """
     try:
         yield
-    except USER_ERRORS as error:
+    except (UserError, OSError) as error:
         fail(error)
 
 

@@ -5,6 +5,8 @@ import re
 
 import keras
 
+from kvision.errors import UserError
+
 
 def depth_groups(model: keras.Model) -> list[list[str]]:
     """The layers that own weights, from the input to the output.
@@ -24,7 +26,7 @@ def depth_groups(model: keras.Model) -> list[list[str]]:
         ValueError: the model is none of kvision: it has no layer `trunk`.
     """
     if "trunk" not in (layer.name for layer in model.layers):
-        raise ValueError(f"{model.name} has no layer `trunk`, by which a trunk is told from its top.")
+        raise UserError(f"{model.name} has no layer `trunk`, by which a trunk is told from its top.")
     trunk = keras.Model(model.input, model.get_layer("trunk").output, name=f"{model.name}_trunk")
     groups: list[list[str]] = []
     last = ""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import keras
 
+from kvision.errors import UserError
 from kvision.layers import AttentionShares, MultiHeadSelfAttention, TokenTap
 from kvision.spec import did_you_mean
 
@@ -27,7 +28,7 @@ def features(model: keras.Model, names: Sequence[str] = ("c3", "c4", "c5")) -> k
     for name in names:
         if name not in layers:
             taps = [known for known in layers if known[0] == "c" and known[1:].isdigit()]
-            raise ValueError(f"{model.name} has no tap {name!r}. {did_you_mean(name, taps)}")
+            raise UserError(f"{model.name} has no tap {name!r}. {did_you_mean(name, taps)}")
     outputs = {}
     for name in names:
         layer = layers[name]
@@ -52,6 +53,6 @@ def attention_maps(model: keras.Model) -> keras.Model:
     """
     layers = [layer for layer in model.layers if isinstance(layer, MultiHeadSelfAttention)]
     if not layers:
-        raise ValueError(f"{model.name} has no self-attention over all tokens; a ViT or DeiT has.")
+        raise UserError(f"{model.name} has no self-attention over all tokens; a ViT or DeiT has.")
     maps = [AttentionShares(layer, name=f"{layer.name}.shares")(layer.input) for layer in layers]
     return keras.Model(model.input, keras.ops.stack(maps, axis=1), name=f"{model.name}_attention")

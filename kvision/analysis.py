@@ -4,6 +4,8 @@ import math
 
 import keras
 
+from kvision.errors import UserError
+
 
 def macs(model: keras.Model) -> int:
     """Multiply-adds for one image: of convolutions, dense layers and attention, as timm counts them.
@@ -15,7 +17,7 @@ def macs(model: keras.Model) -> int:
         ValueError: the model's image size is not fixed.
     """
     if None in model.input_shape[1:]:
-        raise ValueError(f"{model.name} has no fixed image size: {model.input_shape}.")
+        raise UserError(f"{model.name} has no fixed image size: {model.input_shape}.")
     return sum(_macs(layer) for layer in model.layers)
 
 

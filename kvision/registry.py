@@ -3,6 +3,7 @@
 import fnmatch
 from collections.abc import Callable
 
+from kvision.errors import UserError
 from kvision.spec import ModelInfo, did_you_mean
 
 _BUILDERS: dict[str, Callable] = {}
@@ -46,5 +47,5 @@ def info(name: str) -> ModelInfo:
 
 def _lookup(table: dict, name: str):
     if name not in table:
-        raise ValueError(f"Unknown model {name!r}. {did_you_mean(str(name), table)}")
+        raise UserError(f"Unknown model {name!r}. {did_you_mean(str(name), table)}")
     return table[name]

@@ -10,6 +10,7 @@ from kvision import _classifiers, labels, registry
 from kvision import weights as published
 from kvision.data import Data, load
 from kvision.data.sources import FORMS
+from kvision.errors import UserError
 from kvision.spec import did_you_mean
 
 WEIGHTS = "imagenet, a tag that kvision-info lists, hf-hub:OWNER/REPOSITORY or a file"  # for commands
@@ -38,7 +39,7 @@ class Opened:
     def image_size(self) -> tuple[int, int]:
         height, width = self.model.input_shape[1:3]
         if height is None or width is None:
-            raise ValueError(f"{self.model.name} takes images of any size: give `image_size`.")
+            raise UserError(f"{self.model.name} takes images of any size: give `image_size`.")
         return height, width
 
 
@@ -62,7 +63,7 @@ def open_model(source: str, weights: str | None = None, image_size: int | None =
         crop, interpolation = evaluation(source, weights, model.input_shape[1])
         return Opened(model, labels.default(model.output_shape[-1]), {}, crop, interpolation)
     if weights:
-        raise ValueError(f"`weights` go with a model's name; {source!r} is none.")
+        raise UserError(f"`weights` go with a model's name; {source!r} is none.")
     if path.is_dir():
         if not (path / MODEL).is_file():
             raise FileNotFoundError(f"{source!r} is no run folder: it has no {MODEL}.")
@@ -74,7 +75,7 @@ def open_model(source: str, weights: str | None = None, image_size: int | None =
     if source.endswith(".keras"):
         model = _read(path, image_size)
         return Opened(model, labels.default(model.output_shape[-1]), {})
-    raise ValueError(
+    raise UserError(
         f"{source!r} is no run folder, .keras file or model's name. "
         f"{did_you_mean(source, registry.list_models())}"
     )
@@ -98,7 +99,7 @@ def evaluation(name: str, weights: str | None, image_size: int | None) -> tuple[
 def open_trained(source: str, weights: str | None, image_size: int | None) -> Opened:
     """`open_model`, but a name without weights is a ValueError: its answers would mean nothing."""
     if source in registry.list_models() and weights is None:
-        raise ValueError(f"{source} has fresh weights: give trained ones with --weights, {WEIGHTS}.")
+        raise UserError(f"{source} has fresh weights: give trained ones with --weights, {WEIGHTS}.")
     return open_model(source, weights, image_size)
 
 
@@ -127,7 +128,7 @@ def load_data(
     """
     if data is None:
         if "data" not in opened.flags:
-            raise ValueError(f"A dataset is needed for {opened.model.name}: {FORMS}.")
+            raise UserError(f"A dataset is needed for {opened.model.name}: {FORMS}.")
         data, val_fraction = opened.flags["data"], float(opened.flags["val_fraction"])
     channels = opened.model.input_shape[-1]
     loaded = load(
@@ -142,7 +143,7 @@ def load_data(
     )
     if len(loaded.class_names) != len(opened.class_names):
         theirs, ours = len(loaded.class_names), len(opened.class_names)
-        raise ValueError(f"{data!r} has {theirs} classes, {opened.model.name} has {ours}.")
+        raise UserError(f"{data!r} has {theirs} classes, {opened.model.name} has {ours}.")
     return loaded
 
 
@@ -155,7 +156,7 @@ def read_flags(run) -> dict[str, str]:
 def report_unreadable(names: list[str], strict: bool) -> None:
     """Says on stderr which files were no images; with `strict`, one such file is a ValueError."""
     if strict and names:
-        raise ValueError(f"{names[0]!r} is no image that can be read, and --strict asks for all.")
+        raise UserError(f"{names[0]!r} is no image that can be read, and --strict asks for all.")
     for name in names:
         print(f"not an image: {name}", file=sys.stderr)
     if names:
@@ -168,5 +169,5 @@ def _read(path, image_size) -> keras.Model:
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # whatever a damaged file makes its reader raise
-        raise ValueError(f"{str(path)!r} is no model that can be read: {error}") from None
+        raise UserError(f"{str(path)!r} is no model that can be read: {error}") from None
     return _classifiers.of_size(_classifiers.with_probabilities(model), image_size)

@@ -5,6 +5,8 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from kvision.errors import UserError
+
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # 255 * (0.485, 0.456, 0.406)
 IMAGENET_STD = (58.395, 57.12, 57.375)  # 255 * (0.229, 0.224, 0.225)
 
@@ -23,11 +25,11 @@ class Preprocess:
 
     def __post_init__(self):
         if len(self.mean) != len(self.std) or not self.mean:
-            raise ValueError(
+            raise UserError(
                 f"`mean` and `std` need one value a channel each; got {self.mean} and {self.std}."
             )
         if min(self.std) <= 0:
-            raise ValueError(f"`std` must be positive; got {self.std}.")
+            raise UserError(f"`std` must be positive; got {self.std}.")
 
     @property
     def scale(self) -> tuple[float, ...]:

@@ -16,6 +16,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.compiled_model import CompiledModel
 from ai_edge_litert.interpreter import Interpreter
 
+from kvision.errors import UserError
 from kvision_export import flatbuffer, metadata
 
 RUNTIMES = {  # the oldest runtime of each version of an operator, from version 1 on
@@ -85,11 +86,11 @@ def take(path: Path) -> Census:
     """
     content = Path(path).read_bytes()
     if content[4:8] != b"TFL3":
-        raise ValueError(f"{str(path)!r} is no TFLite file.")
+        raise UserError(f"{str(path)!r} is no TFLite file.")
     try:
         return of(content)
     except Exception as error:  # whatever a damaged file makes the readers raise
-        raise ValueError(f"{str(path)!r} is a damaged TFLite file: {error}.") from None
+        raise UserError(f"{str(path)!r} is a damaged TFLite file: {error}.") from None
 
 
 def of(content: bytes) -> Census:

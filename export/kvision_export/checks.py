@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from kvision import _classifiers, runs
+from kvision.errors import UserError
 
 REPORT, PAGE = "report.json", "report.html"
 
@@ -15,7 +16,7 @@ REPORT, PAGE = "report.json", "report.html"
 def choose(what, value, known):
     """The entry of a dict; a ValueError for a key that it lacks."""
     if value not in known:
-        raise ValueError(f"Unknown {what} {value!r}; known are {', '.join(known)}.")
+        raise UserError(f"Unknown {what} {value!r}; known are {', '.join(known)}.")
     return known[value]
 
 
@@ -24,7 +25,7 @@ def functional(model: keras.Model, images) -> keras.Model:
     inputs = getattr(model, "inputs", None)  # one that is subclassed, or was not called yet, lacks them
     if not inputs or None in inputs[0].shape[1:]:
         if np.ndim(images) != 4:
-            raise ValueError(f"`images` must be (images, height, width, channels); got {np.shape(images)}.")
+            raise UserError(f"`images` must be (images, height, width, channels); got {np.shape(images)}.")
         model = _classifiers.functional(model, np.shape(images)[1:])
     _classifiers.check(model)
     return _classifiers.portable(model)
@@ -34,12 +35,12 @@ def check_images(name: str, images, model: keras.Model) -> np.ndarray:
     """The images as float32; a ValueError where they are no pixels in [0, 255] of the model's size."""
     images = np.asarray(images, np.float32)
     if len(images) == 0 or images.shape[1:] != model.input_shape[1:]:
-        raise ValueError(
+        raise UserError(
             f"`{name}` must be images of shape {model.input_shape[1:]}; got an array of {images.shape}."
         )
     low, high = float(images.min()), float(images.max())
     if not (low >= 0 and high <= 255):
-        raise ValueError(f"`{name}` must be pixels in [0, 255]; got [{low:g}, {high:g}].")
+        raise UserError(f"`{name}` must be pixels in [0, 255]; got [{low:g}, {high:g}].")
     return images
 
 
@@ -47,23 +48,23 @@ def check_names(class_names: Sequence[str], model: keras.Model) -> None:
     """A ValueError for other than a name of one line for each class."""
     classes = model.output_shape[-1]
     if len(class_names) != classes or any(len(name.splitlines()) != 1 for name in class_names):
-        raise ValueError(f"`class_names` must be {classes} names of a line each; got {len(class_names)}.")
+        raise UserError(f"`class_names` must be {classes} names of a line each; got {len(class_names)}.")
 
 
 def check_labels(labels: np.ndarray, images: int, classes: int) -> None:
     """A ValueError for other than a class's number for each image."""
     if labels.shape != (images,) or labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(f"`labels` must be {images} numbers from 0 to {classes - 1}.")
+        raise UserError(f"`labels` must be {images} numbers from 0 to {classes - 1}.")
 
 
 def check_calibration(images: np.ndarray) -> None:
     """A ValueError for images that would give ranges of no use."""
     if len(images) < 4:
-        raise ValueError(f"Calibration needs at least 4 images (64 are usual); got {len(images)}.")
+        raise UserError(f"Calibration needs at least 4 images (64 are usual); got {len(images)}.")
     if np.ptp(images, axis=0).max() == 0:
-        raise ValueError("The calibration images are all the same.")
+        raise UserError("The calibration images are all the same.")
     if images.max() <= 1:
-        raise ValueError(f"Calibration images must be pixels in [0, 255]; got [0, {images.max():g}].")
+        raise UserError(f"Calibration images must be pixels in [0, 255]; got [0, {images.max():g}].")
 
 
 def check_output(output: Path) -> None:
@@ -71,7 +72,7 @@ def check_output(output: Path) -> None:
     if output.is_file() or (
         output.is_dir() and not {path.name for path in output.iterdir()} <= _ours(output)
     ):
-        raise ValueError(f"'{output}' is neither empty nor an earlier export: give another --output.")
+        raise UserError(f"'{output}' is neither empty nor an earlier export: give another --output.")
     output.parent.mkdir(parents=True, exist_ok=True)
 
 

@@ -24,6 +24,7 @@ from absl import flags
 
 from kvision import _cli, runs
 from kvision.data.sources import FORMS
+from kvision.errors import UserError
 from kvision.labels import numbers
 from kvision_export import census, exporter, files, quantize, verify
 from kvision_export.checks import check_output
@@ -65,13 +66,13 @@ def main(positional):
         if FLAGS.check:
             return check(positional)
         if positional:
-            raise ValueError(f"Unexpected argument {positional[0]!r}: options begin with --.")
+            raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
         if FLAGS.model is None:
-            raise ValueError("What is to be exported? Give --model, or --check and files.")
+            raise UserError("What is to be exported? Give --model, or --check and files.")
         modes = FLAGS.quantize or exporter.TARGETS[FLAGS.target][0]
         for mode in modes:
             if mode not in exporter.MODES:
-                raise ValueError(
+                raise UserError(
                     f"`--quantize`: unknown mode {mode!r}; known are {', '.join(exporter.MODES)}."
                 )
         opened = runs.open_model(FLAGS.model, FLAGS.weights, FLAGS.image_size)
@@ -193,7 +194,7 @@ def print_table(report: dict, output: Path) -> None:
 def check(paths) -> int:
     """Prints the census of files; returns 1 where one has a fault."""
     if not paths:
-        raise ValueError("Which files? kvision-export --check FILE.tflite ...")
+        raise UserError("Which files? kvision-export --check FILE.tflite ...")
     console = rich.console.Console(highlight=False)
     takens = [census.take(Path(path)) for path in paths]
     for path, taken in zip(paths, takens, strict=True):

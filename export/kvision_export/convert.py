@@ -12,6 +12,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kvision.errors import UserError
+
 INPUT, OUTPUT, SIGNATURE = "image", "probabilities", "serving_default"
 FLOATS = ("float32", "float16", "dynamic")
 PEER = "TFLiteConverter"  # its own int8 file, to compare with
@@ -57,7 +59,7 @@ def convert_apart(
         child = subprocess.run(command, capture_output=True, text=True, check=False)
         made = [mode for mode in modes if (folder / f"{mode}.tflite").exists()]
         if {*modes} - {*made, PEER}:
-            raise ValueError(f"{model.name} cannot be converted: {_reason(child)}")
+            raise UserError(f"{model.name} cannot be converted: {_reason(child)}")
         return {mode: (folder / f"{mode}.tflite").read_bytes() for mode in made}
 
 
@@ -72,7 +74,7 @@ def _reason(child) -> str:
 @contextlib.contextmanager
 def _saved(model) -> Iterator[Path]:
     if None in model.input_shape[1:]:
-        raise ValueError(f"{model.name} has no fixed input size: {model.input_shape[1:]}.")
+        raise UserError(f"{model.name} has no fixed input size: {model.input_shape[1:]}.")
     signature = [tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name=INPUT)]
     with tempfile.TemporaryDirectory() as folder:
         archive = keras.export.ExportArchive()

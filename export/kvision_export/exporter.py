@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from kvision import runs
+from kvision.errors import UserError
 from kvision.labels import numbers
 from kvision_export import convert, metadata, quantize, report, verify
 from kvision_export.checks import (
@@ -95,7 +96,7 @@ def export(
     images = check_images("images", images, model)
     if needs := [mode for mode in modes if mode in ("int8", "int16x8")]:
         if calibration is None:
-            raise ValueError(f"{needs[0]} needs `calibration` images.")
+            raise UserError(f"{needs[0]} needs `calibration` images.")
         calibration = check_images("calibration", calibration, model)
         check_calibration(calibration)
     class_names = list(class_names or numbers(model.output_shape[-1]))
@@ -111,7 +112,7 @@ def export(
     try:
         expected = model.predict(images, verbose=0)
         if not np.allclose(expected.sum(-1), 1, atol=1e-3):
-            raise ValueError(f"{model.name} must end in probabilities: a softmax over its classes.")
+            raise UserError(f"{model.name} must end in probabilities: a softmax over its classes.")
         say(f"converting {model.name}")
         asked = ["float32", *(mode for mode in ("float16", "dynamic") if mode in modes)]
         if compare and "int8" in modes:

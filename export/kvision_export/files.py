@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from kvision.errors import UserError
 from kvision_export import census, convert, flatbuffer, metadata, quantize, verify
 from kvision_export.int8 import Search, Step
 from kvision_export.layers import SAMPLE, own_errors
@@ -85,7 +86,7 @@ class Job:
         floats = verify.answers(converted["float32"], images)
         off = float(np.abs(floats.probabilities - expected).max())
         if not off <= BROKEN:
-            raise ValueError(f"The float32 file of {about.name} differs from the Keras model by {off:g}.")
+            raise UserError(f"The float32 file of {about.name} differs from the Keras model by {off:g}.")
         self.expected = verify.Answers(expected, floats.logits)
         self.answers: dict[str, verify.Answers] = {}
         self.float_latency_ms: dict[int, float] = {}
@@ -126,7 +127,7 @@ class Job:
         self.say(f"measuring {mode}")
         taken = census.of(content)
         if taken.faults and mode != convert.PEER:
-            raise ValueError(f"The {mode} file of {self.about.name}: {' '.join(taken.faults)}")
+            raise UserError(f"The {mode} file of {self.about.name}: {' '.join(taken.faults)}")
         found = self.answers[mode] = verify.answers(content, self.images, pixels)
         near = verify.fidelity(found, self.expected)
         right = None

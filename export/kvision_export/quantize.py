@@ -13,6 +13,7 @@ from litert_quantizer import quantizer, recipe
 from litert_quantizer.algorithm_manager import AlgorithmName
 from litert_quantizer.qtyping import TFLOperationName
 
+from kvision.errors import UserError
 from kvision_export import flatbuffer
 
 BACKENDS = ("litert", "tf")
@@ -122,7 +123,7 @@ def set_ends(content: bytes, dtype: str, zero_point: int) -> bytes:
     content = flatbuffer.write(model)
     left = [tensor for tensor in graph.tensors if tensor.type == schema.TensorType.FLOAT32]
     if dtype == "int8" and left:
-        raise ValueError(f"{left[0].name.decode()} has no int8 kernel, so the file would not be all int8.")
+        raise UserError(f"{left[0].name.decode()} has no int8 kernel, so the file would not be all int8.")
     return content
 
 
@@ -142,7 +143,7 @@ def _strip_ends(model):
     for kind, first, ends in (("QUANTIZE", True, "inputs"), ("DEQUANTIZE", False, "outputs")):
         end = graph.operators[0 if first else -1]
         if flatbuffer.operator_name(model, end) != kind:
-            raise ValueError(f"A network whose ends are float cannot have int8 ends ({kind} was expected).")
+            raise UserError(f"A network whose ends are float cannot have int8 ends ({kind} was expected).")
         inside = int((end.outputs if first else end.inputs)[0])
         graph.tensors[inside].name = graph.tensors[getattr(graph, ends)[0]].name
         for signature in model.signatureDefs:
@@ -183,7 +184,7 @@ def _refusals():
     try:
         yield
     except RuntimeError as error:
-        raise ValueError(f"The network cannot be quantized: {error or 'no reason given'}") from None
+        raise UserError(f"The network cannot be quantized: {error or 'no reason given'}") from None
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import keras
 
 from kvision.blocks.conv import activate, conv, conv_norm_act
+from kvision.errors import UserError
 
 
 def basic_block(x, *, filters, strides, groups, inner_filters, norm, name):
@@ -21,7 +22,7 @@ def basic_block(x, *, filters, strides, groups, inner_filters, norm, name):
         `(batch, H / strides, W / strides, filters)`.
     """
     if groups != 1 or inner_filters != filters:
-        raise ValueError("`groups` and `group_width` are for networks of bottlenecks.")
+        raise UserError("`groups` and `group_width` are for networks of bottlenecks.")
     shortcut = project(x, filters=filters, strides=strides, norm=norm, name=name)
     x = conv_norm_act(
         x,

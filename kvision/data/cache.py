@@ -3,54 +3,64 @@
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
+from kvision.data.identity import Files
 
-def keep(element: Callable, store, dtype, shape) -> Callable:
-    """`element`, asked for each index once; `store` is a dict or behaves like one."""
+
+def keep(image_of: Callable, store, dtype, shape) -> Callable:
+    """`image_of`, asked for each index once; `store` is a dict or behaves like one."""
+    absent = b"" if dtype == tf.string else np.zeros((0,) * len(shape), dtype.as_numpy_dtype)
 
     def get(index):
-        return store.get(int(index), (np.zeros((0,) * len(shape), dtype.as_numpy_dtype), np.int64(-1)))
+        value = store.get(int(index))
+        return (absent, False) if value is None else (value, True)
 
-    def put(index, value, label):
-        store[int(index)] = value, label
-        return value, label
-
-    def make(index):
-        return tf.numpy_function(put, (index, *element(index)), (dtype, tf.int64), stateful=False)
+    def put(index, value):
+        store[int(index)] = value
+        return value
 
     def kept(index):
-        there = tf.numpy_function(get, [index], (dtype, tf.int64), stateful=False)
-        value, label = tf.cond(there[1] >= 0, lambda: tuple(there), lambda: tuple(make(index)))
-        return tf.ensure_shape(value, shape), tf.ensure_shape(label, ())
+        value, there = tf.numpy_function(get, [index], (dtype, tf.bool), stateful=False)
+        value = tf.cond(
+            tf.ensure_shape(there, ()),
+            lambda: value,
+            lambda: tf.numpy_function(put, (index, image_of(index)), dtype, stateful=False),
+        )
+        return tf.ensure_shape(value, shape)
 
     return kept
 
 
 class Disk:
-    """Encoded images and their labels, in a folder for each list of names below the user's cache folder."""
+    """Encoded images in the user's cache folder, each below what changes when the image is replaced.
 
-    def __init__(self, names: Iterable[str]):
-        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
-        self.folder = cache_folder() / f"images-{digest[:32]}"
+    Labels are not cached: they are cheap to read, and may be corrected.
+    """
+
+    def __init__(self, files: Files):
+        self.files = files
+        self.folder = cache_folder() / "images"
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def get(self, index, default):
-        path = self.folder / str(index)
-        if not path.is_file():
-            return b"", default[1]
-        content = path.read_bytes()
-        return content[8:], np.frombuffer(content[:8], np.int64)[0]
+    def get(self, index) -> bytes | None:
+        path = self._path(index)
+        return path.read_bytes() if path.is_file() else None
 
-    def __setitem__(self, index, element):
-        value, label = element
-        beside = self.folder / f"{index}.{uuid.uuid4().hex}"  # two batches may read one image at once
-        beside.write_bytes(np.int64(label).tobytes() + value)
-        os.replace(beside, self.folder / str(index))
+    def __setitem__(self, index, content: bytes):
+        path = self._path(index)
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")  # two batches may write at once
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+
+    def _path(self, index) -> Path:
+        digest = hashlib.sha256(self.files.key(index).encode(errors="surrogateescape")).hexdigest()
+        return self.folder / digest[:2] / digest[2:40]
 
 
 def cache_folder() -> Path:

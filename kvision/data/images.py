@@ -4,6 +4,8 @@ import math
 
 import tensorflow as tf
 
+from kvision.errors import UserError
+
 INTERPOLATIONS = {"bilinear": "triangle", "bicubic": "keyscubic"}  # and TensorFlow's name of the kernel
 
 
@@ -19,11 +21,9 @@ def decode(contents, channels):
 def check_fit(crop, interpolation) -> None:
     """A ValueError for what `fit` does not know."""
     if not 0 < crop <= 1:
-        raise ValueError(f"`crop` must be in (0, 1]; got {crop}.")
+        raise UserError(f"`crop` must be in (0, 1]; got {crop}.")
     if interpolation not in INTERPOLATIONS:
-        raise ValueError(
-            f"`interpolation` must be one of {', '.join(INTERPOLATIONS)}; got {interpolation!r}."
-        )
+        raise UserError(f"`interpolation` must be one of {', '.join(INTERPOLATIONS)}; got {interpolation!r}.")
 
 
 def fit(image, size, *, crop=1.0, interpolation="bilinear"):
@@ -142,5 +142,5 @@ def read_image(path, size, channels=3, crop=1.0, interpolation="bilinear"):
     try:
         image = decode(contents, channels)
     except tf.errors.InvalidArgumentError:
-        raise ValueError(f"{str(path)!r} is no image that can be read.") from None
+        raise UserError(f"{str(path)!r} is no image that can be read.") from None
     return fit(image, size, crop=crop, interpolation=interpolation).numpy()

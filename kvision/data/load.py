@@ -8,6 +8,7 @@ import tensorflow as tf
 from kvision.data.cache import Disk, keep
 from kvision.data.images import check_fit, decode, fit, random_crop
 from kvision.data.sources import Source, open_source
+from kvision.errors import UserError
 
 AUGMENTATIONS = ("none", "crop", "crop_flip")
 CACHES = ("none", "ram", "disk")
@@ -75,21 +76,22 @@ def load(
         ValueError, FileNotFoundError: an unknown or empty dataset.
     """
     if augment not in AUGMENTATIONS:
-        raise ValueError(f"`augment` must be one of {', '.join(AUGMENTATIONS)}; got {augment!r}.")
+        raise UserError(f"`augment` must be one of {', '.join(AUGMENTATIONS)}; got {augment!r}.")
     if cache not in CACHES:
-        raise ValueError(f"`cache` must be one of {', '.join(CACHES)}; got {cache!r}.")
+        raise UserError(f"`cache` must be one of {', '.join(CACHES)}; got {cache!r}.")
     if not 0 < min_crop_area <= 1:
-        raise ValueError(f"`min_crop_area` must be in (0, 1]; got {min_crop_area}.")
+        raise UserError(f"`min_crop_area` must be in (0, 1]; got {min_crop_area}.")
     check_fit(crop, interpolation)
     source = data if isinstance(data, Source) else open_source(data, split, channels, val_fraction)
-    element = source.element
-    if element(tf.constant(0, tf.int64))[0].dtype != tf.string:
+    image_of, labels = source.image, tf.constant(source.labels)
+    if image_of(tf.constant(0, tf.int64)).dtype != tf.string:
         pass  # the images are in memory anyway
-    elif cache == "disk":
-        element = keep(element, Disk(map(source.name_of, range(source.size))), tf.string, ())
+    elif cache == "disk" and source.files:
+        image_of = keep(image_of, Disk(source.files), tf.string, ())
     elif cache == "ram":
-        shape = (None, None, channels)
-        element = keep(lambda index: _decoded(source.element(index), channels), {}, tf.uint8, shape)
+        image_of = keep(
+            lambda index: decode(source.image(index), channels), {}, tf.uint8, (None, None, channels)
+        )
 
     def index_at(position):
         if not training:
@@ -98,9 +100,10 @@ def load(
         return tf.random.experimental.index_shuffle(position % source.size, seeds, source.size - 1)
 
     def prepare(position):
-        image, label = element(index_at(position))
+        index = index_at(position)
+        image, label = image_of(index), labels[index]
         if augment == "none":
-            image, _ = _decoded((image, label), channels)
+            image = decode(image, channels) if image.dtype == tf.string else image
             image = fit(image, image_size, crop=crop, interpolation=interpolation)
         else:
             seeds = (seed, position)
@@ -175,8 +178,3 @@ def _batches(prepare, first, stop, step, size, note, *, fill) -> tf.data.Dataset
     last = tf.data.Dataset.from_tensors((tf.constant(stop, tf.int64), *empty))  # shows a gap before the end
     found = batches.concatenate(last).scan(tf.constant(first, tf.int64), check)
     return found.filter(lambda _, begin, *__: begin < stop).map(lambda _, __, *batch: batch)
-
-
-def _decoded(element, channels):
-    image, label = element
-    return (decode(image, channels) if image.dtype == tf.string else image), label

@@ -10,6 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.data.cache import cache_folder
+from kvision.data.identity import Files
+from kvision.errors import UserError
 
 HEADER, FOOTER = 12, 4  # bytes around a record: its length and the lengths' checksum; its own checksum
 
@@ -20,22 +22,28 @@ class Index:
 
     Attributes:
         files, offsets, lengths: `(records,)`: the file's number, and first byte and bytes of the content.
-        labels: `(records,)` of `image/class/label`; None of a mere scan.
-        texts: of `image/class/text`, "" where a record has none; None of a mere scan.
+        labels: int64 `(records,)`.
+        texts: `(records,)`, the classes' names; "" where a record has none.
     """
 
     files: np.ndarray
     offsets: np.ndarray
     lengths: np.ndarray
-    labels: np.ndarray | None = None
-    texts: np.ndarray | None = None
+    labels: np.ndarray
+    texts: np.ndarray
 
     def name(self, paths, record) -> str:
         """A record's name for messages."""
         return f"{paths[self.files[record]]}, byte {self.offsets[record]}"
 
+    def files_of(self, paths, chosen) -> Files:
+        """Where some of the records are read."""
+        numbers, used = np.unique(self.files[chosen], return_inverse=True)
+        root = os.path.dirname(paths[0])
+        return Files([paths[number] for number in numbers], root, used, self.offsets[chosen])
 
-def scan(paths: list[str]) -> Index:
+
+def scan(paths: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Finds the records of uncompressed TFRecord files by their lengths alone.
 
     Raises:
@@ -50,43 +58,38 @@ def scan(paths: list[str]) -> Index:
                 header = file.read(HEADER)
                 length = struct.unpack("<Q", header[:8])[0] if len(header) == HEADER else size
                 if offset + HEADER + length + FOOTER > size:
-                    raise ValueError(f"{path!r} is no whole, uncompressed TFRecord file: byte {offset}.")
+                    raise UserError(f"{path!r} is no whole, uncompressed TFRecord file: byte {offset}.")
                 rows.append((number, offset + HEADER, length))
                 offset += HEADER + length + FOOTER
     if not rows:
-        raise ValueError(f"{paths[0]!r} has no records.")
-    files, offsets, lengths = np.array(rows, np.int64).T
-    return Index(files, offsets, lengths)
+        raise UserError(f"{paths[0]!r} has no records.")
+    return tuple(np.array(rows, np.int64).T)
 
 
-def read_index(paths: list[str]) -> Index:
-    """`scan`, with labels and texts, which takes a pass over the files; kept in the user's cache folder.
+def read_index(paths: list[str], form: str, label_of: Callable) -> Index:
+    """Where records lie and what their labels are: a pass over the files, kept in the user's cache folder.
+
+    Args:
+        paths: of TFRecord files.
+        form: of the records, in words.
+        label_of: from a record to its int64 label and its class's name, "" for none.
 
     Raises:
-        ValueError: a file that is none, was cut off, or lacks ImageNet's keys.
+        UserError: a file that is none, was cut off, or lacks labels.
     """
     stamps = "\n".join(f"{os.path.abspath(p)} {os.stat(p).st_size} {os.stat(p).st_mtime_ns}" for p in paths)
-    kept = cache_folder() / f"index-{hashlib.sha256(stamps.encode()).hexdigest()[:32]}.npz"
+    kept = cache_folder() / f"index-{hashlib.sha256(f'{form} {stamps}'.encode()).hexdigest()[:32]}.npz"
     if kept.is_file():
         with np.load(kept) as file:  # allow_pickle is off
             return Index(**file)
-    found = scan(paths)
-    keys = {
-        "image/class/label": tf.io.FixedLenFeature((), tf.int64),
-        "image/class/text": tf.io.FixedLenFeature((), tf.string, ""),
-    }
-    dataset = tf.data.TFRecordDataset(paths).batch(256).map(lambda batch: tf.io.parse_example(batch, keys))
+    places = scan(paths)
+    dataset = tf.data.TFRecordDataset(paths).map(label_of, tf.data.AUTOTUNE).batch(256)
     try:
         batches = list(dataset.prefetch(2).as_numpy_iterator())
     except tf.errors.OpError as error:
-        raise ValueError(
-            f"{paths[0]!r} has no int64 'image/class/label', or is damaged: {error.message[:120]}"
-        ) from None
-    labels = np.concatenate([batch["image/class/label"] for batch in batches])
-    texts = np.concatenate([batch["image/class/text"] for batch in batches])
-    found = Index(
-        found.files, found.offsets, found.lengths, labels, np.char.decode(texts.astype(bytes), "utf-8")
-    )
+        raise UserError(f"{paths[0]!r} has no int64 label, or is damaged: {error.message[:120]}") from None
+    labels, texts = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    found = Index(*places, labels, np.char.decode(texts.astype(bytes), "utf-8"))
     kept.parent.mkdir(parents=True, exist_ok=True)
     beside = kept.with_name(f".{os.getpid()}-{kept.name}")
     np.savez(beside, **vars(found))

@@ -1,6 +1,7 @@
 """Where images come from: embedded digits, class folders, CSV lists, TFRecords, TensorFlow Datasets."""
 
 import csv
+import functools
 import glob
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.data import records
+from kvision.data.identity import Files, Identity, identify
 from kvision.data.images import decode
+from kvision.errors import UserError
 from kvision.labels import ASSETS
 from kvision.spec import did_you_mean
 
@@ -24,16 +27,27 @@ class Source:
 
     Attributes:
         class_names: in the order of the labels.
-        size: number of images.
-        element: from an index tensor below `size` to an encoded image, or pixels `(height, width, channels)`,
-            and an int64 label.
+        labels: int64 `(images,)`, each a place in `class_names`.
+        image: from an index tensor to an encoded image, or pixels `(height, width, channels)`.
         name_of: from an index to a name for messages.
+        files: what is read, see `identity.Files`; None for what comes with the package.
     """
 
     class_names: tuple[str, ...]
-    size: int
-    element: Callable
+    labels: np.ndarray
+    image: Callable
     name_of: Callable[[int], str] = str
+    files: Files | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """What the split is, to compare it with another."""
+        return identify(self.class_names, self.labels, self.files)
 
 
 def digits(_, split, channels, val_fraction) -> Source:
@@ -46,12 +60,7 @@ def digits(_, split, channels, val_fraction) -> Source:
     held_out = np.arange(len(images)) % 5 == 0
     chosen = held_out if split == "val" else ~held_out
     images = tf.constant(np.repeat(images[chosen][..., None] * (255 / 16), channels, axis=-1), tf.float32)
-    labels = tf.constant(labels[chosen], tf.int64)
-
-    def element(index):
-        return images[index], labels[index]
-
-    return Source(tuple("0123456789"), len(images), element)
+    return Source(tuple("0123456789"), labels[chosen].astype(np.int64), lambda index: images[index])
 
 
 def folder(path, split, channels, val_fraction) -> Source:
@@ -64,7 +73,7 @@ def folder(path, split, channels, val_fraction) -> Source:
         raise FileNotFoundError(f"{path!r} has a folder 'train' but none named {split!r}.")
     classes = _class_folders(root / "train" if apart else root)
     if apart and (unknown := set(_class_folders(root / split)) - set(classes)):
-        raise ValueError(
+        raise UserError(
             f"{str(root / split)!r} has classes that 'train' lacks: {', '.join(sorted(unknown))}."
         )
     files, labels = [], []
@@ -72,7 +81,7 @@ def folder(path, split, channels, val_fraction) -> Source:
         here = _files(root / split / name) if apart else _part(_files(root / name), split, val_fraction)
         files += here
         labels += [label] * len(here)
-    return _of_files(path, split, classes, files, labels)
+    return _of_files(path, str(root), split, classes, files, labels)
 
 
 def csv_list(path, split, channels, val_fraction) -> Source:
@@ -85,24 +94,25 @@ def csv_list(path, split, channels, val_fraction) -> Source:
         rows = list(reader)
     columns = reader.fieldnames or []
     if not {"path", "label"} <= set(columns):
-        raise ValueError(f"{path!r} must have the columns 'path' and 'label'; its first line is {columns}.")
+        raise UserError(f"{path!r} must have the columns 'path' and 'label'; its first line is {columns}.")
     for line, row in enumerate(rows, start=2):
         parts = PurePosixPath(row["path"] or "/").parts
         if ".." in parts or parts[0] == "/" or not row["label"]:
-            raise ValueError(
+            raise UserError(
                 f"{path!r}, row {line}: a path below the file's folder and a label were expected; "
                 f"got {row['path']!r}, {row['label']!r}."
             )
         if "split" in columns and row["split"] not in SPLITS:
-            raise ValueError(f"{path!r}, row {line}: `split` must be train or val; got {row['split']!r}.")
+            raise UserError(f"{path!r}, row {line}: `split` must be train or val; got {row['split']!r}.")
     classes = sorted({row["label"] for row in rows})
     if "split" in columns:
         rows = [row for row in rows if row["split"] == split]
     else:
         by_class = [[row for row in rows if row["label"] == name] for name in classes]
         rows = [row for group in by_class for row in _part(group, split, val_fraction)]
-    files = [str(Path(path).parent / row["path"]) for row in rows]
-    return _of_files(path, split, classes, files, [classes.index(row["label"]) for row in rows])
+    root = Path(path).parent
+    files = [str(root / row["path"]) for row in rows]
+    return _of_files(path, str(root), split, classes, files, [classes.index(row["label"]) for row in rows])
 
 
 def tfrecord(pattern, split, channels, val_fraction) -> Source:
@@ -114,7 +124,7 @@ def tfrecord(pattern, split, channels, val_fraction) -> Source:
     paths = sorted(glob.glob(pattern, recursive=True))
     if not paths:
         raise FileNotFoundError(f"No file matches {pattern!r}.")
-    found = records.read_index(paths)
+    found = records.read_index(paths, "ImageNet's keys", _imagenet_label)
     values, names = np.unique(found.labels, return_index=True)
     classes = [found.texts[first] or str(value) for value, first in zip(values, names, strict=True)]
     if len(set(classes)) < len(classes):
@@ -125,15 +135,18 @@ def tfrecord(pattern, split, channels, val_fraction) -> Source:
     else:
         chosen = np.array(_part(range(len(found.labels)), split, val_fraction))
     if not len(chosen):
-        raise ValueError(f"{pattern!r} has no records for the split {split!r}.")
-    labels = tf.constant(np.searchsorted(values, found.labels[chosen]), tf.int64)
+        raise UserError(f"{pattern!r} has no records for the split {split!r}.")
+    labels = np.searchsorted(values, found.labels[chosen])
     read = records.reader(paths, found, chosen)
 
-    def element(index):
+    def image(index):
         keys = {"image/encoded": tf.io.FixedLenFeature((), tf.string)}
-        return tf.io.parse_single_example(read(index), keys)["image/encoded"], labels[index]
+        return tf.io.parse_single_example(read(index), keys)["image/encoded"]
 
-    return Source(tuple(classes), len(chosen), element, lambda index: found.name(paths, chosen[index]))
+    def name_of(index):
+        return found.name(paths, chosen[index])
+
+    return Source(tuple(classes), labels, image, name_of, found.files_of(paths, chosen))
 
 
 def tfds(name, split, channels, val_fraction) -> Source:
@@ -144,47 +157,63 @@ def tfds(name, split, channels, val_fraction) -> Source:
         builder = tensorflow_datasets.builder(name)
     except tensorflow_datasets.core.DatasetNotFoundError:
         known = tensorflow_datasets.list_builders()
-        raise ValueError(f"TensorFlow Datasets has no {name!r}. {did_you_mean(name, known)}") from None
+        raise UserError(f"TensorFlow Datasets has no {name!r}. {did_you_mean(name, known)}") from None
     features = builder.info.features or {}
     if "image" not in features or "label" not in features:
-        raise ValueError(
+        raise UserError(
             f"'tfds:{name}' is no image classification: it has {', '.join(features) or 'no features'}."
         )
     builder.download_and_prepare()
     if builder.info.file_format != tensorflow_datasets.core.FileFormat.TFRECORD:
-        raise ValueError(f"'tfds:{name}' is prepared as {builder.info.file_format}; tfrecord was expected.")
+        raise UserError(f"'tfds:{name}' is prepared as {builder.info.file_format}; tfrecord was expected.")
     held_out = next((s for s in ("validation", "test") if s in builder.info.splits), None)
     part = held_out if held_out and split == "val" else "train"
     paths = [str(path) for path in builder.info.splits[part].filepaths]
-    found = records.scan(paths)
+    skip = {"image": tensorflow_datasets.decode.SkipDecoding()}
+
+    def example(record):
+        return features.deserialize_example(record, decoders=skip)
+
+    found = records.read_index(paths, f"tfds:{name}", lambda record: (example(record)["label"], ""))
     everything = range(len(found.offsets))
     chosen = np.array(everything if held_out else _part(everything, split, val_fraction))
     read = records.reader(paths, found, chosen)
-    skip = {"image": tensorflow_datasets.decode.SkipDecoding()}
 
-    def element(index):
-        example = features.deserialize_example(read(index), decoders=skip)
-        return example["image"], tf.cast(example["label"], tf.int64)
+    def image(index):
+        return example(read(index))["image"]
+
+    def name_of(index):
+        return found.name(paths, chosen[index])
 
     names = tuple(features["label"].names)
-    return Source(names, len(chosen), element, lambda index: found.name(paths, chosen[index]))
+    return Source(names, found.labels[chosen], image, name_of, found.files_of(paths, chosen))
 
 
-def _of_files(path, split, classes, files, labels) -> Source:
+def _imagenet_label(record):
+    keys = {
+        "image/class/label": tf.io.FixedLenFeature((), tf.int64),
+        "image/class/text": tf.io.FixedLenFeature((), tf.string, ""),
+    }
+    example = tf.io.parse_single_example(record, keys)
+    return example["image/class/label"], example["image/class/text"]
+
+
+def _of_files(path, root, split, classes, files, labels) -> Source:
     if not files:
-        raise ValueError(f"{path!r} has no files for the split {split!r}.")
-    all_files, all_labels = tf.constant(files), tf.constant(labels, tf.int64)
+        raise UserError(f"{path!r} has no files for the split {split!r}.")
+    paths = tf.constant(files)
 
-    def element(index):
-        return tf.io.read_file(all_files[index]), all_labels[index]
+    def image(index):
+        return tf.io.read_file(paths[index])
 
-    return Source(tuple(classes), len(files), element, files.__getitem__)
+    whole = Files(files, root, np.arange(len(files)))
+    return Source(tuple(classes), np.array(labels, np.int64), image, files.__getitem__, whole)
 
 
 def _class_folders(root) -> list[str]:
     names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != ".")
     if not names:
-        raise ValueError(f"{str(root)!r} has no folders: one for each class was expected.")
+        raise UserError(f"{str(root)!r} has no folders: one for each class was expected.")
     return names
 
 
@@ -210,22 +239,22 @@ def open_source(data: str, split: str, channels: int = 3, val_fraction: float = 
     """
     kind, _, rest = data.partition(":")
     if kind not in KINDS or (kind == "digits") == bool(rest):
-        raise ValueError(f"Unknown dataset {data!r}: {FORMS} was expected. {did_you_mean(kind, KINDS)}")
+        raise UserError(f"Unknown dataset {data!r}: {FORMS} was expected. {did_you_mean(kind, KINDS)}")
     if split not in SPLITS:
-        raise ValueError(f"`split` must be 'train' or 'val'; got {split!r}.")
+        raise UserError(f"`split` must be 'train' or 'val'; got {split!r}.")
     if channels not in (1, 3):
-        raise ValueError(f"Images have 1 or 3 channels; the network asks for {channels}.")
+        raise UserError(f"Images have 1 or 3 channels; the network asks for {channels}.")
     if not 0 < val_fraction < 1:
-        raise ValueError(f"`val_fraction` must be between 0 and 1; got {val_fraction}.")
+        raise UserError(f"`val_fraction` must be between 0 and 1; got {val_fraction}.")
     source = KINDS[kind](rest, split, channels, val_fraction)
     if not any(_readable(source, index, channels) for index in range(source.size)):  # stops at the first
-        raise ValueError(f"None of the {source.size} files is an image.")
+        raise UserError(f"None of the {source.size} files is an image.")
     return source
 
 
 def _readable(source, index, channels) -> bool:
     try:
-        image, _ = source.element(tf.constant(index, tf.int64))
+        image = source.image(tf.constant(index, tf.int64))
         if image.dtype == tf.string:
             decode(image, channels)
     except tf.errors.OpError:

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from kvision.errors import UserError
+
 
 @keras.saving.register_keras_serializable("kvision")
 class LocalResponseNormalization(keras.layers.Layer):
@@ -20,7 +22,7 @@ class LocalResponseNormalization(keras.layers.Layer):
     def __init__(self, size=5, alpha=1e-4, beta=0.75, k=2.0, **keywords):
         super().__init__(**keywords)
         if size % 2 == 0:
-            raise ValueError(f"`size` must be odd; got {size}.")
+            raise UserError(f"`size` must be odd; got {size}.")
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 
     def call(self, x):

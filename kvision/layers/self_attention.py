@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from kvision.errors import UserError
 from kvision.layers.initializers import narrow_initializer
 
 
@@ -26,7 +27,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
     def build(self, input_shape):
         channels = input_shape[-1]
         if channels % self.num_heads:
-            raise ValueError(f"`num_heads` ({self.num_heads}) must divide the {channels} channels.")
+            raise UserError(f"`num_heads` ({self.num_heads}) must divide the {channels} channels.")
         self.qkv, self.proj = dense_pair(self, channels)
 
     def call(self, x, return_attention=False):

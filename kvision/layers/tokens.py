@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kvision.errors import UserError
 from kvision.layers.initializers import narrow_initializer
 
 
@@ -91,9 +92,9 @@ class SinusoidalEncoding(keras.layers.Layer):
     def build(self, input_shape):
         *positions, channels = input_shape[1:]
         if None in positions:
-            raise ValueError(f"The number of tokens must be fixed; got {tuple(input_shape)}.")
+            raise UserError(f"The number of tokens must be fixed; got {tuple(input_shape)}.")
         if channels % (2 * len(positions)):
-            raise ValueError(f"Channels must be a multiple of {2 * len(positions)}; got {channels}.")
+            raise UserError(f"Channels must be a multiple of {2 * len(positions)}; got {channels}.")
         if len(positions) == 1:
             encoding = self._encode(positions[0], channels)
         else:

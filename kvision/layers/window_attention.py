@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kvision.errors import UserError
 from kvision.layers.initializers import narrow_initializer
 from kvision.layers.self_attention import attend, dense_pair
 
@@ -33,9 +34,9 @@ class WindowAttention(keras.layers.Layer):
     def build(self, input_shape):
         _, *sides, channels = input_shape
         if None in sides:
-            raise ValueError(f"Windows need a map of fixed size; got {tuple(input_shape)}.")
+            raise UserError(f"Windows need a map of fixed size; got {tuple(input_shape)}.")
         if channels % self.num_heads:
-            raise ValueError(f"`num_heads` ({self.num_heads}) must divide the {channels} channels.")
+            raise UserError(f"`num_heads` ({self.num_heads}) must divide the {channels} channels.")
         self.window = tuple(min(side, self.window_size) for side in sides)
         self.shift = tuple(
             self.window_size // 2 if self.shifted and side > self.window_size else 0 for side in sides

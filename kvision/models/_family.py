@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import keras
 
 import kvision.weights
+from kvision.errors import UnknownKeyword, UserError
 from kvision.layers import TokenTap
 from kvision.registry import register
 from kvision.spec import ModelInfo, Preprocess, Variant, did_you_mean
@@ -114,14 +115,14 @@ class Family:
     ) -> keras.Model:
         """Builds any row, also one that is not in the table. The keywords are the builders'."""
         if keras.config.image_data_format() != "channels_last":
-            raise ValueError(
+            raise UserError(
                 "kvision builds channels-last networks: call "
                 "`keras.config.set_image_data_format('channels_last')` first."
             )
         if pooling not in (None, "avg", "max"):
-            raise ValueError(f"`pooling` must be None, 'avg' or 'max'; got {pooling!r}.")
+            raise UserError(f"`pooling` must be None, 'avg' or 'max'; got {pooling!r}.")
         if pooling and include_top:
-            raise ValueError(f"`pooling={pooling!r}` needs `include_top=False`: the top has its own pooling.")
+            raise UserError(f"`pooling={pooling!r}` needs `include_top=False`: the top has its own pooling.")
         table = {id(row): registered for registered, row in self.variants.items()}
         registered, default = table.get(id(variant)), variant
         variant = _override(variant, columns)
@@ -129,12 +130,12 @@ class Family:
         if num_classes is None:
             num_classes = (row and row.num_classes) or variant.num_classes
             if row and include_top and not row.num_classes:
-                raise ValueError(
+                raise UserError(
                     f"The weights {row.tag!r} of {row.model} have no classifier: give `num_classes` for a "
                     f"fresh one, or `include_top=False`."
                 )
         if not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError(f"`num_classes` must be a positive integer; got {num_classes!r}.")
+            raise UserError(f"`num_classes` must be a positive integer; got {num_classes!r}.")
         input_shape = self._input_shape(input_shape, variant, name)
         preprocess = preprocess or (row.preprocess if row else variant.preprocess)
 
@@ -182,12 +183,12 @@ class Family:
         if input_shape is None:
             return (variant.image_size, variant.image_size, len(variant.preprocess.mean))
         if variant.image_size != variant.input_size:
-            raise ValueError("`input_shape` and `resolution_multiplier` both set the image's size: give one.")
+            raise UserError("`input_shape` and `resolution_multiplier` both set the image's size: give one.")
         sizes = tuple(input_shape)
         if len(sizes) != 3 or not sizes[-1] or any(s is not None and (s != int(s) or s < 1) for s in sizes):
-            raise ValueError(f"`input_shape` must be (height, width, channels); got {input_shape!r}.")
+            raise UserError(f"`input_shape` must be (height, width, channels); got {input_shape!r}.")
         if any(size is not None and size < self.min_size for size in sizes[:2]):
-            raise ValueError(
+            raise UserError(
                 f"`input_shape` {sizes} is too small: {name} needs at least "
                 f"{self.min_size} x {self.min_size} pixels."
             )
@@ -213,13 +214,13 @@ def _override(variant: Variant, columns: dict) -> Variant:
     known = list(inspect.signature(Family.build).parameters)[2:-1] + variant.columns()
     for column in columns:
         if column not in known:
-            raise TypeError(
+            raise UnknownKeyword(
                 f"Unknown keyword {column!r}. {did_you_mean(column, known)} Keywords are {', '.join(known)}."
             )
         if column == "padding" and columns[column] not in ("same", "symmetric"):
-            raise ValueError(f"`padding` must be 'same' or 'symmetric'; got {columns[column]!r}.")
+            raise UserError(f"`padding` must be 'same' or 'symmetric'; got {columns[column]!r}.")
         if column.endswith("_multiplier") and not columns[column] > 0:
-            raise ValueError(f"`{column}` must be positive; got {columns[column]!r}.")
+            raise UserError(f"`{column}` must be positive; got {columns[column]!r}.")
     return dataclasses.replace(variant, **columns)
 
 

@@ -20,6 +20,7 @@ from kvision.blocks import (
     stages,
     stem,
 )
+from kvision.errors import UserError
 from kvision.models._family import Family
 from kvision.spec import IMAGENET, BatchNormVariant, Preprocess
 
@@ -152,7 +153,7 @@ def efficientnet(phi: float, *, alpha: float = 1.2, beta: float = 1.1, gamma: fl
         ValueError: `phi` is no finite number, or as `efficientnet_b0`.
     """
     if not isinstance(phi, (int, float)) or not math.isfinite(phi):
-        raise ValueError(f"`phi` must be a finite number; got {phi!r}.")
+        raise UserError(f"`phi` must be a finite number; got {phi!r}.")
     variant = EfficientNetVariant(
         depth_multiplier=alpha**phi,
         width_multiplier=beta**phi,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import keras
 
 from kvision.blocks import activate, conv, max_pool, tap
+from kvision.errors import UserError
 from kvision.models._family import Family
 from kvision.spec import Preprocess, Variant
 
@@ -43,7 +44,7 @@ def subsample(x, v: LeNetVariant, name):
         return max_pool(x, pool_size=2, name=name)
     if v.subsampling == "average":
         return keras.layers.AveragePooling2D(2, name=name)(x)
-    raise ValueError(f"`subsampling` must be 'average' or 'max'; got {v.subsampling!r}.")
+    raise UserError(f"`subsampling` must be 'average' or 'max'; got {v.subsampling!r}.")
 
 
 def convolve(x, v: LeNetVariant, filters, name):

@@ -12,6 +12,7 @@ from functools import partial
 import keras
 
 from kvision.blocks import activate, batch_norm, conv, depthwise_conv, layer_norm, tap
+from kvision.errors import UserError
 from kvision.models import convnext, resnet
 from kvision.models._family import Family
 from kvision.spec import BatchNormVariant, did_you_mean
@@ -128,7 +129,7 @@ def convnext_roadmap(step: str | int, **keywords) -> keras.Model:
     if isinstance(step, int) and 0 <= step < len(STEPS):
         step = STEPS[step]
     if step not in STEPS:
-        raise ValueError(f"Unknown `step` {step!r}. {did_you_mean(str(step), STEPS)}")
+        raise UserError(f"Unknown `step` {step!r}. {did_you_mean(str(step), STEPS)}")
     keywords = {"name": f"convnext_roadmap_{step}"} | keywords
     if step == "resnet50":
         return resnet.FAMILY.build(resnet.VARIANTS["resnet50"], **keywords)

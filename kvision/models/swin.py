@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import keras
 
 from kvision.blocks import layer_norm, patch_merging, patchify, swin_block, tap
+from kvision.errors import UserError
 from kvision.models._family import Family
 from kvision.spec import Variant
 
@@ -54,7 +55,7 @@ VARIANTS = {  # section 3.3; drop paths of section A2.1 and the released code; t
 
 def trunk(x, v: SwinVariant):
     if None in x.shape[1:3]:
-        raise ValueError("A Swin needs a fixed image size: `input_shape` must give height and width.")
+        raise UserError("A Swin needs a fixed image size: `input_shape` must give height and width.")
     x = patchify(x, filters=v.filters, size=v.patch_size, name="patch_embed.proj")
     x = layer_norm(x, epsilon=v.norm_epsilon, name="patch_embed.norm")
     built = 0

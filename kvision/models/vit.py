@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import keras
 
 from kvision.blocks import classify_token, encoder_block, layer_norm, patchify
+from kvision.errors import UserError
 from kvision.layers import PositionEmbedding, PrefixToken, TokenTap
 from kvision.models._family import Family
 from kvision.spec import PLUS_MINUS_ONE, Preprocess, Variant
@@ -69,7 +70,7 @@ VARIANTS = {  # Table 1, and Table 1 of DeiT; trainable parameters: timm
 
 def trunk(x, v: ViTVariant):
     if None in x.shape[1:3]:
-        raise ValueError("A ViT needs a fixed image size: `input_shape` must give height and width.")
+        raise UserError("A ViT needs a fixed image size: `input_shape` must give height and width.")
     x = patchify(x, filters=v.filters, size=v.patch_size, name="patch_embed.proj")
     grid = x.shape[1:3]
     x = keras.layers.Reshape((math.prod(grid), v.filters), name="patch_embed.flatten")(x)

@@ -13,6 +13,7 @@ import numpy as np
 import safetensors.numpy
 from huggingface_hub.errors import EntryNotFoundError
 
+from kvision.errors import UserError
 from kvision.spec import Preprocess, Weights
 from kvision.weights._pth import read_pth
 from kvision.weights._rows import ROWS
@@ -31,7 +32,7 @@ def describe(source: str, model: str | None) -> Weights:
         ValueError: it is no repository of timm's form.
     """
     if not source.startswith(HUB):
-        raise ValueError(
+        raise UserError(
             f"`weights`: {source!r} is no published checkpoint of {model or 'this network'}, so its "
             "normalisation is not known: build with `preprocess`, then call `kvision.weights.load`."
         )
@@ -45,7 +46,7 @@ def describe(source: str, model: str | None) -> Weights:
         architecture = f"{HUB}timm/{config['architecture']}."
         published = next((row for row in ROWS if row.source.startswith(architecture)), None)
         if published and model and published.model != model:
-            raise ValueError(f"it is a {published.model}, not a {model}")
+            raise UserError(f"it is a {published.model}, not a {model}")
         return Weights(
             model or config["architecture"], source.rpartition("/")[2], source, config.get("license"),
             Preprocess(*(tuple(255 * value for value in config[key]) for key in ("mean", "std"))),
@@ -53,7 +54,7 @@ def describe(source: str, model: str | None) -> Weights:
             config.get("interpolation", "bilinear"), None, None, published.columns if published else None,
         )  # fmt: skip
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"`weights`: {source}: its config.json does not fit: {error!r}.") from None
+        raise UserError(f"`weights`: {source}: its config.json does not fit: {error!r}.") from None
 
 
 def local(source: str) -> str:
@@ -86,17 +87,17 @@ def read(path: str) -> Mapping[str, np.ndarray]:
         raise unreadable(path, error) from None
 
 
-def unreadable(path, error, where="") -> ValueError:
+def unreadable(path, error, where="") -> UserError:
     """One sentence for whatever a damaged file makes its reader raise."""
     reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
-    return ValueError(f"`weights`: {path!r} cannot be read{where and ' ' + where}: {reason}.")
+    return UserError(f"`weights`: {path!r} cannot be read{where and ' ' + where}: {reason}.")
 
 
 def application(source: str, width_multiplier: float = 1.0) -> keras.Model:
     """The network of keras.applications that `keras:NAME` names, with its ImageNet weights."""
     name = source.removeprefix(KERAS)
     if not inspect.isfunction(getattr(keras.applications, name, None)):
-        raise ValueError(f"`weights`: keras.applications has no network {name!r}.")
+        raise UserError(f"`weights`: keras.applications has no network {name!r}.")
     keywords = {"alpha": width_multiplier} if name.startswith("MobileNet") else {}
     try:
         return getattr(keras.applications, name)(weights="imagenet", **keywords)
@@ -162,7 +163,7 @@ def _from_url(url: str) -> Path:
     name = url.rpartition("/")[2]
     digits = re.search(r"-([0-9a-f]{8,64})\.pth$", name)
     if not digits:
-        raise ValueError(f"`weights`: the name of {url!r} does not say its SHA-256.")
+        raise UserError(f"`weights`: the name of {url!r} does not say its SHA-256.")
 
     def fetch():
         try:

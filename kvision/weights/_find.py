@@ -3,6 +3,7 @@
 import fnmatch
 from collections.abc import Mapping
 
+from kvision.errors import UserError
 from kvision.spec import Variant, Weights, did_you_mean
 from kvision.weights._fetch import ENDINGS, SCHEMES, describe
 from kvision.weights._rows import ROWS
@@ -64,16 +65,16 @@ def find(weights, model: str | None, variant: Variant, default: Variant) -> Weig
         keywords = " or ".join(
             ", ".join(f"{key}={value!r}" for key, value in columns.items()) for columns in needed
         )
-        raise ValueError(f"`weights={named!r}` of {model} need {keywords}.")
+        raise UserError(f"`weights={named!r}` of {model} need {keywords}.")
     rows, whose = rows_of(model or ""), model or "This network"
     if named == "imagenet":
         there = ", ".join(
             f"{row.tag!r} ({row.license or 'licence not stated'}, {row.num_classes} classes)" for row in rows
         )
-        raise ValueError(
+        raise UserError(
             f"{whose} has no ImageNet weights under a permissive licence; there are {there or 'none at all'}."
         )
-    raise ValueError(
+    raise UserError(
         f"{whose} has no weights {named!r}. {did_you_mean(named, ['imagenet', *(row.tag for row in rows)])} "
         f"A file ends with {', '.join(ENDINGS)}, a repository begins with hf-hub:."
     )

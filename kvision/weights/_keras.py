@@ -8,6 +8,7 @@ from itertools import zip_longest
 import keras
 import numpy as np
 
+from kvision.errors import UserError
 from kvision.weights._parameters import NORMS, first_convolution, parameters
 
 SAME = {"depthwise_kernel": "kernel", "pointwise_kernel": "kernel", "variable": "gamma"}  # theirs, ours
@@ -34,7 +35,7 @@ def tensors_of(model: keras.Model, keras_model: keras.Model) -> Mapping[str, np.
     values = {}
     for (our, variable), (their, value) in zip_longest(ours, theirs, fillvalue=(None, None)):
         if reason := _difference(our, variable, their, value, our is first):
-            raise ValueError(
+            raise UserError(
                 f"keras.applications' {keras_model.name} is another network than {model.name}: {reason}."
             )
         shape = tuple(variable.shape)

@@ -11,6 +11,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from kvision.errors import UserError
 from kvision.spec import Weights
 from kvision.weights import _fetch
 from kvision.weights._keras import tensors_of
@@ -54,7 +55,7 @@ def load(model: keras.Model, source, *, include_top: bool = True) -> None:
         keras_model = _fetch.application(source, columns.get("width_multiplier", 1.0))
         return _assign(model, tensors_of(model, keras_model), source, include_top)
     if not source.startswith(_fetch.SCHEMES) and not source.endswith(_fetch.ENDINGS):
-        raise ValueError(
+        raise UserError(
             f"`weights` must be a mapping or the path of a {', '.join(_fetch.ENDINGS)} file; got {source!r}."
         )
     path = _fetch.local(source)
@@ -89,7 +90,7 @@ def save(model: keras.Model, path) -> None:
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise ValueError(f"`path` must end with .safetensors; got {str(path)!r}.")
+        raise UserError(f"`path` must end with .safetensors; got {str(path)!r}.")
     tensors = {
         name: np.ascontiguousarray(value, np.float32 if value.dtype.name == "bfloat16" else None)
         for name, value in state_dict(model).items()
@@ -139,7 +140,7 @@ def _assign(model: keras.Model, tensors: Mapping, origin: str, include_top: bool
         if names
     ]
     if faults:
-        raise ValueError(
+        raise UserError(
             f"`weights`: {origin} does not fit {model.name}: of its {len(wanted)} parameters, "
             f"{'; '.join(faults)}."
         )

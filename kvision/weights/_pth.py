@@ -16,6 +16,8 @@ import zipfile
 import ml_dtypes
 import numpy as np
 
+from kvision.errors import UserError
+
 DTYPES = {
     "DoubleStorage": np.float64, "FloatStorage": np.float32, "HalfStorage": np.float16,
     "BFloat16Storage": ml_dtypes.bfloat16, "LongStorage": np.int64, "IntStorage": np.int32,
@@ -35,11 +37,11 @@ def read_pth(path: str) -> dict[str, np.ndarray]:
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict):
-        raise ValueError(f"it holds a {type(state).__name__}, not tensors by name")
+        raise UserError(f"it holds a {type(state).__name__}, not tensors by name")
     tensors = {}
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, _Tensor):
-            raise ValueError(f"{name!r} in it is a {type(value).__name__}, not a tensor")
+            raise UserError(f"{name!r} in it is a {type(value).__name__}, not a tensor")
         tensors[name] = value.array()
     return tensors
 
@@ -51,7 +53,7 @@ class _Tensor:
 
     def __init__(self, storage, offset, shape, strides, *_):
         if not isinstance(storage, np.ndarray):
-            raise ValueError("a tensor in it has no storage")
+            raise UserError("a tensor in it has no storage")
         self.storage, self.offset = storage, operator.index(offset)
         self.shape, self.strides = (tuple(map(operator.index, part)) for part in (shape, strides))
 
@@ -61,9 +63,9 @@ class _Tensor:
         last = self.offset + sum((side - 1) * stride for side, stride in steps)
         outside = 0 not in self.shape and last >= self.storage.size
         if min(self.offset, *self.shape, *self.strides, 0) < 0 or outside:
-            raise ValueError("a tensor in it reaches beyond its storage")
+            raise UserError("a tensor in it reaches beyond its storage")
         if math.prod(self.shape) > self.storage.size:
-            raise ValueError("a tensor in it has more values than its storage")
+            raise UserError("a tensor in it has more values than its storage")
         part = self.storage[self.offset :]
         strides = [stride * part.itemsize for stride in self.strides]
         return np.lib.stride_tricks.as_strided(part, self.shape, strides, writeable=False).copy()
@@ -85,12 +87,12 @@ class _Unpickler(pickle.Unpickler):
             ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
         }
         if (module, name) not in known:
-            raise ValueError(f"it asks for {module}.{name}, which is no tensor")
+            raise UserError(f"it asks for {module}.{name}, which is no tensor")
         return known[module, name]
 
     def persistent_load(self, pid):
         if not isinstance(pid, tuple) or len(pid) < 5 or pid[0] != "storage" or pid[1] not in DTYPES:
-            raise ValueError(f"it refers to {pid!r:.80}, which is no storage")
+            raise UserError(f"it refers to {pid!r:.80}, which is no storage")
         return self.storages(str(pid[2]), np.dtype(DTYPES[pid[1]]), operator.index(pid[4]))
 
 
@@ -101,7 +103,7 @@ def _load(file, storages):
     file.seek(start)
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > size:
-            raise ValueError("its pickle counts beyond its size")
+            raise UserError("its pickle counts beyond its size")
     file.seek(start)
     return _Unpickler(file, storages).load()
 
@@ -111,16 +113,16 @@ def _read_zip(path):
     with zipfile.ZipFile(path) as archive:
         pickled = next((name for name in archive.namelist() if name.endswith("/data.pkl")), None)
         if pickled is None:
-            raise ValueError("it is no file of PyTorch: it has no data.pkl")
+            raise UserError("it is no file of PyTorch: it has no data.pkl")
         if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise ValueError("it is compressed, which PyTorch's files are not")
+            raise UserError("it is compressed, which PyTorch's files are not")
         folder = pickled.removesuffix("data.pkl")
 
         def storage(key, dtype, size):
             if key not in storages:
                 storages[key] = np.frombuffer(archive.read(f"{folder}data/{key}"), dtype)
             if storages[key].size < size:
-                raise ValueError(f"its storage {key} is too short")
+                raise UserError(f"its storage {key} is too short")
             return storages[key]
 
         return _load(io.BytesIO(archive.read(pickled)), storage)
@@ -132,12 +134,12 @@ def _read_old(path):
 
     def storage(key, dtype, size):
         if not 0 <= size * dtype.itemsize <= os.path.getsize(path):
-            raise ValueError(f"its storage {key} is larger than the file")
+            raise UserError(f"its storage {key} is larger than the file")
         return storages.setdefault(key, np.empty(size, dtype))
 
     with open(path, "rb") as file:
         if _load(file, storage) != MAGIC:
-            raise ValueError("it is no file of PyTorch")
+            raise UserError("it is no file of PyTorch")
         for _ in ("version", "system"):
             _load(file, storage)
         state = _load(file, storage)
@@ -145,7 +147,7 @@ def _read_old(path):
             size = int.from_bytes(file.read(8), "little")
             target = storages[str(key)]
             if size != target.size:
-                raise ValueError(f"its storage {key} has {size} values instead of {target.size}")
+                raise UserError(f"its storage {key} has {size} values instead of {target.size}")
             values = np.frombuffer(file.read(target.nbytes), target.dtype)
             if values.size != size:
                 raise EOFError("it ends too early")

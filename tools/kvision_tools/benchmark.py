@@ -24,6 +24,7 @@ from absl import flags
 
 import kvision
 from kvision import _cli
+from kvision.errors import UserError
 from kvision_tools.peers import timm_name
 
 FLAGS = flags.FLAGS
@@ -47,12 +48,12 @@ def main(positional):
     """Runs the benchmark of the flags."""
     with _cli.user_errors():
         if len(positional) != 1 or positional[0] not in KINDS:
-            raise ValueError(f"`{' '.join(positional)}`: one of {', '.join(KINDS)} was expected.")
+            raise UserError(f"`{' '.join(positional)}`: one of {', '.join(KINDS)} was expected.")
         kind = positional[0]
         if unknown := set(FLAGS.against) - set(PEERS):
-            raise ValueError(f"`--against` takes keras and timm; got {', '.join(sorted(unknown))!r}.")
+            raise UserError(f"`--against` takes keras and timm; got {', '.join(sorted(unknown))!r}.")
         if kind == "data" and not (FLAGS.data or "").startswith("folder:"):
-            raise ValueError(f"`--data=folder:PATH` is what all sides read; got {FLAGS.data!r}.")
+            raise UserError(f"`--data=folder:PATH` is what all sides read; got {FLAGS.data!r}.")
         peers = {name: timm_name(name) for name in FLAGS.model if "timm" in FLAGS.against and kind != "data"}
         for name in FLAGS.model:
             kvision.info(name)
@@ -106,7 +107,7 @@ def run(side, kind, name) -> dict:
     )
     if result.returncode:
         lines = result.stderr.strip().splitlines()
-        raise ValueError(f"The side {side} failed: {lines[-1] if lines else result.returncode}")
+        raise UserError(f"The side {side} failed: {lines[-1] if lines else result.returncode}")
     return json.loads(result.stdout.splitlines()[-1])
 
 

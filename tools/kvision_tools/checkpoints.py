@@ -13,6 +13,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from kvision.errors import UserError
+
 KEPT = 2
 
 
@@ -64,14 +66,12 @@ def restore(folder: Path, loop) -> dict | None:
             continue
         variables = _variables(loop)
         if differ := variables.keys() ^ tensors.keys():
-            raise ValueError(
-                f"{str(path)!r} is of another network or optimizer: {sorted(differ)[0]} differs."
-            )
+            raise UserError(f"{str(path)!r} is of another network or optimizer: {sorted(differ)[0]} differs.")
         for name, variable in variables.items():
             variable.assign(tensors[name])
         return state
     if paths:
-        raise ValueError(f"No checkpoint in {str(folder)!r} can be read.")
+        raise UserError(f"No checkpoint in {str(folder)!r} can be read.")
     return None
 
 

@@ -12,6 +12,7 @@ from absl import flags
 from kvision import _cli, runs
 from kvision.data.images import INTERPOLATIONS
 from kvision.data.sources import FORMS
+from kvision.errors import UserError
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -34,7 +35,7 @@ def main(positional):
     """Evaluates by the flags."""
     with _cli.user_errors():
         if positional:
-            raise ValueError(f"Unexpected argument {positional[0]!r}: options begin with --.")
+            raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
         opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size)
         data = runs.load_data(
             opened,

@@ -14,6 +14,7 @@ from absl import flags
 
 import kvision
 from kvision import _cli
+from kvision.errors import UserError
 
 FLAGS = flags.FLAGS
 flags.DEFINE_bool("markdown", False, "Print the list as a Markdown table.")
@@ -23,7 +24,7 @@ def main(positional):
     """Lists or describes."""
     with _cli.user_errors():
         if len(positional) > 1:
-            raise ValueError(f"One name or pattern was expected; got {len(positional)}.")
+            raise UserError(f"One name or pattern was expected; got {len(positional)}.")
         pattern = positional[0] if positional else "*"
         names = kvision.list_models(pattern)
         if not names:

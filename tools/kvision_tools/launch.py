@@ -20,6 +20,7 @@ from pathlib import Path
 from absl import flags
 
 from kvision import _cli
+from kvision.errors import UserError
 from kvision_tools.strategy import RESTARTED
 
 FLAGS = flags.FLAGS
@@ -34,7 +35,7 @@ def main(command):
     """Runs the workers; returns the exit code of the first that ended otherwise than well."""
     with _cli.user_errors():
         if not command:
-            raise ValueError("Which command? kvision-launch --workers=2 -- kvision-train ...")
+            raise UserError("Which command? kvision-launch --workers=2 -- kvision-train ...")
         asked = []  # signals that this process was sent
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: asked.append(number))

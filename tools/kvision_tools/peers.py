@@ -1,6 +1,7 @@
 """What peers call our networks."""
 
 import kvision
+from kvision.errors import UserError
 
 
 def timm_name(model: str) -> str:
@@ -11,5 +12,5 @@ def timm_name(model: str) -> str:
         if row.source.startswith("hf-hub:timm/") and {*(row.columns or {})} <= {"padding", "norm_epsilon"}
     ]
     if not found:
-        raise ValueError(f"{model} is not known by a name of timm's: leave out --against=timm.")
+        raise UserError(f"{model} is not known by a name of timm's: leave out --against=timm.")
     return min(found)[1].partition(".")[0]

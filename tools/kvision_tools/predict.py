@@ -9,6 +9,7 @@ from absl import flags
 
 from kvision import _cli, runs
 from kvision.data import read_image
+from kvision.errors import UserError
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -23,7 +24,7 @@ def main(paths):
     """Predicts by the flags."""
     with _cli.user_errors():
         if not paths:
-            raise ValueError("Which images? kvision-predict --model=MODEL IMAGE...")
+            raise UserError("Which images? kvision-predict --model=MODEL IMAGE...")
         opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size)
         channels = opened.model.input_shape[-1]
         images = [

@@ -8,6 +8,7 @@ import json
 import socket
 import time
 
+from kvision.errors import UserError
 from kvision_tools.strategy import Cluster
 
 
@@ -35,7 +36,7 @@ def meet(cluster: Cluster, facts: dict[str, list[str]], timeout: float) -> None:
     with server:
         verdict = (_hear if cluster.index == 0 else _say)(server, cluster, facts, deadline, timeout)
     if verdict:
-        raise ValueError(verdict)
+        raise UserError(verdict)
 
 
 def _hear(server, cluster, facts, deadline, timeout) -> str:

@@ -14,6 +14,7 @@ import kvision
 import kvision.data
 from kvision import _cli, runs
 from kvision.data.sources import SPLITS, open_source
+from kvision.errors import UserError
 from kvision_tools import checkpoints, optimizers, run_folder, strategy, transfer
 from kvision_tools.callbacks import Progress, RunFiles, Strict, print_table
 from kvision_tools.loop import Loop, with_blanks
@@ -46,14 +47,14 @@ class Run:
         devices = self.strategy.num_replicas_in_sync
         parts = devices * FLAGS.accumulate
         if FLAGS.batch_size % parts:
-            raise ValueError(
+            raise UserError(
                 f"`--batch_size` must be divisible by the {devices} devices times "
                 f"--accumulate={FLAGS.accumulate}; got {FLAGS.batch_size}."
             )
         if FLAGS.jit_compile and (
             devices > len(cluster.addresses) or (devices > 1 and FLAGS.sync_batch_norm)
         ):
-            raise ValueError(
+            raise UserError(
                 "`--jit_compile` works with one device a worker and without --sync_batch_norm; for several "
                 "GPUs: kvision-launch --workers=N -- kvision-train ..."
             )
@@ -67,10 +68,10 @@ class Run:
         self.opened: list[kvision.data.Data] = []  # what is read from
         self.class_names = self.train_data.class_names
         if len(self.class_names) < 2:
-            raise ValueError(f"{FLAGS.data!r} has one class; at least two were expected.")
+            raise UserError(f"{FLAGS.data!r} has one class; at least two were expected.")
         self.steps = self.train_data.size // FLAGS.batch_size
         if not self.steps:
-            raise ValueError(
+            raise UserError(
                 f"`--batch_size` {FLAGS.batch_size} exceeds the {self.train_data.size} training images."
             )
         keras.utils.set_random_seed(FLAGS.seed)
@@ -153,7 +154,7 @@ class Run:
             self._sum_over_devices(1.0)
             devices = self.strategy.num_replicas_in_sync
             if self._sum_over_devices((self.folder / runs.FLAGS).is_file()) < devices:
-                raise ValueError(f"`--output` must be a folder that all workers see; got '{self.folder}'.")
+                raise UserError(f"`--output` must be a folder that all workers see; got '{self.folder}'.")
         self.trainer = Trainer(
             self.loop,
             self.batches,
@@ -213,17 +214,15 @@ def check_flags():
                 "nan_rate_factor")  # fmt: skip
     for name in positive:
         if FLAGS[name].value is not None and FLAGS[name].value <= 0:
-            raise ValueError(f"`--{name}` must be positive; got {FLAGS[name].value}.")
+            raise UserError(f"`--{name}` must be positive; got {FLAGS[name].value}.")
     if FLAGS.ema_decay is not None and not 0 < FLAGS.ema_decay < 1:
-        raise ValueError(f"`--ema_decay` must be between 0 and 1; got {FLAGS.ema_decay}.")
+        raise UserError(f"`--ema_decay` must be between 0 and 1; got {FLAGS.ema_decay}.")
     if FLAGS.learning_rate is not None and FLAGS.learning_rate_per_256 is not None:
-        raise ValueError("`--learning_rate` and `--learning_rate_per_256` exclude each other: give one.")
+        raise UserError("`--learning_rate` and `--learning_rate_per_256` exclude each other: give one.")
     if FLAGS.warmup_epochs >= FLAGS.epochs:
-        raise ValueError(
-            f"`--warmup_epochs` ({FLAGS.warmup_epochs}) must be below --epochs ({FLAGS.epochs})."
-        )
+        raise UserError(f"`--warmup_epochs` ({FLAGS.warmup_epochs}) must be below --epochs ({FLAGS.epochs}).")
     if FLAGS["min_crop_area"].present and FLAGS.augment == "none":
-        raise ValueError("`--min_crop_area` needs --augment=crop or crop_flip, which cut the boxes.")
+        raise UserError("`--min_crop_area` needs --augment=crop or crop_flip, which cut the boxes.")
 
 
 def learning_rate() -> float:
@@ -239,7 +238,7 @@ def build_model(input_shape, num_classes) -> keras.Model:
     for item in FLAGS.model_kwarg:
         key, equals, value = item.partition("=")
         if not equals:
-            raise ValueError(f"`--model_kwarg` must be KEY=VALUE; got {item!r}.")
+            raise UserError(f"`--model_kwarg` must be KEY=VALUE; got {item!r}.")
         try:
             keywords[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

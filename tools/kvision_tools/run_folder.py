@@ -7,6 +7,7 @@ from pathlib import Path
 from absl import flags
 
 from kvision import runs
+from kvision.errors import UserError
 
 FLAGS = flags.FLAGS
 NOT_OF_THE_RUN = ("output", "overwrite", "dry_run", "worker_timeout")  # what may differ when a run goes on
@@ -24,11 +25,11 @@ def check(folder: Path, overwrite: bool) -> None:
     if (folder / runs.FLAGS).is_file():
         there = set(_of_the_run((folder / runs.FLAGS).read_text()))
         if (differ := sorted(there ^ set(flag_lines()))) and not overwrite:
-            raise ValueError(
+            raise UserError(
                 f"'{folder}' holds a run with other flags ({', '.join(differ)}); --overwrite starts anew."
             )
     elif folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"'{folder}' is not empty and no run folder: give another --output.")
+        raise UserError(f"'{folder}' is not empty and no run folder: give another --output.")
 
 
 def make(folder: Path, class_names, overwrite: bool) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from kvision.errors import UserError
+
 NAMES = ("auto", "one", "mirrored", "multiworker")
 RESTARTED = "KVISION_RESTARTED"  # set by kvision-launch, so that --overwrite does not begin anew then
 
@@ -40,7 +42,7 @@ def find_cluster(name: str) -> Cluster:
     if "TF_CONFIG" in os.environ:
         return _read_config(os.environ["TF_CONFIG"])
     if name == "multiworker":
-        raise ValueError(
+        raise UserError(
             "`--strategy=multiworker` needs a cluster: TF_CONFIG, a SLURM step of several tasks, or "
             "kvision-launch around this command."
         )
@@ -72,7 +74,7 @@ def _read_config(text: str) -> Cluster:
         index = int(task["index"]) + (len(jobs.get("chief", ())) if task["type"] == "worker" else 0)
         addresses[index].rpartition(":")
     except (ValueError, TypeError, KeyError, IndexError, AttributeError):
-        raise ValueError(
+        raise UserError(
             'TF_CONFIG must be {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", '
             f'"index": N}}}}; got {text!r}.'
         ) from None

@@ -16,6 +16,7 @@ from kvision import _cli, runs
 from kvision.data.images import INTERPOLATIONS
 from kvision.data.load import AUGMENTATIONS, CACHES
 from kvision.data.sources import FORMS
+from kvision.errors import UserError
 from kvision_tools import optimizers, strategy
 from kvision_tools.dry_run import dry_run
 from kvision_tools.run import Run
@@ -81,7 +82,7 @@ def main(positional):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(REQUEUE))  # until the trainer takes over
     with _cli.user_errors():
         if positional:
-            raise ValueError(f"Unexpected argument {positional[0]!r}: options begin with --.")
+            raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
         run = Run()
         if FLAGS.dry_run:
             dry_run(run)

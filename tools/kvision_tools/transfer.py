@@ -3,6 +3,7 @@
 import keras
 
 import kvision
+from kvision.errors import UserError
 
 
 def freeze(model: keras.Model, what: str) -> None:
@@ -22,7 +23,7 @@ def freeze(model: keras.Model, what: str) -> None:
     groups = kvision.depth_groups(model)
     known = {"trunk": len(groups) - 1} | {str(n): n for n in range(len(groups))}
     if what not in known:
-        raise ValueError(
+        raise UserError(
             f"`--freeze` must be none, trunk or a number from 0 to {len(groups) - 1}, as {model.name} has "
             f"{len(groups)} groups of layers; got {what!r}."
         )

@@ -1,0 +1,133 @@
+"""What a dataset is, so that two that meet are compared by more than a name or a count."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+CHEAP = 2**26  # bytes of all files together, up to which their contents are read
+MOST_NAMES = 5  # classes in a message
+
+
+@dataclass(frozen=True, eq=False)
+class Files:
+    """The files that the images of a split are read from.
+
+    Attributes:
+        paths: of the files.
+        root: the folder that their names are relative to, so that a copy elsewhere has the same ones.
+        numbers: int64 `(images,)`, the place of each image's file in `paths`.
+        offsets: int64 `(images,)`, the first byte of each image in its file; None where a file is an image.
+    """
+
+    paths: Sequence[str]
+    root: str
+    numbers: np.ndarray
+    offsets: np.ndarray | None = None
+
+    @functools.cached_property
+    def stamps(self) -> list[tuple[int, int]]:
+        """The size in bytes and modification time in ns of each file; -1 and 0 where it is missing."""
+        return [_stamp(path) for path in self.paths]
+
+    def key(self, index: int) -> str:
+        """What changes when an image is replaced: its absolute path, size, time and first byte."""
+        number = int(self.numbers[index])
+        offset = 0 if self.offsets is None else int(self.offsets[index])
+        return f"{os.path.abspath(self.paths[number])} {self.stamps[number]} {offset}"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a split of a dataset is.
+
+    Attributes:
+        class_names: in the order of the labels.
+        counts: number of images of each class.
+        files: SHA-256 of the names, sizes and labels of all images in order, and of the contents of the files
+            where these are small enough to be read.
+        times: SHA-256 of the files' modification times, which a copy changes; "" where `files` covers the
+            contents.
+    """
+
+    class_names: tuple[str, ...]
+    counts: tuple[int, ...]
+    files: str
+    times: str
+
+    def to_json(self) -> dict:
+        """The same as plain lists and strings."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: Mapping) -> "Identity":
+        """The inverse of `to_json`."""
+        names, counts = tuple(map(str, fields["class_names"])), tuple(map(int, fields["counts"]))
+        return cls(names, counts, str(fields["files"]), str(fields["times"]))
+
+    def changes(self, now: "Identity") -> list[str]:
+        """What makes `now` another dataset than this one, in a few words each; empty where nothing does.
+
+        Times alone do not: see `touched`.
+        """
+        if self.class_names != now.class_names:
+            return _changed_classes(self.class_names, now.class_names)
+        counts = [
+            f"class {name!r} has {new} images instead of {old}"
+            for name, old, new in zip(self.class_names, self.counts, now.counts, strict=True)
+            if old != new
+        ]
+        if counts:
+            return _shortened(counts)
+        return ["files have other names, sizes or contents"] if self.files != now.files else []
+
+    def touched(self, now: "Identity") -> bool:
+        """Whether files were written since, although nothing else that is known of them changed."""
+        return not self.changes(now) and self.times != now.times
+
+
+def identify(class_names: Sequence[str], labels: np.ndarray, files: Files | None) -> Identity:
+    """The identity of a split. Arguments are those of `sources.Source`; without files, labels alone count."""
+    counts = np.bincount(labels, minlength=len(class_names))
+    digest, times = hashlib.sha256(labels.astype("<i8").tobytes()), hashlib.sha256()
+    cheap = True
+    if files is not None:
+        for path, (size, time) in zip(files.paths, files.stamps, strict=True):
+            name = Path(os.path.relpath(path, files.root)).as_posix()
+            digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
+            times.update(f"{time}\n".encode())
+        for places in (files.numbers, files.offsets):
+            digest.update(b"" if places is None else places.astype("<i8").tobytes())
+        cheap = sum(size for size, _ in files.stamps) <= CHEAP
+        if cheap:
+            for path, (size, _) in zip(files.paths, files.stamps, strict=True):
+                if size >= 0:
+                    with open(path, "rb") as file:
+                        digest.update(hashlib.file_digest(file, "sha256").digest())
+    return Identity(
+        tuple(class_names), tuple(counts.tolist()), digest.hexdigest(), "" if cheap else times.hexdigest()
+    )
+
+
+def _stamp(path) -> tuple[int, int]:
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return -1, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _changed_classes(before, now) -> list[str]:
+    gone, new = [sorted({*one} - {*other}) for one, other in ((before, now), (now, before))]
+    changes = [f"class {name!r} is gone" for name in gone] + [f"class {name!r} is new" for name in new]
+    return _shortened(changes) or ["the classes have another order"]
+
+
+def _shortened(changes: list[str]) -> list[str]:
+    more = len(changes) - MOST_NAMES
+    return changes if more <= 0 else [*changes[:MOST_NAMES], f"and {more} more"]
