@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
+import keras
 from absl import app, flags
 
 from kvision.errors import UserError
@@ -29,6 +30,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         except flags.Error as error:
             fail(error)
 
+    keras.config.set_floatx("float32")  # --precision says what is computed in, not keras.json
     logging.disable(logging.INFO)  # TensorFlow's and Keras' notices would drown what a command prints
     app.run(lambda argv: main(argv[1:]), flags_parser=parse)
 

@@ -5,6 +5,7 @@ import re
 
 import keras
 
+from kvision._nested import networks
 from kvision.errors import UserError
 
 
@@ -23,10 +24,17 @@ def depth_groups(model: keras.Model) -> list[list[str]]:
         Names of layers. The last group is the top and side classifiers; it is empty without a top.
 
     Raises:
-        ValueError: the model is none of kvision: it has no layer `trunk`.
+        ValueError: the model is none of kvision: it has no layer `trunk`, or a network inside it has.
     """
-    if "trunk" not in (layer.name for layer in model.layers):
+    inside = networks(model, lambda network: any(layer.name == "trunk" for layer in network.layers))
+    if not inside:
         raise UserError(f"{model.name} has no layer `trunk`, by which a trunk is told from its top.")
+    if inside != [model]:
+        names = " or ".join(repr(network.name) for network in inside)
+        raise UserError(
+            f"{model.name} has its layer `trunk` in the network {names}, which is a layer of it: pass that "
+            "network, whose names the groups are made of."
+        )
     trunk = keras.Model(model.input, model.get_layer("trunk").output, name=f"{model.name}_trunk")
     groups: list[list[str]] = []
     last = ""

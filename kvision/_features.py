@@ -1,9 +1,11 @@
 """The feature pyramid of any model, and the attention of Transformers."""
 
+import re
 from collections.abc import Sequence
 
 import keras
 
+from kvision._nested import networks, part_of
 from kvision.errors import UserError
 from kvision.layers import AttentionShares, MultiHeadSelfAttention, TokenTap
 from kvision.spec import did_you_mean
@@ -13,7 +15,8 @@ def features(model: keras.Model, names: Sequence[str] = ("c3", "c4", "c5")) -> k
     """The network up to its taps.
 
     Args:
-        model: a network of kvision, with or without a top. The weights are shared with it.
+        model: a network of kvision, with or without a top, or a functional or sequential model that has one as a
+            layer. The weights are shared with it.
         names: taps: `c1` to `c5` are the last tensors at strides 2 to 32, before a head convolution. A ViT
             has the one that is nearest to its patch size.
 
@@ -22,26 +25,48 @@ def features(model: keras.Model, names: Sequence[str] = ("c3", "c4", "c5")) -> k
         `(batch, height / stride, width / stride, channels)`.
 
     Raises:
-        ValueError: the model has no layer of such a name.
+        ValueError: the model has no layer of such a name, or several networks that do.
     """
-    layers = {layer.name: layer for layer in model.layers}
-    for name in names:
-        if name not in layers:
-            taps = [known for known in layers if known[0] == "c" and known[1:].isdigit()]
-            raise UserError(f"{model.name} has no tap {name!r}. {did_you_mean(name, taps)}")
-    outputs = {}
-    for name in names:
-        layer = layers[name]
-        outputs[name] = layer.feature_map(layer.output) if isinstance(layer, TokenTap) else layer.output
-    return keras.Model(model.input, outputs, name=f"{model.name}_features")
+    names = [names] if isinstance(names, str) else list(names)
+
+    def fits(network):
+        return any(layer.name in names for layer in network.layers)
+
+    def pyramid(network):
+        layers = {layer.name: layer for layer in network.layers}
+        for name in names:
+            if name not in layers:
+                raise _no_tap(network, name)
+        outputs = {}
+        for name in names:
+            layer = layers[name]
+            outputs[name] = layer.feature_map(layer.output) if isinstance(layer, TokenTap) else layer.output
+        return keras.Model(network.input, outputs, name=f"{network.name}_features")
+
+    if not names:
+        raise UserError("`names` must name at least one tap, such as 'c5'.")
+    if not networks(model, fits):
+        raise _no_tap(model, names[0])
+    return part_of(model, fits, pyramid)
+
+
+def _no_tap(model, name) -> UserError:
+    taps = {layer.name for network in networks(model, _taps) for layer in _taps(network)}
+    if not taps:
+        return UserError(f"{model.name} has no tap {name!r}, nor any other: it is no network of kvision.")
+    return UserError(f"{model.name} has no tap {name!r}. {did_you_mean(str(name), taps)}")
+
+
+def _taps(network) -> list[keras.layers.Layer]:
+    return [layer for layer in network.layers if re.fullmatch(r"c\d", layer.name)]
 
 
 def attention_maps(model: keras.Model) -> keras.Model:
     """Where each block of a Transformer looks.
 
     Args:
-        model: a network with `kvision.layers.MultiHeadSelfAttention`, a ViT or DeiT. The weights are shared
-            with it.
+        model: a network with `kvision.layers.MultiHeadSelfAttention`, a ViT or DeiT, or a functional or
+            sequential model that has one as a layer. The weights are shared with it.
 
     Returns:
         A model from the same pixels to `(batch, blocks, heads, tokens, tokens)`: the share of attention that
@@ -51,8 +76,17 @@ def attention_maps(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: the model has no such layer.
     """
-    layers = [layer for layer in model.layers if isinstance(layer, MultiHeadSelfAttention)]
-    if not layers:
+    if not networks(model, _attentions):
         raise UserError(f"{model.name} has no self-attention over all tokens; a ViT or DeiT has.")
-    maps = [AttentionShares(layer, name=f"{layer.name}.shares")(layer.input) for layer in layers]
-    return keras.Model(model.input, keras.ops.stack(maps, axis=1), name=f"{model.name}_attention")
+
+    def maps(network):
+        shares = [
+            AttentionShares(layer, name=f"{layer.name}.shares")(layer.input) for layer in _attentions(network)
+        ]
+        return keras.Model(network.input, keras.ops.stack(shares, axis=1), name=f"{network.name}_attention")
+
+    return part_of(model, _attentions, maps)
+
+
+def _attentions(network) -> list[keras.layers.Layer]:
+    return [layer for layer in network.layers if isinstance(layer, MultiHeadSelfAttention)]

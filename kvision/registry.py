@@ -18,7 +18,7 @@ def register(info: ModelInfo, builder: Callable) -> None:
     _INFO[info.name] = info
 
 
-def create_model(name: str, **keywords):
+def create_model(name: str, /, **keywords):
     """Builds a network by name.
 
     Args:
@@ -40,12 +40,12 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(_BUILDERS, pattern))
 
 
-def info(name: str) -> ModelInfo:
+def info(name: str, /) -> ModelInfo:
     """The row of a network. Raises ValueError where the name is unknown."""
     return _lookup(_INFO, name)
 
 
 def _lookup(table: dict, name: str):
-    if name not in table:
+    if not isinstance(name, str) or name not in table:
         raise UserError(f"Unknown model {name!r}. {did_you_mean(str(name), table)}")
     return table[name]

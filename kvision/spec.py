@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from kvision.errors import UserError
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # 255 * (0.485, 0.456, 0.406)
 IMAGENET_STD = (58.395, 57.12, 57.375)  # 255 * (0.229, 0.224, 0.225)
+MOST_NAMES = 40  # that a message lists
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,15 @@ class Preprocess:
     std: tuple[float, ...]
 
     def __post_init__(self):
-        if len(self.mean) != len(self.std) or not self.mean:
+        for key in ("mean", "std"):
+            try:
+                values = tuple(float(value) for value in getattr(self, key))
+            except (TypeError, ValueError):
+                values = ()
+            if not values or not all(map(math.isfinite, values)):
+                raise UserError(f"`{key}` must be one number a channel; got {getattr(self, key)!r}.")
+            object.__setattr__(self, key, values)
+        if len(self.mean) != len(self.std):
             raise UserError(
                 f"`mean` and `std` need one value a channel each; got {self.mean} and {self.std}."
             )
@@ -153,9 +163,10 @@ class ModelInfo:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A sentence that names what is nearest to `word`, or all that is known where nothing is."""
-    known = sorted(known)
+    """A sentence that names what is nearest to `word`, or what is known where nothing is."""
+    known = sorted(set(known))
     near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
     if near:
         return f"Did you mean {' or '.join(repr(name) for name in near)}?"
-    return f"Known are {', '.join(known)}."
+    more = f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
+    return f"Valid names: {', '.join(known[:MOST_NAMES])}{more}."

@@ -75,7 +75,7 @@ def distinct(names):
 DISTINCT = distinct(kvision.list_models())
 
 
-def tiny(name, **keywords):
+def tiny(name, /, **keywords):
     """The small form of a network: three classes, the smallest image, but 64 pixels where it can."""
     size = max(64, {"inceptionv3": 75, "xceptionv1": 71, "alexnetv1": 67}.get(kvision.info(name).family, 0))
     channels = len(kvision.info(name).variant.preprocess.mean)

@@ -24,6 +24,7 @@ from kvision.blocks.mobile import (
     stem,
 )
 from kvision.blocks.squeeze_excite import squeeze_excite
+from kvision.blocks.stochastic_depth import drop_path_rates
 from kvision.blocks.transformer import (
     classify_token,
     encoder_block,
@@ -45,6 +46,7 @@ __all__ = [
     "conv_block",
     "conv_norm_act",
     "depthwise_conv",
+    "drop_path_rates",
     "encoder_block",
     "fused_inverted_residual",
     "head",

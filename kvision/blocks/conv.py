@@ -2,6 +2,7 @@
 
 import keras
 
+from kvision.errors import UserError
 from kvision.layers import GroupedConv2D, WholeConv2D
 from kvision.layers.initializers import he_initializer, narrow_initializer
 
@@ -74,6 +75,8 @@ def depthwise_conv(
 
 def patchify(x, *, filters, size, name):
     """Each square of `size` pixels to one. `(batch, H, W, C)` to `(batch, H // size, W // size, filters)`."""
+    if any(side is not None and side < size for side in x.shape[1:3]):
+        raise UserError(f"`patch_size` {size} is larger than the image's {x.shape[1:3]} pixels.")
     return conv(
         x,
         filters=filters,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import keras
 
 from kvision.blocks.conv import conv_norm_act, depthwise_conv, tap
+from kvision.blocks.stochastic_depth import drop_path_rates
 from kvision.blocks.width import make_divisible
 from kvision.layers import DropPath
 
@@ -57,7 +58,7 @@ def stages(x, table, *, scale, activation, squeeze=None, drop_path_rate=0.0, nor
         scale: from a row's filters to those that are built; the expanded filters follow.
         activation: a Keras activation by name.
         squeeze: `squeeze(x, block_filters=..., name=...)`, or None for no squeeze-and-excitation.
-        drop_path_rate: of the last block; it grows linearly from 0 at the first.
+        drop_path_rate: stochastic depth: block i of n, counted from 0, has the rate drop_path_rate * i / n.
         norm: `norm(x, activation=..., name=...)`.
         padding: "same" or "symmetric".
 
@@ -66,7 +67,8 @@ def stages(x, table, *, scale, activation, squeeze=None, drop_path_rate=0.0, nor
     """
     level = 1
     table = [(rows,) if isinstance(rows, Row) else rows for rows in table]
-    built, total = 0, sum(row.depth for rows in table for row in rows)
+    count = sum(row.depth for rows in table for row in rows)
+    rates = iter(drop_path_rates(drop_path_rate, count, last_has_rate=False))
     for stage, rows in enumerate(table):
         blocks = [(row, i) for row in rows for i in range(row.depth)]
         for index, (row, i) in enumerate(blocks):
@@ -81,12 +83,11 @@ def stages(x, table, *, scale, activation, squeeze=None, drop_path_rate=0.0, nor
                 expand_ratio=row.expand_ratio,
                 activation=row.activation or activation,
                 squeeze=squeeze if row.squeeze else None,
-                drop_path_rate=drop_path_rate * built / total,
+                drop_path_rate=next(rates),
                 norm=norm,
                 padding=padding,
                 name=f"blocks.{stage}.{index}",
             )
-            built += 1
     return tap(x, f"c{level}")
 
 

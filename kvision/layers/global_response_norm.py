@@ -25,7 +25,8 @@ class GlobalResponseNormalization(keras.layers.Layer):
         self.bias = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="bias")
 
     def call(self, x):
-        squares = ops.sum(ops.square(ops.cast(x, "float32")), axis=(1, 2), keepdims=True)
+        wide = keras.backend.result_type(x.dtype, "float32")
+        squares = ops.sum(ops.square(ops.cast(x, wide)), axis=(1, 2), keepdims=True)
         norms = ops.sqrt(ops.maximum(squares, 1e-12))  # a finite gradient where a channel is all 0
         norms = norms / (ops.mean(norms, axis=-1, keepdims=True) + self.epsilon)
         return self.weight * (x * ops.cast(norms, x.dtype)) + self.bias + x

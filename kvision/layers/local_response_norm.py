@@ -10,7 +10,7 @@ from kvision.errors import UserError
 class LocalResponseNormalization(keras.layers.Layer):
     """x / (k + alpha * s) ** beta, where s is the sum of x ** 2 over neighbouring channels.
 
-    Input and output: `(batch, height, width, channels)`. The sum is taken in float32.
+    Input and output: `(batch, height, width, channels)`. The sum is taken in float32, or in float64 of such input.
 
     Args:
         size: how many channels the sum spans, centred on the channel itself; odd.
@@ -27,7 +27,7 @@ class LocalResponseNormalization(keras.layers.Layer):
 
     def call(self, x):
         radius, channels = self.size // 2, x.shape[-1]
-        squares = ops.square(ops.cast(x, "float32"))
+        squares = ops.square(ops.cast(x, keras.backend.result_type(x.dtype, "float32")))
         squares = ops.pad(squares, ((0, 0), (0, 0), (0, 0), (radius, radius)))
         sums = sum(squares[..., i : i + channels] for i in range(self.size))
         return x * ops.cast(ops.power(self.k + self.alpha * sums, -self.beta), x.dtype)

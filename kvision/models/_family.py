@@ -10,6 +10,7 @@ import keras
 import kvision.weights
 from kvision.errors import UnknownKeyword, UserError
 from kvision.layers import TokenTap
+from kvision.models import _values
 from kvision.registry import register
 from kvision.spec import ModelInfo, Preprocess, Variant, did_you_mean
 
@@ -119,8 +120,13 @@ class Family:
                 "kvision builds channels-last networks: call "
                 "`keras.config.set_image_data_format('channels_last')` first."
             )
-        if pooling not in (None, "avg", "max"):
-            raise UserError(f"`pooling` must be None, 'avg' or 'max'; got {pooling!r}.")
+        include_top = _values.boolean("include_top", include_top)
+        _values.choice("pooling", pooling, (None, "avg", "max"))
+        _values.activation("classifier_activation", classifier_activation)
+        if name is not None and (not isinstance(name, str) or "/" in name):
+            _values.refuse("name", "a text without '/'", name)
+        if preprocess is not None and not isinstance(preprocess, Preprocess):
+            _values.refuse("preprocess", "a `kvision.Preprocess`", preprocess)
         if pooling and include_top:
             raise UserError(f"`pooling={pooling!r}` needs `include_top=False`: the top has its own pooling.")
         table = {id(row): registered for registered, row in self.variants.items()}
@@ -134,17 +140,17 @@ class Family:
                     f"The weights {row.tag!r} of {row.model} have no classifier: give `num_classes` for a "
                     f"fresh one, or `include_top=False`."
                 )
-        if not isinstance(num_classes, int) or num_classes < 1:
-            raise UserError(f"`num_classes` must be a positive integer; got {num_classes!r}.")
+        num_classes = _values.integer("num_classes", num_classes)
         input_shape = self._input_shape(input_shape, variant, name)
         preprocess = preprocess or (row.preprocess if row else variant.preprocess)
 
-        inputs = x = keras.Input(input_shape, name="image")
+        wide = keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")
+        inputs = x = keras.Input(input_shape, dtype=wide, name="image")
         if input_shape[-1] == 1 < len(variant.preprocess.mean):  # grey is what its RGB copy is
             x = keras.layers.Concatenate(name="rgb")([x] * len(variant.preprocess.mean))
         preprocess = preprocess.for_channels(x.shape[-1])
         scale, offset = map(_one_if_equal, (preprocess.scale, preprocess.offset))
-        x = keras.layers.Rescaling(scale, offset, dtype=keras.config.floatx(), name="preprocess")(x)
+        x = keras.layers.Rescaling(scale, offset, dtype=wide, name="preprocess")(x)
         last = features = self.trunk(x, variant)
         features = keras.layers.Identity(name="trunk")(features)  # where the top begins
 
@@ -156,13 +162,13 @@ class Family:
             else:
                 outputs = {"predictions": keras.layers.Dense(num_classes, name=self.classifier)(x)}
             if self.sides and variant.auxiliary:
+                if None in input_shape:
+                    raise UserError("`auxiliary` needs a fixed image size: give `input_shape`.")
                 whole = keras.Model(inputs, features)
                 for side, layer in self.sides.items():
                     outputs[side] = self.side(whole.get_layer(layer).output, variant, num_classes, side)
             outputs = {
-                key: keras.layers.Activation(
-                    classifier_activation or "linear", dtype=keras.config.floatx(), name=key
-                )(logits)
+                key: keras.layers.Activation(classifier_activation or "linear", dtype=wide, name=key)(logits)
                 for key, logits in outputs.items()
             }
             model = keras.Model(inputs, outputs if len(outputs) > 1 else outputs["predictions"], name=name)
@@ -184,9 +190,12 @@ class Family:
             return (variant.image_size, variant.image_size, len(variant.preprocess.mean))
         if variant.image_size != variant.input_size:
             raise UserError("`input_shape` and `resolution_multiplier` both set the image's size: give one.")
-        sizes = tuple(input_shape)
-        if len(sizes) != 3 or not sizes[-1] or any(s is not None and (s != int(s) or s < 1) for s in sizes):
-            raise UserError(f"`input_shape` must be (height, width, channels); got {input_shape!r}.")
+        try:
+            height, width, channels = input_shape
+            sides = (None if side is None else _values.integer("", side) for side in (height, width))
+            sizes = (*sides, _values.integer("", channels))
+        except (TypeError, ValueError):
+            _values.refuse("input_shape", "(height, width, channels) in positive integers", input_shape)
         if any(size is not None and size < self.min_size for size in sizes[:2]):
             raise UserError(
                 f"`input_shape` {sizes} is too small: {name} needs at least "
@@ -217,11 +226,7 @@ def _override(variant: Variant, columns: dict) -> Variant:
             raise UnknownKeyword(
                 f"Unknown keyword {column!r}. {did_you_mean(column, known)} Keywords are {', '.join(known)}."
             )
-        if column == "padding" and columns[column] not in ("same", "symmetric"):
-            raise UserError(f"`padding` must be 'same' or 'symmetric'; got {columns[column]!r}.")
-        if column.endswith("_multiplier") and not columns[column] > 0:
-            raise UserError(f"`{column}` must be positive; got {columns[column]!r}.")
-    return dataclasses.replace(variant, **columns)
+    return dataclasses.replace(variant, **_values.checked(variant, columns))
 
 
 def _one_if_equal(values: tuple[float, ...]) -> float | tuple[float, ...]:

@@ -8,7 +8,16 @@ from functools import partial
 
 import keras
 
-from kvision.blocks import activate, conv, depthwise_conv, layer_norm, patchify, residual, tap
+from kvision.blocks import (
+    activate,
+    conv,
+    depthwise_conv,
+    drop_path_rates,
+    layer_norm,
+    patchify,
+    residual,
+    tap,
+)
 from kvision.layers import GlobalResponseNormalization, LayerScale
 from kvision.layers.initializers import narrow_initializer
 from kvision.models._family import Family
@@ -24,7 +33,7 @@ class ConvNeXtVariant(Variant):
         filters: of each stage.
         layer_scale: initial value of the scale of a block's output; None for none.
         response_norm: whether global response normalisation follows the GELU (V2).
-        drop_path_rate: stochastic depth of the last block, linear from 0 at the first.
+        drop_path_rate: rate of stochastic depth of the last block, linear from 0 at the first.
         norm_epsilon: added to the variance.
     """
 
@@ -79,7 +88,7 @@ def block(x, v: ConvNeXtVariant, *, drop_path_rate, name):
 
 def trunk(x, v: ConvNeXtVariant):
     norm = partial(layer_norm, epsilon=v.norm_epsilon)
-    built = 0
+    rates = iter(drop_path_rates(v.drop_path_rate, sum(v.depths)))
     for stage, (depth, filters) in enumerate(zip(v.depths, v.filters, strict=True)):
         if stage == 0:
             x = norm(patchify(x, filters=filters, size=4, name="stem.0"), name="stem.1")
@@ -87,9 +96,7 @@ def trunk(x, v: ConvNeXtVariant):
             x = norm(x, name=f"stages.{stage}.downsample.0")
             x = patchify(x, filters=filters, size=2, name=f"stages.{stage}.downsample.1")
         for i in range(depth):
-            rate = v.drop_path_rate * built / max(1, sum(v.depths) - 1)
-            x = block(x, v, drop_path_rate=rate, name=f"stages.{stage}.blocks.{i}")
-            built += 1
+            x = block(x, v, drop_path_rate=next(rates), name=f"stages.{stage}.blocks.{i}")
         x = tap(x, f"c{stage + 2}")
     return x
 

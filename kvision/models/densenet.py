@@ -57,7 +57,7 @@ def dense_layer(x, v: DenseNetVariant, norm, name):
 def transition(x, v: DenseNetVariant, norm, name):
     """Keeps a share of the filters and halves height and width."""
     x = norm(x, activation="relu", name=f"{name}.norm")
-    x = conv(x, filters=int(x.shape[-1] * v.compression), name=f"{name}.conv")
+    x = conv(x, filters=max(1, int(x.shape[-1] * v.compression)), name=f"{name}.conv")
     return keras.layers.AveragePooling2D(2, name=f"{name}.pool")(x)
 
 

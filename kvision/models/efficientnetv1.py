@@ -47,7 +47,8 @@ class EfficientNetVariant(BatchNormVariant):
         depth_multiplier: factor on the blocks of every stage, rounded up.
         lite: the form for phones.
         padding: "same" (TensorFlow) or "symmetric" (PyTorch).
-        drop_path_rate: stochastic depth of the last block, linear from 0 at the first.
+        drop_path_rate: rate of stochastic depth that follows the last block, linear from 0 at the first: block
+            i of n, counted from 0, has drop_path_rate * i / n where it has a residual.
     """
 
     width_multiplier: float = 1.0

@@ -145,7 +145,7 @@ def side(x, v: GoogLeNetVariant, num_classes, name):
     """A side classifier (section 5)."""
     x = keras.layers.AveragePooling2D(min(5, *x.shape[1:3]), 3, name=f"{name}.pool")(x)
     x = convolve(x, v, 128, name=f"{name}.conv")
-    units = round(1024 * v.width_multiplier)
+    units = max(1, round(1024 * v.width_multiplier))
     x = conv(x, filters=units, kernel_size=x.shape[1:3], padding="valid", use_bias=True, name=f"{name}.fc1")
     x = activate(keras.layers.Flatten(name=f"{name}.flatten")(x), activation="relu", name=f"{name}.act")
     x = keras.layers.Dropout(0.7, name=f"{name}.dropout")(x)

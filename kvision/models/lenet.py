@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import keras
 
 from kvision.blocks import activate, conv, max_pool, tap
-from kvision.errors import UserError
 from kvision.models._family import Family
 from kvision.spec import Preprocess, Variant
 
@@ -42,9 +41,7 @@ def subsample(x, v: LeNetVariant, name):
     """Halves height and width."""
     if v.subsampling == "max":
         return max_pool(x, pool_size=2, name=name)
-    if v.subsampling == "average":
-        return keras.layers.AveragePooling2D(2, name=name)(x)
-    raise UserError(f"`subsampling` must be 'average' or 'max'; got {v.subsampling!r}.")
+    return keras.layers.AveragePooling2D(2, name=name)(x)
 
 
 def convolve(x, v: LeNetVariant, filters, name):

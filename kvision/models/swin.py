@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import keras
 
-from kvision.blocks import layer_norm, patch_merging, patchify, swin_block, tap
+from kvision.blocks import drop_path_rates, layer_norm, patch_merging, patchify, swin_block, tap
 from kvision.errors import UserError
 from kvision.models._family import Family
 from kvision.spec import Variant
@@ -25,7 +25,7 @@ class SwinVariant(Variant):
         window_size: height and width of a window in tokens.
         patch_size: height and width of a token of the first stage, in pixels.
         mlp_ratio: width of the MLPs, in channels.
-        drop_path_rate: stochastic depth of the last block, linear from 0 at the first.
+        drop_path_rate: rate of stochastic depth of the last block, linear from 0 at the first.
         norm_epsilon: added to the variance.
     """
 
@@ -58,7 +58,7 @@ def trunk(x, v: SwinVariant):
         raise UserError("A Swin needs a fixed image size: `input_shape` must give height and width.")
     x = patchify(x, filters=v.filters, size=v.patch_size, name="patch_embed.proj")
     x = layer_norm(x, epsilon=v.norm_epsilon, name="patch_embed.norm")
-    built = 0
+    rates = iter(drop_path_rates(v.drop_path_rate, sum(v.depths)))
     for stage, (depth, num_heads) in enumerate(zip(v.depths, v.num_heads, strict=True)):
         if stage:
             x = patch_merging(x, epsilon=v.norm_epsilon, name=f"layers.{stage}.downsample")
@@ -70,10 +70,9 @@ def trunk(x, v: SwinVariant):
                 shifted=i % 2 == 1,
                 mlp_ratio=v.mlp_ratio,
                 epsilon=v.norm_epsilon,
-                drop_path_rate=v.drop_path_rate * built / max(1, sum(v.depths) - 1),
+                drop_path_rate=next(rates),
                 name=f"layers.{stage}.blocks.{i}",
             )
-            built += 1
         x = tap(x, f"c{stage + 2}")
     return x
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import keras
 
-from kvision.blocks import classify_token, encoder_block, layer_norm, patchify
+from kvision.blocks import classify_token, drop_path_rates, encoder_block, layer_norm, patchify
 from kvision.errors import UserError
 from kvision.layers import PositionEmbedding, PrefixToken, TokenTap
 from kvision.models._family import Family
@@ -29,9 +29,9 @@ class ViTVariant(Variant):
         mlp_ratio: width of the MLPs, in channels.
         distilled: whether there is a distillation token, with a classifier of its own. The answer is the mean
             of both classifiers' logits.
-        auxiliary: of a distilled network, to have the two classifiers apart, for training: "predictions" is
-            the class token's, "distillation" the other's.
-        drop_path_rate: stochastic depth of the last block, linear from 0 at the first.
+        auxiliary: of a distilled network, whether to return the two classifiers' logits beside their mean, for
+            training: "predictions" is the mean, "class" the class token's, "distillation" the other's.
+        drop_path_rate: rate of stochastic depth of the last block, linear from 0 at the first.
         norm_epsilon: added to the variance.
     """
 
@@ -69,6 +69,8 @@ VARIANTS = {  # Table 1, and Table 1 of DeiT; trainable parameters: timm
 
 
 def trunk(x, v: ViTVariant):
+    if v.auxiliary and not v.distilled:
+        raise UserError("`auxiliary` needs `distilled=True`: only a distilled network has two classifiers.")
     if None in x.shape[1:3]:
         raise UserError("A ViT needs a fixed image size: `input_shape` must give height and width.")
     x = patchify(x, filters=v.filters, size=v.patch_size, name="patch_embed.proj")
@@ -78,13 +80,13 @@ def trunk(x, v: ViTVariant):
         x = PrefixToken(name="dist_token")(x)
     x = PrefixToken(name="cls_token")(x)
     x = PositionEmbedding(grid, v.prefix_tokens, name="pos_embed")(x)
-    for i in range(v.depth):
+    for i, rate in enumerate(drop_path_rates(v.drop_path_rate, v.depth)):
         x = encoder_block(
             x,
             num_heads=v.num_heads,
             mlp_ratio=v.mlp_ratio,
             epsilon=v.norm_epsilon,
-            drop_path_rate=v.drop_path_rate * i / max(1, v.depth - 1),
+            drop_path_rate=rate,
             name=f"blocks.{i}",
         )
     x = layer_norm(x, epsilon=v.norm_epsilon, name="norm")
@@ -102,9 +104,8 @@ def heads(x, v: ViTVariant, num_classes):
     if not v.distilled:
         return {"predictions": logits}
     distilled = classify_token(x, index=1, num_classes=num_classes, name="head_dist")
-    if v.auxiliary:
-        return {"predictions": logits, "distillation": distilled}
-    return {"predictions": keras.layers.Average(name="heads")([logits, distilled])}
+    outputs = {"predictions": keras.layers.Average(name="heads")([logits, distilled])}
+    return outputs | ({"class": logits, "distillation": distilled} if v.auxiliary else {})
 
 
 FAMILY = Family(trunk, VARIANTS, tokens, heads=heads, min_size=32)

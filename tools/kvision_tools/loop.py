@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-SIDE_WEIGHT = 0.3  # of the losses of side classifiers (GoogLeNet, section 5)
+AUXILIARY_WEIGHT = 0.3  # of the losses of auxiliary heads (GoogLeNet, section 5)
+DISTILLED = {"class": 0.5, "distillation": 0.5}  # of a distilled DeiT's heads (DeiT, equation 3)
 FIRST_LOSS_SCALE, SCALE_GROWS_AFTER = 2.0**15, 2000  # Micikevicius et al. 2018, as in Keras
 
 
@@ -16,7 +17,8 @@ class Loop:
     """Trains and evaluates a classifier that returns logits.
 
     Args:
-        model: built under the strategy's scope. Side classifiers count in training alone.
+        model: built under the strategy's scope. Auxiliary heads count in training alone. The two heads of a
+            distilled network are trained as equals, and their mean, the predictions, is evaluated.
         optimizer: built for the model.
         strategy: of `tf.distribute`.
         label_smoothing: of the training loss, in [0, 1).
@@ -122,16 +124,17 @@ class Loop:
     def _gradients(self, images, labels):
         replicas = self.strategy.num_replicas_in_sync
         with tf.GradientTape() as tape:
-            logits, sides = _split(self.model(images, training=True))
+            outputs = _in_float32(self.model(images, training=True))
+            logits = outputs["predictions"]
             targets = tf.one_hot(labels, logits.shape[-1])
-            losses = self._train_loss(targets, logits)
-            extra = [SIDE_WEIGHT * tf.reduce_mean(self._train_loss(targets, side)) for side in sides]
+            losses = {key: self._train_loss(targets, output) for key, output in outputs.items()}
+            weighted = [
+                weight * tf.reduce_mean(losses[key]) for key, weight in _loss_weights(outputs).items()
+            ]
             # Every replica has an equal share of the batch, and gradients are summed over replicas.
-            loss = tf.add_n([tf.reduce_mean(losses), *extra, *self.model.losses]) / (
-                replicas * self.accumulate
-            )
+            loss = tf.add_n([*weighted, *self.model.losses]) / (replicas * self.accumulate)
             loss *= 1.0 if self.loss_scale is None else self.loss_scale
-        return tape.gradient(loss, self._weights), _sums(losses, labels, logits)
+        return tape.gradient(loss, self._weights), _sums(losses["predictions"], labels, logits)
 
     def _accumulate(self, images, labels):
         gradients, sums = self._gradients(images, labels)
@@ -191,7 +194,8 @@ class Loop:
 
     def _evaluation_step(self, images, labels):
         there = labels >= 0
-        logits = tf.boolean_mask(_split(self.model(images, training=False))[0], there)
+        outputs = _in_float32(self.model(images, training=False))
+        logits = tf.boolean_mask(outputs["predictions"], there)
         labels = tf.boolean_mask(labels, there)
         losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
         return _sums(losses, labels, logits)
@@ -236,17 +240,23 @@ def _infinities(gradients):
     return tf.add_n([tf.reduce_sum(tf.cast(~tf.math.is_finite(g), tf.float32)) for g in gradients])
 
 
-def _split(outputs):
-    """The logits that count, and those of the side classifiers, in float32."""
-    if not isinstance(outputs, dict):
-        return tf.cast(outputs, tf.float32), []
-    sides = [tf.cast(value, tf.float32) for key, value in outputs.items() if key != "predictions"]
-    return tf.cast(outputs["predictions"], tf.float32), sides
+def _in_float32(outputs) -> dict:
+    """The logits of each head by its name."""
+    outputs = outputs if isinstance(outputs, dict) else {"predictions": outputs}
+    return {key: tf.cast(value, tf.float32) for key, value in outputs.items()}
+
+
+def _loss_weights(names) -> dict[str, float]:
+    """The weights in the training loss of the heads that are trained."""
+    if DISTILLED.keys() <= set(names):
+        return DISTILLED
+    return {name: 1.0 if name == "predictions" else AUXILIARY_WEIGHT for name in names}
 
 
 def _sums(losses, labels, logits):
     right = keras.metrics.sparse_categorical_accuracy(labels, logits)
-    return tf.stack([tf.reduce_sum(losses), tf.reduce_sum(right), tf.cast(tf.size(labels), tf.float32)])
+    values = tf.reduce_sum(losses), tf.reduce_sum(right), tf.size(labels)
+    return tf.stack([tf.cast(value, tf.float32) for value in values])
 
 
 def means(totals) -> dict[str, float]:
