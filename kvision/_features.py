@@ -15,8 +15,8 @@ def features(model: keras.Model, names: Sequence[str] = ("c3", "c4", "c5")) -> k
     """The network up to its taps.
 
     Args:
-        model: a network of kvision, with or without a top, or a functional or sequential model that has one as a
-            layer. The weights are shared with it.
+        model: a network of kvision, with or without a top, or a functional or sequential model that has one
+            as a layer. The weights are shared with it.
         names: taps: `c1` to `c5` are the last tensors at strides 2 to 32, before a head convolution. A ViT
             has the one that is nearest to its patch size.
 

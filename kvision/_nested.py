@@ -38,8 +38,8 @@ def part_of(
     calls = _calls(model, layer)
     if len(calls) != 1:
         raise UserError(
-            f"{model.name} does not call {names} once in a functional graph: pass the network itself, such as "
-            f"{model.name}.get_layer({layer.name!r})."
+            f"{model.name} does not call {names} once in a functional graph: pass the network itself, such as"
+            f" {model.name}.get_layer({layer.name!r})."
         )
     part = part_of(layer, fits, make)
     inputs = model.inputs[0] if len(model.inputs) == 1 else model.input

@@ -8,8 +8,8 @@ def drop_path_rates(rate: float, blocks: int, *, last_has_rate: bool = True) -> 
         rate: `drop_path_rate` of a network.
         blocks: how many blocks the network has.
         last_has_rate: whether the last block has `rate`, as in timm's ViT, Swin and ConvNeXt. Else block i,
-            counted from 0, has rate * i / blocks, as in the released code of EfficientNet and in timm's mobile
-            networks: the last block has a little less than `rate`.
+            counted from 0, has rate * i / blocks, as in the released code of EfficientNet and in timm's
+            mobile networks.
     """
     steps = max(1, blocks - 1) if last_has_rate else blocks
     return [rate * i / steps for i in range(blocks)]

@@ -10,7 +10,7 @@ from kvision.errors import UserError
 class LocalResponseNormalization(keras.layers.Layer):
     """x / (k + alpha * s) ** beta, where s is the sum of x ** 2 over neighbouring channels.
 
-    Input and output: `(batch, height, width, channels)`. The sum is taken in float32, or in float64 of such input.
+    Input and output: `(batch, height, width, channels)`. The sum is taken in float32 or wider.
 
     Args:
         size: how many channels the sum spans, centred on the channel itself; odd.

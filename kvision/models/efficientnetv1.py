@@ -7,6 +7,7 @@ squeeze-and-excitation, stem and head of fixed width, and first and last stages 
 """
 
 import math
+import numbers
 from dataclasses import dataclass
 from functools import partial
 
@@ -47,8 +48,8 @@ class EfficientNetVariant(BatchNormVariant):
         depth_multiplier: factor on the blocks of every stage, rounded up.
         lite: the form for phones.
         padding: "same" (TensorFlow) or "symmetric" (PyTorch).
-        drop_path_rate: rate of stochastic depth that follows the last block, linear from 0 at the first: block
-            i of n, counted from 0, has drop_path_rate * i / n where it has a residual.
+        drop_path_rate: rate of stochastic depth; it grows linearly, so that block i of n, counted from 0, has
+            drop_path_rate * i / n where it has a residual.
     """
 
     width_multiplier: float = 1.0
@@ -153,7 +154,7 @@ def efficientnet(phi: float, *, alpha: float = 1.2, beta: float = 1.1, gamma: fl
     Raises:
         ValueError: `phi` is no finite number, or as `efficientnet_b0`.
     """
-    if not isinstance(phi, (int, float)) or not math.isfinite(phi):
+    if not isinstance(phi, numbers.Real) or isinstance(phi, bool) or not math.isfinite(phi):
         raise UserError(f"`phi` must be a finite number; got {phi!r}.")
     variant = EfficientNetVariant(
         depth_multiplier=alpha**phi,

@@ -72,8 +72,8 @@ class EfficientNetV2Variant(BatchNormVariant):
         width_multiplier: factor on the filters of every layer.
         depth_multiplier: factor on the blocks of every stage, rounded up.
         padding: "same" (TensorFlow) or "symmetric" (PyTorch).
-        drop_path_rate: rate of stochastic depth that follows the last block, linear from 0 at the first: block
-            i of n, counted from 0, has drop_path_rate * i / n where it has a residual.
+        drop_path_rate: rate of stochastic depth; it grows linearly, so that block i of n, counted from 0, has
+            drop_path_rate * i / n where it has a residual.
     """
 
     rows: tuple[Row, ...]

@@ -26,8 +26,8 @@ class MobileNetV2Variant(BatchNormVariant):
     Attributes:
         width_multiplier: factor on the filters of every layer, but for the last where it is below 1.
         padding: "same" (TensorFlow) or "symmetric" (PyTorch).
-        drop_path_rate: rate of stochastic depth that follows the last block, linear from 0 at the first: block
-            i of n, counted from 0, has drop_path_rate * i / n where it has a residual.
+        drop_path_rate: rate of stochastic depth; it grows linearly, so that block i of n, counted from 0, has
+            drop_path_rate * i / n where it has a residual.
     """
 
     width_multiplier: float = 1.0

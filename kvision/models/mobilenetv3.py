@@ -60,8 +60,8 @@ class MobileNetV3Variant(BatchNormVariant):
         minimal: no squeeze-and-excitation, ReLU only, 3 x 3 kernels only.
         width_multiplier: factor on the filters of every other layer.
         padding: "same" (TensorFlow) or "symmetric" (PyTorch).
-        drop_path_rate: rate of stochastic depth that follows the last block, linear from 0 at the first: block
-            i of n, counted from 0, has drop_path_rate * i / n where it has a residual.
+        drop_path_rate: rate of stochastic depth; it grows linearly, so that block i of n, counted from 0, has
+            drop_path_rate * i / n where it has a residual.
     """
 
     rows: tuple[Row | tuple[Row, ...], ...]

@@ -252,8 +252,8 @@ class MobileNetV4Variant(BatchNormVariant):
         head_filters: of the convolution after the pooling; not scaled.
         width_multiplier: factor on the filters of every other layer.
         padding: "symmetric" (PyTorch) or "same" (TensorFlow).
-        drop_path_rate: rate of stochastic depth that follows the last block, linear from 0 at the first: block
-            i of n, counted from 0, has drop_path_rate * i / n where it has a residual.
+        drop_path_rate: rate of stochastic depth; it grows linearly, so that block i of n, counted from 0, has
+            drop_path_rate * i / n where it has a residual.
     """
 
     rows: tuple

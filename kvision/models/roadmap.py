@@ -6,6 +6,7 @@ ResNet-200, has none added there either.
 """
 
 import dataclasses
+import numbers
 from dataclasses import dataclass
 from functools import partial
 
@@ -126,7 +127,7 @@ def convnext_roadmap(step: str | int, **keywords) -> keras.Model:
     Raises:
         ValueError: an unknown step, or as `resnet50`.
     """
-    if isinstance(step, int) and 0 <= step < len(STEPS):
+    if isinstance(step, numbers.Integral) and not isinstance(step, bool) and 0 <= step < len(STEPS):
         step = STEPS[step]
     if step not in STEPS:
         raise UserError(f"Unknown `step` {step!r}. {did_you_mean(str(step), STEPS)}")

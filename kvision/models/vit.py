@@ -29,8 +29,8 @@ class ViTVariant(Variant):
         mlp_ratio: width of the MLPs, in channels.
         distilled: whether there is a distillation token, with a classifier of its own. The answer is the mean
             of both classifiers' logits.
-        auxiliary: of a distilled network, whether to return the two classifiers' logits beside their mean, for
-            training: "predictions" is the mean, "class" the class token's, "distillation" the other's.
+        auxiliary: whether a distilled network also returns its two classifiers' answers, for training:
+            "predictions" is that of their mean, "class" the class token's, "distillation" the other's.
         drop_path_rate: rate of stochastic depth of the last block, linear from 0 at the first.
         norm_epsilon: added to the variance.
     """

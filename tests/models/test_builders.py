@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+from helpers import randomized, tiny
 
 import kvision
+from kvision.errors import UserError
 from kvision.models import efficientnet, efficientnet_b0, mobilenet_v1, mobilenet_v2, mobilenet_v3_large
 
 PIXELS = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
@@ -77,8 +79,11 @@ def test_a_distilled_network_answers_with_the_mean_of_its_classifiers():
     kvision.weights.load(apart, kvision.weights.state_dict(model))
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 48, 64, 3)).astype("float32")
     outputs = apart(pixels)
-    mean = (outputs["predictions"] + outputs["distillation"]) / 2
-    np.testing.assert_allclose(model(pixels), mean, rtol=1e-5, atol=1e-6)
+    mean = (outputs["class"] + outputs["distillation"]) / 2
+    for answer in (model(pixels), outputs["predictions"]):
+        np.testing.assert_allclose(answer, mean, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match="`auxiliary` needs `distilled=True`"):
+        kvision.models.vit_tiny_patch16(auxiliary=True, **columns)
 
 
 def test_features_name_the_taps_there_are():
@@ -144,6 +149,24 @@ def test_drop_path_is_linear_over_all_blocks():
 
 
 @pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        ("vit_tiny_patch16", "blocks.1.attn", "blocks.11.mlp"),
+        ("swin_tiny", "layers.0.blocks.1.attn", "layers.3.blocks.1.mlp"),
+        ("convnext_tiny", "stages.0.blocks.1", "stages.3.blocks.2"),
+    ],
+)
+def test_drop_path_reaches_its_rate_in_the_last_block(name, first, last):
+    """timm's `linspace(0, rate, blocks)`."""
+    with keras.StatelessScope(initialize_variables=False):
+        model = kvision.create_model(name, drop_path_rate=0.4)
+    keras.utils.clear_session(free_memory=False)
+    blocks = {"vit_tiny_patch16": 12, "swin_tiny": 2 + 2 + 6 + 2, "convnext_tiny": 3 + 3 + 9 + 3}[name]
+    for layer, rate in ((first, np.linspace(0, 0.4, blocks)[1]), (last, 0.4)):
+        assert model.get_layer(f"{layer}.drop_path").rate == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(
     ("keywords", "error", "message"),
     [
         ({"width_multiplyer": 1}, TypeError, "Did you mean 'width_multiplier'"),
@@ -173,3 +196,128 @@ def test_preprocess_refuses_what_is_no_normalisation():
         kvision.Preprocess((0.0,), (0.0,))
     with pytest.raises(ValueError, match="one value a channel"):
         kvision.Preprocess((0.0, 0.0), (1.0,))
+
+
+@pytest.mark.parametrize("mean", [(), 127.5, "abc", (float("nan"),), None])
+def test_preprocess_takes_numbers(mean):
+    with pytest.raises(ValueError, match="`mean` must be one number a channel; got"):
+        kvision.Preprocess(mean, (1.0,))
+    assert kvision.Preprocess(np.array([1]), [2]) == kvision.Preprocess((1.0,), (2.0,))
+
+
+ROWS = kvision.info("mobilenet_v3_small").variant.rows
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "message"),
+    [
+        ("mobilenet_v2", {"width_multiplier": "abc"}, "`width_multiplier` must be .* number; got 'abc'"),
+        ("mobilenet_v2", {"width_multiplier": True}, "`width_multiplier` must be .* number; got True"),
+        ("mobilenet_v2", {"width_multiplier": float("inf")}, "a positive number; got inf"),
+        ("mobilenet_v2", {"num_classes": 2.5}, "`num_classes` must be a positive integer; got 2.5"),
+        ("mobilenet_v2", {"num_classes": True}, "`num_classes` must be a positive integer; got True"),
+        ("mobilenet_v2", {"num_classes": "7"}, "`num_classes` must be a positive integer; got '7'"),
+        ("mobilenet_v2", {"input_shape": ("64", "64", "3")}, "`input_shape` must be .height, width"),
+        ("mobilenet_v2", {"input_shape": (64, True, 3)}, "`input_shape` must be .height, width"),
+        ("mobilenet_v2", {"input_shape": (64, 64, None)}, "`input_shape` must be .height, width"),
+        ("mobilenet_v2", {"input_shape": 64}, "`input_shape` must be .height, width"),
+        ("mobilenet_v2", {"dropout_rate": 2}, "`dropout_rate` must be a number from 0 to below 1; got 2"),
+        ("mobilenet_v2", {"drop_path_rate": 1.0}, "a number from 0 to below 1; got 1.0"),
+        ("mobilenet_v2", {"norm_epsilon": -1e-3}, "`norm_epsilon` must be a positive number"),
+        ("mobilenet_v2", {"norm_momentum": 2}, "`norm_momentum` must be a number from 0 to 1"),
+        ("mobilenet_v2", {"classifier_activation": "sofmax"}, "got 'sofmax'. Did you mean 'softmax'"),
+        ("mobilenet_v2", {"include_top": "False"}, "`include_top` must be True or False; got 'False'"),
+        ("mobilenet_v2", {"name": "a/b"}, "`name` must be a text without '/'"),
+        ("mobilenet_v2", {"preprocess": "imagenet"}, "`preprocess` must be a `kvision.Preprocess`"),
+        ("resnet18", {"depths": 3}, "`depths` must be a tuple of 4 positive integers, such as .*; got 3"),
+        ("resnet18", {"depths": (1, 2)}, "`depths` must be a tuple of 4 .*; got .1, 2."),
+        ("resnet18", {"depths": (1, 1, 0, 1)}, r"`depths\[2\]` must be a positive integer; got 0"),
+        ("resnet18", {"block": "bottleneck"}, "`block` must be a function, such as basic_block"),
+        ("lenet5", {"activation": "rellu"}, "`activation` must be a Keras activation; .*Did you mean 'relu'"),
+        ("lenet5", {"subsampling": "mean"}, "`subsampling` must be 'average' or 'max'; got 'mean'"),
+        ("mobilenet_v3_small", {"rows": ((1, 2),)}, "`rows` must be a tuple of Rows"),
+        ("mobilenet_v3_small", {"minimal": "yes"}, "`minimal` must be True or False; got 'yes'"),
+        ("densenet121", {"compression": 1.5}, "`compression` must be a number above 0, and at most 1"),
+        ("vit_tiny_patch16", {"patch_size": 64, "input_shape": (32, 32, 3)}, "`patch_size` 64 is larger"),
+        ("googlenet", {"auxiliary": True, "input_shape": (None, None, 3)}, "needs a fixed image size"),
+    ],
+)  # fmt: skip
+def test_values_of_the_wrong_kind_are_refused_in_a_sentence(name, keywords, message):
+    with pytest.raises(UserError, match=message) as error:
+        kvision.create_model(name, **keywords)
+    assert len(str(error.value)) < 300
+
+
+def test_numpys_scalars_and_lists_are_taken():
+    columns = {"depths": np.array([1, 1, 1, 1]), "filters": np.int32(8), "norm_epsilon": np.float32(1e-3)}
+    shape = np.array([32, 32, 3])
+    model = kvision.models.resnet18(num_classes=np.array(7), input_shape=shape, **columns)
+    assert (model.input_shape, model.output_shape) == ((None, 32, 32, 3), (None, 7))
+    assert (
+        keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(model)).name == "resnet18"
+    )
+    lists = {"depths": [1, 1, 1, 1], "filters": 8}
+    assert kvision.models.resnet18(num_classes=7, input_shape=[32, 32, 3], **lists).name == "resnet18"
+    assert kvision.models.convnext_roadmap(np.int64(0), input_shape=(32, 32, 3)).output_shape == (None, 1000)
+    with pytest.raises(ValueError, match="Unknown `step` True"):
+        kvision.models.convnext_roadmap(True)
+
+
+def test_a_model_may_have_the_name_that_create_model_also_takes():
+    assert kvision.create_model("mobilenet_v1", name="left", **SMALL).name == "left"
+    for name in (42, ["mobilenet_v1"], None):
+        with pytest.raises(UserError, match="Unknown model"):
+            kvision.create_model(name)
+
+
+def test_weights_may_be_a_path(tmp_path):
+    model = mobilenet_v1(**SMALL)
+    kvision.weights.save(model, tmp_path / "mobilenet.safetensors")
+    again = mobilenet_v1(weights=tmp_path / "mobilenet.safetensors", **SMALL)
+    np.testing.assert_array_equal(again(PIXELS), model(PIXELS))
+
+
+@pytest.fixture(params=["float16", "bfloat16", "float64"])
+def floatx(request):
+    before = keras.config.floatx()
+    keras.config.set_floatx(request.param)
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_floatx(before)
+    keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v4_hybrid_medium", "deit_tiny_distilled", "swin_tiny", "alexnet"]
+)
+def test_any_floatx_gives_the_same_answers(name, floatx):
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 67, 67, 3)).astype("float32")
+    columns = {"input_shape": (67, 67, 3), "classifier_activation": None}
+    model = randomized(tiny(name, **columns))
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+    expected = tiny(name, **columns)
+    kvision.weights.load(expected, kvision.weights.state_dict(model))
+    wide = "float64" if floatx == "float64" else "float32"
+    assert model.weights[0].dtype == floatx
+    assert model.get_layer("preprocess").compute_dtype == wide
+    normalise = [keras.Model(m.input, m.get_layer("preprocess").output) for m in (model, expected)]
+    np.testing.assert_allclose(*(m(pixels) for m in normalise), rtol=1e-6, atol=1e-6)
+    answer = np.asarray(model(pixels))
+    assert answer.dtype == wide
+    error = np.linalg.norm(answer - expected(pixels)) / np.linalg.norm(expected(pixels))
+    assert error < {"float16": 2e-2, "bfloat16": 2e-1, "float64": 1e-5}[floatx]
+
+
+def test_copies_and_frozen_copies_give_the_same_answers():
+    model = randomized(tiny("mobilenet_v4_hybrid_medium"))
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
+    for copy in (keras.models.clone_model(model), keras.Model.from_config(model.get_config())):
+        copy.set_weights(model.get_weights())
+        np.testing.assert_array_equal(copy(pixels), model(pixels))
+    backbone = copy
+    backbone.trainable = False
+    classifier = keras.Sequential([backbone, keras.layers.Dense(2, "softmax")])
+    classifier.compile("sgd", "sparse_categorical_crossentropy")
+    classifier.fit(pixels, np.array([0, 1]), verbose=0)
+    np.testing.assert_array_equal(backbone(pixels), model(pixels))  # the batch norms' statistics too

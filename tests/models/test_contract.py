@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import DISTINCT, tiny
+from helpers import DISTINCT, small_columns, tiny
 
 import kvision
 
@@ -26,10 +26,16 @@ def weighty(model):
     return [layer.name for layer in model.layers if layer.weights]
 
 
-def test_names(built):
-    builder = getattr(kvision.models, built.name)
-    assert builder.__name__ == built.name
-    assert built.name in kvision.models.__all__
+def test_one_name_for_the_builder_the_model_and_the_registry(built, request):
+    name = request.node.callspec.params["built"]
+    assert built.name == name
+    assert getattr(kvision.models, name).__name__ == name
+    assert f"kvision.models.{kvision.info(name).family}" == getattr(kvision.models, name).__module__
+
+
+def test_every_public_builder_is_registered():
+    """But for the two that build points between the rows of a table."""
+    assert set(kvision.models.__all__) == {*kvision.list_models(), "efficientnet", "convnext_roadmap"}
 
 
 def test_default_input_is_the_published_size(built):
@@ -65,21 +71,50 @@ def test_taps_are_at_their_strides(built):
             assert shape[1:3] == (-(-size // 2**level),) * 2
 
 
-def test_signature_shows_every_keyword(built):
-    parameters = inspect.signature(getattr(kvision.models, built.name)).parameters
+COLUMNS = {  # of the papers' and the released code's tables
+    "resnet101": {"depths": (3, 4, 23, 3), "groups": 1, "dropout_rate": 0.0, "norm_epsilon": 1e-5},
+    "efficientnet_b3": {"width_multiplier": 1.2, "depth_multiplier": 1.4, "dropout_rate": 0.3, "lite": False},
+    "vit_large_patch32": {"patch_size": 32, "filters": 1024, "depth": 24, "num_heads": 16},
+    "swin_small": {"depths": (2, 2, 18, 2), "window_size": 7, "drop_path_rate": 0.3},
+    "densenet161": {"depths": (6, 12, 36, 24), "growth_rate": 48, "compression": 0.5},
+    "lenet5": {"num_classes": 10, "activation": "tanh"},
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_signature_shows_the_published_values(name):
+    parameters = inspect.signature(getattr(kvision.models, name)).parameters
+    assert {column: parameters[column].default for column in COLUMNS[name]} == COLUMNS[name]
+
+
+@pytest.mark.parametrize("name", DISTINCT)
+def test_signature_shows_the_keywords_that_are_taken_and_what_they_are_by_default(name):
+    builder = getattr(kvision.models, name)
+    parameters = inspect.signature(builder).parameters
     assert list(parameters)[: len(SHARED)] == SHARED
-    variant = kvision.info(built.name).variant
-    columns = list(parameters)[len(SHARED) :]
-    assert "dropout_rate" in columns
-    assert {column: parameters[column].default for column in columns} == {
-        column: getattr(variant, column) for column in columns
-    }
+    assert {parameter.kind for parameter in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+    shown = {key: parameter.default for key, parameter in parameters.items()}
+    with pytest.raises(TypeError, match="Unknown keyword 'no_such'") as error:
+        builder(no_such=1)
+    listed = re.search("Keywords are (.*)\\.", str(error.value))
+    assert listed
+    assert listed[1].split(", ") == list(parameters)
+    small = small_columns(name) | {"input_shape": tiny(name).input_shape[1:]}
+    explicit, plain = builder(**(shown | small)), builder(**small)
+    assert explicit.get_config() == plain.get_config()
 
 
-def test_docstring(built):
-    doc = inspect.getdoc(getattr(kvision.models, built.name))
-    assert built.name in doc
-    assert f"{kvision.info(built.name).variant.params:,}" in doc
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("resnet50", ("resnet50: 25,557,032 trainable parameters, 224", "He et al. 2015", "group_width")),
+        ("lenet5", ("lenet5: 61,706 trainable parameters, 32 x 32", "LeCun et al. 1998", "subsampling")),
+        ("deit_tiny", ("deit_tiny: 5,717,416 trainable parameters", "Touvron et al. 2020", "ViTVariant")),
+    ],
+)  # fmt: skip
+def test_docstring(name, says):
+    doc = inspect.getdoc(getattr(kvision.models, name))
+    assert all(text in doc for text in says)
 
 
 @pytest.mark.parametrize("name", DISTINCT)

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import tiny
 
 import kvision
 from kvision.runs import open_model
@@ -87,6 +88,56 @@ def test_side_classifiers_count_in_training_and_are_left_out_after(tmp_path):
     assert opened.model.output_shape == (None, 4)
     probabilities = keras.ops.softmax(model(images)["predictions"])
     np.testing.assert_allclose(opened.model(images), probabilities, atol=1e-6)
+
+
+def test_a_distilled_networks_heads_are_trained_as_equals_and_answer_with_their_mean(tmp_path):
+    """Equation 3 of DeiT, with the labels in place of the teacher's answers."""
+    keras.utils.set_random_seed(0)
+    model = tiny(
+        "deit_tiny_distilled", auxiliary=True, drop_path_rate=0.0, classifier_activation=None, num_classes=4
+    )
+    images = np.random.default_rng(0).uniform(0, 255, (8, 64, 64, 3)).astype("float32")
+    labels = np.arange(8) % 4
+    before = [v.numpy() for v in model.trainable_variables]
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    with tf.GradientTape() as tape:
+        outputs = model(images, training=True)
+        heads = [outputs["class"], outputs["distillation"]]
+        loss = (cross_entropy(labels, heads[0]) + cross_entropy(labels, heads[1])) / 2
+    expected = tape.gradient(loss, model.trainable_variables)
+    data = tf.data.Dataset.from_tensors((images, labels))
+    loop = Loop(model, keras.optimizers.SGD(1.0), tf.distribute.get_strategy())
+    sums = loop.train(iter(data), tf.constant(1))
+    mean = (heads[0] + heads[1]) / 2
+    assert means(sums)["loss"] == pytest.approx(float(cross_entropy(labels, mean)), rel=1e-4)
+    for old, variable, gradient in zip(before, model.trainable_variables, expected, strict=True):
+        np.testing.assert_allclose(old - variable.numpy(), gradient, rtol=1e-3, atol=1e-5)
+    outputs = model(images)
+    mean = (outputs["class"] + outputs["distillation"]) / 2
+    assert loop.evaluate(data)["loss"] == pytest.approx(float(cross_entropy(labels, mean)), rel=1e-4)
+    model.save(tmp_path / "model.keras")
+    opened = open_model(str(tmp_path / "model.keras"))
+    np.testing.assert_allclose(opened.model(images), keras.ops.softmax(mean), atol=1e-6)
+
+
+def test_xla_takes_the_same_steps():
+    results = []
+    for jit_compile in (False, True):
+        keras.utils.set_random_seed(0)
+        model = tiny("resnet18", num_classes=4, classifier_activation=None)
+        before = model.get_weights()
+        optimizer = optimizer_for(model, learning_rate=0.01)
+        loop = Loop(
+            model, optimizer, tf.distribute.get_strategy(), jit_compile=jit_compile, label_smoothing=0.1
+        )
+        assert hasattr(loop._gradients, "experimental_get_compiler_ir") == jit_compile
+        sums = loop.train(iter(dataset(size=64)), tf.constant(2))
+        moves = [new - old for new, old in zip(model.get_weights(), before, strict=True)]
+        results.append((means(sums), moves))
+    (loss, moves), (xla_loss, xla_moves) = results
+    assert xla_loss == pytest.approx(loss, rel=1e-5)
+    for move, xla_move in zip(moves, xla_moves, strict=True):
+        assert np.linalg.norm(xla_move - move) < 1e-3 * np.linalg.norm(move)
 
 
 def test_evaluation_counts_every_image():
