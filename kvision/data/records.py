@@ -125,8 +125,8 @@ def _load(kept, paths) -> Index | None:
     if not os.path.isfile(kept):
         return None
     try:
-        with np.load(kept) as file:  # allow_pickle is off
-            index = Index(**file)
+        with open(kept, "rb") as file, np.load(file) as arrays:  # allow_pickle is off
+            index = Index(**arrays)
         sizes = np.array([os.path.getsize(path) for path in paths])
         of_records = (index.files, index.offsets, index.lengths, index.labels)
         whole = (

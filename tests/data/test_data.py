@@ -4,8 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tensorflow as tf
-from PIL import Image
 
 from kvision.data import load, read_image
 from kvision.data.sources import open_source
