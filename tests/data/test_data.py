@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from kvision.data import load, read_image
-from kvision.data.sources import open_source
+from kvision.data import load, read_image, sources
+from kvision.data.sources import Source, open_source
 
 
 def test_digits_are_whole_and_split_once():
@@ -106,11 +107,26 @@ def test_grey_and_colour(folder):
         ("folder:a\0b", ValueError, "without null characters"),
         ("csv:/nowhere.csv", FileNotFoundError, "nowhere.csv"),
         ("tfds:mnits", ValueError, "Did you mean 'mnist'"),
+        ("tfds:a b", ValueError, "cannot open 'a b': Parsing builder name"),
+        ("tfds:mnist/none", ValueError, "cannot open 'mnist/none': .*BuilderConfig none not found"),
+        ("tfds:mnist:9.9.9", ValueError, "cannot be loaded at version 9.9.9, only: 3.0.1"),
+        ("tfds:coco", ValueError, "'tfds:coco' is no image classification .*'image/filename'"),
     ],
 )
 def test_unknown_datasets(data, error, message):
     with pytest.raises(error, match=message):
         load(data, "train", image_size=(8, 8))
+
+
+def test_images_without_a_class_are_refused(monkeypatch):
+    """As the test images of ImageNet have it."""
+
+    def tfds(*_):
+        return Source(("cat", "dog"), np.array([0, 1, -1, -1]), tf.constant)
+
+    monkeypatch.setitem(sources.KINDS, "tfds", tfds)
+    with pytest.raises(ValueError, match="2 images have no label of a class, the first -1 instead of 0 to 1"):
+        sources.open_source("tfds:imagenet2012", "test")
 
 
 def test_options_that_are_wrong():

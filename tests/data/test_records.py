@@ -133,7 +133,7 @@ def test_files_that_are_no_records(records, images, cache):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"image/class/label": None}, "no key 'image/class/label'; its keys are 'image/class/text', 'image/enc"),
+        ({"image/class/label": None}, "no key 'image/class/label'; its keys are 'image/class/text', 'im"),
         ({"image/encoded": None}, "no key 'image/encoded'; its keys are 'image/class/label', 'image/cl"),
         ({"image/class/label": b"1"}, "0 int64 values in 'image/class/label'; one was expected"),
         ({"image/class/text": [b"a", b"b"]}, "2 bytes values in 'image/class/text'"),

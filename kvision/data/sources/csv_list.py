@@ -54,7 +54,7 @@ def csv_list(path: str, split: str, options: Options) -> Source:
         first = selected[absent[0]]
         kind = "no regular file" if os.path.exists(paths[absent[0]]) else "absent"
         raise UserError(
-            f"{path!r} lists {len(absent)} files of {len(paths)} that are not there; the first is "
+            f"{len(absent)} of the {len(paths)} files that {path!r} lists are not there; the first is "
             f"{quoted(first['path'])}, row {first['row']}: {quoted(paths[absent[0]])} is {kind}."
         )
     return source

@@ -3,7 +3,7 @@
 import numpy as np
 
 from kvision.data import records
-from kvision.data.names import listed
+from kvision.data.names import listed, shown
 from kvision.data.sources.source import Options, Source, check_divided, part, parts
 from kvision.errors import UserError
 from kvision.spec import did_you_mean
@@ -20,12 +20,21 @@ def tfds(name: str, split: str, options: Options) -> Source:
     except tensorflow_datasets.core.DatasetNotFoundError:
         known = tensorflow_datasets.list_builders()
         raise UserError(f"TensorFlow Datasets has no {name!r}. {did_you_mean(name, known)}") from None
+    except Exception as error:  # a name, configuration or version that it cannot read
+        raise UserError(f"TensorFlow Datasets cannot open {name!r}: {_first_words(error)}") from None
     features = builder.info.features or {}
-    if "image" not in features or "label" not in features:
+    kinds = {"image": tensorflow_datasets.features.Image, "label": tensorflow_datasets.features.ClassLabel}
+    if not all(key in features and isinstance(features[key], kind) for key, kind in kinds.items()):
         raise UserError(
-            f"'tfds:{name}' is no image classification: it has {listed(features) or 'no features'}."
+            f"'tfds:{name}' is no image classification with 'image' and a class as 'label': it has "
+            f"{listed(features, 8) or 'no features'}."
         )
-    builder.download_and_prepare()
+    try:
+        builder.download_and_prepare()
+    except OSError:
+        raise
+    except Exception as error:  # what cannot be downloaded, or must be by hand
+        raise UserError(f"TensorFlow Datasets cannot prepare {name!r}: {_first_words(error)}") from None
     if builder.info.file_format != tensorflow_datasets.core.FileFormat.TFRECORD:
         raise UserError(f"'tfds:{name}' is prepared as {builder.info.file_format}; tfrecord was expected.")
     there = [ours for ours, theirs in OWN_NAMES.items() if theirs in builder.info.splits]
@@ -52,3 +61,7 @@ def tfds(name: str, split: str, options: Options) -> Source:
 
     names = tuple(features["label"].names)
     return Source(names, index.labels[chosen], image, name_of, index.files_of(paths, chosen))
+
+
+def _first_words(error) -> str:
+    return shown(" ".join(str(error).split())[:300])
