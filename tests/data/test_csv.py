@@ -86,6 +86,7 @@ def test_blanks_around_names_and_backslashes_in_paths(images):
         (f"path,label\na/1.png,{'a' * 2000}", "a class whose name has 2000 characters"),
         ('path,label\na/1.png,"a\nb"', r"class 'a\nb' has a control character"),
         ("path,label\na/1.png,a\x1b[31m", r"class 'a\x1b[31m' has a control"),
+        ("path,label\na/1.png,caf\u00e9\nb/1.png,cafe\u0301", r"look the same: 'cafe\u0301' and 'caf\xe9'"),
         ("path,label\na/1.png,a\nb/1.png,b\na/1.png,b", "rows 2 and 4: .* the label 'a' and 'b'"),
         ("path,label,split\na/1.png,a,val\na/1.png,a,train", "rows 2 and 3: .*the split 'val' and 'train'"),
     ],
@@ -114,7 +115,7 @@ def test_other_encodings_name_the_file(images, encoding, words):
 def test_a_file_that_is_listed_again_counts_again_in_one_split_only(images):
     text = "path,label,split\na/1.png,a,train\na/1.png,a,train\nb/1.png,b,train\nb/2.png,b,val"
     assert open_source(write_csv(images, text), "train").size == 3
-    text = "path,label\n" + 5 * "a/1.png,a\n" + "b/1.png,b\n"
+    text = "path,label\n" + 2 * "a/1.png,a\n./a/1.png,a\na\\1.png,a\n" + "b/1.png,b\n"
     with pytest.raises(ValueError, match="the same file has the split '(train|val)' and '(train|val)'"):
         opened(images, text, "train", val_fraction=0.4)
 

@@ -170,6 +170,8 @@ def test_links_are_followed_once_and_cycles_end(tmp_path, capsys):
     os.symlink(root, root / "cat" / "up")
     os.symlink(root / "dog", root / "cat" / "other")
     os.symlink("nowhere", root / "dog" / "gone.png")
+    os.symlink("self.png", root / "dog" / "self.png")
+    os.symlink("self", root / "self")
     os.mkfifo(root / "dog" / "pipe.png")
     assert opened(root) == (
         ["cat", "dog"],
@@ -177,7 +179,8 @@ def test_links_are_followed_once_and_cycles_end(tmp_path, capsys):
     )
     said = capsys.readouterr().err
     assert "2 linked to a folder that is read anyway (" in said
-    assert "2 linked to nothing, or no file (" in said
+    assert "3 linked to nothing, or no file (" in said
+    assert "1 beside the class folders ('self')" in said
     os.symlink(root / "cat", root / "kitten")
     with pytest.raises(ValueError, match="'cat' and 'kitten' are the same folder"):
         opened(root)

@@ -124,7 +124,7 @@ def _row(path, columns, fields, number) -> dict:
 def _check_repeated(path, rows) -> None:
     first = {}
     for row in rows:
-        other = first.setdefault(row["path"], row)
+        other = first.setdefault(os.path.normpath(row["path"].replace("\\", "/")), row)
         for what in ("label", "split"):
             if other[what] != row[what]:
                 raise UserError(

@@ -91,14 +91,13 @@ class ClassFolders:
             entries = sorted(entries, key=lambda entry: entry.name)
         self.hidden = [entry.name for entry in entries if _is_hidden(entry.name)]
         entries = [entry for entry in entries if not _is_hidden(entry.name)]
-        folders = [entry for entry in entries if entry.is_dir()]
-        self.names = [entry.name for entry in folders]
-        self.others = [entry.name for entry in entries if not entry.is_dir()]
-        self._places = {_place(os.stat(root)): "."}  # of folders that links may not lead to
-        for entry in folders:
-            other = self._places.setdefault(_place(entry.stat()), entry.name)
-            if other != entry.name:
-                raise UserError(f"{root!r}: {quoted(other)} and {quoted(entry.name)} are the same folder.")
+        self.names = [entry.name for entry in entries if _is_folder(entry)]
+        self.others = sorted({entry.name for entry in entries} - {*self.names})
+        self._places = {os.path.realpath(root): "."}  # of folders that links may not lead to
+        for name in self.names:
+            other = self._places.setdefault(os.path.realpath(self.root / name), name)
+            if other != name:
+                raise UserError(f"{root!r}: {quoted(other)} and {quoted(name)} are the same folder.")
 
     def classes(self, left_out: LeftOut) -> list[str]:
         """The names of the folders that hold files."""
@@ -140,13 +139,13 @@ class ClassFolders:
                 for entry in entries:
                     if _is_hidden(entry.name):
                         left_out.add("hidden or of a system", [entry.path])
-                    elif entry.is_dir():
-                        if (place := _place(entry.stat())) in places:
+                    elif _is_folder(entry):
+                        if (place := os.path.realpath(entry.path)) in places:
                             left_out.add("linked to a folder that is read anyway", [entry.path])
                         else:
                             places.add(place)
                             folders.append(entry.path)
-                    elif entry.is_file():
+                    elif _is_file(entry):
                         yield entry.path
                     else:
                         left_out.add("linked to nothing, or no file", [entry.path])
@@ -190,5 +189,15 @@ def _is_hidden(name) -> bool:
     return name.startswith(".") or name.casefold() in SYSTEM
 
 
-def _place(stat) -> tuple[int, int]:
-    return stat.st_dev, stat.st_ino
+def _is_folder(entry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
