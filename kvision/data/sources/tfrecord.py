@@ -23,19 +23,19 @@ def tfrecord(pattern: str, split: str, options: Options) -> Source:
     """TFRecord files with ImageNet's usual keys: `image/encoded`, `image/class/label`, `image/class/text`.
 
     Files whose names begin with "train", "val" and "test", or have these behind another character than a
-    letter, are the splits. Where there are none but "train", the records are divided. Labels may begin at
-    any number, as ImageNet's do at 1.
+    letter, are the splits. Where there are none, the records are divided. Labels may begin at any number, as
+    ImageNet's do at 1.
     """
     paths = sorted(glob.glob(pattern, recursive=True))
     if not paths:
         raise FileNotFoundError(f"No file matches {pattern!r}.")
     index = records.read_index(paths, "ImageNet's keys", _label_of, KEYS)
-    classes = [text or str(value) for value, text in zip(index.values, index.texts, strict=True)]
+    classes = [text or str(value) for value, text in zip(index.values, index.texts.tolist(), strict=True)]
     if len(set(classes)) < len(classes):
         classes = [str(value) for value in index.values]
     of_file = np.array([_split_of(path) for path in paths])
     named = {*of_file} - {""}
-    if named == {"train"} or not named or ("" in of_file and "train" not in named):
+    if not named or ("" in of_file and "train" not in named):
         check_divided(split, repr(pattern))
         chosen = np.array(part(range(len(index.labels)), split, options.val_fraction), np.int64)
     else:
