@@ -109,6 +109,7 @@ def load_data(
     split: str,
     *,
     val_fraction: float,
+    allow_outside: bool = False,
     crop: float | None = None,
     interpolation: str | None = None,
     **keywords,
@@ -118,8 +119,8 @@ def load_data(
     Args:
         opened: the network.
         data: a dataset's name; None for what a run folder was trained on.
-        split: "train" or "val".
-        val_fraction: share held out; for a run's own data, the share of its training.
+        split: "train", "val", "test" or "all".
+        val_fraction, allow_outside: see `kvision.data.load`; for a run's own data, those of its training.
         crop, interpolation: None for what belongs to the network.
         **keywords: of `kvision.data.load`.
 
@@ -130,6 +131,7 @@ def load_data(
         if "data" not in opened.flags:
             raise UserError(f"A dataset is needed for {opened.model.name}: {FORMS}.")
         data, val_fraction = opened.flags["data"], float(opened.flags["val_fraction"])
+        allow_outside = allow_outside or "allow_outside" in opened.flags
     channels = opened.model.input_shape[-1]
     loaded = load(
         data,
@@ -137,6 +139,7 @@ def load_data(
         image_size=opened.image_size,
         channels=channels,
         val_fraction=val_fraction,
+        allow_outside=allow_outside,
         crop=opened.crop if crop is None else crop,
         interpolation=interpolation or opened.interpolation,
         **keywords,
@@ -148,9 +151,9 @@ def load_data(
 
 
 def read_flags(run) -> dict[str, str]:
-    """The flags that a run folder was trained with, by name."""
+    """The flags that a run folder was trained with, by name; one without a value has ""."""
     lines = (Path(run) / FLAGS).read_text().splitlines()
-    return dict(line.removeprefix("--").split("=", 1) for line in lines if "=" in line)
+    return dict(line.removeprefix("--").partition("=")[::2] for line in lines if line.startswith("--"))
 
 
 def report_unreadable(names: list[str], strict: bool) -> None:

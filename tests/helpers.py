@@ -106,6 +106,21 @@ def randomized(model):
     return model
 
 
+def write_images(root, *names):
+    """Writes an image of 9 x 9 pixels below each name, with the folders around it; returns the root."""
+    for place, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        form = {".jpg": "JPEG"}.get((root / name).suffix.lower(), "PNG")
+        Image.fromarray(np.full((9, 9, 3), place, "uint8")).save(root / name, form)
+    return root
+
+
+def pairs(data):
+    """The mean pixel and the label of each image of a `kvision.data.Data`."""
+    return [(image.mean().round(), label) for images, labels in data.dataset.as_numpy_iterator()
+            for image, label in zip(images, labels, strict=True)]  # fmt: skip
+
+
 def dark_and_light(root):
     """Writes a folder of two classes that are easy to tell apart, 40 images each."""
     random = np.random.default_rng(0)

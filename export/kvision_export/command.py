@@ -44,6 +44,7 @@ flags.DEFINE_string(
     "its held-out ones the report."
 )  # fmt: skip
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
+flags.DEFINE_bool("allow_outside", False, "Whether a CSV file may list images outside its own folder.")
 flags.DEFINE_bool("strict", False, "End at a file that is no image.")
 flags.DEFINE_integer(
     "calibration_images", 64, "How many images give the int8 ranges; as many others choose steps.", 2
@@ -123,7 +124,13 @@ def load_images(
         balanced: whether as many of each class as can be.
     """
     data = runs.load_data(
-        opened, FLAGS.calibration, split, val_fraction=FLAGS.val_fraction, training=True, batch_size=1
+        opened,
+        FLAGS.calibration,
+        split,
+        val_fraction=FLAGS.val_fraction,
+        allow_outside=FLAGS.allow_outside,
+        training=True,
+        batch_size=1,
     )
     most = -(-count // len(opened.class_names)) if balanced else count
     of_class = dict.fromkeys(range(len(opened.class_names)), 0)

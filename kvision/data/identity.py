@@ -4,11 +4,13 @@ import dataclasses
 import functools
 import hashlib
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+
+from kvision.data.names import quoted
 
 CHEAP = 2**26  # bytes of all files together, up to which their contents are read
 MOST_NAMES = 5  # classes in a message
@@ -32,7 +34,7 @@ class Files:
 
     @functools.cached_property
     def stamps(self) -> list[tuple[int, int]]:
-        """The size in bytes and modification time in ns of each file; -1 and 0 where it is missing."""
+        """The size in bytes and modification time in ns of each file; -1 and 0 where there is none."""
         return [_stamp(path) for path in self.paths]
 
     def key(self, index: int) -> str:
@@ -78,13 +80,14 @@ class Identity:
         if self.class_names != now.class_names:
             return _changed_classes(self.class_names, now.class_names)
         counts = [
-            f"class {name!r} has {new} images instead of {old}"
+            f"class {quoted(name)} has {new} images instead of {old}"
             for name, old, new in zip(self.class_names, self.counts, now.counts, strict=True)
             if old != new
         ]
         if counts:
             return _shortened(counts)
-        return ["files have other names, sizes or contents"] if self.files != now.files else []
+        what = "images have other names, sizes, contents or labels, or another order"
+        return [what] if self.files != now.files else []
 
     def touched(self, now: "Identity") -> bool:
         """Whether files were written since, although nothing else that is known of them changed."""
@@ -92,13 +95,13 @@ class Identity:
 
 
 def identify(class_names: Sequence[str], labels: np.ndarray, files: Files | None) -> Identity:
-    """The identity of a split. Arguments are those of `sources.Source`; without files, labels alone count."""
+    """The identity of a split. Without files, the labels alone count."""
     counts = np.bincount(labels, minlength=len(class_names))
     digest, times = hashlib.sha256(labels.astype("<i8").tobytes()), hashlib.sha256()
     cheap = True
     if files is not None:
         for path, (size, time) in zip(files.paths, files.stamps, strict=True):
-            name = Path(os.path.relpath(path, files.root)).as_posix()
+            name = os.path.relpath(path, files.root)
             digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
             times.update(f"{time}\n".encode())
         for places in (files.numbers, files.offsets):
@@ -116,15 +119,16 @@ def identify(class_names: Sequence[str], labels: np.ndarray, files: Files | None
 
 def _stamp(path) -> tuple[int, int]:
     try:
-        stat = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return -1, 0
-    return stat.st_size, stat.st_mtime_ns
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else (-1, 0)
 
 
 def _changed_classes(before, now) -> list[str]:
     gone, new = [sorted({*one} - {*other}) for one, other in ((before, now), (now, before))]
-    changes = [f"class {name!r} is gone" for name in gone] + [f"class {name!r} is new" for name in new]
+    changes = [f"class {quoted(name)} is gone" for name in gone]
+    changes += [f"class {quoted(name)} is new" for name in new]
     return _shortened(changes) or ["the classes have another order"]
 
 

@@ -49,13 +49,15 @@ def load(
     shard: tuple[int, int] = (0, 1),
     cache: str = "none",
     val_fraction: float = 0.2,
+    allow_outside: bool = False,
 ) -> Data:
     """Opens a split of a dataset.
 
     Args:
         data: "digits", "folder:PATH", "csv:PATH", "tfrecord:GLOB" or "tfds:NAME"; or what `open_source` made
             of it, which already is of one split.
-        split: "train" or "val".
+        split: "train", "val", "test" or "all", of those that the dataset has; "val" is its test images where
+            it holds out no others.
         image_size: `(height, width)`; an image is resized and cut to it.
         channels: 3, or 1 for grey.
         batch_size: images a batch. Training batches are always full.
@@ -70,6 +72,7 @@ def load(
         cache: "ram" keeps images in memory once they are decoded, "disk" copies encoded ones to the user's
             cache folder, for storage that is slow.
         val_fraction: share of the images held out where the dataset has no split of its own.
+        allow_outside: whether the paths of a CSV file may be absolute, or lead out of its folder.
 
     Raises:
         ValueError: a value outside its range.
@@ -82,7 +85,9 @@ def load(
     if not 0 < min_crop_area <= 1:
         raise UserError(f"`min_crop_area` must be in (0, 1]; got {min_crop_area}.")
     check_fit(crop, interpolation)
-    source = data if isinstance(data, Source) else open_source(data, split, channels, val_fraction)
+    source = (
+        data if isinstance(data, Source) else open_source(data, split, channels, val_fraction, allow_outside)
+    )
     image_of, labels = source.image, tf.constant(source.labels)
     if image_of(tf.constant(0, tf.int64)).dtype != tf.string:
         pass  # the images are in memory anyway

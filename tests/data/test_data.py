@@ -5,14 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
-from kvision.data import load, read_image
-
-
-def pairs(data):
-    return [(image.mean().round(), label) for images, labels in data.dataset.as_numpy_iterator()
-            for image, label in zip(images, labels, strict=True)]  # fmt: skip
+from kvision.data import load, read_image, sources
+from kvision.data.sources import Source, open_source
 
 
 def test_digits_are_whole_and_split_once():
@@ -27,30 +22,9 @@ def test_digits_are_whole_and_split_once():
     np.testing.assert_allclose(images[0, 0, :, 0], np.array([0, 0, 5, 13, 9, 1, 0, 0]) * 255 / 16)
     assert labels[0] == 0
     assert val.class_names == tuple("0123456789")
-
-
-def test_folder_splits_every_class_and_reports_what_is_no_image(folder):
-    splits = {s: load(f"folder:{folder}", s, image_size=(8, 8), val_fraction=0.3) for s in ("train", "val")}
-    seen = {split: pairs(data) for split, data in splits.items()}
-    everything = sorted(seen["train"] + seen["val"])
-    assert everything == sorted((100 * label + i, label) for label in (0, 1) for i in range(10))
-    assert {label for _, label in seen["val"]} == {0, 1}
-    unreadable = splits["train"].unreadable + splits["val"].unreadable
-    assert sorted(unreadable) == [str(folder / "cat/notes.txt"), str(folder / "dog/cut.jpg")]
-    assert splits["train"].class_names == ("cat", "dog")
-
-
-def test_folder_with_splits_of_its_own(tmp_path):
-    for split, count in (("train", 3), ("val", 2)):
-        for name in ("a", "b"):
-            (tmp_path / split / name).mkdir(parents=True)
-            for i in range(count):
-                Image.fromarray(np.zeros((9, 9, 3), "uint8")).save(tmp_path / split / name / f"{i}.png")
-    assert load(f"folder:{tmp_path}", "train", image_size=(8, 8)).size == 6
-    assert load(f"folder:{tmp_path}", "val", image_size=(8, 8)).size == 4
-    (tmp_path / "val" / "c").mkdir()
-    with pytest.raises(ValueError, match="classes that 'train' lacks: c"):
-        load(f"folder:{tmp_path}", "val", image_size=(8, 8))
+    assert open_source("digits", "all").size == 1797
+    with pytest.raises(ValueError, match="no split 'test' of its own. Valid splits: 'train', 'val', 'all'"):
+        open_source("digits", "test")
 
 
 def training(start=0, seed=0, **keywords):
@@ -115,14 +89,6 @@ def test_shards_are_a_batch_together(training):
         assert whole[1::2] == second
 
 
-def test_a_folder_without_any_image_is_refused(tmp_path):
-    (tmp_path / "a").mkdir()
-    for i in range(5):
-        (tmp_path / "a" / f"{i}.jpg").write_text("no image")
-    with pytest.raises(ValueError, match="None of the 4 files is an image"):
-        load(f"folder:{tmp_path}", "train", image_size=(8, 8), training=True)
-
-
 def test_grey_and_colour(folder):
     path = folder / "dog" / "1.png"
     assert read_image(path, (8, 8), channels=1).shape == (8, 8, 1)
@@ -131,28 +97,20 @@ def test_grey_and_colour(folder):
         read_image(folder / "cat" / "notes.txt", (8, 8))
 
 
-def test_tfds(tmp_path):
-    import tensorflow_datasets as tfds
-
-    tfds.testing.DummyMnist(data_dir=tmp_path).download_and_prepare()  # 20 images a split
-    tfds.core.add_data_dir(tmp_path)
-    data = load("tfds:dummy_mnist", "val", image_size=(32, 32), batch_size=8)
-    batches = list(data.dataset.as_numpy_iterator())
-    assert data.size == 20
-    assert [images.shape for images, _ in batches] == [(8, 32, 32, 3), (8, 32, 32, 3), (4, 32, 32, 3)]
-    assert data.class_names == tuple("0123456789")
-    train = load("tfds:dummy_mnist", "train", image_size=(32, 32), channels=1, training=True, batch_size=8)
-    batches = train.dataset.as_numpy_iterator()
-    assert {next(batches)[0].shape for _ in range(5)} == {(8, 32, 32, 1)}
-
-
 @pytest.mark.parametrize(
     ("data", "error", "message"),
     [
         ("digit", ValueError, "Did you mean 'digits'"),
         ("digits:x", ValueError, "folder:PATH"),
+        ("folder:", ValueError, "folder:PATH"),
         ("folder:/nowhere", FileNotFoundError, "no folder '/nowhere'"),
+        ("folder:a\0b", ValueError, "without null characters"),
+        ("csv:/nowhere.csv", FileNotFoundError, "nowhere.csv"),
         ("tfds:mnits", ValueError, "Did you mean 'mnist'"),
+        ("tfds:a b", ValueError, "cannot open 'a b': Parsing builder name"),
+        ("tfds:mnist/none", ValueError, "cannot open 'mnist/none': .*BuilderConfig none not found"),
+        ("tfds:mnist:9.9.9", ValueError, "cannot be loaded at version 9.9.9, only: 3.0.1"),
+        ("tfds:coco", ValueError, "'tfds:coco' is no image classification .*'image/filename'"),
     ],
 )
 def test_unknown_datasets(data, error, message):
@@ -160,102 +118,21 @@ def test_unknown_datasets(data, error, message):
         load(data, "train", image_size=(8, 8))
 
 
-def test_folder_without_classes(tmp_path):
-    with pytest.raises(ValueError, match="one for each class"):
-        load(f"folder:{tmp_path}", "train", image_size=(8, 8))
+def test_images_without_a_class_are_refused(monkeypatch):
+    """As the test images of ImageNet have it."""
+
+    def tfds(*_):
+        return Source(("cat", "dog"), np.array([0, 1, -1, -1]), tf.constant)
+
+    monkeypatch.setitem(sources.KINDS, "tfds", tfds)
+    with pytest.raises(ValueError, match="2 images have no label of a class, the first -1 instead of 0 to 1"):
+        sources.open_source("tfds:imagenet2012", "test")
+
+
+def test_options_that_are_wrong():
     with pytest.raises(ValueError, match="between 0 and 1"):
         load("digits", "train", image_size=(8, 8), val_fraction=1.0)
     with pytest.raises(ValueError, match="1 or 3 channels"):
         load("digits", "train", image_size=(8, 8), channels=2)
-
-
-def write_csv(folder, text):
-    (folder / "list.csv").write_text(text)
-    return f"csv:{folder / 'list.csv'}"
-
-
-def test_csv(folder):
-    rows = [f"{path.relative_to(folder)},{path.parent.name}s" for path in sorted(folder.rglob("*.png"))]
-    data = write_csv(folder, "\n".join(["path,label", *rows]))
-    splits = {s: load(data, s, image_size=(8, 8), val_fraction=0.4) for s in ("train", "val")}
-    seen = sorted(pairs(splits["train"]) + pairs(splits["val"]))
-    assert seen == sorted((100 * label + i, label) for label in (0, 1) for i in range(1, 10, 2))
-    assert (splits["train"].size, splits["val"].size) == (6, 4)
-    assert splits["train"].class_names == ("cats", "dogs")
-    rows = [f"{row},{'val' if i < 3 else 'train'}" for i, row in enumerate(rows)]
-    data = write_csv(folder, "\n".join(["path,label,split", *rows]))
-    assert load(data, "val", image_size=(8, 8)).size == 3
-    assert load(data, "val", image_size=(8, 8)).class_names == ("cats", "dogs")
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("file,label\na.png,a", "columns 'path' and 'label'; its first line is ['file', 'label']"),
-        ("path,label\n../a.png,a", "row 2: a path below the file's folder and a label .*'../a.png'"),
-        ("path,label\ncat/1.png,a\n/etc/a.png,a", "row 3: a path below"),
-        ("path,label\na.png,", "row 2: .*a label were expected"),
-        ("path,label,split\na.png,a,test", "row 2: `split` must be train or val; got 'test'"),
-        ("path,label", "no files for the split 'train'"),
-    ],
-)
-def test_lists_that_are_wrong(folder, text, words):
-    with pytest.raises(ValueError, match=words.replace("[", r"\[")):
-        load(write_csv(folder, text), "train", image_size=(8, 8))
-
-
-def write_records(path, images, texts=True):
-    """As the scripts that made ImageNet's TFRecords: labels begin at 1."""
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for encoded, label in images:
-            feature = {
-                "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded])),
-                "image/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=[label + 1])),
-            }
-            if texts:
-                text = ("cat", "dog")[label].encode()
-                feature["image/class/text"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[text]))
-            example = tf.train.Example(features=tf.train.Features(feature=feature))
-            writer.write(example.SerializeToString())
-
-
-@pytest.fixture
-def records(folder, tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    files = [path for path in sorted(folder.rglob("*.*")) if path.name != "notes.txt"]
-    images = [(path.read_bytes(), int(path.parent.name == "dog")) for path in files]
-    root = tmp_path_factory.mktemp("records")
-    write_records(root / "train-00000-of-00002", images[::3])
-    write_records(root / "train-00001-of-00002", images[1::3])
-    write_records(root / "validation-00000-of-00001", images[2::3])
-    return root
-
-
-def test_tfrecord(records, folder):
-    splits = {s: load(f"tfrecord:{records}/*", s, image_size=(8, 8)) for s in ("train", "val")}
-    assert [splits[s].size for s in splits] == [14, 7]
-    assert splits["val"].class_names == ("cat", "dog")
-    seen = sorted(pairs(splits["train"]) + pairs(splits["val"]))
-    assert seen == sorted((100 * label + i, label) for label in (0, 1) for i in range(10))
-    (name,) = splits["train"].unreadable + splits["val"].unreadable
-    assert name.startswith(str(records))
-    again = load(f"tfrecord:{records}/train*", "train", image_size=(8, 8), val_fraction=0.5)  # from the index
-    assert again.class_names == ("cat", "dog")
-    whole = (records / "train-00000-of-00002").read_bytes()
-    (records / "train-00000-of-00002").write_bytes(whole[:-7])
-    with pytest.raises(ValueError, match="is no whole, uncompressed TFRecord file"):
-        load(f"tfrecord:{records}/*", "train", image_size=(8, 8))
-    with pytest.raises(FileNotFoundError, match="No file matches"):
-        load(f"tfrecord:{records}/none*", "train", image_size=(8, 8))
-    with tf.io.TFRecordWriter(str(records / "train-00000-of-00002")) as writer:
-        writer.write(b"")
-    with pytest.raises(ValueError, match="no int64 label"):
-        load(f"tfrecord:{records}/*", "train", image_size=(8, 8))
-
-
-def test_records_without_texts_and_splits(folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    images = [(path.read_bytes(), int(path.parent.name == "dog")) for path in sorted(folder.rglob("*.png"))]
-    write_records(tmp_path / "animals", images, texts=False)
-    data = load(f"tfrecord:{tmp_path}/animals", "val", image_size=(8, 8), val_fraction=0.2)
-    assert (data.size, data.class_names) == (2, ("1", "2"))
+    with pytest.raises(ValueError, match="`split` must be one of 'train', 'val', 'test', 'all'; got 'dev'"):
+        load("digits", "dev", image_size=(8, 8))

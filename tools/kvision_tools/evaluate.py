@@ -11,7 +11,7 @@ from absl import flags
 
 from kvision import _cli, runs
 from kvision.data.images import INTERPOLATIONS
-from kvision.data.sources import FORMS
+from kvision.data.sources import ALL_SPLITS, FORMS
 from kvision.errors import UserError
 
 FLAGS = flags.FLAGS
@@ -21,8 +21,9 @@ flags.DEFINE_string(
 flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
 flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
 flags.DEFINE_string("data", None, f"{FORMS}; a run folder's own by default.")
-flags.DEFINE_enum("split", "val", ("train", "val"), "Which images.")
+flags.DEFINE_enum("split", "val", ALL_SPLITS, "Images to evaluate; test where the dataset has such a split.")
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
+flags.DEFINE_bool("allow_outside", False, "Whether a CSV file may list images outside its own folder.")
 flags.DEFINE_float(
     "crop", None, "Share of the resized image's side that is evaluated; the network's own by default.", 0, 1
 )
@@ -42,6 +43,7 @@ def main(positional):
             FLAGS.data,
             FLAGS.split,
             val_fraction=FLAGS.val_fraction,
+            allow_outside=FLAGS.allow_outside,
             crop=FLAGS.crop,
             interpolation=FLAGS.interpolation,
             batch_size=FLAGS.batch_size,

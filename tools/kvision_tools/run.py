@@ -63,7 +63,8 @@ class Run:
         self.part_size = FLAGS.batch_size // parts
         channels = self.image_shape[2]
         self.train_data, self.val_data = (
-            open_source(FLAGS.data, split, channels, FLAGS.val_fraction) for split in SPLITS
+            open_source(FLAGS.data, split, channels, FLAGS.val_fraction, FLAGS.allow_outside)
+            for split in SPLITS
         )
         self.opened: list[kvision.data.Data] = []  # what is read from
         self.class_names = self.train_data.class_names

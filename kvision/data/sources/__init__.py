@@ -1,0 +1,57 @@
+"""Where images come from: embedded digits, class folders, CSV lists, TFRecords, TensorFlow Datasets."""
+
+import os
+
+import numpy as np
+
+from kvision.data.names import check_class_names
+from kvision.data.sources.check import check_images
+from kvision.data.sources.csv_list import csv_list
+from kvision.data.sources.digits import digits
+from kvision.data.sources.folder import folder
+from kvision.data.sources.source import Options, Source
+from kvision.data.sources.tfds import tfds
+from kvision.data.sources.tfrecord import tfrecord
+from kvision.errors import UserError
+from kvision.spec import did_you_mean
+
+SPLITS = ("train", "val")  # of a training
+ALL_SPLITS = (*SPLITS, "test", "all")  # of an evaluation
+FORMS = "digits, folder:PATH, csv:PATH, tfrecord:GLOB or tfds:NAME"
+KINDS = {"digits": digits, "folder": folder, "csv": csv_list, "tfrecord": tfrecord, "tfds": tfds}
+
+
+def open_source(
+    data: str, split: str, channels: int = 3, val_fraction: float = 0.2, allow_outside: bool = False
+) -> Source:
+    """The split of the dataset that one of `FORMS` means, of which an image of each class can be read.
+
+    Arguments and errors are those of `kvision.data.load`.
+    """
+    kind, _, name = data.partition(":")
+    if kind not in KINDS or (kind == "digits") == bool(name):
+        raise UserError(f"Unknown dataset {data!r}: {FORMS} was expected. {did_you_mean(kind, KINDS)}")
+    if split not in ALL_SPLITS:
+        raise UserError(f"`split` must be one of {', '.join(map(repr, ALL_SPLITS))}; got {split!r}.")
+    if channels not in (1, 3):
+        raise UserError(f"Images have 1 or 3 channels; the network asks for {channels}.")
+    if not 0 < val_fraction < 1:
+        raise UserError(f"`val_fraction` must be between 0 and 1; got {val_fraction}.")
+    if "\0" in name:
+        raise UserError(f"Unknown dataset {data!r}: a name without null characters was expected.")
+    if kind != "tfds":
+        name = os.path.expanduser(name)
+    source = KINDS[kind](name, split, Options(channels, val_fraction, allow_outside))
+    check_class_names(source.class_names, repr(data))
+    outside = np.flatnonzero((source.labels < 0) | (source.labels >= len(source.class_names)))
+    if len(outside):
+        raise UserError(
+            f"{data!r}, split {split!r}: {len(outside)} images have no label of a class, the first "
+            f"{source.labels[outside[0]]} instead of 0 to {len(source.class_names) - 1}."
+        )
+    if source.files:
+        # the list of classes of TensorFlow Datasets is a definition, which may hold some without images
+        check_images(
+            source, channels, f"{data!r}, split {split!r}", complete=split == "train" and kind != "tfds"
+        )
+    return source

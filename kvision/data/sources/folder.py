@@ -1,0 +1,203 @@
+"""Class folders."""
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+from kvision.data.names import listed, quoted, say_once
+from kvision.data.sources.source import (
+    NAMES_OF_SPLITS,
+    Options,
+    Source,
+    check_divided,
+    of_files,
+    part,
+    parts,
+)
+from kvision.errors import UserError
+
+SYSTEM = {  # in small letters; besides, names that begin with a dot are hidden
+    "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
+    "thumbs.db", "ehthumbs.db", "desktop.ini",
+}  # fmt: skip
+
+
+def folder(path: str, split: str, options: Options) -> Source:
+    """Class folders, in `PATH/train` and `PATH/val` or together in `PATH`, then split per class.
+
+    Images lie in a class folder at any depth. Hidden, system and empty entries are left out.
+    """
+    if not os.path.isdir(path):
+        raise FileNotFoundError(f"There is no folder {path!r}.")
+    left_out = LeftOut(path)
+    whole = ClassFolders(path)
+    apart = _splits(whole)
+    if not apart:
+        check_divided(split, repr(path))
+        classes = whole.classes(left_out)
+        of_class = [part(whole.files(name, left_out), split, options.val_fraction) for name in classes]
+    else:
+        left_out.add("beside the splits", whole.paths({*whole.names, *whole.others} - {*apart.values()}))
+        used = parts(split, apart, repr(path))
+        folders = {name: ClassFolders(os.path.join(path, apart[name])) for name in {"train", *used}}
+        classes = folders["train"].classes(left_out)
+        for name in used:
+            _check_known(folders[name], folders[name].classes(left_out), classes)
+        of_class = [[file for s in used for file in folders[s].files(name, left_out)] for name in classes]
+    left_out.say()
+    paths = [file for files in of_class for file in files]
+    if not paths:
+        share = "" if apart else f"; `val_fraction` is {options.val_fraction}, of each class"
+        raise UserError(f"{path!r} has no files for the split {split!r}{share}.")
+    labels = [label for label, files in enumerate(of_class) for _ in files]
+    return of_files(path, classes, paths, labels)
+
+
+class LeftOut:
+    """What of a dataset is not read, to be named in a sentence."""
+
+    def __init__(self, root: str):
+        self.root = root
+        self.names: dict[str, dict[str, None]] = {}
+
+    def add(self, reason: str, paths) -> None:
+        """Notes paths and why they are left out."""
+        names = [os.path.relpath(path, self.root) for path in paths]
+        self.names.setdefault(reason, {}).update(dict.fromkeys(names))
+
+    def say(self) -> None:
+        """Names all of it on stderr, once."""
+        groups = [
+            f"{len(names)} {reason} ({listed(names, 3)})" for reason, names in self.names.items() if names
+        ]
+        if groups:
+            say_once(f"Left out of {self.root!r}: {'; '.join(groups)}.")
+
+
+class ClassFolders:
+    """The folders that lie in one folder.
+
+    Attributes:
+        root: the folder.
+        names: of the folders in it, sorted, without hidden ones and those of systems.
+        others: the names of all else that is not hidden.
+        hidden: the names of what is hidden or a system's.
+    """
+
+    def __init__(self, root: str):
+        self.root = Path(root)
+        with os.scandir(root) as entries:
+            entries = sorted(entries, key=lambda entry: entry.name)
+        self.hidden = [entry.name for entry in entries if _is_hidden(entry.name)]
+        entries = [entry for entry in entries if not _is_hidden(entry.name)]
+        self.names = [entry.name for entry in entries if _is_folder(entry)]
+        self.others = sorted({entry.name for entry in entries} - {*self.names})
+        self._places = {os.path.realpath(root): "."}  # of folders that links may not lead to
+        for name in self.names:
+            other = self._places.setdefault(os.path.realpath(self.root / name), name)
+            if other != name:
+                raise UserError(f"{root!r}: {quoted(other)} and {quoted(name)} are the same folder.")
+
+    def classes(self, left_out: LeftOut) -> list[str]:
+        """The names of the folders that hold files."""
+        names = [name for name in self.names if self.has_files(name)]
+        left_out.add("hidden or of a system", self.paths(self.hidden))
+        left_out.add("beside the class folders", self.paths(self.others))
+        left_out.add("empty", self.paths(name for name in self.names if name not in names))
+        if not names:
+            folders = "only empty folders" if self.names else "no folders"
+            files = f" but {len(self.others)} files" if self.others else ""
+            raise UserError(f"{str(self.root)!r} has {folders}{files}: one for each class was expected.")
+        return names
+
+    def has_files(self, name: str) -> bool:
+        """Whether there is a file in a folder, at any depth."""
+        return any(True for _ in self._walk(name, LeftOut(str(self.root))))
+
+    def holds_classes(self, name: str) -> bool:
+        """Whether there is a file in a folder of a folder."""
+        inner = ClassFolders(str(self.root / name))
+        return any(map(inner.has_files, inner.names))
+
+    def holds_files(self, name: str) -> bool:
+        """Whether there is a file in a folder itself."""
+        return bool(ClassFolders(str(self.root / name)).others)
+
+    def files(self, name: str, left_out: LeftOut) -> list[str]:
+        """The paths of the files in a folder, at any depth, sorted; none where there is no such folder."""
+        return sorted(self._walk(name, left_out)) if name in self.names else []
+
+    def paths(self, names) -> list[str]:
+        """The paths of what lies in the root."""
+        return [str(self.root / name) for name in sorted(names)]
+
+    def _walk(self, name, left_out) -> Iterator[str]:
+        folders, places = [str(self.root / name)], set(self._places)
+        while folders:
+            with os.scandir(folders.pop()) as entries:
+                for entry in entries:
+                    if _is_hidden(entry.name):
+                        left_out.add("hidden or of a system", [entry.path])
+                    elif _is_folder(entry):
+                        if (place := os.path.realpath(entry.path)) in places:
+                            left_out.add("linked to a folder that is read anyway", [entry.path])
+                        else:
+                            places.add(place)
+                            folders.append(entry.path)
+                    elif _is_file(entry):
+                        yield entry.path
+                    else:
+                        left_out.add("linked to nothing, or no file", [entry.path])
+
+
+def _splits(whole: ClassFolders) -> dict[str, str]:
+    """The name of each split's folder; empty where the folders are classes."""
+    named: dict[str, list[str]] = {}
+    for name in whole.names:
+        if split := NAMES_OF_SPLITS.get(name.casefold()):
+            named.setdefault(split, []).append(name)
+    folders = [name for names in named.values() for name in names]
+    if "train" in named and len(named) > 1:
+        if any(map(whole.holds_classes, folders)):
+            for split, names in named.items():
+                if len(names) > 1:
+                    raise UserError(
+                        f"{str(whole.root)!r} has several folders for the split {split!r}: {listed(names)}."
+                    )
+            return {split: name for split, [name] in named.items()}
+        say_once(f"{str(whole.root)!r}: {listed(folders)} hold no class folders and are taken as classes.")
+    elif (len(whole.names) == 1 or whole.names == sorted(folders) != []) and all(
+        whole.holds_classes(name) and not whole.holds_files(name) for name in whole.names
+    ):
+        raise UserError(
+            f"{str(whole.root)!r} has no class folders but {listed(whole.names)} with folders inside: give "
+            f"{f'folder:{whole.root / whole.names[0]}'!r}, or 'train' and 'val' side by side."
+        )
+    return {}
+
+
+def _check_known(folders, names, classes) -> None:
+    if unknown := sorted({*names} - {*classes}):
+        forms = {unicodedata.normalize("NFC", name) for name in classes}
+        same = [name for name in unknown if unicodedata.normalize("NFC", name) in forms]
+        how = " (in another Unicode normal form)" if same else ""
+        raise UserError(f"{str(folders.root)!r} has classes that 'train' lacks: {listed(unknown)}{how}.")
+
+
+def _is_hidden(name) -> bool:
+    return name.startswith(".") or name.casefold() in SYSTEM
+
+
+def _is_folder(entry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _is_file(entry) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False

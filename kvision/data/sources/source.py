@@ -1,0 +1,101 @@
+"""What every kind of dataset is opened as, and what they share."""
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from kvision.data.identity import Files, Identity, identify
+from kvision.data.names import listed, shown
+from kvision.errors import UserError
+
+SPLITS = ("train", "val", "test")
+NAMES_OF_SPLITS = {  # as datasets write them, in small letters
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split of a dataset, of which any image can be had without those before it.
+
+    Attributes:
+        class_names: in the order of the labels.
+        labels: int64 `(images,)`, each a place in `class_names`.
+        image: from an index tensor to an encoded image, or pixels `(height, width, channels)`.
+        name_of: from an index to a name for messages, which a terminal can print.
+        files: what is read, see `identity.Files`; None for what comes with the package.
+    """
+
+    class_names: tuple[str, ...]
+    labels: np.ndarray
+    image: Callable
+    name_of: Callable[[int], str] = str
+    files: Files | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """What the split is, to compare it with another."""
+        return identify(self.class_names, self.labels, self.files)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a dataset is opened; the arguments of `kvision.data.load` with these names."""
+
+    channels: int
+    val_fraction: float
+    allow_outside: bool
+
+
+def of_files(root: str, class_names: Sequence[str], paths: list[str], labels: Sequence[int]) -> Source:
+    """The source of images that are a file each, in the order of `paths`."""
+    contents = tf.constant([os.fsencode(path) for path in paths], tf.string)
+
+    def image(index):
+        return tf.io.read_file(contents[index])
+
+    def name_of(index):
+        return shown(paths[index])
+
+    files = Files(paths, root, np.arange(len(paths)))
+    return Source(tuple(class_names), np.array(labels, np.int64), image, name_of, files)
+
+
+def part(items: Sequence, split: str, val_fraction: float) -> list:
+    """The items of a split: "val" is a random share, the same at each call, "train" the rest, "all" all."""
+    order = np.random.RandomState(0).permutation(len(items))
+    held_out = set(order[: round(len(items) * val_fraction)].tolist())
+    return [item for i, item in enumerate(items) if split == "all" or (i in held_out) == (split == "val")]
+
+
+def parts(split: str, available: Iterable[str], where: str) -> list[str]:
+    """The parts of a dataset with splits of its own that make `split`; "test" is "val" where that lacks."""
+    there = [name for name in SPLITS if name in available]
+    if split == "all":
+        return there
+    if split == "val" and "val" not in there and "test" in there:
+        return ["test"]
+    if split not in there:
+        raise UserError(f"{where} has no split {split!r}. Valid splits: {listed([*there, 'all'])}.")
+    return [split]
+
+
+def check_divided(split: str, where: str) -> None:
+    """A UserError for "test" of a dataset that has no splits of its own."""
+    if split == "test":
+        raise UserError(f"{where} has no split 'test' of its own. Valid splits: 'train', 'val', 'all'.")
