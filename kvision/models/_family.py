@@ -55,7 +55,7 @@ class Family:
         trunk: `trunk(x, variant)`, from normalised pixels to the last feature map.
         variants: the table: rows by name.
         top: `top(x, variant)`, from the last feature map to what dropout and classifier see.
-        classifier: the name of the classifier's layer.
+        classifier: the name of the classifier's layer, of the first one with `heads`.
         heads: `heads(x, variant, num_classes)` where the classifier is not one dense layer: from the top's
             output, after dropout, to logits by name, "predictions" first.
         min_size: the smallest height and width in pixels that leave a feature map of one pixel.
@@ -96,7 +96,7 @@ class Family:
             row=type(variant).__name__,
         )
         rows = kvision.weights.rows_of(name)
-        register(ModelInfo(name, module.rpartition(".")[2], variant, rows), build)
+        register(ModelInfo(name, module.rpartition(".")[2], variant, rows, self.classifier), build)
         return build
 
     def build(
@@ -127,8 +127,11 @@ class Family:
         registered, default = table.get(id(variant)), variant
         variant = _override(variant, columns)
         row = None if weights is None else kvision.weights.find(weights, registered, variant, default)
+        any_classifier = num_classes is not None or not include_top
         if num_classes is None:
-            num_classes = (row and row.num_classes) or variant.num_classes
+            if weights is not None and row is None:
+                num_classes = kvision.weights.num_classes(weights, self.classifier)
+            num_classes = num_classes or (row and row.num_classes) or variant.num_classes
             if row and include_top and not row.num_classes:
                 raise UserError(
                     f"The weights {row.tag!r} of {row.model} have no classifier: give `num_classes` for a "
@@ -167,7 +170,9 @@ class Family:
             }
             model = keras.Model(inputs, outputs if len(outputs) > 1 else outputs["predictions"], name=name)
             if weights is not None:
-                kvision.weights.load(model, row or weights, include_top=include_top)
+                kvision.weights.load(
+                    model, row or weights, include_top=include_top, fresh_classifier=any_classifier
+                )
             if include_top:
                 return model
         tap = last._keras_history.operation

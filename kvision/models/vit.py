@@ -107,7 +107,7 @@ def heads(x, v: ViTVariant, num_classes):
     return {"predictions": keras.layers.Average(name="heads")([logits, distilled])}
 
 
-FAMILY = Family(trunk, VARIANTS, tokens, heads=heads, min_size=32)
+FAMILY = Family(trunk, VARIANTS, tokens, classifier="head", heads=heads, min_size=32)
 vit_tiny_patch16 = FAMILY.builder("vit_tiny_patch16")
 vit_small_patch16 = FAMILY.builder("vit_small_patch16")
 vit_small_patch32 = FAMILY.builder("vit_small_patch32")

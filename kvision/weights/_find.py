@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from kvision.errors import UserError
 from kvision.spec import Variant, Weights, did_you_mean
-from kvision.weights._fetch import ENDINGS, SCHEMES, describe
+from kvision.weights._fetch import ENDINGS, SCHEMES, describe, is_file
 from kvision.weights._rows import ROWS
 
 FREE = {  # columns that do not change what trained weights mean, or to which they are adapted
@@ -55,7 +55,7 @@ def find(weights, model: str | None, variant: Variant, default: Variant) -> Weig
     if isinstance(weights, Mapping):
         return None
     named = weights.tag if isinstance(weights, Weights) else str(weights)
-    if named.endswith(ENDINGS) and not named.startswith(SCHEMES):
+    if is_file(named):
         return None
     rows = matching(weights, model)
     needed = [_differing(row, variant, default) for row in rows]
