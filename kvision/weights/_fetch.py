@@ -101,9 +101,7 @@ def read(path: str) -> Mapping:
             return _read_shards(path)
         if name.endswith(KERAS_FILES):
             return read_h5(path)
-        return safetensors.numpy.load_file(path) if name.endswith(".safetensors") else read_pth(path)
-    except KeyError as error:
-        raise unreadable(repr(path), f"it holds tensors of type {error}, which NumPy does not know") from None
+        return _read_safetensors(path) if name.endswith(".safetensors") else read_pth(path)
     except Exception as error:
         raise unreadable(repr(path), error) from None
 
@@ -118,6 +116,13 @@ def shown(text: str, length: int = 80) -> str:
     """A text that a file brings, as a terminal may have it: without control characters, and not long."""
     text = text if text.isprintable() else repr(text)[1:-1]
     return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def _read_safetensors(path: str) -> dict[str, np.ndarray]:
+    try:
+        return safetensors.numpy.load_file(path)
+    except (AttributeError, KeyError) as error:
+        raise UserError(f"it holds tensors of a type that NumPy does not know: {error}") from None
 
 
 def _read_shards(path: str) -> dict[str, np.ndarray]:

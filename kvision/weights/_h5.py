@@ -14,9 +14,10 @@ import ml_dtypes
 import numpy as np
 
 from kvision.errors import UserError
-from kvision.weights._archive import open_archive
+from kvision.weights._archive import open_archive, read_entry
 from kvision.weights._parameters import parameters
 
+WEIGHTS = "model.weights.h5"  # in a .keras file
 VARIABLES = "vars"  # the group of a layer's own variables, which bears the layer's name
 
 
@@ -30,11 +31,10 @@ def read_h5(path: str) -> dict[str, np.ndarray]:
     content = path
     if path.endswith(".keras"):
         with open_archive(path) as archive:
-            if damaged := archive.testzip():
-                raise UserError(f"the CRC of its entry {damaged!r} is wrong")
-            if "model.weights.h5" not in archive.namelist():
-                raise UserError("it has no model.weights.h5")
-            content = io.BytesIO(archive.read("model.weights.h5"))
+            if WEIGHTS not in archive.namelist():
+                raise UserError(f"it has no {WEIGHTS}")
+            entries = {name: read_entry(archive, name) for name in archive.namelist()}
+            content = io.BytesIO(entries[WEIGHTS])
     tensors, left, seen = {}, os.path.getsize(path), set()
     with h5py.File(content, "r") as file:
         if "layers" not in file:

@@ -19,10 +19,9 @@ from kvision.weights import _fetch
 from kvision.weights._h5 import by_reference_names
 from kvision.weights._keras import tensors_of
 from kvision.weights._parameters import behind_trunk, classifiers, first_convolution, parameters
-from kvision.weights._states import fitting
+from kvision.weights._states import IGNORED, fitting
 
 LOG = logging.getLogger("kvision")
-IGNORED = ("num_batches_tracked", "relative_position_index", "attn_mask")  # buffers without a counterpart
 SIDES = ("aux1.", "aux2.", "AuxLogits.")  # side classifiers, which a network has in training at most
 
 
@@ -165,17 +164,18 @@ def _assign(
     allow_nonfinite: bool = False,
 ) -> None:
     wanted = parameters(model)
-    given, note = _taken(tensors, wanted, origin)
+    given, notes = _taken(tensors, wanted, origin)
     leftover = [name for name in given if name not in wanted and not name.startswith(SIDES)]
     heads = classifiers(model) if include_top else behind_trunk(model)
-    fresh, adapted, missing, misshapen, nonfinite = set(), [note] if note else [], [], [], []
+    fresh, adapted, missing, misshapen, nonfinite = set(), list(notes), [], [], []
     values = {}
     for name, (variable, axes, layer) in wanted.items():
         expected = tuple(variable.shape[i] for i in axes)
         tensor = given[name] = _floats(given[name], name, origin) if name in given else None
         fitted = None if tensor is None else _fitted(name, tensor, expected, layer, model, adapted)
         if fitted is not None:
-            values[name] = fitted.astype(variable.dtype, copy=False)
+            with np.errstate(over="ignore"):
+                values[name] = fitted.astype(variable.dtype, copy=False)
             if not np.isfinite(values[name]).all():
                 nonfinite.append(name)
         elif layer.name in heads:
@@ -218,13 +218,13 @@ def _listed(names) -> str:
     return " and ".join(map(repr, sorted(names)))
 
 
-def _taken(tensors: Mapping, wanted, origin) -> tuple[dict, str | None]:
+def _taken(tensors: Mapping, wanted, origin) -> tuple[dict, list[str]]:
     """`fitting`, without the buffers of PyTorch."""
     try:
-        given, note = fitting(tensors, wanted)
+        given, notes = fitting(tensors, wanted)
     except UserError as error:
         raise _fetch.unreadable(origin, error) from None
-    return {name: tensor for name, tensor in given.items() if not name.endswith(IGNORED)}, note
+    return {name: tensor for name, tensor in given.items() if not name.endswith(IGNORED)}, notes
 
 
 def _floats(tensor, name: str, origin: str) -> np.ndarray:

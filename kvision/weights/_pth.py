@@ -8,7 +8,7 @@ import numpy as np
 
 from kvision.errors import UserError
 from kvision.weights import _pickle
-from kvision.weights._archive import open_archive
+from kvision.weights._archive import open_archive, read_entry
 
 MAGIC = 0x1950A86A20F9469CFC6C  # of files older than PyTorch 1.6
 
@@ -28,7 +28,7 @@ def read_pth(path: str) -> dict:
             f"it holds a whole model, or another object, of class {state.kind}; save its `state_dict()`"
         )
     if not isinstance(state, dict):
-        raise UserError(f"it holds a {type(state).__name__}, not tensors by name")
+        raise UserError(f"it holds a {type(state).__name__.lower()}, not tensors by name")
     return state
 
 
@@ -38,19 +38,19 @@ def _read_zip(path):
     if len(pickles) != 1:
         raise UserError("it is no file of PyTorch: it has no data.pkl, or several")
     folder = pickles[0].removesuffix("data.pkl")
-    if f"{folder}byteorder" in archive.namelist() and archive.read(f"{folder}byteorder") != b"little":
+    if f"{folder}byteorder" in archive.namelist() and read_entry(archive, f"{folder}byteorder") != b"little":
         raise UserError("it was saved on a computer with another order of bytes")
     contents = {}
 
     def values(storage):
         if storage.key not in contents:
-            contents[storage.key] = archive.read(f"{folder}data/{storage.key}")
+            contents[storage.key] = read_entry(archive, f"{folder}data/{storage.key}")
         content = contents[storage.key]
         if len(content) // storage.dtype.itemsize < storage.size:
             raise UserError(f"its storage {storage.key!r:.80} is too short")
         return np.frombuffer(content, storage.dtype, storage.size)
 
-    pickled = io.BytesIO(archive.read(pickles[0]))
+    pickled = io.BytesIO(read_entry(archive, pickles[0]))
     return _pickle.load(pickled, lambda *fields: _pickle.Storage(*fields, values))
 
 
