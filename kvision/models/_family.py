@@ -21,13 +21,15 @@ Args:
     include_top: whether to end in a classifier.
     weights: None for fresh weights; "imagenet"; a tag of `kvision.list_weights("{name}.*")`; or a source of
         `kvision.weights.load`, such as a `.safetensors` file or "hf-hub:OWNER/REPOSITORY". They are adapted
-        to other classes, channels and sizes, which is logged.
+        to other classes, channels and sizes, which is logged; the classifier is only fresh where
+        `num_classes` is given.
     input_shape: `(height, width, channels)`; height and width may be None for any size.
     pooling: without a top, None for the feature map, "avg" or "max" for a vector.
     num_classes: outputs of the classifier; by default those of the weights.
     classifier_activation: a Keras activation by name; None for logits.
     preprocess: a `kvision.Preprocess`, where the normalisation is not that of the weights or the network.
     name: of the model.
+    allow_nonfinite: whether weights may be NaN or infinity.
     {columns}: columns of the family's table, see `{module}.{row}`.
 
 Returns:
@@ -37,7 +39,7 @@ Returns:
 
 Raises:
     TypeError: an unknown keyword.
-    ValueError: a value that does not fit, or weights of another network or other columns.
+    ValueError: a value that does not fit, or weights that are NaN, of another network or other columns.
     OSError: weights that are not there or cannot be downloaded.
 """
 
@@ -111,6 +113,7 @@ class Family:
         classifier_activation: str | None = "softmax",
         preprocess: Preprocess | None = None,
         name: str | None = None,
+        allow_nonfinite: bool = False,
         **columns,
     ) -> keras.Model:
         """Builds any row, also one that is not in the table. The keywords are the builders'."""
@@ -171,7 +174,11 @@ class Family:
             model = keras.Model(inputs, outputs if len(outputs) > 1 else outputs["predictions"], name=name)
             if weights is not None:
                 kvision.weights.load(
-                    model, row or weights, include_top=include_top, fresh_classifier=any_classifier
+                    model,
+                    row or weights,
+                    include_top=include_top,
+                    fresh_classifier=any_classifier,
+                    allow_nonfinite=allow_nonfinite,
                 )
             if include_top:
                 return model

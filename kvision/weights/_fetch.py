@@ -61,9 +61,14 @@ def describe(source: str, model: str | None) -> Weights:
         raise UserError(f"`weights`: {source}: its config.json does not fit: {error!r}.") from None
 
 
+def named(source) -> str:
+    """What a source is called: its path, its address, or what it is."""
+    return os.fsdecode(source) if isinstance(source, (bytes, os.PathLike)) else str(source)
+
+
 def is_file(source) -> bool:
     """Whether a source is the path of a file that `read` reads, by its name."""
-    name = str(source).lower()
+    name = named(source).lower()
     return name.endswith(ENDINGS) and not name.startswith(SCHEMES)
 
 

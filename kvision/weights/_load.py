@@ -75,7 +75,7 @@ def load(
     if isinstance(source, Mapping):
         return assign(source, "the mapping")
     columns = (isinstance(source, Weights) and source.columns) or {}
-    source = source.source if isinstance(source, Weights) else str(source)
+    source = source.source if isinstance(source, Weights) else _fetch.named(source)
     if source.startswith(_fetch.KERAS):
         keras_model = _fetch.application(source, columns.get("width_multiplier", 1.0))
         return assign(tensors_of(model, keras_model), source)
@@ -97,9 +97,9 @@ def num_classes(source, classifier: str) -> int | None:
         ValueError: the file cannot be read.
     """
     mapping = isinstance(source, Mapping)
-    tensors = source if mapping else _fetch.read(_fetch.local(str(source)))
+    tensors = source if mapping else _fetch.read(_fetch.local(_fetch.named(source)))
     places = {f"{classifier}.weight": 0, f"{classifier}.bias": 0, f"{classifier}/0": -1}  # PyTorch's, Keras'
-    tensors, _ = _taken(tensors, places, "the mapping" if mapping else repr(str(source)))
+    tensors, _ = _taken(tensors, places, "the mapping" if mapping else repr(_fetch.named(source)))
     shapes = ((tuple(getattr(tensors.get(name), "shape", ())), axis) for name, axis in places.items())
     return next((shape[axis] for shape, axis in shapes if shape), None)
 
