@@ -1,6 +1,7 @@
 """Opening what can be evaluated, predicted with or exported: a run folder, a file, a name."""
 
 import sys
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,12 @@ class Opened:
         return height, width
 
 
-def open_model(source: str, weights: str | None = None, image_size: int | None = None) -> Opened:
+def open_model(
+    source: str,
+    weights: str | None = None,
+    image_size: int | None = None,
+    allow_nonfinite: bool = False,
+) -> Opened:
     """Opens a network with probabilities as its output.
 
     Args:
@@ -51,6 +57,7 @@ def open_model(source: str, weights: str | None = None, image_size: int | None =
         weights: of a name, as its builder takes them.
         image_size: height and width, for a name or a file's network that takes any; None for the published
             size.
+        allow_nonfinite: whether `weights` may be NaN or infinity.
 
     Raises:
         FileNotFoundError: no such folder or file.
@@ -59,7 +66,9 @@ def open_model(source: str, weights: str | None = None, image_size: int | None =
     path = Path(source)
     if source in registry.list_models():
         shape = image_size and (image_size, image_size, 3)
-        model = registry.create_model(source, weights=weights, input_shape=shape)
+        model = registry.create_model(
+            source, weights=weights, input_shape=shape, allow_nonfinite=allow_nonfinite
+        )
         crop, interpolation = evaluation(source, weights, model.input_shape[1])
         return Opened(model, labels.default(model.output_shape[-1]), {}, crop, interpolation)
     if weights:
@@ -96,11 +105,13 @@ def evaluation(name: str, weights: str | None, image_size: int | None) -> tuple[
     return row.test_crop if image_size == row.test_size else row.crop, row.interpolation
 
 
-def open_trained(source: str, weights: str | None, image_size: int | None) -> Opened:
+def open_trained(
+    source: str, weights: str | None, image_size: int | None, allow_nonfinite: bool = False
+) -> Opened:
     """`open_model`, but a name without weights is a ValueError: its answers would mean nothing."""
     if source in registry.list_models() and weights is None:
         raise UserError(f"{source} has fresh weights: give trained ones with --weights, {WEIGHTS}.")
-    return open_model(source, weights, image_size)
+    return open_model(source, weights, image_size, allow_nonfinite)
 
 
 def load_data(
@@ -170,6 +181,9 @@ def _read(path, image_size) -> keras.Model:
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
     try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():  # Keras does not check it
+                raise UserError(f"the checksum of {damaged!r} in it is wrong")
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # whatever a damaged file makes its reader raise
         raise UserError(f"{str(path)!r} is no model that can be read: {error}") from None

@@ -154,12 +154,14 @@ class ModelInfo:
         family: the module below `kvision.models` that holds it.
         variant: its row of the family's table.
         weights: its published checkpoints.
+        classifier: the name of its classifier's layer.
     """
 
     name: str
     family: str
     variant: Variant
     weights: tuple[Weights, ...] = ()
+    classifier: str = "classifier"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

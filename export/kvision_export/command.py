@@ -32,6 +32,7 @@ from kvision_export.checks import check_output
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A run folder, a .keras file, or a name that kvision-info lists.")
 flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
+flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may be NaN or infinity.")
 flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
 flags.DEFINE_enum("target", "cpu", [*exporter.TARGETS], "What runs the files; chooses --quantize and --ends.")
 flags.DEFINE_list("quantize", None, f"Any of {', '.join(exporter.MODES)}; by --target, float32,int8 for cpu.")
@@ -76,7 +77,7 @@ def main(positional):
                 raise UserError(
                     f"`--quantize`: unknown mode {mode!r}; known are {', '.join(exporter.MODES)}."
                 )
-        opened = runs.open_model(FLAGS.model, FLAGS.weights, FLAGS.image_size)
+        opened = runs.open_model(FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.allow_nonfinite)
         output = output_of(opened)
         check_output(output)
         images, labels, class_names = load_images(opened, "val", FLAGS.images)

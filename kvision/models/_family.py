@@ -22,13 +22,15 @@ Args:
     include_top: whether to end in a classifier.
     weights: None for fresh weights; "imagenet"; a tag of `kvision.list_weights("{name}.*")`; or a source of
         `kvision.weights.load`, such as a `.safetensors` file or "hf-hub:OWNER/REPOSITORY". They are adapted
-        to other classes, channels and sizes, which is logged.
+        to other classes, channels and sizes, which is logged; the classifier is only fresh where
+        `num_classes` is given.
     input_shape: `(height, width, channels)`; height and width may be None for any size.
     pooling: without a top, None for the feature map, "avg" or "max" for a vector.
     num_classes: outputs of the classifier; by default those of the weights.
     classifier_activation: a Keras activation by name; None for logits.
     preprocess: a `kvision.Preprocess`, where the normalisation is not that of the weights or the network.
     name: of the model.
+    allow_nonfinite: whether weights may be NaN or infinity.
     {columns}: columns of the family's table, see `{module}.{row}`.
 
 Returns:
@@ -38,7 +40,7 @@ Returns:
 
 Raises:
     TypeError: an unknown keyword.
-    ValueError: a value that does not fit, or weights of another network or other columns.
+    ValueError: a value that does not fit, or weights that are NaN, of another network or other columns.
     OSError: weights that are not there or cannot be downloaded.
 """
 
@@ -56,7 +58,7 @@ class Family:
         trunk: `trunk(x, variant)`, from normalised pixels to the last feature map.
         variants: the table: rows by name.
         top: `top(x, variant)`, from the last feature map to what dropout and classifier see.
-        classifier: the name of the classifier's layer.
+        classifier: the name of the classifier's layer, of the first one with `heads`.
         heads: `heads(x, variant, num_classes)` where the classifier is not one dense layer: from the top's
             output, after dropout, to logits by name, "predictions" first.
         min_size: the smallest height and width in pixels that leave a feature map of one pixel.
@@ -97,7 +99,7 @@ class Family:
             row=type(variant).__name__,
         )
         rows = kvision.weights.rows_of(name)
-        register(ModelInfo(name, module.rpartition(".")[2], variant, rows), build)
+        register(ModelInfo(name, module.rpartition(".")[2], variant, rows, self.classifier), build)
         return build
 
     def build(
@@ -112,6 +114,7 @@ class Family:
         classifier_activation: str | None = "softmax",
         preprocess: Preprocess | None = None,
         name: str | None = None,
+        allow_nonfinite: bool = False,
         **columns,
     ) -> keras.Model:
         """Builds any row, also one that is not in the table. The keywords are the builders'."""
@@ -133,8 +136,11 @@ class Family:
         registered, default = table.get(id(variant)), variant
         variant = _override(variant, columns)
         row = None if weights is None else kvision.weights.find(weights, registered, variant, default)
+        any_classifier = num_classes is not None or not include_top
         if num_classes is None:
-            num_classes = (row and row.num_classes) or variant.num_classes
+            if weights is not None and row is None:
+                num_classes = kvision.weights.num_classes(weights, self.classifier)
+            num_classes = num_classes or (row and row.num_classes) or variant.num_classes
             if row and include_top and not row.num_classes:
                 raise UserError(
                     f"The weights {row.tag!r} of {row.model} have no classifier: give `num_classes` for a "
@@ -173,7 +179,13 @@ class Family:
             }
             model = keras.Model(inputs, outputs if len(outputs) > 1 else outputs["predictions"], name=name)
             if weights is not None:
-                kvision.weights.load(model, row or weights, include_top=include_top)
+                kvision.weights.load(
+                    model,
+                    row or weights,
+                    include_top=include_top,
+                    fresh_classifier=any_classifier,
+                    allow_nonfinite=allow_nonfinite,
+                )
             if include_top:
                 return model
         tap = last._keras_history.operation

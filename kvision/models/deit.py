@@ -30,7 +30,7 @@ VARIANTS = {  # Table 1; trainable parameters: timm
     "deit_base_distilled": row(768, 12, 87_338_192, distilled=True),
 }
 
-FAMILY = Family(trunk, VARIANTS, tokens, heads=heads, min_size=32, module=__name__)
+FAMILY = Family(trunk, VARIANTS, tokens, classifier="head", heads=heads, min_size=32, module=__name__)
 deit_tiny = FAMILY.builder("deit_tiny")
 deit_small = FAMILY.builder("deit_small")
 deit_base = FAMILY.builder("deit_base")

@@ -108,7 +108,7 @@ def heads(x, v: ViTVariant, num_classes):
     return outputs | ({"class": logits, "distillation": distilled} if v.auxiliary else {})
 
 
-FAMILY = Family(trunk, VARIANTS, tokens, heads=heads, min_size=32)
+FAMILY = Family(trunk, VARIANTS, tokens, classifier="head", heads=heads, min_size=32)
 vit_tiny_patch16 = FAMILY.builder("vit_tiny_patch16")
 vit_small_patch16 = FAMILY.builder("vit_small_patch16")
 vit_small_patch32 = FAMILY.builder("vit_small_patch32")

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,12 +16,15 @@ from huggingface_hub.errors import EntryNotFoundError
 
 from kvision.errors import UserError
 from kvision.spec import Preprocess, Weights
+from kvision.weights._h5 import read_h5
 from kvision.weights._pth import read_pth
 from kvision.weights._rows import ROWS
 
 HUB, KERAS, URL = "hf-hub:", "keras:", "https://"
 SCHEMES = (HUB, KERAS, URL)
-ENDINGS = (".safetensors", ".weights.h5", ".keras", ".pth", ".bin")
+INDEX = (".safetensors.index.json", ".bin.index.json")
+KERAS_FILES = (".weights.h5", ".keras")
+ENDINGS = (".safetensors", *KERAS_FILES, ".pth", ".pt", ".bin", ".ckpt", ".pth.tar", *INDEX)
 FILES = ("model.safetensors", "pytorch_model.bin")  # of a repository, the better first
 
 
@@ -57,40 +61,85 @@ def describe(source: str, model: str | None) -> Weights:
         raise UserError(f"`weights`: {source}: its config.json does not fit: {error!r}.") from None
 
 
+def named(source) -> str:
+    """What a source is called: its path, its address, or what it is."""
+    return os.fsdecode(source) if isinstance(source, (bytes, os.PathLike)) else str(source)
+
+
+def is_file(source) -> bool:
+    """Whether a source is the path of a file that `read` reads, by its name."""
+    name = named(source).lower()
+    return name.endswith(ENDINGS) and not name.startswith(SCHEMES)
+
+
 def local(source: str) -> str:
     """The path of the file behind a source; downloads it where it is not there, and checks it.
 
     Raises:
         OSError: it cannot be downloaded, or is damaged again after a second download.
         FileNotFoundError: there is no such file.
+        ValueError: it names neither a file that `read` reads, nor a repository or URL.
     """
+    if not source.startswith(SCHEMES) and not is_file(source):
+        raise UserError(
+            f"`weights` must be a mapping or the path of a {', '.join(ENDINGS)} file; got {source!r}."
+        )
     if source.startswith(HUB):
         return str(_checked_from_hub(source))
     if source.startswith(URL):
         return str(_from_url(source))
-    if not Path(source).is_file():
-        raise FileNotFoundError(f"`weights`: there is no file {source!r}.")
-    return source
+    path = os.path.expanduser(source)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"`weights`: there is no file {path!r}.")
+    return path
 
 
-def read(path: str) -> Mapping[str, np.ndarray]:
-    """The tensors of a `.safetensors`, `.pth` or `.bin` file by name.
+def read(path: str) -> Mapping:
+    """What a file holds: tensors by name, PyTorch's or Keras' as `read_h5` gives them, or dicts of them.
 
     Raises:
         ValueError: the file is damaged, or holds anything but tensors.
     """
+    name = path.lower()
     try:
-        return safetensors.numpy.load_file(path) if path.endswith(".safetensors") else read_pth(path)
-    except KeyError as error:
-        raise unreadable(path, f"it holds tensors of type {error}, which NumPy does not know") from None
+        if name.endswith(INDEX):
+            return _read_shards(path)
+        if name.endswith(KERAS_FILES):
+            return read_h5(path)
+        return _read_safetensors(path) if name.endswith(".safetensors") else read_pth(path)
     except Exception as error:
-        raise unreadable(path, error) from None
+        raise unreadable(repr(path), error) from None
 
 
-def unreadable(path, error, where="") -> UserError:
+def unreadable(origin, error) -> UserError:
     """One sentence for whatever a damaged file makes its reader raise."""
     reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
-    return UserError(f"`weights`: {path!r} cannot be read{where and ' ' + where}: {reason}.")
+    return UserError(f"`weights`: failed to read {origin}: {shown(reason, 300)}.")
+
+
+def shown(text: str, length: int = 80) -> str:
+    """A text that a file brings, as a terminal may have it: without control characters, and not long."""
+    text = text if text.isprintable() else repr(text)[1:-1]
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def _read_safetensors(path: str) -> dict[str, np.ndarray]:
+    try:
+        return safetensors.numpy.load_file(path)
+    except (AttributeError, KeyError) as error:
+        raise UserError(f"it holds tensors of a type that NumPy does not know: {error}") from None
+
+
+def _read_shards(path: str) -> dict[str, np.ndarray]:
+    """The tensors of several files, by an index as transformers and diffusers write it."""
+    places = json.loads(Path(path).read_text())["weight_map"]
+    for shard in set(places.values()):
+        if Path(shard).name != shard or not shard.endswith((".safetensors", ".bin")):
+            raise UserError(f"its index names {shard!r}, which is no file beside it")
+    shards = {shard: read(local(str(Path(path).with_name(shard)))) for shard in set(places.values())}
+    if lacking := next((name for name, shard in places.items() if name not in shards[shard]), None):
+        raise UserError(f"{places[lacking]!r} lacks the tensor {lacking!r} of its index")
+    return {name: shards[shard][name] for name, shard in places.items()}
 
 
 def application(source: str, width_multiplier: float = 1.0) -> keras.Model:

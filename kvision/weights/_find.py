@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from kvision.errors import UserError
 from kvision.spec import Variant, Weights, did_you_mean
-from kvision.weights._fetch import ENDINGS, SCHEMES, describe
+from kvision.weights._fetch import ENDINGS, SCHEMES, describe, is_file, named
 from kvision.weights._rows import ROWS
 
 FREE = {  # columns that do not change what trained weights mean, or to which they are adapted
@@ -27,13 +27,13 @@ def matching(weights, model: str | None) -> list[Weights]:
     """The rows of a network that `weights=` may mean: a tag may have several, of different columns."""
     if isinstance(weights, Weights):
         return [weights]
-    named = str(weights)
+    word = named(weights)
     rows = [
         row
         for row in rows_of(model or "")
-        if named in (row.tag, row.source) or (named == "imagenet" and row.default)
+        if word in (row.tag, row.source) or (word == "imagenet" and row.default)
     ]
-    return [describe(named, model)] if not rows and named.startswith(SCHEMES) else rows
+    return [describe(word, model)] if not rows and word.startswith(SCHEMES) else rows
 
 
 def find(weights, model: str | None, variant: Variant, default: Variant) -> Weights | None:
@@ -54,8 +54,8 @@ def find(weights, model: str | None, variant: Variant, default: Variant) -> Weig
     """
     if isinstance(weights, Mapping):
         return None
-    named = weights.tag if isinstance(weights, Weights) else str(weights)
-    if named.endswith(ENDINGS) and not named.startswith(SCHEMES):
+    word = weights.tag if isinstance(weights, Weights) else named(weights)
+    if is_file(word):
         return None
     rows = matching(weights, model)
     needed = [_differing(row, variant, default) for row in rows]
@@ -65,9 +65,9 @@ def find(weights, model: str | None, variant: Variant, default: Variant) -> Weig
         keywords = " or ".join(
             ", ".join(f"{key}={value!r}" for key, value in columns.items()) for columns in needed
         )
-        raise UserError(f"`weights={named!r}` of {model} need {keywords}.")
+        raise UserError(f"`weights={word!r}` of {model} need {keywords}.")
     rows, whose = rows_of(model or ""), model or "This network"
-    if named == "imagenet":
+    if word == "imagenet":
         there = ", ".join(
             f"{row.tag!r} ({row.license or 'licence not stated'}, {row.num_classes} classes)" for row in rows
         )
@@ -75,7 +75,7 @@ def find(weights, model: str | None, variant: Variant, default: Variant) -> Weig
             f"{whose} has no ImageNet weights under a permissive licence; there are {there or 'none at all'}."
         )
     raise UserError(
-        f"{whose} has no weights {named!r}. {did_you_mean(named, ['imagenet', *(row.tag for row in rows)])} "
+        f"{whose} has no weights {word!r}. {did_you_mean(word, ['imagenet', *(row.tag for row in rows)])} "
         f"A file ends with {', '.join(ENDINGS)}, a repository begins with hf-hub:."
     )
 

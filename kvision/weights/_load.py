@@ -4,9 +4,11 @@ import logging
 import math
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import keras
+import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -14,15 +16,23 @@ import safetensors.numpy
 from kvision.errors import UserError
 from kvision.spec import Weights
 from kvision.weights import _fetch
+from kvision.weights._h5 import by_reference_names
 from kvision.weights._keras import tensors_of
 from kvision.weights._parameters import behind_trunk, classifiers, first_convolution, parameters
+from kvision.weights._states import IGNORED, fitting
 
 LOG = logging.getLogger("kvision")
-IGNORED = ("num_batches_tracked", "relative_position_index", "attn_mask")  # buffers without a counterpart
 SIDES = ("aux1.", "aux2.", "AuxLogits.")  # side classifiers, which a network has in training at most
 
 
-def load(model: keras.Model, source, *, include_top: bool = True) -> None:
+def load(
+    model: keras.Model,
+    source,
+    *,
+    include_top: bool = True,
+    fresh_classifier: bool = True,
+    allow_nonfinite: bool = False,
+) -> None:
     """Puts weights into a network, all or none, and adapts them to it.
 
     What may differ: the number of classes (the classifier keeps its fresh weights), the number of input
@@ -36,33 +46,62 @@ def load(model: keras.Model, source, *, include_top: bool = True) -> None:
             - a row of `kvision.list_weights()`;
             - "hf-hub:OWNER/REPOSITORY", "keras:APPLICATION", or the URL of a `.pth` file whose name ends
               with the first digits of its SHA-256;
-            - the path of a `.safetensors`, `.pth` or `.bin` file with PyTorch's names and layout, as in
-              timm's checkpoints (no pickle is executed), or a mapping of such names to arrays;
-            - the path of a `.weights.h5` or `.keras` file that Keras saved from the same network.
+            - the path of a `.safetensors`, `.pth`, `.pth.tar`, `.pt`, `.ckpt` or `.bin` file with PyTorch's
+              names and layout, as in timm's checkpoints, or of the index of several (no pickle is executed).
+              The tensors may lie under a key such as "state_dict" beside other things; where there is an
+              average of the weights, it is taken, and logged. Prefixes of wrappers, such as "module.", are
+              removed;
+            - a mapping of such names to arrays;
+            - the path of a `.weights.h5` or `.keras` file that Keras 3 saved from the same network.
 
         include_top: False where the top will be cut off: its weights are then not missed.
+        fresh_classifier: False where a classifier must not keep its fresh weights: it is then a ValueError
+            if the weights have none for it, or one of another number of classes.
+        allow_nonfinite: whether weights may be NaN or infinity.
 
     Raises:
         OSError: there is no such file, or it cannot be downloaded.
-        ValueError: the file cannot be read, or its weights are not those of this network: the message names
-            what is missing, left over or misshapen. The model is left as it was.
+        ValueError: the file cannot be read, its weights are not those of this network (the message names
+            what is missing, left over or misshapen), or they are NaN or infinity. The model is then left as
+            it was.
     """
+    assign = partial(
+        _assign,
+        model,
+        include_top=include_top,
+        fresh_classifier=fresh_classifier,
+        allow_nonfinite=allow_nonfinite,
+    )
     if isinstance(source, Mapping):
-        return _assign(model, source, "the mapping", include_top)
+        return assign(source, "the mapping")
     columns = (isinstance(source, Weights) and source.columns) or {}
-    source = source.source if isinstance(source, Weights) else str(source)
+    source = source.source if isinstance(source, Weights) else _fetch.named(source)
     if source.startswith(_fetch.KERAS):
         keras_model = _fetch.application(source, columns.get("width_multiplier", 1.0))
-        return _assign(model, tensors_of(model, keras_model), source, include_top)
-    if not source.startswith(_fetch.SCHEMES) and not source.endswith(_fetch.ENDINGS):
-        raise UserError(
-            f"`weights` must be a mapping or the path of a {', '.join(_fetch.ENDINGS)} file; got {source!r}."
-        )
-    path = _fetch.local(source)
-    if path.endswith(".weights.h5"):
-        return _load_h5(model, path)
-    tensors = _read_keras(path) if path.endswith(".keras") else _fetch.read(path)
-    return _assign(model, tensors, repr(source), include_top)
+        return assign(tensors_of(model, keras_model), source)
+    return assign(by_reference_names(model, _fetch.read(_fetch.local(source))), repr(source))
+
+
+def num_classes(source, classifier: str) -> int | None:
+    """The number of classes of weights, before there is a network.
+
+    Args:
+        source: a mapping or a file's path, as `load` takes them.
+        classifier: the name of the network's classifier, `kvision.info(NAME).classifier`.
+
+    Returns:
+        The number; None where the weights have no such classifier.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: the file cannot be read.
+    """
+    mapping = isinstance(source, Mapping)
+    tensors = source if mapping else _fetch.read(_fetch.local(_fetch.named(source)))
+    places = {f"{classifier}.weight": 0, f"{classifier}.bias": 0, f"{classifier}/0": -1}  # PyTorch's, Keras'
+    tensors, _ = _taken(tensors, places, "the mapping" if mapping else repr(_fetch.named(source)))
+    shapes = ((tuple(getattr(tensors.get(name), "shape", ())), axis) for name, axis in places.items())
+    return next((shape[axis] for shape, axis in shapes if shape), None)
 
 
 def from_keras(model: keras.Model, keras_model: keras.Model) -> None:
@@ -78,7 +117,7 @@ def from_keras(model: keras.Model, keras_model: keras.Model) -> None:
         ValueError: it is another network (ResNet is: its 1 x 1 convolutions stride and have biases); the
             message says what differs first.
     """
-    _assign(model, tensors_of(model, keras_model), f"keras.applications' {keras_model.name}", True)
+    _assign(model, tensors_of(model, keras_model), f"keras.applications' {keras_model.name}")
 
 
 def save(model: keras.Model, path) -> None:
@@ -88,7 +127,7 @@ def save(model: keras.Model, path) -> None:
         ValueError: `path` does not end with .safetensors.
         OSError: it cannot be written; nothing is left half-written.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix != ".safetensors":
         raise UserError(f"`path` must end with .safetensors; got {str(path)!r}.")
     tensors = {
@@ -116,26 +155,37 @@ def state_dict(model: keras.Model) -> dict[str, np.ndarray]:
     }
 
 
-def _assign(model: keras.Model, tensors: Mapping, origin: str, include_top: bool) -> None:
+def _assign(
+    model: keras.Model,
+    tensors: Mapping,
+    origin: str,
+    include_top: bool = True,
+    fresh_classifier: bool = True,
+    allow_nonfinite: bool = False,
+) -> None:
     wanted = parameters(model)
-    given = {name: np.asarray(value) for name, value in tensors.items() if not name.endswith(IGNORED)}
+    given, notes = _taken(tensors, wanted, origin)
     leftover = [name for name in given if name not in wanted and not name.startswith(SIDES)]
     heads = classifiers(model) if include_top else behind_trunk(model)
-    fresh, adapted, missing, misshapen = set(), [], [], []
+    fresh, adapted, missing, misshapen, nonfinite = set(), list(notes), [], [], []
     values = {}
     for name, (variable, axes, layer) in wanted.items():
         expected = tuple(variable.shape[i] for i in axes)
-        tensor = _fitted(name, given[name], expected, layer, model, adapted) if name in given else None
-        if tensor is not None:
-            values[name] = tensor
+        tensor = given[name] = _floats(given[name], name, origin) if name in given else None
+        fitted = None if tensor is None else _fitted(name, tensor, expected, layer, model, adapted)
+        if fitted is not None:
+            with np.errstate(over="ignore"):
+                values[name] = fitted.astype(variable.dtype, copy=False)
+            if not np.isfinite(values[name]).all():
+                nonfinite.append(name)
         elif layer.name in heads:
             fresh.add(layer.name)
-        elif name in given:
-            misshapen.append(f"{name} is {given[name].shape} instead of {expected}")
+        elif tensor is not None:
+            misshapen.append(f"{name} is {tensor.shape} instead of {expected}")
         else:
             missing.append(name)
     faults = [
-        f"{len(names)} {fault} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        f"{len(names)} {fault} ({', '.join(map(_fetch.shown, names[:3]))}{', ...' if len(names) > 3 else ''})"
         for fault, names in (("missing", missing), ("left over", leftover), ("misshapen", misshapen))
         if names
     ]
@@ -144,14 +194,50 @@ def _assign(model: keras.Model, tensors: Mapping, origin: str, include_top: bool
             f"`weights`: {origin} does not fit {model.name}: of its {len(wanted)} parameters, "
             f"{'; '.join(faults)}."
         )
+    if fresh and not fresh_classifier:
+        raise UserError(
+            f"`weights`: {origin} has no weights for the classifier {_listed(fresh)} of this size: "
+            "give `num_classes` for a fresh one, or `include_top=False`."
+        )
+    if nonfinite and not allow_nonfinite:
+        names = nonfinite[0] + (f" and {len(nonfinite) - 1} more" if nonfinite[1:] else "")
+        raise UserError(
+            f"`weights`: {origin} holds NaN or infinity in {names}; `allow_nonfinite=True` takes them."
+        )
     for name, tensor in values.items():
         variable, axes, layer = wanted[name]
         if layer.name not in fresh:
             variable.assign(np.transpose(tensor, np.argsort(axes)))
     if fresh and include_top:
-        adapted.append(f"the classifier {' and '.join(map(repr, sorted(fresh)))} keeps its fresh weights")
+        adapted.append(f"the classifier {_listed(fresh)} keeps its fresh weights")
     if adapted:
         LOG.warning("%s: of %s, %s.", model.name, origin, ", ".join(dict.fromkeys(adapted)))
+
+
+def _listed(names) -> str:
+    return " and ".join(map(repr, sorted(names)))
+
+
+def _taken(tensors: Mapping, wanted, origin) -> tuple[dict, list[str]]:
+    """`fitting`, without the buffers of PyTorch."""
+    try:
+        given, notes = fitting(tensors, wanted)
+    except UserError as error:
+        raise _fetch.unreadable(origin, error) from None
+    return {name: tensor for name, tensor in given.items() if not name.endswith(IGNORED)}, notes
+
+
+def _floats(tensor, name: str, origin: str) -> np.ndarray:
+    """A tensor as an array, which is read from the file here; a UserError where it holds no floats."""
+    try:
+        if not hasattr(tensor, "__array__"):
+            raise UserError(f"it is a {getattr(tensor, 'kind', type(tensor).__name__)}, not a dense tensor")
+        array = np.asarray(tensor)
+        if array.dtype.kind != "f" and array.dtype != ml_dtypes.bfloat16:
+            raise UserError(f"it holds {array.dtype}, not floats")
+    except Exception as error:  # whatever a damaged file makes its reader raise
+        raise _fetch.unreadable(origin, f"{name}: {error}") from None
+    return array
 
 
 def _fitted(name, tensor, expected: tuple, layer, model, adapted: list):
@@ -162,11 +248,13 @@ def _fitted(name, tensor, expected: tuple, layer, model, adapted: list):
     """
     if tensor.shape == expected:
         return tensor
+    if (tensor.ndim != len(expected) and (tensor.ndim, len(expected)) != (2, 4)) or 0 in tensor.shape:
+        return None
     if tensor.ndim == 2 and len(expected) == 4 and tensor.shape == (expected[0], math.prod(expected[1:])):
         return np.reshape(tensor, expected)
     if (
         layer is first_convolution(model)
-        and tensor.ndim == 4
+        and tensor.ndim == len(expected) == 4
         and (tensor.shape[0], *tensor.shape[2:]) == (expected[0], *expected[2:])
     ):
         channels, given = expected[1], tensor.shape[1]
@@ -178,19 +266,3 @@ def _fitted(name, tensor, expected: tuple, layer, model, adapted: list):
         )
         return resampled
     return None
-
-
-def _read_keras(path):
-    try:
-        return state_dict(keras.saving.load_model(path, compile=False))
-    except Exception as error:
-        raise _fetch.unreadable(path, error) from None
-
-
-def _load_h5(model, path):
-    before = model.get_weights()
-    try:
-        model.load_weights(path)
-    except Exception as error:
-        model.set_weights(before)
-        raise _fetch.unreadable(path, error, f"into {model.name}") from None

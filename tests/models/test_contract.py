@@ -14,7 +14,7 @@ import kvision
 
 SHARED = [
     "include_top", "weights", "input_shape", "pooling", "num_classes",
-    "classifier_activation", "preprocess", "name",
+    "classifier_activation", "preprocess", "name", "allow_nonfinite",
 ]  # fmt: skip
 
 

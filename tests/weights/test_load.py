@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from helpers import built_without_memory, small_columns
+from pytorch import write_pth
 
 import kvision
 from kvision.data import read_image
+from kvision.errors import UserError
 from kvision.weights._load import SIDES
 from kvision.weights._parameters import parameters
 
@@ -30,6 +32,7 @@ def files(source, tmp_path):
         {k: np.ascontiguousarray(v) for k, v in kvision.weights.state_dict(source).items()},
         tmp_path / "a.safetensors",
     )
+    write_pth(tmp_path / "a.pth", kvision.weights.state_dict(source))
     return tmp_path
 
 
@@ -163,7 +166,7 @@ def test_truncated_files_are_refused(files, source, name):
     path = files / name
     path.write_bytes(path.read_bytes()[:1000])
     before = source.get_weights()
-    with pytest.raises(ValueError, match="cannot be read") as error:
+    with pytest.raises(ValueError, match="failed to read") as error:
         kvision.weights.load(source, path)
     assert "\n" not in str(error.value)
     assert all(np.array_equal(a, b) for a, b in zip(before, source.get_weights(), strict=True))
@@ -190,7 +193,7 @@ def test_missing_files_and_other_kinds(source, tmp_path):
 
 def test_no_code_of_a_file_is_run(source, tmp_path):
     keras.Sequential([keras.Input((2,)), keras.layers.Lambda(lambda x: x)]).save(tmp_path / "a.keras")
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="failed to read"):
         kvision.weights.load(source, tmp_path / "a.keras")
 
 
@@ -216,3 +219,34 @@ def test_side_classifiers_of_a_checkpoint_are_left_out():
     names, plain = (parameters(model).keys() for model in models)
     assert all(name.startswith(SIDES) for name in names - plain)
     assert "aux1.fc2.weight" in names - plain
+
+
+@pytest.mark.parametrize("name", ["a.keras", "a.weights.h5", "a.safetensors", "a.pth"])
+def test_the_number_of_classes_is_that_of_the_file(files, source, name):
+    """Without `num_classes`, as `kvision-predict --weights=FILE` builds it."""
+    classifier = kvision.info("mobilenet_v2").classifier
+    assert kvision.weights.num_classes(files / name, classifier) == 5
+    assert kvision.weights.num_classes(files / name, "head") is None
+    columns = {key: value for key, value in SMALL.items() if key != "num_classes"}
+    assert equal(kvision.models.mobilenet_v2(weights=files / name, **columns), source)
+
+
+def test_a_fresh_classifier_is_one_that_was_asked_for(source):
+    tensors = kvision.weights.state_dict(source)
+    headless = {name: value for name, value in tensors.items() if not name.startswith("classifier")}
+    columns = {key: value for key, value in SMALL.items() if key != "num_classes"}
+    with pytest.raises(UserError, match="no weights for the classifier 'classifier'.*`num_classes`"):
+        kvision.models.mobilenet_v2(weights=headless, **columns)
+    with pytest.raises(UserError, match="no weights for the classifier 'classifier'"):
+        kvision.models.mobilenet_v2(weights=tensors | {"classifier.bias": np.zeros(4)}, **columns)
+    assert kvision.models.mobilenet_v2(weights=headless, **columns, num_classes=7).output_shape == (None, 7)
+    kvision.models.mobilenet_v2(weights=headless, **columns, include_top=False)
+
+
+def test_both_classifiers_of_a_distilled_network_come_from_the_file():
+    columns = small_columns("deit_tiny_distilled") | {"input_shape": (32, 32, 3)}
+    tensors = kvision.weights.state_dict(kvision.models.deit_tiny_distilled(num_classes=4, **columns))
+    assert kvision.models.deit_tiny_distilled(weights=tensors, **columns).output_shape == (None, 4)
+    single = {name: value for name, value in tensors.items() if not name.startswith("head_dist")}
+    with pytest.raises(UserError, match="no weights for the classifier 'head_dist'"):
+        kvision.models.deit_tiny_distilled(weights=single, **columns)

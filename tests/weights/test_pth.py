@@ -35,7 +35,7 @@ def is_lenet5(model):
 def test_files_of_pytorch_are_read_without_pytorch(name, tmp_path):
     is_lenet5(kvision.models.lenet5(weights=REFERENCE / name))
     (tmp_path / name).write_bytes((REFERENCE / name).read_bytes()[:-1000])
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="failed to read"):
         kvision.models.lenet5(weights=tmp_path / name)
 
 
@@ -84,7 +84,7 @@ def test_no_pickle_is_executed(content, tmp_path, monkeypatch):
         else:
             with zipfile.ZipFile(path, "w") as archive:
                 archive.writestr("net/data.pkl", pickled)
-        with pytest.raises(ValueError, match=r"system, which is no tensor|is a str|is a list|holds a list"):
+        with pytest.raises(ValueError, match=r"class posix.system|is a str|holds no tensors|holds a list"):
             kvision.models.lenet5(weights=path)
     assert not (tmp_path / "harm").exists()
 
@@ -98,7 +98,7 @@ def pickled(size=4, offset=0, shape=(4,), strides=(1,), storage=b""):
 
     storage = storage or b"((Vstorage\nctorch\nFloatStorage\nV0\nVcpu\nI%d\ntQ" % size
     return (
-        b"\x80\x02(dVw\nctorch._utils\n_rebuild_tensor_v2\n" + storage
+        b"\x80\x02(dVf6.weight\nctorch._utils\n_rebuild_tensor_v2\n" + storage
         + b"I%d\n" % offset + numbers(shape) + numbers(strides) + b"I00\n}tRs."
     )  # fmt: skip
 
@@ -109,13 +109,13 @@ def pickled(size=4, offset=0, shape=(4,), strides=(1,), storage=b""):
         (pickled(), "missing"),  # sound, but no LeNet
         (pickled(shape=(5,)), "beyond its storage"),
         (pickled(offset=1), "beyond its storage"),
-        (pickled(offset=-1), "beyond its storage"),
-        (pickled(shape=(2, 2), strides=(-1, 1)), "beyond its storage"),
+        (pickled(offset=-1), "not one of a tensor"),
+        (pickled(shape=(2, 2), strides=(-1, 1)), "not one of a tensor"),
         (pickled(shape=(2**32, 2**32), strides=(0, 0)), "more values than its storage"),
         (pickled(shape=(5,), strides=(0,)), "more values than its storage"),
-        (pickled(shape=(b"cnumpy\nint8\n(I127\ntR",), strides=(2,)), "numpy.int8, which is no tensor"),
-        (pickled(shape=(b"ctorch\nCharStorage\n(I4\ntR",)), "not callable"),
-        (pickled(storage=b"((lI1\n"), "no storage"),
+        (pickled(shape=(b"cnumpy\nint8\n(I127\ntR",), strides=(2,)), "not one of a tensor"),
+        (pickled(shape=(b"ctorch\nCharStorage\n(I4\ntR",)), "not one of a tensor"),
+        (pickled(storage=b"((lI1\n"), "no tensors"),
         (pickled(size=9), "too short"),
         (b"\x80\x02}r\xff\xff\xff\x7f.", "counts beyond its size"),
     ],

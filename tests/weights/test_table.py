@@ -1,5 +1,6 @@
 """The table of published checkpoints."""
 
+import dataclasses
 import importlib
 from collections import Counter
 from pathlib import Path
@@ -20,9 +21,12 @@ def test_rows():
     assert max(names.values()) == 1
     assert {row.model for row in rows} <= set(kvision.list_models())
     for row in rows:
-        assert row in kvision.info(row.model).weights
-        columns = kvision.info(row.model).variant.columns()
-        assert set(row.columns) <= set(columns)
+        variant = kvision.info(row.model).variant
+        assert set(row.columns) <= set(variant.columns())
+        trained = dataclasses.replace(variant, **row.columns)
+        assert kvision.weights.find(row.tag, row.model, trained, variant) is row
+        if row.default:
+            assert kvision.weights.find("imagenet", row.model, trained, variant) is row
         assert 0 < row.crop <= row.test_crop <= 1
     defaults = Counter((row.model, repr(row.columns)) for row in rows if row.default)
     assert max(defaults.values()) == 1

@@ -19,6 +19,7 @@ flags.DEFINE_string(
     "model", None, "A run folder, a .keras file, or a name that kvision-info lists.", required=True
 )
 flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
+flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may be NaN or infinity.")
 flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
 flags.DEFINE_string("data", None, f"{FORMS}; a run folder's own by default.")
 flags.DEFINE_enum("split", "val", ALL_SPLITS, "Images to evaluate; test where the dataset has such a split.")
@@ -37,7 +38,7 @@ def main(positional):
     with _cli.user_errors():
         if positional:
             raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
-        opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size)
+        opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.allow_nonfinite)
         data = runs.load_data(
             opened,
             FLAGS.data,

@@ -16,6 +16,7 @@ flags.DEFINE_string(
     "model", None, "A run folder, a .keras file, or a name that kvision-info lists.", required=True
 )
 flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
+flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may be NaN or infinity.")
 flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
 flags.DEFINE_integer("topk", 5, "How many classes.", 1)
 
@@ -25,7 +26,7 @@ def main(paths):
     with _cli.user_errors():
         if not paths:
             raise UserError("Which images? kvision-predict --model=MODEL IMAGE...")
-        opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size)
+        opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.allow_nonfinite)
         channels = opened.model.input_shape[-1]
         images = [
             read_image(path, opened.image_size, channels, opened.crop, opened.interpolation) for path in paths

@@ -252,5 +252,6 @@ def build_model(input_shape, num_classes) -> keras.Model:
         input_shape=input_shape,
         num_classes=num_classes,
         classifier_activation=None,
+        allow_nonfinite=FLAGS.allow_nonfinite,
         **keywords,
     )

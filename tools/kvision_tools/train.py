@@ -28,6 +28,7 @@ flags.DEFINE_multi_string(
     "model_kwarg", [], "KEY=VALUE of the builder, repeatable: --model_kwarg=width_multiplier=0.35"
 )
 flags.DEFINE_string("weights", None, f"To start from: {runs.WEIGHTS}.")
+flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may be NaN or infinity.")
 flags.DEFINE_string("freeze", "none", "none, trunk (all but the top), or N: the first N groups by depth.")
 flags.DEFINE_string("data", None, f"{FORMS}.", required=True)
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")

@@ -1,0 +1,109 @@
+"""The weights in a checkpoint, among what else it holds and under the names that wrappers gave them."""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+
+from kvision.errors import UserError
+from kvision.weights._pickle import Unknown
+
+WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+AVERAGE = re.compile(r"(?:^|[._/])(?:ema|swa|avg|averaged?)(?:[._/]|$)")
+KEYS = (  # the better first
+    "", "state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "model_state", "net",
+    "network", "params_ema", "params", "ema", "module", "weights",
+)  # fmt: skip
+IGNORED = (  # buffers without a counterpart
+    "num_batches_tracked", "relative_position_index", "attn_mask", "n_averaged",
+)  # fmt: skip
+DEPTH = 3  # of dicts in dicts, and of prefixes in front of a name
+
+
+def fitting(state: Mapping, wanted: Collection[str]) -> tuple[dict, list[str]]:
+    """The weights of a checkpoint under a network's names.
+
+    Of several dicts of tensors, the one that fits most of the names is taken; of equals an average, as timm
+    does, and then the one under the key that is used most. A prefix of data parallel, compiled or nested
+    modules is removed where more names fit without it; what does not have it is left out then.
+
+    Args:
+        state: tensors by name, or dicts of them among other things.
+        wanted: the network's names.
+
+    Returns:
+        Tensors by name, and parts of a sentence that say what was taken, where that is not obvious.
+
+    Raises:
+        UserError: there are no tensors, or several networks that fit equally.
+    """
+    dicts = {path: _clean(tensors, wanted) for path, tensors in _dicts(state, "", set())}
+    prefixes = {path: _prefixes(names, wanted) for path, names in dicts.items()}
+    fits = {path: max(counts.values()) for path, counts in prefixes.items()}
+    most = max(fits.values(), default=0)
+    if not dicts or (not most and any(isinstance(state.get(key), Unknown) for key in KEYS)):
+        there = ", ".join(f"{key!r:.80} ({_kind(value)})" for key, value in list(state.items())[:3])
+        raise UserError(f"it holds no tensors by name, as a `state_dict()` does, but {there or 'nothing'}")
+    if not most:
+        return max(dicts.values(), key=len), []
+    best = [path for path in dicts if fits[path] == most]
+    averages = [path for path in best if AVERAGE.search(path)]
+    known = [path for key in KEYS for path in averages or best if path.rpartition("/")[2] == key]
+    if len(averages or best) > 1 and not known:
+        raise _several(best)
+    taken = (known or averages or best)[0]
+    notes = []
+    if averages:
+        notes.append(f"the average of the weights was taken, which is under {taken!r:.80}")
+    elif len(best) > 1:
+        notes.append(f"the weights under {taken!r:.80} were taken")
+    prefix, *others = [prefix for prefix, count in sorted(prefixes[taken].items()) if count == most]
+    if not prefix:
+        return dicts[taken], notes
+    if not all(other.startswith(prefix) for other in others):
+        raise _several([prefix, *others])
+    tensors = {
+        name.removeprefix(prefix): tensor for name, tensor in dicts[taken].items() if name.startswith(prefix)
+    }
+    outside = [name for name in dicts[taken] if not name.startswith(prefix) and not name.endswith(IGNORED)]
+    tensors = {name: dicts[taken][name] for name in outside if name in wanted} | tensors
+    if left := [name for name in outside if name not in wanted]:
+        notes.append(f"{len(left)} tensors outside of {prefix!r:.80} were left out ({left[0]!r:.80})")
+    return tensors, notes
+
+
+def _dicts(state: Mapping, path: str, seen: set[int]) -> Iterator[tuple[str, Mapping]]:
+    """The dicts in a checkpoint that hold arrays, by the keys that lead to them."""
+    seen.add(id(state))
+    if any(hasattr(value, "shape") for value in state.values()):
+        yield path, state
+    for key, value in state.items():
+        if isinstance(value, Mapping) and id(value) not in seen and path.count("/") < DEPTH:
+            yield from _dicts(value, f"{path}/{key}" if path else str(key), seen)
+
+
+def _clean(tensors: Mapping, wanted: Collection[str]) -> dict:
+    """Arrays, and all else that has a wanted name, by their names without wrappers'."""
+    arrays = {key: value for key, value in tensors.items() if hasattr(value, "shape") or key in wanted}
+    clean = {WRAPPERS.sub("", str(key)): value for key, value in arrays.items()}
+    return clean if len(clean) == len(arrays) else arrays
+
+
+def _prefixes(names: Collection[str], wanted: Collection[str]) -> Counter:
+    """How many of the wanted names there are behind each prefix, of which "" is the first."""
+    counts = Counter({"": 0})
+    for name in names:
+        rest = name
+        for _ in range(DEPTH + 1):
+            if rest in wanted:
+                counts[name[: len(name) - len(rest)]] += 1
+            rest = rest.partition(".")[2]
+    return counts
+
+
+def _several(names) -> UserError:
+    listed = ", ".join(f"{name!r:.80}" for name in names[:5])
+    return UserError(f"it holds several networks of these names ({listed}); save the one that is meant")
+
+
+def _kind(value) -> str:
+    return value.kind if isinstance(value, Unknown) else type(value).__name__
