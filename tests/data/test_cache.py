@@ -15,6 +15,7 @@ from kvision.data.identity import Files
 def test_caches_hold_what_was_read(folder, tmp_path_factory, monkeypatch, cache, augment):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     how = {"image_size": (8, 8), "training": True, "batch_size": 16, "augment": augment}
+    how["max_unreadable"] = 1
     plain = load(f"folder:{folder}", "train", **how).dataset.as_numpy_iterator()
     expected = [next(plain) for _ in range(4)]
     kept = load(f"folder:{folder}", "train", cache=cache, **how)
