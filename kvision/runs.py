@@ -1,6 +1,8 @@
 """Opening what can be evaluated, predicted with or exported: a run folder, a file, a name."""
 
+import collections
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +11,15 @@ import keras
 from kvision import _classifiers, labels, registry
 from kvision import weights as published
 from kvision.data import Data, load
+from kvision.data.skipped import Unreadable
 from kvision.data.sources import FORMS
 from kvision.errors import UserError
 from kvision.spec import did_you_mean
 
 WEIGHTS = "imagenet, a tag that kvision-info lists, hf-hub:OWNER/REPOSITORY or a file"  # for commands
+MAX_UNREADABLE = "Share of the images that may fail to decode and are skipped; more end the command."
+EXIF = "Turn images as their EXIF orientation says; a run's own choice by default, else true."
+MOST_FILES = 10  # unreadable ones, and classes of such, in a message
 MODEL, LABELS, FLAGS = "model.keras", "labels.txt", "flags.txt"
 
 
@@ -27,6 +33,7 @@ class Opened:
         flags: those that a run folder was trained with, by name; empty for others.
         crop: share of the resized image's side that the network is evaluated on.
         interpolation: "bilinear" or "bicubic", of that resizing.
+        exif: whether images are turned as their EXIF orientation says.
     """
 
     model: keras.Model
@@ -34,6 +41,7 @@ class Opened:
     flags: dict[str, str]
     crop: float = 1.0
     interpolation: str = "bilinear"
+    exif: bool = True
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -71,7 +79,8 @@ def open_model(source: str, weights: str | None = None, image_size: int | None =
         class_names = tuple(labels.read(path / LABELS))
         flags = read_flags(path)
         crop, interpolation = float(flags.get("crop", 1)), flags.get("interpolation", "bilinear")
-        return Opened(model, class_names, flags, crop, interpolation)
+        exif = flags.get("exif", "true") == "true"
+        return Opened(model, class_names, flags, crop, interpolation, exif)
     if source.endswith(".keras"):
         model = _read(path, image_size)
         return Opened(model, labels.default(model.output_shape[-1]), {})
@@ -111,6 +120,7 @@ def load_data(
     val_fraction: float,
     crop: float | None = None,
     interpolation: str | None = None,
+    exif: bool | None = None,
     **keywords,
 ) -> Data:
     """A split as a network takes it, see `kvision.data.load`.
@@ -120,7 +130,7 @@ def load_data(
         data: a dataset's name; None for what a run folder was trained on.
         split: "train" or "val".
         val_fraction: share held out; for a run's own data, the share of its training.
-        crop, interpolation: None for what belongs to the network.
+        crop, interpolation, exif: None for what belongs to the network.
         **keywords: of `kvision.data.load`.
 
     Raises:
@@ -139,6 +149,7 @@ def load_data(
         val_fraction=val_fraction,
         crop=opened.crop if crop is None else crop,
         interpolation=interpolation or opened.interpolation,
+        exif=opened.exif if exif is None else exif,
         **keywords,
     )
     if len(loaded.class_names) != len(opened.class_names):
@@ -149,18 +160,33 @@ def load_data(
 
 def read_flags(run) -> dict[str, str]:
     """The flags that a run folder was trained with, by name."""
-    lines = (Path(run) / FLAGS).read_text().splitlines()
-    return dict(line.removeprefix("--").split("=", 1) for line in lines if "=" in line)
+    found = {}
+    for line in filter(None, (Path(run) / FLAGS).read_text().splitlines()):
+        name, equals, value = line.removeprefix("--").partition("=")
+        if not equals:  # a switch
+            name, value = name.removeprefix("no"), "false" if name.startswith("no") else "true"
+        found[name] = value
+    return found
 
 
-def report_unreadable(names: list[str], strict: bool) -> None:
-    """Says on stderr which files were no images; with `strict`, one such file is a ValueError."""
-    if strict and names:
-        raise UserError(f"{names[0]!r} is no image that can be read, and --strict asks for all.")
-    for name in names:
-        print(f"not an image: {name}", file=sys.stderr)
-    if names:
-        print(f"Left out {len(names)} that were no images.", file=sys.stderr)
+def report_unreadable(unreadable: Mapping[str, Unreadable], strict: bool) -> None:
+    """Says on stderr which files failed to decode; with `strict`, one such file is a ValueError.
+
+    Args:
+        unreadable: of `kvision.data.Data`.
+        strict: whether all files must be readable.
+    """
+    sentences = [f"{name!r} failed to decode: {file.reason}." for name, file in unreadable.items()]
+    if strict and sentences:
+        raise UserError(f"{sentences[0]} --strict asks for readable files alone.")
+    for sentence in sentences[:MOST_FILES]:
+        print(sentence, file=sys.stderr)
+    if sentences:
+        of_class = collections.Counter(file.class_name for file in unreadable.values()).most_common()
+        shown = [f"{count} of {name!r}" for name, count in of_class[:MOST_FILES]]
+        shown += [f"{len(of_class) - MOST_FILES} more classes"] * (len(of_class) > MOST_FILES)
+        files = "file" if len(sentences) == 1 else "files"
+        print(f"Skipped {len(sentences)} unreadable {files}: {', '.join(shown)}.", file=sys.stderr)
 
 
 def _read(path, image_size) -> keras.Model:

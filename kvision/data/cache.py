@@ -15,6 +15,7 @@ from kvision.data.identity import Files
 
 CHECKSUM = 16  # bytes before the content of a file in the cache
 
+
 def keep(image_of: Callable, store, dtype, shape) -> Callable:
     """`image_of`, asked for each index once; `store` is a dict or behaves like one."""
     absent = b"" if dtype == tf.string else np.zeros((0,) * len(shape), dtype.as_numpy_dtype)
@@ -42,9 +43,8 @@ def keep(image_of: Callable, store, dtype, shape) -> Callable:
 class Disk:
     """Encoded images in the user's cache folder, each below what changes when the image is replaced.
 
-    Labels are not cached: they are cheap to read, and may be corrected. A folder that cannot be read or
-    written loses no image: stderr says so once, and what is not there comes from the dataset. What was damaged
-    in the folder is as if it were not there.
+    Labels are not cached: they are cheap to read, and may be corrected. What was damaged in the folder is as
+    if it were not there. A folder that cannot be read or written is not used any more; stderr says so once.
     """
 
     def __init__(self, files: Files):

@@ -110,7 +110,7 @@ def to_channels(image, channels):
 
 
 def reason(contents: bytes) -> str | None:
-    """Why an encoded image fails to decode, in a few words that a terminal can print; None where it does not."""
+    """Why an encoded image fails to decode, in printable words; None where it does not."""
     try:
         decode(contents, 3)
         return None

@@ -4,7 +4,16 @@ import math
 
 import tensorflow as tf
 
-from kvision.data.decoding import axes, decode, decode_examined, decode_jpeg, examine, reason, to_channels, turn
+from kvision.data.decoding import (
+    axes,
+    decode,
+    decode_examined,
+    decode_jpeg,
+    examine,
+    reason,
+    to_channels,
+    turn,
+)
 from kvision.errors import UserError
 
 INTERPOLATIONS = {"bilinear": "triangle", "bicubic": "keyscubic"}  # and TensorFlow's name of the kernel

@@ -102,7 +102,7 @@ def read_errors(opened: Sequence) -> Iterator[None]:
     """
     try:
         yield
-    except tf.errors.OpError:
+    except Exception:
         for data in opened:
             if data.skipped.failure:
                 raise data.skipped.failure from None

@@ -46,8 +46,8 @@ def test_a_run_folder_is_complete(run, folder):
     assert list((output / "tensorboard").rglob("events*"))
     with Image.open(output / "curves.png") as curves:
         assert curves.size[0] > 500
-    assert f"not an image: {folder / 'dark' / 'notes.txt'}" in printed
-    assert "Left out 1 that were no images" in printed
+    assert f"'{folder / 'dark' / 'notes.txt'}' failed to decode: its format is none of JPEG" in printed
+    assert "Skipped 1 unreadable file: 1 of 'dark'." in printed
 
 
 def test_flags_repeat_a_run(run, tmp_path):
@@ -152,7 +152,7 @@ def test_errors_with_a_run(run, folder, tmp_path):
         "kvision-evaluate", f"--model={output}", "--data=digits", code=2
     )
     path = folder / "dark" / "notes.txt"
-    assert "no image" in command("kvision-predict", f"--model={output}", path, code=2)
+    assert "failed to decode" in command("kvision-predict", f"--model={output}", path, code=2)
     assert "No such file" in command("kvision-predict", f"--model={output}", "nowhere.png", code=2)
     sentence = command("kvision-train", *TINY, f"--weights={output / 'model.keras'}", "--data=digits",
                        "--model_kwarg=width_multiplier=1", f"--output={tmp_path}/new", code=2)  # fmt: skip
