@@ -133,12 +133,12 @@ def _in_words(error) -> str:
 
 def _open(contents) -> PIL.Image.Image:
     """An image of which the header was read; one of more than 179 million pixels is an error."""
+    if not contents:
+        raise ValueError("the file is empty")
     return PIL.Image.open(io.BytesIO(contents), formats=FORMATS)
 
 
 def _look(contents: bytes, channels, exif) -> tuple[np.int32, np.ndarray]:
-    if not contents:
-        raise ValueError("the file is empty")
     with _open(contents) as image:
         jpeg = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
         png = image.format == "PNG" and not (exif and _exif_in_png(contents))
@@ -148,7 +148,7 @@ def _look(contents: bytes, channels, exif) -> tuple[np.int32, np.ndarray]:
 
 def _pixels(image, channels) -> np.ndarray:
     if image.mode in ("I", "F"):
-        raise ValueError("its pixels have 32 bits, of no known range")
+        raise ValueError(f"its pixels, of Pillow's mode {image.mode}, have no known range")
     if image.mode.startswith("I;16"):
         grey = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], channels, -1)

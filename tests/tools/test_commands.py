@@ -148,6 +148,9 @@ def test_errors_are_one_sentence(arguments, words, tmp_path, monkeypatch):
 
 def test_errors_with_a_run(run, folder, tmp_path):
     output, _ = run
+    assert "1 of 65 images failed to decode, `max_unreadable` is 0;" in command(
+        "kvision-evaluate", f"--model={output}", "--split=train", "--max_unreadable=0", code=2
+    )
     assert "has 10 classes, mobilenet_v1 has 2" in command(
         "kvision-evaluate", f"--model={output}", "--data=digits", code=2
     )

@@ -10,13 +10,13 @@ from kvision import runs
 from kvision.errors import UserError
 
 FLAGS = flags.FLAGS
-NOT_OF_THE_RUN = (
+NOT_OF_THE_RUN = (  # what may differ when a run goes on
     "output",
     "overwrite",
     "dry_run",
     "worker_timeout",
     "max_unreadable",
-)  # what may differ when a run goes on
+)
 
 
 def flag_lines() -> list[str]:
