@@ -1,7 +1,9 @@
 """Opening what can be evaluated, predicted with or exported: a run folder, a file, a name."""
 
+import collections
 import sys
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +12,15 @@ import keras
 from kvision import _classifiers, labels, registry
 from kvision import weights as published
 from kvision.data import Data, load
+from kvision.data.skipped import Unreadable
 from kvision.data.sources import FORMS
 from kvision.errors import UserError
 from kvision.spec import did_you_mean
 
 WEIGHTS = "imagenet, a tag that kvision-info lists, hf-hub:OWNER/REPOSITORY or a file"  # for commands
+MAX_UNREADABLE = "Share of the images that may fail to decode and are skipped; more end the command."
+EXIF = "Turn images as their EXIF orientation says; a run's own choice by default, else true."
+MOST_FILES = 10  # unreadable ones, and classes of such, in a message
 MODEL, LABELS, FLAGS = "model.keras", "labels.txt", "flags.txt"
 
 
@@ -28,6 +34,7 @@ class Opened:
         flags: those that a run folder was trained with, by name; empty for others.
         crop: share of the resized image's side that the network is evaluated on.
         interpolation: "bilinear" or "bicubic", of that resizing.
+        exif: whether images are turned as their EXIF orientation says.
     """
 
     model: keras.Model
@@ -35,6 +42,7 @@ class Opened:
     flags: dict[str, str]
     crop: float = 1.0
     interpolation: str = "bilinear"
+    exif: bool = True
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -80,7 +88,8 @@ def open_model(
         class_names = tuple(labels.read(path / LABELS))
         flags = read_flags(path)
         crop, interpolation = float(flags.get("crop", 1)), flags.get("interpolation", "bilinear")
-        return Opened(model, class_names, flags, crop, interpolation)
+        exif = flags.get("exif", "true") == "true"
+        return Opened(model, class_names, flags, crop, interpolation, exif)
     if source.endswith(".keras"):
         model = _read(path, image_size)
         return Opened(model, labels.default(model.output_shape[-1]), {})
@@ -123,6 +132,7 @@ def load_data(
     allow_outside: bool = False,
     crop: float | None = None,
     interpolation: str | None = None,
+    exif: bool | None = None,
     **keywords,
 ) -> Data:
     """A split as a network takes it, see `kvision.data.load`.
@@ -132,7 +142,7 @@ def load_data(
         data: a dataset's name; None for what a run folder was trained on.
         split: "train", "val", "test" or "all".
         val_fraction, allow_outside: see `kvision.data.load`; for a run's own data, those of its training.
-        crop, interpolation: None for what belongs to the network.
+        crop, interpolation, exif: None for what belongs to the network.
         **keywords: of `kvision.data.load`.
 
     Raises:
@@ -142,7 +152,7 @@ def load_data(
         if "data" not in opened.flags:
             raise UserError(f"A dataset is needed for {opened.model.name}: {FORMS}.")
         data, val_fraction = opened.flags["data"], float(opened.flags["val_fraction"])
-        allow_outside = allow_outside or "allow_outside" in opened.flags
+        allow_outside = allow_outside or opened.flags.get("allow_outside") == "true"
     channels = opened.model.input_shape[-1]
     loaded = load(
         data,
@@ -153,6 +163,7 @@ def load_data(
         allow_outside=allow_outside,
         crop=opened.crop if crop is None else crop,
         interpolation=interpolation or opened.interpolation,
+        exif=opened.exif if exif is None else exif,
         **keywords,
     )
     if len(loaded.class_names) != len(opened.class_names):
@@ -162,19 +173,34 @@ def load_data(
 
 
 def read_flags(run) -> dict[str, str]:
-    """The flags that a run folder was trained with, by name; one without a value has ""."""
-    lines = (Path(run) / FLAGS).read_text().splitlines()
-    return dict(line.removeprefix("--").partition("=")[::2] for line in lines if line.startswith("--"))
+    """The flags that a run folder was trained with, by name."""
+    found = {}
+    for line in filter(None, (Path(run) / FLAGS).read_text().splitlines()):
+        name, equals, value = line.removeprefix("--").partition("=")
+        if not equals:  # a switch
+            name, value = name.removeprefix("no"), "false" if name.startswith("no") else "true"
+        found[name] = value
+    return found
 
 
-def report_unreadable(names: list[str], strict: bool) -> None:
-    """Says on stderr which files were no images; with `strict`, one such file is a ValueError."""
-    if strict and names:
-        raise UserError(f"{names[0]!r} is no image that can be read, and --strict asks for all.")
-    for name in names:
-        print(f"not an image: {name}", file=sys.stderr)
-    if names:
-        print(f"Left out {len(names)} that were no images.", file=sys.stderr)
+def report_unreadable(unreadable: Mapping[str, Unreadable], strict: bool) -> None:
+    """Says on stderr which files failed to decode; with `strict`, one such file is a ValueError.
+
+    Args:
+        unreadable: of `kvision.data.Data`.
+        strict: whether all files must be readable.
+    """
+    sentences = [f"{name!r} failed to decode: {file.reason}." for name, file in unreadable.items()]
+    if strict and sentences:
+        raise UserError(f"{sentences[0]} --strict asks for readable files alone.")
+    for sentence in sentences[:MOST_FILES]:
+        print(sentence, file=sys.stderr)
+    if sentences:
+        of_class = collections.Counter(file.class_name for file in unreadable.values()).most_common()
+        shown = [f"{count} of {name!r}" for name, count in of_class[:MOST_FILES]]
+        shown += [f"{len(of_class) - MOST_FILES} more classes"] * (len(of_class) > MOST_FILES)
+        files = "file" if len(sentences) == 1 else "files"
+        print(f"Skipped {len(sentences)} unreadable {files}: {', '.join(shown)}.", file=sys.stderr)
 
 
 def _read(path, image_size) -> keras.Model:

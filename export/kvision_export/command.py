@@ -23,6 +23,7 @@ import rich.text
 from absl import flags
 
 from kvision import _cli, runs
+from kvision.data import read_errors
 from kvision.data.sources import FORMS
 from kvision.errors import UserError
 from kvision.labels import numbers
@@ -46,7 +47,9 @@ flags.DEFINE_string(
 )  # fmt: skip
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
 flags.DEFINE_bool("allow_outside", False, "Whether a CSV file may list images outside its own folder.")
-flags.DEFINE_bool("strict", False, "End at a file that is no image.")
+flags.DEFINE_bool("strict", False, "End at a file that fails to decode.")
+flags.DEFINE_float("max_unreadable", 0.1, runs.MAX_UNREADABLE, 0, 1)
+flags.DEFINE_bool("exif", None, runs.EXIF)
 flags.DEFINE_integer(
     "calibration_images", 64, "How many images give the int8 ranges; as many others choose steps.", 2
 )
@@ -132,17 +135,20 @@ def load_images(
         allow_outside=FLAGS.allow_outside,
         training=True,
         batch_size=1,
+        exif=FLAGS.exif,
+        max_unreadable=FLAGS.max_unreadable,
     )
     most = -(-count // len(opened.class_names)) if balanced else count
     of_class = dict.fromkeys(range(len(opened.class_names)), 0)
     chosen, rest = [], []
-    for image, label in data.dataset.take(data.size).as_numpy_iterator():
-        full = of_class[int(label[0])] >= most
-        (rest if full else chosen).append((image[0], label[0]))
-        of_class[int(label[0])] += not full
-        del rest[count:]
-        if len(chosen) == count:
-            break
+    with read_errors([data]):
+        for image, label in data.dataset.take(data.size).as_numpy_iterator():
+            full = of_class[int(label[0])] >= most
+            (rest if full else chosen).append((image[0], label[0]))
+            of_class[int(label[0])] += not full
+            del rest[count:]
+            if len(chosen) == count:
+                break
     runs.report_unreadable(data.unreadable, FLAGS.strict)
     images, labels = zip(*(chosen + rest)[:count], strict=True)
     names = opened.class_names

@@ -2,5 +2,6 @@
 
 from kvision.data.images import read_image
 from kvision.data.load import Data, load
+from kvision.data.skipped import read_errors
 
-__all__ = ["Data", "load", "read_image"]
+__all__ = ["Data", "load", "read_errors", "read_image"]

@@ -1,7 +1,9 @@
 """Images that are kept after they were first read: in memory, or in the user's cache folder."""
 
+import contextlib
 import hashlib
 import os
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.data.identity import Files
+
+CHECKSUM = 16  # bytes before the content of a file in the cache
 
 
 def keep(image_of: Callable, store, dtype, shape) -> Callable:
@@ -39,24 +43,53 @@ def keep(image_of: Callable, store, dtype, shape) -> Callable:
 class Disk:
     """Encoded images in the user's cache folder, each below what changes when the image is replaced.
 
-    Labels are not cached: they are cheap to read, and may be corrected.
+    Labels are not cached: they are cheap to read, and may be corrected. What was damaged in the folder is as
+    if it were not there. A folder that cannot be read or written is not used any more; stderr says so once.
     """
 
     def __init__(self, files: Files):
         self.files = files
-        self.folder = cache_folder() / "images"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.failed = False
+        try:
+            self.folder = cache_folder() / "images"
+        except OSError as error:
+            self._fail(error)
 
     def get(self, index) -> bytes | None:
-        path = self._path(index)
-        return path.read_bytes() if path.is_file() else None
+        if self.failed:
+            return None
+        try:
+            kept = self._path(index).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._fail(error)
+            return None
+        checksum, content = kept[:CHECKSUM], kept[CHECKSUM:]
+        return content if checksum == self._checksum(index, content) else None
 
     def __setitem__(self, index, content: bytes):
+        if self.failed:
+            return
         path = self._path(index)
-        path.parent.mkdir(exist_ok=True)
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")  # two batches may write at once
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(self._checksum(index, content) + content)
+            os.replace(temporary, path)
+        except OSError as error:
+            self._fail(error)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+    def _fail(self, error):
+        if not self.failed:
+            print(f"The cache is not used any more: {error}.", file=sys.stderr)
+        self.failed = True
+
+    def _checksum(self, index, content) -> bytes:
+        key = self.files.key(index).encode(errors="surrogateescape")
+        return hashlib.blake2b(content, digest_size=CHECKSUM, key=hashlib.sha256(key).digest()).digest()
 
     def _path(self, index) -> Path:
         digest = hashlib.sha256(self.files.key(index).encode(errors="surrogateescape")).hexdigest()
@@ -64,5 +97,12 @@ class Disk:
 
 
 def cache_folder() -> Path:
-    """kvision's folder below $XDG_CACHE_HOME, or else ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvision"
+    """kvision's folder below $XDG_CACHE_HOME, or else ~/.cache.
+
+    Raises:
+        OSError: there is no home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvision"
+    except RuntimeError as error:
+        raise FileNotFoundError(f"{error} Set XDG_CACHE_HOME to a folder for caches") from None

@@ -1,21 +1,22 @@
-"""Decoding, fitting to the network's input, and augmentation of single images."""
+"""Fitting images to a network's input, and augmentation of single images."""
 
 import math
 
 import tensorflow as tf
 
+from kvision.data.decoding import (
+    axes,
+    decode,
+    decode_examined,
+    decode_jpeg,
+    examine,
+    reason,
+    to_channels,
+    turn,
+)
 from kvision.errors import UserError
 
 INTERPOLATIONS = {"bilinear": "triangle", "bicubic": "keyscubic"}  # and TensorFlow's name of the kernel
-
-
-def decode(contents, channels):
-    """An encoded JPEG, PNG, BMP, GIF or WebP as uint8 `(height, width, channels)`; GIF: the first frame."""
-    return tf.cond(
-        tf.io.is_jpeg(contents),  # `decode_image` would use the fast transform, a level beside Pillow's
-        lambda: tf.io.decode_jpeg(contents, channels, dct_method="INTEGER_ACCURATE"),
-        lambda: tf.io.decode_image(contents, channels, expand_animations=False),
-    )
 
 
 def check_fit(crop, interpolation) -> None:
@@ -64,10 +65,11 @@ def fit(image, size, *, crop=1.0, interpolation="bilinear"):
     return tf.clip_by_value(pixels, 0, 255)  # bicubic overshoots
 
 
-def random_crop(image, size, *, min_area, seed, channels):
+def random_crop(image, size, *, min_area, seed, channels, exif=True):
     """Cuts a random box of at least `min_area` of the image and resizes it, as in Inception's training.
 
-    Of a JPEG only the box is decoded, at the half, fourth or eighth of its size if that is still enough.
+    Of a JPEG only the box is decoded, at the half, fourth or eighth of its size if that is still enough; its
+    sides are then rounded to whole pixels of that size, by half a pixel of the output at the most.
     Bilinear; antialiased where the box is more than twice as large as the output.
 
     Args:
@@ -76,6 +78,7 @@ def random_crop(image, size, *, min_area, seed, channels):
         min_area: smallest share of the image's area, in (0, 1].
         seed: two integers: the same ones give the same box.
         channels: 3, or 1 for grey; of an encoded image.
+        exif: whether an encoded image is turned first, as its EXIF orientation says.
 
     Returns:
         float32 `(*size, channels)`.
@@ -96,22 +99,34 @@ def random_crop(image, size, *, min_area, seed, channels):
     def shrinkage(box):
         return tf.reduce_min(box // size)
 
-    def cut_jpeg():
-        start, box = random_box(tf.io.extract_jpeg_shape(image))
+    def cut_jpeg(orientation):
+        transposed, mirrored = axes(orientation)
+        shape = tf.io.extract_jpeg_shape(image)[:2]  # as it is stored
+        shape = tf.where(transposed, shape[::-1], shape)  # as it is seen
+        start, box = random_box(tf.concat([shape, [channels]], 0))
+        start = tf.where(mirrored, shape - start - box, start)
+        corners = tf.stack([start, start + box])
+        corners = tf.where(transposed, corners[:, ::-1], corners)  # in the stored image
 
         def decoder(ratio):
-            window = tf.concat([start // ratio, box // ratio], 0)
-            return lambda: tf.io.decode_and_crop_jpeg(image, window, channels, ratio)
+            begin, end = tf.unstack((corners + ratio // 2) // ratio)
+            return lambda: decode_jpeg(image, tf.concat([begin, end - begin], 0), ratio)
 
         step = tf.searchsorted([2, 4, 8], [shrinkage(box)], side="right")[0]
-        return tf.switch_case(step, [decoder(ratio) for ratio in (1, 2, 4, 8)])
+        pixels = tf.switch_case(step, [decoder(ratio) for ratio in (1, 2, 4, 8)])
+        return turn(to_channels(pixels, channels), orientation)
 
     def cut(pixels):
         start, box = random_box(tf.shape(pixels))
         return tf.slice(pixels, tf.concat([start, [0]], 0), tf.concat([box, [-1]], 0))
 
     if image.dtype == tf.string:
-        image = tf.cond(tf.io.is_jpeg(image), cut_jpeg, lambda: cut(decode(image, channels)))
+        orientation, pixels = examine(image, channels, exif)
+        image = tf.cond(
+            tf.io.is_jpeg(image) & (tf.size(pixels) == 0),
+            lambda: cut_jpeg(orientation),
+            lambda: cut(decode_examined(image, channels, orientation, pixels)),
+        )
     else:
         image = cut(image)
     return tf.cond(
@@ -121,7 +136,7 @@ def random_crop(image, size, *, min_area, seed, channels):
     )
 
 
-def read_image(path, size, channels=3, crop=1.0, interpolation="bilinear"):
+def read_image(path, size, channels=3, crop=1.0, interpolation="bilinear", exif=True):
     """Reads one image as a network takes it.
 
     Args:
@@ -129,18 +144,20 @@ def read_image(path, size, channels=3, crop=1.0, interpolation="bilinear"):
         size: `(height, width)`.
         channels: 3, or 1 for grey.
         crop, interpolation: of `fit`.
+        exif: whether the image is turned as its EXIF orientation says.
 
     Returns:
         A float32 array `(height, width, channels)` in [0, 255].
 
     Raises:
-        OSError: there is no such file.
-        ValueError: the file is no image; an unknown `crop` or `interpolation`.
+        OSError: the file cannot be read.
+        ValueError: it fails to decode; an unknown `crop` or `interpolation`.
     """
+    check_fit(crop, interpolation)
     with open(path, "rb") as file:
         contents = file.read()
     try:
-        image = decode(contents, channels)
-    except tf.errors.InvalidArgumentError:
-        raise UserError(f"{str(path)!r} is no image that can be read.") from None
+        image = decode(contents, channels, exif)
+    except tf.errors.OpError:
+        raise UserError(f"{str(path)!r} failed to decode: {reason(contents)}.") from None
     return fit(image, size, crop=crop, interpolation=interpolation).numpy()

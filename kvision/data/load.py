@@ -6,7 +6,9 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.data.cache import Disk, keep
-from kvision.data.images import check_fit, decode, fit, random_crop
+from kvision.data.decoding import decode
+from kvision.data.images import check_fit, fit, random_crop
+from kvision.data.skipped import Skipped, Unreadable
 from kvision.data.sources import Source, open_source
 from kvision.errors import UserError
 
@@ -20,16 +22,21 @@ class Data:
 
     Attributes:
         dataset: batches of float32 images in [0, 255], `(batch, height, width, channels)`, and int64
-            labels `(batch,)`.
+            labels `(batch,)`. An error in it is best met within `kvision.data.read_errors`.
         class_names: in the order of the labels.
         size: number of images; unreadable ones are counted.
-        unreadable: the names of the files that were no images, as they are met.
+        skipped: which images were left out so far, and what ended the reading.
     """
 
     dataset: tf.data.Dataset
     class_names: tuple[str, ...]
     size: int
-    unreadable: list[str]
+    skipped: Skipped
+
+    @property
+    def unreadable(self) -> dict[str, Unreadable]:
+        """The files that failed to decode so far, by name."""
+        return self.skipped.unreadable
 
 
 def load(
@@ -50,6 +57,8 @@ def load(
     cache: str = "none",
     val_fraction: float = 0.2,
     allow_outside: bool = False,
+    exif: bool = True,
+    max_unreadable: float = 0.1,
 ) -> Data:
     """Opens a split of a dataset.
 
@@ -73,6 +82,9 @@ def load(
             cache folder, for storage that is slow.
         val_fraction: share of the images held out where the dataset has no split of its own.
         allow_outside: whether the paths of a CSV file may be absolute, or lead out of its folder.
+        exif: whether images are turned as their EXIF orientation says.
+        max_unreadable: share of the images that may fail to decode, in [0, 1]; these are left out. With more,
+            the dataset raises an error, as it does for an image that cannot be read for another reason.
 
     Raises:
         ValueError: a value outside its range.
@@ -84,6 +96,8 @@ def load(
         raise UserError(f"`cache` must be one of {', '.join(CACHES)}; got {cache!r}.")
     if not 0 < min_crop_area <= 1:
         raise UserError(f"`min_crop_area` must be in (0, 1]; got {min_crop_area}.")
+    if not 0 <= max_unreadable <= 1:
+        raise UserError(f"`max_unreadable` must be in [0, 1]; got {max_unreadable}.")
     check_fit(crop, interpolation)
     source = (
         data if isinstance(data, Source) else open_source(data, split, channels, val_fraction, allow_outside)
@@ -95,7 +109,7 @@ def load(
         image_of = keep(image_of, Disk(source.files), tf.string, ())
     elif cache == "ram":
         image_of = keep(
-            lambda index: decode(source.image(index), channels), {}, tf.uint8, (None, None, channels)
+            lambda index: decode(source.image(index), channels, exif), {}, tf.uint8, (None, None, channels)
         )
 
     def index_at(position):
@@ -108,32 +122,36 @@ def load(
         index = index_at(position)
         image, label = image_of(index), labels[index]
         if augment == "none":
-            image = decode(image, channels) if image.dtype == tf.string else image
+            image = decode(image, channels, exif) if image.dtype == tf.string else image
             image = fit(image, image_size, crop=crop, interpolation=interpolation)
         else:
             seeds = (seed, position)
-            image = random_crop(image, image_size, min_area=min_crop_area, seed=seeds, channels=channels)
+            image = random_crop(
+                image, image_size, min_area=min_crop_area, seed=seeds, channels=channels, exif=exif
+            )
             if augment == "crop_flip":
                 image = tf.image.stateless_random_flip_left_right(image, seeds)
         return position, tf.ensure_shape(image, (*image_size, channels)), label
 
-    unreadable: list[str] = []
+    skipped = Skipped(source, max_unreadable)
 
     def note(position):
-        name = source.name_of(int(index_at(tf.constant(position, tf.int64))))
-        if name not in unreadable:
-            unreadable.append(name)
+        def prepare_again():
+            return next(iter(tf.data.Dataset.from_tensors(tf.constant(position, tf.int64)).map(prepare)))
+
+        skipped.add(int(index_at(tf.constant(position, tf.int64))), prepare_again)
 
     stop = 2**62 if training else source.size
     batches = _batches(prepare, start + shard[0], stop, shard[1], batch_size, note, fill=training)
-    return Data(batches.prefetch(2), source.class_names, source.size, unreadable)
+    return Data(batches.prefetch(2), source.class_names, source.size, skipped)
 
 
 def _batches(prepare, first, stop, step, size, note, *, fill) -> tf.data.Dataset:
     """Batches of what `prepare` makes of each `step`-th position from `first` up to `stop`.
 
-    Positions at which it fails are noted and left out. With `fill`, what comes next in the batch (or the
-    whole next batch) takes their places: so a batch follows from its positions alone, wherever a pass begins.
+    Positions at which it fails are noted and left out, unless `note` raises an error. With `fill`, what comes
+    next in the batch (or the whole next batch) takes their places: so a batch follows from its positions
+    alone, wherever a pass begins.
     """
 
     def end_of(begin):
@@ -142,44 +160,45 @@ def _batches(prepare, first, stop, step, size, note, *, fill) -> tf.data.Dataset
     def batch_at(begin):
         positions = tf.data.Dataset.range(begin, end_of(begin), step)
         batch = positions.map(prepare, tf.data.AUTOTUNE).ignore_errors().batch(size)
+        shapes = tf.nest.flatten(batch.element_spec)
+        empty = tuple(tf.zeros([0, *part.shape[1:]], part.dtype) for part in shapes)
+        batch = batch.concatenate(tf.data.Dataset.from_tensors(empty)).take(1)  # an empty one if all failed
         return batch.map(lambda *parts: (begin, *parts))
 
-    def note_all(expected, begin, end, present):
-        for missing in {*range(expected, begin, step), *range(begin, end, step)} - set(present.tolist()):
+    def note_all(begin, end, present):
+        for missing in sorted({*range(begin, end, step)} - set(present.tolist())):
             note(missing)
         return np.int64(0)
 
-    def check(expected, parts):
-        begin, present, images, labels = parts
+    def check(empty_before, parts):
+        """Notes what is missing, and counts how many empty batches there are up to this one."""
+        begin, present, *_ = parts
         end = end_of(begin)
         count = (end - begin + step - 1) // step
-        whole = (begin == expected) & (tf.size(present, tf.int64) == count)
+        nothing = tf.constant(0, tf.int64)
         noted = tf.cond(
-            whole,
-            lambda: tf.constant(0, tf.int64),
-            lambda: tf.numpy_function(note_all, (expected, begin, end, present), tf.int64),
+            tf.size(present, tf.int64) == count,
+            lambda: nothing,
+            lambda: tf.numpy_function(note_all, (begin, end, present), tf.int64),
         )
-        following = begin + size * step + tf.ensure_shape(noted, ())
-        if not fill:
-            return following, (tf.constant(1, tf.int64), begin, images, labels)
+        empty = tf.cast(tf.size(present) == 0, tf.int64) + tf.ensure_shape(noted, ())
+        return (empty_before + 1) * empty, (empty_before, *parts)
+
+    def filled(empty_before, begin, present, images, labels):
         takers = tf.searchsorted(present, begin + step * tf.range(size, dtype=tf.int64))
         takers = tf.minimum(takers, tf.size(present) - 1)
         images, labels = tf.cond(
-            whole, lambda: (images, labels), lambda: (tf.gather(images, takers), tf.gather(labels, takers))
+            tf.size(present) == size,
+            lambda: (images, labels),
+            lambda: (tf.gather(images, takers), tf.gather(labels, takers)),
         )
-        images = tf.ensure_shape(images, (size, *images.shape[1:]))
-        times = 1 + (begin - expected) // (size * step)
-        return following, (times, begin, images, tf.ensure_shape(labels, (size,)))
+        images, labels = tf.ensure_shape(images, (size, *images.shape[1:])), tf.ensure_shape(labels, (size,))
+        return tf.data.Dataset.from_tensors((images, labels)).repeat(empty_before + 1)
 
     starts = tf.data.Dataset.range(first, stop, size * step)
     batches = starts.interleave(
         batch_at, cycle_length=3, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
-    if fill:
-        found = batches.scan(tf.constant(first, tf.int64), check)
-        return found.flat_map(lambda times, _, *batch: tf.data.Dataset.from_tensors(batch).repeat(times))
-    _, *parts = tf.nest.flatten(batches.element_spec)
-    empty = [tf.zeros([0, *part.shape[1:]], part.dtype) for part in parts]
-    last = tf.data.Dataset.from_tensors((tf.constant(stop, tf.int64), *empty))  # shows a gap before the end
-    found = batches.concatenate(last).scan(tf.constant(first, tf.int64), check)
-    return found.filter(lambda _, begin, *__: begin < stop).map(lambda _, __, *batch: batch)
+    batches = batches.scan(tf.constant(0, tf.int64), check)
+    batches = batches.filter(lambda empty_before, begin, present, *_: tf.size(present) > 0)
+    return batches.flat_map(filled) if fill else batches.map(lambda _, __, ___, *batch: batch)

@@ -27,7 +27,8 @@ def opened(root, split="all", **keywords):
 
 
 def test_every_class_is_split_and_unreadable_files_are_reported(folder):
-    splits = {s: load(f"folder:{folder}", s, image_size=(8, 8), val_fraction=0.3) for s in ("train", "val")}
+    how = {"image_size": (8, 8), "val_fraction": 0.3, "max_unreadable": 1}
+    splits = {split: load(f"folder:{folder}", split, **how) for split in ("train", "val")}
     seen = {split: pairs(data) for split, data in splits.items()}
     everything = sorted(seen["train"] + seen["val"])
     assert everything == sorted((100 * label + i, label) for label in (0, 1) for i in range(10))

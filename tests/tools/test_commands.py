@@ -46,8 +46,8 @@ def test_a_run_folder_is_complete(run, folder):
     assert list((output / "tensorboard").rglob("events*"))
     with Image.open(output / "curves.png") as curves:
         assert curves.size[0] > 500
-    assert f"not an image: {folder / 'dark' / 'notes.txt'}" in printed
-    assert "Left out 1 that were no images" in printed
+    assert f"'{folder / 'dark' / 'notes.txt'}' failed to decode: its format is none of JPEG" in printed
+    assert "Skipped 1 unreadable file: 1 of 'dark'." in printed
 
 
 def test_flags_repeat_a_run(run, tmp_path):
@@ -148,11 +148,14 @@ def test_errors_are_one_sentence(arguments, words, tmp_path, monkeypatch):
 
 def test_errors_with_a_run(run, folder, tmp_path):
     output, _ = run
+    assert "1 of 65 images failed to decode, `max_unreadable` is 0;" in command(
+        "kvision-evaluate", f"--model={output}", "--split=train", "--max_unreadable=0", code=2
+    )
     assert "has 10 classes, mobilenet_v1 has 2" in command(
         "kvision-evaluate", f"--model={output}", "--data=digits", code=2
     )
     path = folder / "dark" / "notes.txt"
-    assert "no image" in command("kvision-predict", f"--model={output}", path, code=2)
+    assert "failed to decode" in command("kvision-predict", f"--model={output}", path, code=2)
     assert "No such file" in command("kvision-predict", f"--model={output}", "nowhere.png", code=2)
     sentence = command("kvision-train", *TINY, f"--weights={output / 'model.keras'}", "--data=digits",
                        "--model_kwarg=width_multiplier=1", f"--output={tmp_path}/new", code=2)  # fmt: skip

@@ -12,6 +12,7 @@ import rich.progress
 import rich.table
 
 from kvision import _classifiers, _cli, runs
+from kvision.data.skipped import Unreadable
 from kvision_tools.loop import Loop
 
 
@@ -123,13 +124,13 @@ class RunFiles(keras.callbacks.Callback):
 
 
 class Strict(keras.callbacks.Callback):
-    """Ends the command at the first file that is no image.
+    """Ends the command at the first file that fails to decode.
 
     Args:
-        unreadable: gives the names of those that were met so far.
+        unreadable: gives those that were met so far, by name.
     """
 
-    def __init__(self, unreadable: Callable[[], list[str]]):
+    def __init__(self, unreadable: Callable[[], dict[str, Unreadable]]):
         super().__init__()
         self.unreadable = unreadable
 

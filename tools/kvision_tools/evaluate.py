@@ -10,6 +10,7 @@ import keras
 from absl import flags
 
 from kvision import _cli, runs
+from kvision.data import read_errors
 from kvision.data.images import INTERPOLATIONS
 from kvision.data.sources import ALL_SPLITS, FORMS
 from kvision.errors import UserError
@@ -29,7 +30,9 @@ flags.DEFINE_float(
     "crop", None, "Share of the resized image's side that is evaluated; the network's own by default.", 0, 1
 )
 flags.DEFINE_enum("interpolation", None, INTERPOLATIONS, "Of that resizing; the network's own by default.")
-flags.DEFINE_bool("strict", False, "End at a file that is no image.")
+flags.DEFINE_bool("strict", False, "End at a file that fails to decode.")
+flags.DEFINE_float("max_unreadable", 0.1, runs.MAX_UNREADABLE, 0, 1)
+flags.DEFINE_bool("exif", None, runs.EXIF)
 flags.DEFINE_integer("batch_size", 32, "Images at once.", 1)
 
 
@@ -48,6 +51,8 @@ def main(positional):
             crop=FLAGS.crop,
             interpolation=FLAGS.interpolation,
             batch_size=FLAGS.batch_size,
+            exif=FLAGS.exif,
+            max_unreadable=FLAGS.max_unreadable,
         )
     top5 = min(5, len(opened.class_names))
     opened.model.compile(
@@ -55,8 +60,9 @@ def main(positional):
         metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(top5, name="top_k")],
     )
     warnings.filterwarnings("ignore", "Your input ran out of data")  # how many can be read shows at the end
-    values = opened.model.evaluate(data.dataset, verbose=0, return_dict=True)
     with _cli.user_errors():
+        with read_errors([data]):
+            values = opened.model.evaluate(data.dataset, verbose=0, return_dict=True)
         runs.report_unreadable(data.unreadable, FLAGS.strict)
     print(
         f"{opened.model.name} on {data.size - len(data.unreadable)} images: loss {values['loss']:.4f}, "

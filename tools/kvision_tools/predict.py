@@ -18,6 +18,7 @@ flags.DEFINE_string(
 flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
 flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may be NaN or infinity.")
 flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
+flags.DEFINE_bool("exif", None, runs.EXIF)
 flags.DEFINE_integer("topk", 5, "How many classes.", 1)
 
 
@@ -28,8 +29,10 @@ def main(paths):
             raise UserError("Which images? kvision-predict --model=MODEL IMAGE...")
         opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.allow_nonfinite)
         channels = opened.model.input_shape[-1]
+        exif = opened.exif if FLAGS.exif is None else FLAGS.exif
         images = [
-            read_image(path, opened.image_size, channels, opened.crop, opened.interpolation) for path in paths
+            read_image(path, opened.image_size, channels, opened.crop, opened.interpolation, exif)
+            for path in paths
         ]
     for path, image in zip(paths, images, strict=True):
         probabilities = opened.model.predict(image[None], verbose=0)[0]

@@ -13,6 +13,7 @@ from absl import flags
 import kvision
 import kvision.data
 from kvision import _cli, runs
+from kvision.data.skipped import Unreadable
 from kvision.data.sources import SPLITS, open_source
 from kvision.errors import UserError
 from kvision_tools import checkpoints, optimizers, run_folder, strategy, transfer
@@ -117,6 +118,8 @@ class Run:
                 crop=FLAGS.crop,
                 interpolation=FLAGS.interpolation,
                 cache=FLAGS.cache,
+                exif=FLAGS.exif,
+                max_unreadable=FLAGS.max_unreadable,
                 shard=shard,
                 **keywords,
             )
@@ -130,9 +133,9 @@ class Run:
         return self.strategy.distribute_datasets_from_function(dataset)
 
     @property
-    def unreadable(self) -> list[str]:
-        """The names of the files that were no images so far."""
-        return sorted({name for data in self.opened for name in data.unreadable})
+    def unreadable(self) -> dict[str, Unreadable]:
+        """The files that failed to decode so far, by name."""
+        return {name: file for data in self.opened for name, file in data.unreadable.items()}
 
     def batches(self, step, nans):
         """Training batches from a step on; others after each NaN."""
@@ -193,8 +196,9 @@ class Run:
                 Progress(FLAGS.epochs, self.steps, step, FLAGS.batch_size),
             ]
         try:
-            self.trainer.fit(callbacks)
-        except FloatingPointError as error:
+            with kvision.data.read_errors(self.opened):
+                self.trainer.fit(callbacks)
+        except (FloatingPointError, OSError, UserError) as error:
             _cli.fail(error)
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError):
             if not self.cluster.addresses[1:]:

@@ -10,7 +10,13 @@ from kvision import runs
 from kvision.errors import UserError
 
 FLAGS = flags.FLAGS
-NOT_OF_THE_RUN = ("output", "overwrite", "dry_run", "worker_timeout")  # what may differ when a run goes on
+NOT_OF_THE_RUN = (  # what may differ when a run goes on
+    "output",
+    "overwrite",
+    "dry_run",
+    "worker_timeout",
+    "max_unreadable",
+)
 
 
 def flag_lines() -> list[str]:

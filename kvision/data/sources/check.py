@@ -6,7 +6,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from kvision.data.images import decode
+from kvision.data.decoding import decode
 from kvision.data.names import quoted, say_once
 from kvision.data.sources.source import Source
 from kvision.errors import UserError
