@@ -38,8 +38,8 @@ class Preprocess:
             raise UserError(
                 f"`mean` and `std` need one value a channel each; got {self.mean} and {self.std}."
             )
-        if min(self.std) <= 0:
-            raise UserError(f"`std` must be positive; got {self.std}.")
+        if not all(0 < std < math.inf for std in self.std) or not all(map(math.isfinite, self.mean)):
+            raise UserError(f"`std` must be positive and `mean` finite; got {self.mean} and {self.std}.")
 
     @property
     def scale(self) -> tuple[float, ...]:

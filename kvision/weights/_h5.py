@@ -3,22 +3,25 @@
 No network is built from them, and they lead nowhere out of the file.
 """
 
-import io
-import os
+import json
+import math
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from pathlib import Path
 
-import h5py
 import keras
 import ml_dtypes
 import numpy as np
 
 from kvision.errors import UserError
+from kvision.weights import _h5_index
 from kvision.weights._archive import open_archive, read_entry
 from kvision.weights._parameters import parameters
 
 WEIGHTS = "model.weights.h5"  # in a .keras file
-VARIABLES = "vars"  # the group of a layer's own variables, which bears the layer's name
+SECONDS = 60  # in which a file of any size says where its variables are
 
 
 def read_h5(path: str) -> dict[str, np.ndarray]:
@@ -26,26 +29,17 @@ def read_h5(path: str) -> dict[str, np.ndarray]:
 
     Raises:
         UserError: it is no such file, points out of itself, or has values that it does not hold.
-        OSError, KeyError, ValueError, zipfile.BadZipFile: it is damaged.
+        OSError, ValueError, zipfile.BadZipFile: it is damaged.
     """
-    content = path
-    if path.endswith(".keras"):
-        with open_archive(path) as archive:
-            if WEIGHTS not in archive.namelist():
-                raise UserError(f"it has no {WEIGHTS}")
-            entries = {name: read_entry(archive, name) for name in archive.namelist()}
-            content = io.BytesIO(entries[WEIGHTS])
-    tensors, left, seen = {}, os.path.getsize(path), set()
-    with h5py.File(content, "r") as file:
-        if "layers" not in file:
-            raise UserError("it has no layers as Keras 3 writes them")
-        for name, dataset in _variables(_child(file, "layers"), (), seen):
-            left -= dataset.nbytes
-            if left < 0:
-                raise UserError("its values take more bytes than the file has")
-            values = np.asarray(dataset[()])
-            halves = dataset.attrs.get("dtype") == "bfloat16"
-            tensors[name] = values.view(ml_dtypes.bfloat16) if halves else values
+    content = _keras_weights(path) if path.lower().endswith(".keras") else Path(path).read_bytes()
+    tensors, left = {}, len(content)
+    for name, (dtype, shape, offset) in _index(content).items():
+        dtype = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+        size = math.prod(shape)
+        left -= size * dtype.itemsize
+        if left < 0:
+            raise UserError("its values take more bytes than the file has")
+        tensors[name] = np.frombuffer(content, dtype, size, offset).reshape(shape)
     return tensors
 
 
@@ -62,40 +56,22 @@ def by_reference_names(model: keras.Model, tensors: Mapping[str, np.ndarray]) ->
     return named
 
 
-def _variables(group: h5py.Group, path: tuple[str, ...], seen: set) -> Iterator[tuple[str, h5py.Dataset]]:
-    """The variables of the layers in a group, those of their own layers too."""
-    for key in group:
-        layer = _child(group, key)
-        address = h5py.h5o.get_info(layer.id).addr
-        if address in seen or not isinstance(layer, h5py.Group):
-            raise UserError(f"its {layer.name!r} is no layer of its own")
-        seen.add(address)
-        if key == "layers":  # of a network in the network, whose name is no part of its variables' paths
-            yield from _variables(layer, (), seen)
-        elif key != VARIABLES and not key.startswith("seed_generator"):
-            variables = _child(layer, VARIABLES) if VARIABLES in layer else {}
-            names = *path, str(variables.attrs.get("name", key) if variables else key)
-            for place in variables:
-                yield f"{'/'.join(names)}/{place}", _dataset(_child(variables, place))
-            yield from _variables(layer, names, seen)
+def _keras_weights(path: str) -> bytes:
+    """The weights of a `.keras` file, after the checksums of all that is in it."""
+    with open_archive(path) as archive:
+        if WEIGHTS not in archive.namelist():
+            raise UserError(f"it has no {WEIGHTS}")
+        return {name: read_entry(archive, name) for name in archive.namelist()}[WEIGHTS]
 
 
-def _child(group: h5py.Group, key: str):
-    if not isinstance(group.get(key, getlink=True), h5py.HardLink):
-        raise UserError(f"its {key!r} is a link to elsewhere")
-    return group[key]
-
-
-def _dataset(dataset) -> h5py.Dataset:
-    """The dataset, if all of its values lie in the file."""
-    if (
-        not isinstance(dataset, h5py.Dataset)
-        or dataset.external
-        or dataset.is_virtual
-        or dataset.chunks
-        or dataset.dtype.kind not in "fiubV"
-        or dataset.dtype.names
-        or dataset.id.get_storage_size() != dataset.nbytes
-    ):
-        raise UserError(f"its {dataset.name!r} is compressed, incomplete, or no array of numbers")
-    return dataset
+def _index(content: bytes) -> dict[str, list]:
+    """What `_h5_index` says of a file, in a process that the HDF5 library may end."""
+    command = [sys.executable, "-P", _h5_index.__file__]
+    try:
+        done = subprocess.run(command, input=content, capture_output=True, timeout=SECONDS, check=True)
+        answer = json.loads(done.stdout)
+    except (subprocess.SubprocessError, ValueError):
+        raise UserError("it is damaged so that the HDF5 library fails") from None
+    if isinstance(answer, str):
+        raise UserError(answer)
+    return answer

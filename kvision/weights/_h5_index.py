@@ -1,0 +1,75 @@
+"""Says where the variables of an HDF5 file lie: a script of its own, which reads the file from stdin.
+
+The HDF5 library crashes on some damaged files. This process may, and its parent says so in a sentence. What
+it prints is JSON: `{"NAME/PLACE": [dtype, shape, offset]}` for the layers as Keras 3 saves them, or a sentence.
+"""
+
+import io
+import json
+import sys
+from collections.abc import Iterator
+
+import h5py
+
+VARIABLES = "vars"  # the group of a layer's own variables, which bears the layer's name
+
+
+class Unfit(Exception):
+    """The file is not what Keras writes."""
+
+
+def index(content: bytes) -> dict[str, list]:
+    """The dtype, shape and offset of each variable, by the layer's path and its place in the layer."""
+    with h5py.File(io.BytesIO(content), "r") as file:
+        if file.userblock_size or "layers" not in file:
+            raise Unfit("it has no layers as Keras 3 writes them")
+        return {name: _place(dataset) for name, dataset in _variables(_child(file, "layers"), (), set())}
+
+
+def _variables(group, path: tuple[str, ...], seen: set) -> Iterator[tuple[str, h5py.Dataset]]:
+    """The variables of the layers in a group, those of their own layers too."""
+    for key in group:
+        layer = _child(group, key)
+        address = h5py.h5o.get_info(layer.id).addr
+        if address in seen or not isinstance(layer, h5py.Group):
+            raise Unfit(f"its {layer.name!r} is no layer of its own")
+        seen.add(address)
+        if key == "layers":  # of a network in the network, whose name is no part of its variables' paths
+            yield from _variables(layer, (), seen)
+        elif key != VARIABLES and not key.startswith("seed_generator"):
+            variables = _child(layer, VARIABLES) if VARIABLES in layer else {}
+            names = *path, str(variables.attrs.get("name", key) if variables else key)
+            for place in variables:
+                yield f"{'/'.join(names)}/{place}", _child(variables, place)
+            yield from _variables(layer, names, seen)
+
+
+def _child(group, key: str):
+    if not isinstance(group, h5py.Group) or not isinstance(group.get(key, getlink=True), h5py.HardLink):
+        raise Unfit(f"its {key!r} is a link to elsewhere")
+    return group[key]
+
+
+def _place(dataset) -> list:
+    """Where the values of a dataset lie, if all of them lie in the file."""
+    if (
+        not isinstance(dataset, h5py.Dataset)
+        or dataset.external
+        or dataset.is_virtual
+        or dataset.chunks
+        or dataset.dtype.kind not in "fiubV"
+        or dataset.dtype.names
+        or dataset.id.get_storage_size() != dataset.nbytes
+        or dataset.id.get_offset() is None
+    ):
+        raise Unfit(f"its {dataset.name!r} is compressed, incomplete, or no array of numbers")
+    dtype = "bfloat16" if dataset.attrs.get("dtype") == "bfloat16" else dataset.dtype.str
+    return [dtype, dataset.shape, dataset.id.get_offset()]
+
+
+if __name__ == "__main__":
+    try:
+        answer = index(sys.stdin.buffer.read())
+    except Exception as error:  # whatever a damaged file makes the library raise
+        answer = str(error)
+    print(json.dumps(answer))
