@@ -78,12 +78,23 @@ def test_the_meeting_is_at_the_address_it_was_given(host):
         assert first.result() == [None]
 
 
-@pytest.mark.parametrize("host", ["192.0.2.77", "no-such-host.invalid"])
-def test_an_address_that_is_not_of_this_machine_as_of_a_kubernetes_service(host):
-    with contextlib.ExitStack() as stack:
-        port = _free_ports(1)[0]
-        for one in signed.listen(Cluster((f"{host}:{port}", "b:2"))):
-            stack.enter_context(one)
+@pytest.mark.parametrize(("host", "meaning"), [
+    ("192.0.2.77", "192.0.2.77"),  # nobody's (RFC 5737), as that of a Kubernetes service
+    ("no-such-host.invalid", None), ("node1", "127.0.1.1"),
+])  # fmt: skip
+def test_an_address_that_is_not_of_this_machine(host, meaning, monkeypatch):
+    (port,) = _free_ports(1)
+
+    def getaddrinfo(*_, **__):
+        if meaning is None:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (meaning, port))]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", getaddrinfo)
+        (listening,) = signed.listen(Cluster((f"{host}:{port}", "b:2")))
+    with listening:
+        assert listening.getsockname()[0] in ("::", "0.0.0.0")
         socket.create_connection(("127.0.0.1", port)).close()
 
 

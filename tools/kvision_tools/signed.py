@@ -49,21 +49,16 @@ class Line:
 
 
 def listen(cluster) -> list[socket.socket]:
-    """Listens at this worker's address alone where it is one of this machine.
+    """Listens at this worker's address alone where it is one of this machine, else at all interfaces.
 
-    It need not be: the name of a Kubernetes service, say, is one that others know. Then at all interfaces.
+    It need not be: the name of a Kubernetes service is one that others know, and Debian has the machine's own
+    name mean 127.0.1.1.
     """
     host, port = cluster.place(cluster.index)
-    try:
-        places = {
-            (family, place) for family, *_, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        }
-    except socket.gaierror:
-        places = set()
     with contextlib.ExitStack() as at_fault:
         listening = []
         try:
-            for family, place in sorted(places):
+            for family, place in sorted(_places(host, port)):
                 try:
                     listening.append(at_fault.enter_context(socket.create_server(place, family=family)))
                 except OSError as error:
@@ -78,3 +73,15 @@ def listen(cluster) -> list[socket.socket]:
             raise OSError(f"Port {port} of {cluster.name(cluster.index)} {why}.") from None
         at_fault.pop_all()
     return listening
+
+
+def _places(host, port) -> set:
+    """What a name means, with the family of each; loopback only where it is asked for."""
+    try:
+        places = {
+            (family, place) for family, *_, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        }
+    except socket.gaierror:
+        return set()
+    loopback = ("127.", "::1")
+    return {one for one in places if host in ("localhost", one[1][0]) or not one[1][0].startswith(loopback)}
