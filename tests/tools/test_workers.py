@@ -1,25 +1,24 @@
-"""Workers: how they find and meet each other, train as one, and are started again."""
+"""Workers of kvision-train: they train as one, and are started again."""
 
 import csv
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import tensorflow as tf
-from helpers import COMMANDS, command, dark_and_light
+from helpers import COMMANDS, command, dark_and_light, start
 
 from kvision_tools.launch import _free_ports
-from kvision_tools.rendezvous import meet
-from kvision_tools.strategy import Cluster, find_cluster
 from kvision_tools.train import entry
 
 FLAGS = [  # images without flat parts, where a rounding error would move many units over a kink at once
@@ -29,64 +28,17 @@ FLAGS = [  # images without flat parts, where a rounding error would move many u
 ]  # fmt: skip
 
 
-def cluster(count=2, index=0):
-    return Cluster(tuple(f"localhost:{port}" for port in _free_ports(count)), index)
-
-
-def meet_all(addresses, facts, timeout=5.0):
-    """What each worker is told; None for nothing wrong."""
-
-    def one(index):
-        try:
-            meet(Cluster(addresses, index), facts[index], timeout)
-        except (ValueError, OSError) as error:
-            return str(error)
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(one, facts))
-
-
-def test_workers_meet():
-    here = cluster(3).addresses
-    same = {"flags": ["--seed=0"]}
-    assert meet_all(here, {0: same, 1: same, 2: same}) == [None] * 3
-    differ = meet_all(here, {0: same, 1: same, 2: {"flags": ["--seed=1"]}})
-    assert differ == [f"worker 2 ({here[2]}) has other flags than worker 0: --seed=0, --seed=1."] * 3
-    late = meet_all(here, {0: same, 2: same}, timeout=0.5)
-    assert late == [f"worker 1 ({here[1]}) did not come within 0.5 seconds."] * 2
-    assert meet_all(here, {1: same}, 0.5) == [f"worker 0 ({here[0]}) did not come within 0.5 seconds."]
+def free_addresses():
+    return [f"localhost:{port}" for port in _free_ports(2)]
 
 
 def config(addresses, index):
     return json.dumps({"cluster": {"worker": list(addresses)}, "task": {"type": "worker", "index": index}})
 
 
-def test_clusters(monkeypatch):
-    for name in ("TF_CONFIG", "SLURM_STEP_NUM_TASKS", "CUDA_VISIBLE_DEVICES"):
-        monkeypatch.delenv(name, raising=False)
-    assert find_cluster("auto") == Cluster()
-    with pytest.raises(ValueError, match="needs a cluster: TF_CONFIG, a SLURM step"):
-        find_cluster("multiworker")
-    monkeypatch.setenv("TF_CONFIG", config(["a:1", "b:2"], 1))
-    assert find_cluster("auto") == Cluster(("a:1", "b:2"), 1)
-    assert find_cluster("one") == Cluster()
-    chief = {"cluster": {"chief": ["c:3"], "worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}
-    monkeypatch.setenv("TF_CONFIG", json.dumps(chief))
-    assert find_cluster("auto") == Cluster(("c:3", "a:1"), 1)
-    for wrong in ("{", "[]", config(["a:1"], 1), json.dumps({"cluster": {"worker": []}})):
-        monkeypatch.setenv("TF_CONFIG", wrong)
-        with pytest.raises(ValueError, match="TF_CONFIG must be"):
-            find_cluster("auto")
-    monkeypatch.delenv("TF_CONFIG")
-    slurm = {"STEP_NUM_TASKS": 3, "PROCID": 2, "STEP_NODELIST": "n[07-08]", "STEP_TASKS_PER_NODE": "2,1"}
-    for name, value in slurm.items():
-        monkeypatch.setenv(f"SLURM_{name}", str(value))
-    assert find_cluster("auto") == Cluster(("n07:8888", "n07:8889", "n08:8888"), 2)
-
-
 def test_what_is_wrong_with_workers_is_one_sentence(monkeypatch, tmp_path):
     flags = ["kvision-train", *FLAGS, "--data=digits", f"--output={tmp_path / 'run'}", "--worker_timeout=1"]
-    addresses = cluster().addresses
+    addresses = free_addresses()
     monkeypatch.setenv("TF_CONFIG", config(addresses, 0))
     assert f"worker 1 ({addresses[1]}) did not come within 1 seconds" in command(*flags, code=2)
     port = addresses[0].rpartition(":")[2]
@@ -94,6 +46,74 @@ def test_what_is_wrong_with_workers_is_one_sentence(monkeypatch, tmp_path):
         sentence = command(*flags, code=2)
     assert f"Port {port} of worker 0 ({addresses[0]}) is in use" in sentence
     assert not (tmp_path / "run").exists()
+
+
+def pair(folders, *arguments):
+    """The exit codes and the last lines of two workers, each in a folder of its own."""
+    addresses, processes = free_addresses(), []
+    for i, folder in enumerate(folders):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TF_CONFIG", config(addresses, i))
+            patch.chdir(folder)
+            processes.append(start("kvision-train", *arguments, texts=[folder / "stdout", folder / "stderr"]))
+    ends = []
+    for process, folder in zip(processes, folders, strict=True):
+        process.join(100)
+        ends.append((process.exitcode, (folder / "stderr").read_text().splitlines()[-1:]))
+    return addresses, ends
+
+
+@pytest.mark.parametrize("change", ["fewer", "renamed", "other", "none"])
+def test_workers_with_other_data_end_in_one_sentence(tmp_path, change):
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        (folder / "images").mkdir(parents=True)
+        dark_and_light(folder / "images")
+    images = folders[1] / "images"
+    if change == "fewer":
+        for i in range(10):
+            (images / "dark" / f"{i}.png").unlink()
+    elif change == "renamed":
+        (images / "dark").rename(images / "black")
+    elif change == "other":
+        (images / "dark/0.png").write_bytes((images / "dark/1.png").read_bytes())
+    else:
+        shutil.rmtree(images)
+    flags = ["--data=folder:images", "--worker_timeout=60", f"--output={tmp_path / 'run'}"]
+    addresses, ends = pair(folders, *FLAGS, *flags)
+    has = f"worker 1 ({addresses[1]}) has other training images than worker 0: "
+    expected = {
+        "fewer": has + "class 'dark' has 24 images instead of 32.",
+        "renamed": has + "class 'dark' is gone, class 'black' is new.",
+        "other": has + "files have other names, sizes or contents.",
+        "none": "There is no folder 'images'.",
+    }[change]
+    for code, (sentence,) in ends:
+        assert (code, sentence.startswith("kvision-train: ")) == (2, True), sentence
+        assert expected in sentence
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_step_with_synchronized_batch_norm_is_that_of_one_process(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    (tmp_path / "images").mkdir()
+    flags = [
+        *FLAGS[:4], f"--data=folder:{dark_and_light(tmp_path / 'images')}", "--batch_size=64", "--epochs=1",
+        "--warmup_epochs=0", "--learning_rate=0.01",
+    ]  # fmt: skip
+    command("kvision-train", *flags, f"--output={one}")
+    workers = [tmp_path / "first", tmp_path / "second"]
+    for folder in workers:
+        folder.mkdir()
+    _, ends = pair(workers, *flags, "--sync_batch_norm", f"--output={two}")
+    assert [code for code, _ in ends] == [0, 0], ends
+    np.testing.assert_allclose(rows(two), rows(one), rtol=1e-5)
+    for step in (0, 1):
+        name = f"checkpoints/step_{step:08d}.safetensors"
+        expected, got = (safetensors.numpy.load_file(run / name) for run in (one, two))
+        assert {*expected} == {*got}
+        for key in expected:
+            np.testing.assert_allclose(got[key], expected[key], rtol=1e-5, atol=1e-5, err_msg=key)
 
 
 def rows(run):
@@ -131,12 +151,12 @@ class Launched:
 
     def workers(self):
         text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return [int(pid) for pid in text.split()]
+        return [int(pid) for pid in text.split()][1:]  # the first is the watch
 
 
 def two_workers(*outputs):
     """Processes that train together, each with its own `--output`."""
-    addresses = cluster().addresses
+    addresses = free_addresses()
     train = [Path(sys.executable).parent / "kvision-train", *FLAGS, "--data=digits"]
     return [
         subprocess.Popen(

@@ -1,89 +1,236 @@
 """Workers meet before TensorFlow connects them, so that what is wrong is said in a sentence.
 
-TensorFlow itself would wait for a missing worker in silence, and train with workers that have other flags.
+TensorFlow itself would wait for a missing worker in silence, and train with workers that have other flags or
+other data. The first worker listens at the port that TensorFlow takes afterwards and hears the others; their
+connections outlive the meeting, because data can be opened, and compared, only when TensorFlow is connected.
+
+Whoever connects has to know the run's token, and has a few seconds to show it; others are shrugged off.
 """
 
+import asyncio
 import contextlib
+import hashlib
 import json
+import os
 import socket
-import time
+import sys
+from collections.abc import Callable
 
 from kvision.errors import UserError
-from kvision_tools.strategy import Cluster
+from kvision_tools.cluster import TOKEN, Cluster
+from kvision_tools.signed import Line, listen
+
+JOBS = ("SLURM_JOB_ID", "SLURM_STEP_ID", "CLOUD_ML_JOB_ID")  # what else workers of one run have in common
+GREETING_SECONDS, MOST_GREETINGS = 5, 50  # for a connection to show the token; such connections at once
+MOST_PROBLEMS = 3  # in a message
+STRANGER = " Who answers there does not know this run's token."
+BROKEN = (OSError, EOFError, ValueError)  # timeouts and strangers too
 
 
-def meet(cluster: Cluster, facts: dict[str, list[str]], timeout: float) -> None:
+def meet(cluster: Cluster, facts: dict[str, list[str]], timeout: float) -> "Meeting":
     """Waits until all workers are there, and checks that they say the same.
 
-    Each takes the port at which TensorFlow will listen afterwards. The first worker hears the others, and
-    tells them the verdict.
-
     Args:
-        cluster: of more than one worker.
+        cluster: one worker alone meets nobody.
         facts: lines that must not differ between workers, below a name for messages.
-        timeout: seconds.
+        timeout: seconds to wait for other workers, here and in `Meeting.compare`.
 
     Raises:
-        OSError: this worker's port is in use, or a worker did not come in time.
-        ValueError: a worker's facts differ.
+        OSError: this worker's port is in use.
+        UserError: a worker did not come in time, or has other facts.
+        SystemExit: see `Meeting.compare`.
     """
-    port = int(cluster.addresses[cluster.index].rpartition(":")[2])
-    try:
-        server = socket.create_server(("", port))
-    except OSError:
-        raise OSError(f"Port {port} of {_name(cluster, cluster.index)} is in use.") from None
-    deadline = time.monotonic() + timeout
-    with server:
-        verdict = (_hear if cluster.index == 0 else _say)(server, cluster, facts, deadline, timeout)
-    if verdict:
-        raise UserError(verdict)
-
-
-def _hear(server, cluster, facts, deadline, timeout) -> str:
-    with contextlib.ExitStack() as open_sockets:
-        heard = {}
-        while len(heard) < len(cluster.addresses) - 1 and (left := deadline - time.monotonic()) > 0:
-            server.settimeout(left)
-            try:
-                connection = open_sockets.enter_context(server.accept()[0])
-                connection.settimeout(5)
-                message = json.loads(connection.makefile().readline())
-                heard[int(message["worker"])] = connection, message["facts"]
-            except (OSError, ValueError, KeyError, TypeError):
-                continue  # nobody came, or somebody else did
-        missing = [_name(cluster, i) for i in range(1, len(cluster.addresses)) if i not in heard]
-        differences = [
-            f"{_name(cluster, i)} has other {what} than worker 0: "
-            f"{', '.join(sorted(set(theirs[what]) ^ set(facts[what])))}."
-            for i, (_, theirs) in sorted(heard.items())
-            for what in facts
-            if theirs[what] != facts[what]
-        ]
-        verdict = _late(missing, timeout) if missing else " ".join(differences)
-        for connection, _ in heard.values():
-            with contextlib.suppress(OSError):
-                connection.sendall(json.dumps(verdict).encode() + b"\n")
-                connection.recv(1)  # so that the other side closes first, and the port is free at once
-    return verdict
-
-
-def _say(server, cluster, facts, deadline, timeout) -> str:
-    host, _, port = cluster.addresses[0].rpartition(":")
-    message = json.dumps({"worker": cluster.index, "facts": facts}).encode() + b"\n"
-    while (left := deadline - time.monotonic()) > 0:
+    meeting = Meeting(cluster, timeout)
+    if cluster.addresses[1:]:
         try:
-            with socket.create_connection((host, int(port)), timeout=left) as connection:
-                connection.sendall(message)
-                connection.settimeout(left + 10)
-                return json.loads(connection.makefile().readline())
-        except (OSError, ValueError):
-            time.sleep(0.1)
-    return _late([_name(cluster, 0)], timeout)
+            meeting.gather()
+            meeting.compare(facts, lambda first, other: sorted({*first} ^ {*other}))
+        except BaseException:
+            meeting.close()
+            raise
+    return meeting
 
 
-def _name(cluster, index) -> str:
-    return f"worker {index} ({cluster.addresses[index]})"
+class Meeting:
+    """Workers that know of each other.
 
+    As a context manager, it tells the others when a `UserError` or an `OSError` ends this worker.
+    """
 
-def _late(names, timeout) -> str:
-    return f"{' and '.join(names)} did not come within {timeout:g} seconds."
+    def __init__(self, cluster: Cluster, timeout: float):
+        self.cluster, self.timeout = cluster, timeout
+        self._runner = asyncio.Runner()
+        self._lines: dict[int, Line] = {}  # to the other workers from the first, or to the first
+        self._told = False
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, _, error, traceback):
+        if isinstance(error, UserError | OSError) and not self._told:
+            self._runner.run(self._tell({"error": f"{self.cluster.name(self.cluster.index)}: {error}"}))
+        self.close()
+
+    def close(self):
+        """Hangs up."""
+        self._runner.run(self._hang_up())
+        self._runner.close()
+
+    def gather(self):
+        """Waits until all workers are there."""
+        listening = listen(self.cluster)
+        try:
+            self._runner.run(self._hear(listening) if self.cluster.index == 0 else self._call())
+        finally:
+            for one in listening:
+                one.close()
+
+    def compare(self, facts: dict, changes: Callable) -> None:
+        """Checks that all workers say the same; all are told what differs.
+
+        Args:
+            facts: JSON values, below a name for messages.
+            changes: from the first worker's value and another's to what differs, in a few words each.
+
+        Raises:
+            UserError: a worker's facts differ, it cannot go on and said why, or it did not answer in time.
+            SystemExit: a worker was lost; the code is its message, which Python prints for exit code 1.
+        """
+        if not self._lines:
+            return
+        verdict = self._runner.run(
+            self._judge(facts, changes) if self.cluster.index == 0 else self._ask(facts)
+        )
+        self._told = bool(verdict["lost"] or verdict["error"])
+        if verdict["lost"]:
+            sys.exit(f"{verdict['lost']} was lost; the same command on all goes on.")
+        if verdict["error"]:
+            raise UserError(verdict["error"])
+
+    async def _hear(self, listening):
+        others = len(self.cluster.addresses) - 1
+        complete, greetings, strangers, problem = asyncio.Event(), 0, 0, ""
+
+        async def greet(reader, writer):
+            nonlocal greetings, strangers, problem
+            greetings += 1
+            try:
+                if greetings > MOST_GREETINGS:
+                    raise ConnectionError
+                async with asyncio.timeout(GREETING_SECONDS):
+                    line = await Line.open(reader, writer, self._token(), first=True)
+                    index = await line.receive()
+                    if index not in range(1, others + 1):
+                        raise ValueError
+                    await line.send("welcome")
+            except BaseException as error:
+                strangers += 1
+                writer.close()
+                if not isinstance(error, BROKEN):
+                    raise
+                return
+            finally:
+                greetings -= 1
+            if index in self._lines and not self._lines[index].reader.at_eof():
+                problem = f"Two processes say that they are {self.cluster.name(index)}."
+                await line.send({"error": problem, "lost": ""})
+                writer.close()
+            else:
+                self._lines[index] = line
+            if problem or len(self._lines) == others:
+                complete.set()
+
+        servers = [await asyncio.start_server(greet, sock=one) for one in listening]
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(complete.wait(), self.timeout)
+        for server in servers:
+            server.close()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        missing = [i for i in range(1, others + 1) if i not in self._lines]
+        if missing and not problem:
+            problem = self._late(missing, "come")
+            problem += f" Connections without this run's token: {strangers}." if strangers else ""
+        if problem:
+            await self._tell({"error": problem, "lost": ""})
+            raise UserError(problem)
+
+    async def _call(self):
+        why = ""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.timeout
+        while (left := end - loop.time()) > 0:
+            with contextlib.ExitStack() as at_fault:
+                try:
+                    async with asyncio.timeout(min(left, GREETING_SECONDS)):
+                        reader, writer = await asyncio.open_connection(*self.cluster.place(0))
+                        at_fault.callback(writer.close)
+                        line = await Line.open(reader, writer, self._token(), first=False)
+                        await line.send(self.cluster.index)
+                        await line.receive()
+                    self._lines[0] = line
+                    at_fault.pop_all()
+                    return
+                except socket.gaierror as error:
+                    why = f" Its name is unknown: {error.strerror}."
+                except BROKEN as error:
+                    why = "" if isinstance(error, ConnectionRefusedError | TimeoutError) else why or STRANGER
+            await asyncio.sleep(0.1)
+        raise UserError(self._late([0], "come") + why)
+
+    async def _judge(self, facts, changes) -> dict:
+        problems, lost = [], []
+        end = asyncio.get_running_loop().time() + self.timeout
+        for index, line in sorted(self._lines.items()):
+            try:
+                async with asyncio.timeout_at(end):
+                    theirs = await line.receive()
+            except TimeoutError:
+                problems.append(self._late([index], "answer"))
+                continue
+            except BROKEN:
+                lost.append(self.cluster.name(index))
+                continue
+            problems += [theirs["error"]] if "error" in theirs else []
+            for what in facts if "facts" in theirs else []:
+                if differ := changes(facts[what], theirs["facts"][what]):
+                    name = self.cluster.name(index)
+                    problems.append(f"{name} has other {what} than worker 0: {', '.join(differ)}.")
+        more = len(problems) - MOST_PROBLEMS
+        problems[MOST_PROBLEMS:] = [f"And {more} more."] if more > 0 else []
+        verdict = {"error": " ".join(problems), "lost": "" if problems else " and ".join(lost)}
+        await self._tell(verdict)
+        return verdict
+
+    async def _ask(self, facts) -> dict:
+        line = self._lines[0]
+        answer = asyncio.create_task(line.receive())
+        await asyncio.sleep(0.01)  # the first worker may have said already that it cannot go on
+        with contextlib.suppress(OSError):
+            if not answer.done():
+                await line.send({"facts": facts})
+        try:
+            return {"lost": ""} | await asyncio.wait_for(answer, self.timeout + 10)
+        except TimeoutError:
+            return {"error": self._late([0], "answer"), "lost": ""}
+        except BROKEN:
+            return {"lost": self.cluster.name(0)}
+
+    async def _tell(self, message):
+        for line in self._lines.values():
+            with contextlib.suppress(*BROKEN):
+                await asyncio.wait_for(line.send(message), GREETING_SECONDS)
+
+    async def _hang_up(self):
+        for line in self._lines.values():
+            line.writer.close()
+        await asyncio.sleep(0)
+
+    def _late(self, indices, what) -> str:
+        names = " and ".join(map(self.cluster.name, indices))
+        return f"{names} did not {what} within {self.timeout:g} seconds."
+
+    def _token(self) -> bytes:
+        given = os.environ.get(TOKEN)
+        run = [self.cluster.addresses, [os.environ.get(name) for name in JOBS]]
+        return os.fsencode(given) if given else hashlib.sha256(json.dumps(run).encode()).digest()

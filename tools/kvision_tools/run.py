@@ -13,11 +13,13 @@ from absl import flags
 import kvision
 import kvision.data
 from kvision import _cli, runs
+from kvision.data.identity import Identity
 from kvision.data.skipped import Unreadable
 from kvision.data.sources import SPLITS, open_source
 from kvision.errors import UserError
 from kvision_tools import checkpoints, optimizers, run_folder, strategy, transfer
 from kvision_tools.callbacks import Progress, RunFiles, Strict, print_table
+from kvision_tools.cluster import RESTARTED, find_cluster
 from kvision_tools.loop import Loop, with_blanks
 from kvision_tools.rendezvous import meet
 from kvision_tools.trainer import Trainer
@@ -38,11 +40,10 @@ class Run:
         FLAGS.interpolation = FLAGS.interpolation or interpolation
         self.folder = Path(FLAGS.output or f"runs/{FLAGS.model}")
         run_folder.check(self.folder, FLAGS.overwrite)
-        self.cluster = cluster = strategy.find_cluster(FLAGS.strategy)
-        if len(cluster.addresses) > 1:
-            newest = "" if FLAGS.overwrite else checkpoints.newest(self.folder / "checkpoints")
-            here = {"flags": run_folder.flag_lines(), "checkpoints": [newest]}
-            meet(cluster, here, FLAGS.worker_timeout)
+        self.cluster = cluster = find_cluster(FLAGS.strategy)
+        newest = "" if FLAGS.overwrite else checkpoints.newest(self.folder / "checkpoints")
+        here = {"flags": run_folder.flag_lines(), "checkpoints": [newest]}
+        meeting = meet(cluster, here, FLAGS.worker_timeout)
         self.writes = cluster.index == 0
         self.strategy = strategy.make_strategy(FLAGS.strategy, cluster)
         devices = self.strategy.num_replicas_in_sync
@@ -63,10 +64,14 @@ class Run:
             tf.config.experimental.enable_op_determinism()
         self.part_size = FLAGS.batch_size // parts
         channels = self.image_shape[2]
-        self.train_data, self.val_data = (
-            open_source(FLAGS.data, split, channels, FLAGS.val_fraction, FLAGS.allow_outside)
-            for split in SPLITS
-        )
+        with meeting:  # once more, because TensorFlow, which opens the data, has to know its strategy before
+            self.train_data, self.val_data = (
+                open_source(FLAGS.data, split, channels, FLAGS.val_fraction, FLAGS.allow_outside)
+                for split in SPLITS
+            )
+            if cluster.addresses[1:]:
+                data = {"training images": self.train_data, "validation images": self.val_data}
+                meeting.compare({what: s.identity.to_json() for what, s in data.items()}, _changed_data)
         self.opened: list[kvision.data.Data] = []  # what is read from
         self.class_names = self.train_data.class_names
         if len(self.class_names) < 2:
@@ -211,9 +216,13 @@ class Run:
             print(f"Run folder: {self.folder}")
 
 
+def _changed_data(first: dict, other: dict) -> list[str]:
+    return Identity.from_json(first).changes(Identity.from_json(other))
+
+
 def check_flags():
     """A ValueError for flags outside their range, or that contradict each other."""
-    if strategy.RESTARTED in os.environ:
+    if RESTARTED in os.environ:
         FLAGS.overwrite = False
     positive = ("crop", "min_crop_area", "learning_rate", "learning_rate_per_256", "layer_decay", "clip_norm",
                 "nan_rate_factor")  # fmt: skip
