@@ -3,7 +3,7 @@
 import keras
 
 from kvision.errors import UserError
-from kvision.layers import GroupedConv2D, WholeConv2D
+from kvision.layers import BatchNorm, GroupedConv2D, WholeConv2D
 from kvision.layers.initializers import he_initializer, narrow_initializer
 
 
@@ -91,7 +91,7 @@ def patchify(x, *, filters, size, name):
 
 def batch_norm(x, *, epsilon, momentum, activation=None, name):
     """Batch normalisation, then the activation where one is named."""
-    x = keras.layers.BatchNormalization(epsilon=epsilon, momentum=momentum, name=name)(x)
+    x = BatchNorm(epsilon=epsilon, momentum=momentum, name=name)(x)
     return activate(x, activation=activation, name=f"{name}.act")
 
 

@@ -1,5 +1,6 @@
 """Layers that own a custom call or variables, registered under "kvision"."""
 
+from kvision.layers.batch_norm import BatchNorm
 from kvision.layers.drop_path import DropPath
 from kvision.layers.global_response_norm import GlobalResponseNormalization
 from kvision.layers.grouped_conv import GroupedConv2D
@@ -16,6 +17,7 @@ from kvision.layers.window_attention import WindowAttention
 __all__ = [
     "MLP",
     "AttentionShares",
+    "BatchNorm",
     "DropPath",
     "GlobalResponseNormalization",
     "GroupedConv2D",

@@ -9,6 +9,7 @@ from keras import ops
 from kvision.blocks import encoder_block
 from kvision.layers import (
     MLP,
+    BatchNorm,
     DropPath,
     GlobalResponseNormalization,
     GroupedConv2D,
@@ -36,6 +37,29 @@ def test_drop_path_drops_whole_samples_and_keeps_the_mean():
     assert set(np.unique(per_sample).round(4)) == {0.0, np.float32(4 / 3).round(4)}
     assert abs(y.mean() - 1) < 0.03
     np.testing.assert_array_equal(DropPath(0.5)(X, training=False), X)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("switches", [{}, {"center": False}, {"scale": False}], ids=str)
+def test_batch_norm_trains_as_keras_own(dtype, switches):
+    results = []
+    for kind in (keras.layers.BatchNormalization, BatchNorm):
+        layer = kind(epsilon=1e-5, momentum=0.8, dtype=dtype, **switches)
+        layer.build(X.shape)
+        for number, variable in enumerate(layer.trainable_variables):
+            variable.assign(np.linspace(number, 2, 8))
+        x = tf.Variable(3 + 2 * X)
+        with tf.GradientTape() as tape:
+            y = tf.cast(layer(x, training=True), "float32")
+            loss = tf.reduce_sum(y**3 * X)  # of y**2 alone the gradient is 0
+        gradients = tape.gradient(loss, [x, *(v.value for v in layer.trainable_variables)])
+        results.append([y, *gradients, *layer.get_weights(), layer(x, training=False)])
+        layer.trainable = False
+        results[-1].append(layer(x, training=True))  # by the moving statistics
+    tolerance = 1e-5 if dtype == "float32" else 2e-2
+    for ours, theirs in zip(*reversed(results), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())
+    assert layer.moving_variance.numpy() == pytest.approx(0.8 + 0.2 * 4 * X.var((0, 1, 2)), rel=tolerance)
 
 
 def test_local_response_norm_is_tensorflows():
