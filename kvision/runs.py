@@ -1,19 +1,24 @@
 """Opening what can be evaluated, predicted with or exported: a run folder, a file, a name."""
 
+import dataclasses
+import functools
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 
-from kvision import _classifiers, labels, registry
+from kvision import _classifiers, _cli, labels, registry
 from kvision import weights as published
 from kvision.data import Data, load
-from kvision.data.sources import FORMS
+from kvision.data.sources import FORMS, open_source
 from kvision.errors import UserError
 from kvision.spec import did_you_mean
 
 WEIGHTS = "imagenet, a tag that kvision-info lists, hf-hub:OWNER/REPOSITORY or a file"  # for commands
+NAMES = "The network's class names: a file with one a line, imagenet, or numbers; its own by default."
 MODEL, LABELS, FLAGS = "model.keras", "labels.txt", "flags.txt"
 
 
@@ -24,6 +29,7 @@ class Opened:
     Attributes:
         model: from pixels in [0, 255] to probabilities.
         class_names: in the order of the outputs.
+        named: whether these are names; else they are numbers in place of names.
         flags: those that a run folder was trained with, by name; empty for others.
         crop: share of the resized image's side that the network is evaluated on.
         interpolation: "bilinear" or "bicubic", of that resizing.
@@ -31,6 +37,7 @@ class Opened:
 
     model: keras.Model
     class_names: tuple[str, ...]
+    named: bool
     flags: dict[str, str]
     crop: float = 1.0
     interpolation: str = "bilinear"
@@ -43,42 +50,79 @@ class Opened:
         return height, width
 
 
-def open_model(source: str, weights: str | None = None, image_size: int | None = None) -> Opened:
+def open_model(
+    source: str,
+    weights: str | None = None,
+    image_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Opened:
     """Opens a network with probabilities as its output.
 
     Args:
         source: a folder that `kvision-train` wrote, a `.keras` file, or one of `kvision.list_models()`.
-        weights: of a name, as its builder takes them.
+        weights: of a name, as its builder takes them; of a file, the number of classes is the file's.
         image_size: height and width, for a name or a file's network that takes any; None for the published
             size.
+        class_names: in the order of the outputs, in place of those of the run, of the file, or of ImageNet's
+            published weights; empty for numbers.
 
     Raises:
         FileNotFoundError: no such folder or file.
-        ValueError: an unknown name, a file that is no model, weights that do not fit.
+        UserError: an unknown name, a file that is no model, weights that do not fit or lack a classifier,
+            class names of another number than the network's classes.
     """
     path = Path(source)
     if source in registry.list_models():
-        shape = image_size and (image_size, image_size, 3)
-        model = registry.create_model(source, weights=weights, input_shape=shape)
+        model = _built(source, weights, image_size)
         crop, interpolation = evaluation(source, weights, model.input_shape[1])
-        return Opened(model, labels.default(model.output_shape[-1]), {}, crop, interpolation)
+        return _opened(model, _names_of(weights, source), class_names, crop=crop, interpolation=interpolation)
     if weights:
         raise UserError(f"`weights` go with a model's name; {source!r} is none.")
     if path.is_dir():
         if not (path / MODEL).is_file():
             raise FileNotFoundError(f"{source!r} is no run folder: it has no {MODEL}.")
         model = _read(path / MODEL, image_size)
-        class_names = tuple(labels.read(path / LABELS))
+        known, inside = labels.read(path / LABELS), labels.read_from_keras(path / MODEL)
+        if class_names is None and inside not in (None, known):
+            raise UserError(
+                f"{str(path / LABELS)!r} has other class names than {MODEL}: {labels.shown(known)} instead "
+                f"of {labels.shown(inside)}. `--labels=FILE` decides."
+            )
         flags = read_flags(path)
         crop, interpolation = float(flags.get("crop", 1)), flags.get("interpolation", "bilinear")
-        return Opened(model, class_names, flags, crop, interpolation)
+        return _opened(model, known, class_names, flags, crop, interpolation)
     if source.endswith(".keras"):
-        model = _read(path, image_size)
-        return Opened(model, labels.default(model.output_shape[-1]), {})
+        return _opened(_read(path, image_size), labels.read_from_keras(path), class_names)
     raise UserError(
         f"{source!r} is no run folder, .keras file or model's name. "
         f"{did_you_mean(source, registry.list_models())}"
     )
+
+
+def _opened(model, known, class_names, flags=None, crop=1.0, interpolation="bilinear") -> Opened:
+    """With the names that are given, or else those that are known, or else numbers."""
+    classes = model.output_shape[-1]
+    names = tuple((known if class_names is None else class_names) or ())
+    if names and len(names) != classes:
+        raise UserError(f"{model.name} has {classes} classes; got {len(names)} names: {labels.shown(names)}.")
+    return Opened(model, names or labels.numbers(classes), bool(names), flags or {}, crop, interpolation)
+
+
+def _built(name, weights, image_size) -> keras.Model:
+    """A network by name, with as many classes as its weights have."""
+    channels = len(registry.info(name).variant.preprocess.mean)
+    keywords = {"input_shape": image_size and (image_size, image_size, channels)}
+    if weights and published.is_file(weights, name):
+        keywords["num_classes"] = published.num_classes(registry.create_model(name, **keywords), weights)
+    return registry.create_model(name, weights=weights, **keywords)
+
+
+def _names_of(weights, name) -> tuple[str, ...] | None:
+    """The class names that weights bring along: those in a `.keras` file, ImageNet's of published ones."""
+    if not weights or published.is_file(weights, name):
+        return labels.read_from_keras(weights) if weights and weights.endswith(".keras") else None
+    imagenet = any(row.num_classes == 1000 for row in published.matching(weights, name))
+    return labels.imagenet() if imagenet else None
 
 
 def evaluation(name: str, weights: str | None, image_size: int | None) -> tuple[float, str]:
@@ -96,11 +140,13 @@ def evaluation(name: str, weights: str | None, image_size: int | None) -> tuple[
     return row.test_crop if image_size == row.test_size else row.crop, row.interpolation
 
 
-def open_trained(source: str, weights: str | None, image_size: int | None) -> Opened:
-    """`open_model`, but a name without weights is a ValueError: its answers would mean nothing."""
+def open_trained(
+    source: str, weights: str | None, image_size: int | None, class_names: Sequence[str] | None = None
+) -> Opened:
+    """`open_model`, but a name without weights is a UserError: its answers would mean nothing."""
     if source in registry.list_models() and weights is None:
         raise UserError(f"{source} has fresh weights: give trained ones with --weights, {WEIGHTS}.")
-    return open_model(source, weights, image_size)
+    return open_model(source, weights, image_size, class_names)
 
 
 def load_data(
@@ -113,7 +159,7 @@ def load_data(
     interpolation: str | None = None,
     **keywords,
 ) -> Data:
-    """A split as a network takes it, see `kvision.data.load`.
+    """A split as a network takes it, see `kvision.data.load`; its labels are the network's, by their names.
 
     Args:
         opened: the network.
@@ -124,27 +170,37 @@ def load_data(
         **keywords: of `kvision.data.load`.
 
     Raises:
-        ValueError: no dataset is named, or its classes are not the network's.
+        UserError: no dataset is named, or its classes are not the network's, see `kvision.labels.match`.
     """
     if data is None:
         if "data" not in opened.flags:
             raise UserError(f"A dataset is needed for {opened.model.name}: {FORMS}.")
         data, val_fraction = opened.flags["data"], float(opened.flags["val_fraction"])
     channels = opened.model.input_shape[-1]
-    loaded = load(
-        data,
+    source = open_source(data, split, channels, val_fraction)
+    try:
+        places, remark = labels.match(opened.class_names, source.class_names, named=opened.named)
+    except UserError as error:
+        raise UserError(f"{opened.model.name} on {data!r}: {error}") from None
+    if remark:
+        _say_once(f"{opened.model.name} on {data!r}: {remark}")
+    source = dataclasses.replace(
+        source, class_names=opened.class_names, labels=np.array(places, np.int64)[source.labels]
+    )
+    return load(
+        source,
         split,
         image_size=opened.image_size,
         channels=channels,
-        val_fraction=val_fraction,
         crop=opened.crop if crop is None else crop,
         interpolation=interpolation or opened.interpolation,
         **keywords,
     )
-    if len(loaded.class_names) != len(opened.class_names):
-        theirs, ours = len(loaded.class_names), len(opened.class_names)
-        raise UserError(f"{data!r} has {theirs} classes, {opened.model.name} has {ours}.")
-    return loaded
+
+
+@functools.cache
+def _say_once(text):
+    print(_cli.printable(text), file=sys.stderr)
 
 
 def read_flags(run) -> dict[str, str]:
@@ -154,13 +210,13 @@ def read_flags(run) -> dict[str, str]:
 
 
 def report_unreadable(names: list[str], strict: bool) -> None:
-    """Says on stderr which files were no images; with `strict`, one such file is a ValueError."""
+    """Says on stderr which files cannot be read; with `strict`, one such file is a UserError."""
     if strict and names:
-        raise UserError(f"{names[0]!r} is no image that can be read, and --strict asks for all.")
+        raise UserError(f"{names[0]!r} cannot be read as an image, and --strict asks for all.")
     for name in names:
-        print(f"not an image: {name}", file=sys.stderr)
+        print(f"unreadable file: {_cli.printable(name)}", file=sys.stderr)
     if names:
-        print(f"Left out {len(names)} that were no images.", file=sys.stderr)
+        print(f"Skipped {len(names)} unreadable file{'s' * (len(names) > 1)}.", file=sys.stderr)
 
 
 def _read(path, image_size) -> keras.Model:
@@ -169,5 +225,8 @@ def _read(path, image_size) -> keras.Model:
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # whatever a damaged file makes its reader raise
-        raise UserError(f"{str(path)!r} is no model that can be read: {error}") from None
-    return _classifiers.of_size(_classifiers.with_probabilities(model), image_size)
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise UserError(f"{str(path)!r} is no model that can be read: {reason:.200}") from None
+    model = _classifiers.of_size(_classifiers.with_probabilities(model), image_size)
+    _classifiers.check_finite(model)
+    return model

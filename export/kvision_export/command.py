@@ -5,7 +5,8 @@
 Each file takes one image of fixed size: the float ones float32 pixels in [0, 255], the int8 one uint8
 pixels. Each gives float32 probabilities, and says in its metadata what it is and what its classes are. Each
 is compared with the Keras model on held-out images; one that is outside its mode's tolerance ends the
-command with exit code 1. Beside the files lie labels.txt, report.json and report.html.
+command with exit code 1, and so does a Keras model that the labels speak against. Beside the files lie
+labels.txt, report.json and report.html.
 
     kvision-export --check FILE.tflite ...
 
@@ -22,16 +23,16 @@ import rich.table
 import rich.text
 from absl import flags
 
-from kvision import _cli, runs
+from kvision import _cli, labels, runs
 from kvision.data.sources import FORMS
 from kvision.errors import UserError
-from kvision.labels import numbers
 from kvision_export import census, exporter, files, quantize, verify
 from kvision_export.checks import check_output
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A run folder, a .keras file, or a name that kvision-info lists.")
-flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
+flags.DEFINE_string("weights", None, f"Trained weights of a name: {runs.WEIGHTS}.")
+flags.DEFINE_string("labels", None, runs.NAMES)
 flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
 flags.DEFINE_enum("target", "cpu", [*exporter.TARGETS], "What runs the files; chooses --quantize and --ends.")
 flags.DEFINE_list("quantize", None, f"Any of {', '.join(exporter.MODES)}; by --target, float32,int8 for cpu.")
@@ -44,7 +45,7 @@ flags.DEFINE_string(
     "its held-out ones the report."
 )  # fmt: skip
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
-flags.DEFINE_bool("strict", False, "End at a file that is no image.")
+flags.DEFINE_bool("strict", False, "End at an unreadable file.")
 flags.DEFINE_integer(
     "calibration_images", 64, "How many images give the int8 ranges; as many others choose steps.", 2
 )
@@ -73,12 +74,13 @@ def main(positional):
         for mode in modes:
             if mode not in exporter.MODES:
                 raise UserError(
-                    f"`--quantize`: unknown mode {mode!r}; known are {', '.join(exporter.MODES)}."
+                    f"`--quantize`: unknown mode {mode!r}. Valid modes: {', '.join(exporter.MODES)}."
                 )
-        opened = runs.open_model(FLAGS.model, FLAGS.weights, FLAGS.image_size)
+        names = FLAGS.labels and labels.named(FLAGS.labels)
+        opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size, names)
         output = output_of(opened)
         check_output(output)
-        images, labels, class_names = load_images(opened, "val", FLAGS.images)
+        images, answers = load_images(opened, "val", FLAGS.images)
         needed = {"int8", "int16x8"} & {*modes}
         calibration = (
             load_images(opened, "train", 2 * FLAGS.calibration_images, balanced=True)[0] if needed else None
@@ -87,9 +89,9 @@ def main(positional):
             opened.model,
             output,
             images=images,
-            labels=labels,
+            labels=answers,
             calibration=calibration,
-            class_names=class_names,
+            class_names=opened.class_names,
             target=FLAGS.target,
             modes=modes,
             backend=FLAGS.backend,
@@ -101,7 +103,7 @@ def main(positional):
             say=lambda text: print(text, file=sys.stderr, flush=True),
         )
     print_table(report, output)
-    return 1 if any(file["refusal"] for file in report["files"] if file["file"]) else 0
+    return 1 if report["doubts"] or any(file["refusal"] for file in report["files"] if file["file"]) else 0
 
 
 def output_of(opened: runs.Opened) -> Path:
@@ -113,11 +115,11 @@ def output_of(opened: runs.Opened) -> Path:
 
 def load_images(
     opened: runs.Opened, split: str, count: int, balanced: bool = False
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Up to `count` images of a split, their labels, and the names of the classes.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Up to `count` images of a split, and their labels.
 
     Args:
-        opened: the network; where its classes have numbers alone, the names are the dataset's.
+        opened: the network.
         split: "train" or "val".
         count: of images.
         balanced: whether as many of each class as can be.
@@ -136,9 +138,8 @@ def load_images(
         if len(chosen) == count:
             break
     runs.report_unreadable(data.unreadable, FLAGS.strict)
-    images, labels = zip(*(chosen + rest)[:count], strict=True)
-    names = opened.class_names
-    return np.stack(images), np.array(labels), data.class_names if names == numbers(len(names)) else names
+    images, answers = zip(*(chosen + rest)[:count], strict=True)
+    return np.stack(images), np.array(answers)
 
 
 def tolerance(mode: str) -> verify.Tolerance:
@@ -164,7 +165,8 @@ def print_table(report: dict, output: Path) -> None:
     columns = ("file", "kB", "top-1", "agree", "KL", "SQNR", "1 thr", "2 thr", "speed", "")
     for column in columns:
         table.add_column(column, justify="left" if column == "file" else "right", no_wrap=True)
-    table.add_row("Keras", "", f"{100 * report['keras']['top1']:.1f}", *[""] * 7)
+    doubted = "DOUBT" if report["doubts"] else ""
+    table.add_row("Keras", "", f"{100 * report['keras']['top1']:.1f}", *[""] * 6, doubted)
     for file in report["files"]:
         near, right, ms = file["fidelity"], file["accuracy"], file["latency_ms"]
         table.add_row(
@@ -179,6 +181,8 @@ def print_table(report: dict, output: Path) -> None:
             "" if not file["file"] else "FAIL" if file["refusal"] else "ok",
         )
     rich.console.Console(highlight=False).print(table)
+    for doubt in report["doubts"]:
+        print(doubt)
     made = [file for file in report["files"] if file["file"]]
     for file in made:
         for warning in file["warnings"]:

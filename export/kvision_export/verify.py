@@ -107,16 +107,27 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray, expected: np.ndarray
     top1 = share(right)
     top5 = share((np.argsort(-probabilities, axis=-1)[:, :5] == labels[:, None]).any(-1))
     count, lost, won = len(labels), (theirs & ~right).sum(), (right & ~theirs).sum()
-    middle = (lost - won) / (count + 2)  # half an image more of each kind, so that no difference has a width
-    spread = Z * math.sqrt(lost + won + 1 - (lost - won) ** 2 / (count + 2)) / (count + 2)
     return Accuracy(
         top1=top1,
         top5=top5,
         interval=wilson(top1, count),
         interval5=wilson(top5, count),
         drop=float((lost - won) / count),
-        drop_interval=(float(middle - spread), float(middle + spread)),
+        drop_interval=paired_interval(lost, won, count),
     )
+
+
+def paired_interval(more: int, less: int, count: int, z: float = Z) -> tuple[float, float]:
+    """The interval of a difference of shares on the same images (Agresti, Min 2005).
+
+    Args:
+        more, less: images that are in the first share alone, and in the second alone.
+        count: of all images.
+        z: standard errors to each side.
+    """
+    middle = (more - less) / (count + 2)  # half an image more of each kind, so that no difference has a width
+    spread = z * math.sqrt(more + less + 1 - (more - less) ** 2 / (count + 2)) / (count + 2)
+    return float(middle - spread), float(middle + spread)
 
 
 def wilson(part: float, count: int) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import warnings
 import keras
 from absl import flags
 
-from kvision import _cli, runs
+from kvision import _cli, labels, runs
 from kvision.data.images import INTERPOLATIONS
 from kvision.data.sources import FORMS
 from kvision.errors import UserError
@@ -18,7 +18,8 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "model", None, "A run folder, a .keras file, or a name that kvision-info lists.", required=True
 )
-flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
+flags.DEFINE_string("weights", None, f"Trained weights of a name: {runs.WEIGHTS}.")
+flags.DEFINE_string("labels", None, runs.NAMES)
 flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
 flags.DEFINE_string("data", None, f"{FORMS}; a run folder's own by default.")
 flags.DEFINE_enum("split", "val", ("train", "val"), "Which images.")
@@ -27,7 +28,7 @@ flags.DEFINE_float(
     "crop", None, "Share of the resized image's side that is evaluated; the network's own by default.", 0, 1
 )
 flags.DEFINE_enum("interpolation", None, INTERPOLATIONS, "Of that resizing; the network's own by default.")
-flags.DEFINE_bool("strict", False, "End at a file that is no image.")
+flags.DEFINE_bool("strict", False, "End at an unreadable file.")
 flags.DEFINE_integer("batch_size", 32, "Images at once.", 1)
 
 
@@ -36,7 +37,8 @@ def main(positional):
     with _cli.user_errors():
         if positional:
             raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
-        opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size)
+        names = FLAGS.labels and labels.named(FLAGS.labels)
+        opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size, names)
         data = runs.load_data(
             opened,
             FLAGS.data,
