@@ -113,7 +113,7 @@ def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool)
             absent = [name for place, name in enumerate(class_names) if place not in {*places}]
             of = f"{len(absent)} of the network's {len(class_names)}"
             return places, f"The data lacks {of} classes: {shown(absent)}." if absent else ""
-        if _are_numbers(class_names) == _are_numbers(data_names):
+        if {*places} != {None} or _are_numbers(class_names) == _are_numbers(data_names):
             raise UserError(
                 f"The data has classes that the network lacks, or that mean the same: "
                 f"{shown(unknown or data_names)}. Data: {shown(data_names)}; network: {shown(class_names)}. "

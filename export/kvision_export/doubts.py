@@ -8,7 +8,7 @@ from kvision.spec import IMAGENET
 from kvision_export.verify import paired_interval, share, wilson
 
 MOST = 100  # images on which other pixels are tried
-SURE, CLEAR = 3.3, 0.02  # standard errors (1 of 1000 by chance), and the share of images that must be won
+SURE, CLEAR = 2.58, 0.02  # standard errors (1 of 100 by chance), and the share of images that must be won
 
 
 def find(
@@ -24,20 +24,22 @@ def find(
     """
     sentences, right = [], expected.argmax(-1) == labels
     chance = by_chance(expected.argmax(-1), labels, expected.shape[-1])
-    if share(right) <= chance and wilson(share(right), len(right))[1] < (1 + chance) / 2:
+    if share(right) <= chance and wilson(share(right), len(right), SURE)[1] < (1 + chance) / 2:
         sentences.append(
             f"The Keras model is right on {_percent(right)} of {len(right)} images, no better than chance "
             f"({100 * chance:.1f} %): its classes may have another order than the labels, or it is untrained."
         )
     some = slice(None, None, -(-len(images) // MOST))
     images, labels, right = images[some], labels[some], right[some]
-    others = {name: predict(pixels).argmax(-1) == labels for name, pixels in changed(images).items()}
-    best = max(others, key=lambda name: share(others[name]))
-    won, lost = (others[best] & ~right).sum(), (right & ~others[best]).sum()
-    if paired_interval(won, lost, len(right), SURE)[0] > CLEAR:
+    answers = {name: predict(pixels).argmax(-1) for name, pixels in changed(images).items()}
+    best = max(answers, key=lambda name: share(answers[name] == labels))
+    other, count = answers[best] == labels, len(labels)
+    sure = wilson(share(other), count, SURE)[0] > by_chance(answers[best], labels, expected.shape[-1])
+    won, lost = (other & ~right).sum(), (right & ~other).sum()
+    if sure and paired_interval(won, lost, count, SURE)[0] > CLEAR:
         sentences.append(
-            f"With {best} the Keras model would be right on {_percent(others[best])} of {len(right)} images "
-            f"instead of {_percent(right)}: give it a first layer that makes them of RGB pixels in [0, 255]."
+            f"With {best} the Keras model would be right on {_percent(other)} of {count} images instead of "
+            f"{_percent(right)}: give it a first layer that makes them of RGB pixels in [0, 255]."
         )
     return sentences
 

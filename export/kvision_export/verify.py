@@ -89,11 +89,12 @@ def fidelity(found: Answers, expected: Answers) -> Fidelity:
     difference = np.abs(found.probabilities - expected.probabilities)
     logs = [answer.logits - _log_sum_exp(answer.logits) for answer in (expected, found)]
     divergence = (np.exp(logs[0]) * (logs[0] - logs[1])).sum(-1)
-    error = np.square(found.logits - expected.logits).sum()
+    signal = float(np.square(expected.logits).sum())
+    error = float(np.square(found.logits - expected.logits).sum())
     return Fidelity(
         agreement=share(found.probabilities.argmax(-1) == expected.probabilities.argmax(-1)),
         kl=0.0 if divergence.mean() < 0 else float(divergence.mean()),
-        sqnr=float(10 * np.log10(max(np.square(expected.logits).sum(), SMALLEST) / max(error, SMALLEST))),
+        sqnr=float(10 * np.log10(max(signal, SMALLEST) / max(error, SMALLEST))),
         largest_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
         worst=np.argsort(-divergence)[:WORST].tolist(),
@@ -130,11 +131,11 @@ def paired_interval(more: int, less: int, count: int, z: float = Z) -> tuple[flo
     return float(middle - spread), float(middle + spread)
 
 
-def wilson(part: float, count: int) -> tuple[float, float]:
-    """The interval of 95 % around a share of `count` (Wilson 1927)."""
-    middle = part + Z**2 / (2 * count)
-    spread = Z * math.sqrt(part * (1 - part) / count + Z**2 / (4 * count**2))
-    return (middle - spread) / (1 + Z**2 / count), (middle + spread) / (1 + Z**2 / count)
+def wilson(part: float, count: int, z: float = Z) -> tuple[float, float]:
+    """The interval of `z` standard errors around a share of `count` (Wilson 1927)."""
+    middle = part + z**2 / (2 * count)
+    spread = z * math.sqrt(part * (1 - part) / count + z**2 / (4 * count**2))
+    return (middle - spread) / (1 + z**2 / count), (middle + spread) / (1 + z**2 / count)
 
 
 @dataclasses.dataclass(frozen=True)

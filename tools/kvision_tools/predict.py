@@ -32,9 +32,9 @@ def main(arguments):
     with _cli.user_errors():
         if not arguments:
             raise UserError("Which images? kvision-predict --model=MODEL IMAGE...")
-        paths = list(files(arguments))
         names = FLAGS.labels and labels.named(FLAGS.labels)
         opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size, names)
+        paths = list(files(arguments))
         size, channels = opened.image_size, opened.model.input_shape[-1]
         unreadable = []
         for path in paths:
