@@ -15,6 +15,8 @@ ASSETS = Path(__file__).parent / "assets"
 MEMBER = "labels.txt"  # of a `.keras` archive
 LARGEST = 2**24  # bytes of a file of names
 MOST, LONGEST = 5, 40  # names and their characters in a message
+CONTROLS = ("Cc", "Cs", "Zl", "Zp")  # categories of characters that end a line or steer a terminal
+DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"  # turn the order of what follows
 
 
 @functools.cache
@@ -81,7 +83,7 @@ def check(class_names: Iterable[str], where: str) -> None:
     for number, name in enumerate(class_names, start=1):
         if not name.strip():
             raise UserError(f"{where}: the name of class {number} is empty.")
-        if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+        if any(unicodedata.category(c) in CONTROLS or c in DIRECTIONS for c in name):
             raise UserError(
                 f"{where}: the name of class {number} has a control character or is no UTF-8: {_short(name)}."
             )

@@ -71,7 +71,7 @@ def open_model(
         UserError: an unknown name, a file that is no model, weights that do not fit or lack a classifier,
             class names of another number than the network's classes.
     """
-    path = Path(source)
+    path = Path(source).expanduser()
     if source in registry.list_models():
         model = _built(source, weights, image_size)
         crop, interpolation = evaluation(source, weights, model.input_shape[1])
@@ -119,9 +119,10 @@ def _built(name, weights, image_size) -> keras.Model:
 
 def _names_of(weights, name) -> tuple[str, ...] | None:
     """The class names that weights bring along: those in a `.keras` file, ImageNet's of published ones."""
-    if not weights or published.is_file(weights, name):
-        return labels.read_from_keras(weights) if weights and weights.endswith(".keras") else None
-    imagenet = any(row.num_classes == 1000 for row in published.matching(weights, name))
+    if not weights or weights.endswith(".keras"):
+        return labels.read_from_keras(Path(weights).expanduser()) if weights else None
+    table = published.rows_of(name)
+    imagenet = any(row in table and row.num_classes == 1000 for row in published.matching(weights, name))
     return labels.imagenet() if imagenet else None
 
 

@@ -72,6 +72,7 @@ def test_other_classes_are_refused(names, data_names, named, words):
         (b"cat\x0bdog\n", "control character"),
         (b"cat\x1b[31m\n", r"control character.*'cat\\x1b"),
         ("cat\u2028dog".encode(), "control character"),
+        ("a\u202eb".encode(), "control character"),
         (b"\xff\xfec\0a\0t\0", "no UTF-8"),
     ],
 )

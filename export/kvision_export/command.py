@@ -37,7 +37,7 @@ flags.DEFINE_integer("image_size", None, "Height and width, for a name or a netw
 flags.DEFINE_enum("target", "cpu", [*exporter.TARGETS], "What runs the files; chooses --quantize and --ends.")
 flags.DEFINE_list("quantize", None, f"Any of {', '.join(exporter.MODES)}; by --target, float32,int8 for cpu.")
 flags.DEFINE_enum(
-    "ends", None, ("uint8", "float32", "int8"), "Of int8 files: pixels or floats in, or int8 in and out."
+    "ends", None, ("uint8", "float32", "int8"), "Ends of int8 files: pixels or floats in, or int8 in and out."
 )
 flags.DEFINE_enum("backend", "litert", quantize.BACKENDS, "litert-quantizer, or TensorFlow's quantizer.")
 flags.DEFINE_string(
@@ -52,8 +52,8 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("images", 500, "How many held-out images the files are compared on, at the most.", 1)
 flags.DEFINE_bool("compare", True, "Measure TFLiteConverter's own int8 file too.")
 flags.DEFINE_string("description", "", "A sentence or two for the files' metadata.")
-flags.DEFINE_string("licence", "", "Of the weights, for the files' metadata.")
-flags.DEFINE_float("max_difference", 1e-4, "Of a float32 file's probabilities.", 0)
+flags.DEFINE_string("licence", "", "License of the weights, for the files' metadata.")
+flags.DEFINE_float("max_difference", 1e-4, "Largest difference of a float32 file's probabilities.", 0)
 flags.DEFINE_float("min_agreement_float16", 0.995, "With the Keras model's first class.", 0, 1)
 flags.DEFINE_float("min_agreement", 0.97, "The same for the other modes, or else --max_drop.", 0, 1)
 flags.DEFINE_float("max_drop", 0.5, "Points of top-1 that the other modes may lose.", 0, 100)

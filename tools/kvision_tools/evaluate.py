@@ -27,7 +27,9 @@ flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no
 flags.DEFINE_float(
     "crop", None, "Share of the resized image's side that is evaluated; the network's own by default.", 0, 1
 )
-flags.DEFINE_enum("interpolation", None, INTERPOLATIONS, "Of that resizing; the network's own by default.")
+flags.DEFINE_enum(
+    "interpolation", None, INTERPOLATIONS, "Kernel of that resizing; the network's own by default."
+)
 flags.DEFINE_bool("strict", False, "End at an unreadable file.")
 flags.DEFINE_integer("batch_size", 32, "Images at once.", 1)
 
