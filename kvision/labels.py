@@ -52,10 +52,11 @@ def add_to_keras(path: str | Path, class_names: Sequence[str]) -> None:
 
 
 def read_from_keras(path: str | Path) -> tuple[str, ...] | None:
-    """The class names in a `.keras` file; None where it has none or is no archive.
+    """The class names in a `.keras` file; None where it has none.
 
     Raises:
-        UserError: they are damaged, see `read`.
+        OSError: there is no such file.
+        UserError: it is damaged, see `read`.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -63,8 +64,8 @@ def read_from_keras(path: str | Path) -> tuple[str, ...] | None:
                 return None
             with archive.open(MEMBER) as file:
                 content = file.read(LARGEST + 1)
-    except (OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error):
-        return None
+    except (EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"The class names in {str(path)!r} cannot be read: {error}") from None
     return _parsed(content, f"{path}, {MEMBER}")
 
 

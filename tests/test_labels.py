@@ -98,5 +98,6 @@ def test_names_travel_in_a_keras_file(tmp_path):
         archive.writestr(labels.MEMBER, "a\x1b\nb\n")
     with pytest.raises(UserError, match="control character"):
         labels.read_from_keras(path)
-    path.write_bytes(b"no archive")
-    assert labels.read_from_keras(path) is None
+    path.write_bytes(path.read_bytes().replace(b"a\x1b\nb", b"a_\nb"))
+    with pytest.raises(UserError, match="cannot be read: Bad CRC-32"):
+        labels.read_from_keras(path)

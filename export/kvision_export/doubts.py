@@ -1,6 +1,6 @@
 """Whether the Keras model itself is what it is taken for, by its answers on labelled images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def find(
         )
     some = slice(None, None, -(-len(images) // MOST))
     images, labels, right = images[some], labels[some], right[some]
-    answers = {name: predict(pixels).argmax(-1) for name, pixels in changed(images).items()}
+    answers = {name: predict(pixels).argmax(-1) for name, pixels in changed(images)}
     best = max(answers, key=lambda name: share(answers[name] == labels))
     other, count = answers[best] == labels, len(labels)
     sure = wilson(share(other), count, SURE)[0] > by_chance(answers[best], labels, expected.shape[-1])
@@ -44,21 +44,22 @@ def find(
     return sentences
 
 
-def changed(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Images as other networks take them, by what that is called."""
+def changed(images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Images as other networks take them, and what that is called."""
     preprocess = IMAGENET.for_channels(images.shape[-1])
     mean, std = (np.array(values, np.float32) for values in (preprocess.mean, preprocess.std))
     ranges = {
-        "pixels in [0, 255]": images,
-        "pixels in [0, 1]": images / 255,
-        "pixels in [-1, 1]": images / 127.5 - 1,
-        "pixels less ImageNet's mean": images - mean,
-        "pixels less ImageNet's mean, over its deviation": (images - mean) / std,
+        "pixels in [0, 255]": (0, 1),
+        "pixels in [0, 1]": (0, 255),
+        "pixels in [-1, 1]": (127.5, 127.5),
+        "pixels less ImageNet's mean": (mean, 1),
+        "pixels less ImageNet's mean, over its deviation": (mean, std),
     }
-    if images.shape[-1] == 1:
-        return ranges
-    orders = {"RGB": 1, "BGR": -1}.items()
-    return {f"{order} {name}": of[..., ::step] for name, of in ranges.items() for order, step in orders}
+    orders = {"RGB ": 1, "BGR ": -1} if images.shape[-1] == 3 else {"": 1}
+    for name, (offset, scale) in ranges.items():
+        pixels = (images - np.float32(offset)) / np.float32(scale)
+        for order, step in orders.items():
+            yield order + name, pixels[..., ::step]
 
 
 def by_chance(answers: np.ndarray, labels: np.ndarray, classes: int) -> float:
