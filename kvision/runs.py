@@ -54,6 +54,7 @@ def open_model(
     source: str,
     weights: str | None = None,
     image_size: int | None = None,
+    *,
     class_names: Sequence[str] | None = None,
 ) -> Opened:
     """Opens a network with probabilities as its output.
@@ -142,12 +143,12 @@ def evaluation(name: str, weights: str | None, image_size: int | None) -> tuple[
 
 
 def open_trained(
-    source: str, weights: str | None, image_size: int | None, class_names: Sequence[str] | None = None
+    source: str, weights: str | None, image_size: int | None, *, class_names: Sequence[str] | None = None
 ) -> Opened:
     """`open_model`, but a name without weights is a UserError: its answers would mean nothing."""
     if source in registry.list_models() and weights is None:
         raise UserError(f"{source} has fresh weights: give trained ones with --weights, {WEIGHTS}.")
-    return open_model(source, weights, image_size, class_names)
+    return open_model(source, weights, image_size, class_names=class_names)
 
 
 def load_data(

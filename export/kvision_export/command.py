@@ -77,7 +77,7 @@ def main(positional):
                     f"`--quantize`: unknown mode {mode!r}. Valid modes: {', '.join(exporter.MODES)}."
                 )
         names = FLAGS.labels and labels.named(FLAGS.labels)
-        opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size, names)
+        opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size, class_names=names)
         output = output_of(opened)
         check_output(output)
         images, answers = load_images(opened, "val", FLAGS.images)

@@ -83,16 +83,18 @@ def test_evaluate_and_predict(run, folder):
 
 
 def test_predict_takes_folders_and_patterns_and_skips_unreadable_files(run, folder, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(folder.parent))
     (tmp_path / "a\x1b[31m[1].png").write_bytes((folder / "dark" / "1.png").read_bytes())
     output, _ = run
     shutil.copytree(output, tmp_path / "run")
     monkeypatch.setenv("HOME", str(tmp_path))
+    (folder / "dark" / ".hidden").mkdir()
+    (folder / "dark" / ".hidden" / "0.png").write_bytes((folder / "dark" / "0.png").read_bytes())
     pattern = str(folder / "l*" / "[13].png")
     arguments = ["kvision-predict", "--model=~/run", "--topk=1", f"{folder}/dark", pattern]
     lines = command(*arguments, tmp_path / "a\x1b[31m[1].png").splitlines()
     paths = [line for line in lines if line.startswith("/")]
-    pngs = sorted(str(path) for path in (folder / "dark").iterdir() if path.suffix == ".png")
+    pngs = sorted(str(path) for path in (folder / "dark").glob("*.png"))
+    shutil.rmtree(folder / "dark" / ".hidden")
     assert paths == [
         *pngs,
         *(str(folder / "light" / f"{i}.png") for i in (1, 3)),

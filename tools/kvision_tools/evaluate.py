@@ -40,7 +40,7 @@ def main(positional):
         if positional:
             raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
         names = FLAGS.labels and labels.named(FLAGS.labels)
-        opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size, names)
+        opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size, class_names=names)
         data = runs.load_data(
             opened,
             FLAGS.data,

@@ -8,6 +8,7 @@ import errno
 import glob
 import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 from absl import flags
@@ -33,7 +34,7 @@ def main(arguments):
         if not arguments:
             raise UserError("Which images? kvision-predict --model=MODEL IMAGE...")
         names = FLAGS.labels and labels.named(FLAGS.labels)
-        opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size, names)
+        opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size, class_names=names)
         paths = list(files(arguments))
         size, channels = opened.image_size, opened.model.input_shape[-1]
         unreadable = []
@@ -67,11 +68,9 @@ def files(arguments: Iterable[str]) -> Iterator[str]:
 
 
 def _below(folder) -> list[str]:
+    inside = [path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file()]
     return sorted(
-        os.path.join(path, name)
-        for path, _, names in os.walk(folder)
-        for name in names
-        if not name.startswith(".")
+        str(Path(folder) / path) for path in inside if not any(part.startswith(".") for part in path.parts)
     )
 
 
