@@ -3,6 +3,7 @@
 import json
 
 import keras
+import numpy as np
 
 from kvision.errors import UserError
 
@@ -19,10 +20,22 @@ def check(model: keras.Model) -> None:
         raise UserError(f"{model.name} must take images with 1 or 3 channels; its input is {shape}.")
 
 
+def check_finite(model: keras.Model) -> None:
+    """A UserError for a model whose weights have NaN or infinity."""
+    for variable in model.variables:
+        value = keras.ops.convert_to_numpy(variable)
+        if variable.dtype.endswith(("float16", "float32", "float64")) and not np.isfinite(value).all():
+            raise UserError(f"{model.name} has NaN or infinity in its weights: {variable.path!r:.100}.")
+
+
 def functional(model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
     """The model as a functional one of images of one shape, `(height, width, channels)`."""
     pixels = keras.Input(shape)
-    return keras.Model(pixels, model(pixels), name=model.name)
+    try:
+        outputs = model(pixels)
+    except Exception as error:  # whatever layers that others wrote raise
+        raise UserError(f"{model.name} takes no images of shape {shape}: {_reason(error)}") from None
+    return keras.Model(pixels, outputs, name=model.name)
 
 
 def portable(model: keras.Model) -> keras.Model:
@@ -35,7 +48,10 @@ def portable(model: keras.Model) -> keras.Model:
     for policy in halves:
         config = config.replace(f'"{policy}"', '"float32"')
     config = config.replace('"synchronized": true', '"synchronized": false')
-    copy = keras.saving.deserialize_keras_object(json.loads(config))
+    try:
+        copy = keras.saving.deserialize_keras_object(json.loads(config))
+    except Exception as error:  # whatever layers that others wrote raise
+        raise UserError(f"{model.name} cannot be copied in float32: {_reason(error)}") from None
     copy.set_weights(model.get_weights())
     return copy
 
@@ -67,6 +83,10 @@ def with_probabilities(model: keras.Model) -> keras.Model:
         )
     probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(model.outputs[0])
     return keras.Model(model.inputs[0], probabilities, name=model.name)
+
+
+def _reason(error) -> str:
+    return f"{(str(error).strip() or repr(error)).splitlines()[0]:.200}"
 
 
 def _last_operation(tensor):

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 
@@ -10,7 +11,10 @@ import keras
 from absl import app, flags
 
 from kvision.errors import UserError
+from kvision.names import shown
 
+LONGEST = 700  # characters of a message
+HOME = re.compile(r"(\w+:)?(~.*)", re.DOTALL)  # a path, also behind `folder:`
 REPEAT = ";\n    repeat this option"  # absl's own words behind the help of a repeatable flag
 
 
@@ -26,9 +30,13 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             print(f"{module.__doc__.strip()}\n\n{_help(module)}")
             sys.exit(0)
         try:
-            return flags.FLAGS(argv)
+            positional = flags.FLAGS(argv)
         except flags.Error as error:
             fail(error)
+        for flag in flags.FLAGS.get_flags_for_module(module):  # shells expand no ~ behind a =
+            if isinstance(flag.value, str) and (found := HOME.fullmatch(flag.value)):
+                flag.value = (found[1] or "") + os.path.expanduser(found[2])
+        return positional
 
     keras.config.set_floatx("float32")  # --precision says what is computed in, not keras.json
     logging.disable(logging.INFO)  # TensorFlow's and Keras' notices would drown what a command prints
@@ -60,9 +68,12 @@ def user_errors() -> Iterator[None]:
 
 
 def fail(error) -> None:
-    """Prints one sentence and ends the command with exit code 2."""
+    """Prints one sentence, of a few lines at the most, and ends the command with exit code 2."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename!r}."
-    print(f"{os.path.basename(sys.argv[0])}: {' '.join(text.split())}", file=sys.stderr)
+    text = shown(" ".join(text.split()))
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST * 3 // 4]} ... {text[-LONGEST // 4 :]}"
+    print(f"{os.path.basename(sys.argv[0])}: {text}", file=sys.stderr)
     sys.exit(2)

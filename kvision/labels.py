@@ -1,9 +1,21 @@
-"""Class names."""
+"""Class names: reading and checking them, and matching those of a network with those of a dataset."""
 
 import functools
+import re
+import unicodedata
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
+from kvision.errors import UserError
+from kvision.names import check_class_names, listed, quoted
+
 ASSETS = Path(__file__).parent / "assets"
+MEMBER = "labels.txt"  # of a `.keras` archive
+LARGEST = 2**24  # bytes of a file of names
+MOST = 5  # names in a message
 
 
 @functools.cache
@@ -12,19 +24,133 @@ def imagenet() -> tuple[str, ...]:
 
     The names are those of torchvision's weight enums (BSD-3-Clause).
     """
-    return tuple(read(ASSETS / "imagenet.txt"))
+    return read(ASSETS / "imagenet.txt")
 
 
-def read(path) -> list[str]:
-    """The class names in a file, one a line."""
-    return Path(path).read_text(encoding="utf-8").splitlines()
+@functools.cache
+def _names_of_synsets() -> dict[str, str]:
+    """ImageNet's names by WordNet's numbers, by which its folders are called (TensorFlow Datasets' list)."""
+    return dict(zip(read(ASSETS / "imagenet_synsets.txt"), imagenet(), strict=True))
 
 
-def default(num_classes: int) -> tuple[str, ...]:
-    """ImageNet's names for 1000 classes, else the class numbers."""
-    return imagenet() if num_classes == 1000 else numbers(num_classes)
+def read(path: str | Path) -> tuple[str, ...]:
+    """The class names in a UTF-8 file, one a line.
+
+    Raises:
+        OSError: there is no such file.
+        UserError: it is no text, or has an empty line or a control character.
+    """
+    with open(path, "rb") as file:
+        return _parsed(file.read(LARGEST + 1), str(path))
+
+
+def add_to_keras(path: str | Path, class_names: Sequence[str]) -> None:
+    """Puts class names into a `.keras` file, which Keras opens as before."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(MEMBER, "\n".join(class_names) + "\n")
+
+
+def read_from_keras(path: str | Path) -> tuple[str, ...] | None:
+    """The class names in a `.keras` file; None where it has none.
+
+    Raises:
+        OSError: there is no such file.
+        UserError: it is damaged, see `read`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if MEMBER not in archive.namelist():
+                return None
+            with archive.open(MEMBER) as file:
+                content = file.read(LARGEST + 1)
+    except (EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"The class names in {str(path)!r} cannot be read: {error}") from None
+    return _parsed(content, f"{path}, {MEMBER}")
+
+
+def named(text: str) -> tuple[str, ...]:
+    """What `--labels` means: `imagenet`, `numbers` (no names: an empty tuple), or a file, see `read`."""
+    return imagenet() if text == "imagenet" else () if text == "numbers" else read(text)
 
 
 def numbers(num_classes: int) -> tuple[str, ...]:
     """The classes' numbers in place of names."""
     return tuple(map(str, range(num_classes)))
+
+
+def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool) -> tuple[list[int], str]:
+    """Finds a network's classes in a dataset by their names.
+
+    Letter case, forms of Unicode, and ImageNet's names instead of WordNet's numbers make no difference where
+    one name alone is meant. Where one side has numbers in place of names, positions are taken.
+
+    Args:
+        class_names: the network's, in the order of its outputs.
+        data_names: the dataset's, in the order of its labels.
+        named: whether the network's names are names; else they are `numbers`.
+
+    Returns:
+        The network's class for each of the dataset's, and a sentence on what should be known; "" for nothing.
+
+    Raises:
+        UserError: the dataset has other classes; both lists are shown.
+    """
+    if tuple(class_names) == tuple(data_names):
+        return list(range(len(data_names))), ""
+    if named:
+        places = _places(class_names, data_names)
+        unknown = [name for name, place in zip(data_names, places, strict=True) if place is None]
+        if not unknown and len({*places}) == len(places):
+            absent = [name for place, name in enumerate(class_names) if place not in {*places}]
+            of = f"{len(absent)} of the network's {len(class_names)}"
+            return places, f"The data lacks {of} classes: {listed(absent)}." if absent else ""
+        if {*places} != {None} or _are_numbers(class_names) == _are_numbers(data_names):
+            raise UserError(
+                f"The data has classes that the network lacks, or that mean the same: "
+                f"{listed(unknown or data_names)}. Data: {listed(data_names)}; "
+                f"network: {listed(class_names)}. "
+                "`--labels=FILE` names the network's outputs in order, `--labels=numbers` takes positions."
+            )
+    if len(class_names) != len(data_names):
+        raise UserError(
+            f"The data has {len(data_names)} classes ({listed(data_names)}), the network has "
+            f"{len(class_names)} ({listed(class_names)}); without names on both sides none can be told apart."
+        )
+    pairs = [f"{ours} is {quoted(theirs)}" for ours, theirs in enumerate(data_names[:MOST])]
+    nameless = "data" if named else "network"
+    return list(range(len(data_names))), (
+        f"The {nameless} has no class names, so classes are taken by position: {', '.join(pairs)}"
+        f"{', ...' if len(data_names) > MOST else ''}."
+    )
+
+
+def _places(class_names, data_names) -> list[int | None]:
+    """The only place of each of the dataset's names: as it is written, or else as `_folded`."""
+    exact, folded = _unique(class_names), _unique([_folded(name) for name in class_names])
+    return [exact.get(name, folded.get(_folded(name))) for name in data_names]
+
+
+def _unique(keys) -> dict[str, int]:
+    counts = Counter(keys)
+    return {key: place for place, key in enumerate(keys) if counts[key] == 1}
+
+
+def _folded(name: str) -> str:
+    name = _names_of_synsets().get(name, name) if re.fullmatch(r"n\d{8}", name) else name
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _are_numbers(names) -> bool:
+    return all(name.isdecimal() for name in names)
+
+
+def _parsed(content: bytes, where: str) -> tuple[str, ...]:
+    if len(content) > LARGEST:
+        raise UserError(f"{where!r} is too large for a list of class names.")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{where!r} is no UTF-8 text: one class name a line was expected.") from None
+    names = tuple(text.replace("\r\n", "\n").rstrip("\n").split("\n"))
+    check_class_names(names, repr(where))
+    return names

@@ -1,26 +1,30 @@
 """Opening what can be evaluated, predicted with or exported: a run folder, a file, a name."""
 
 import collections
+import dataclasses
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from kvision import _classifiers, labels, registry
 from kvision import weights as published
 from kvision.data import Data, load
 from kvision.data.skipped import Unreadable
-from kvision.data.sources import FORMS
+from kvision.data.sources import FORMS, open_source
 from kvision.errors import UserError
+from kvision.names import listed, say_once
 from kvision.spec import did_you_mean
 
 WEIGHTS = "imagenet, a tag that kvision-info lists, hf-hub:OWNER/REPOSITORY or a file"  # for commands
 MAX_UNREADABLE = "Share of the images that may fail to decode and are skipped; more end the command."
 EXIF = "Turn images as their EXIF orientation says; a run's own choice by default, else true."
 MOST_FILES = 10  # unreadable ones, and classes of such, in a message
+NAMES = "The network's class names: a file with one a line, imagenet, or numbers; its own by default."
 MODEL, LABELS, FLAGS = "model.keras", "labels.txt", "flags.txt"
 
 
@@ -31,6 +35,7 @@ class Opened:
     Attributes:
         model: from pixels in [0, 255] to probabilities.
         class_names: in the order of the outputs.
+        named: whether these are names; else they are numbers in place of names.
         flags: those that a run folder was trained with, by name; empty for others.
         crop: share of the resized image's side that the network is evaluated on.
         interpolation: "bilinear" or "bicubic", of that resizing.
@@ -39,6 +44,7 @@ class Opened:
 
     model: keras.Model
     class_names: tuple[str, ...]
+    named: bool
     flags: dict[str, str]
     crop: float = 1.0
     interpolation: str = "bilinear"
@@ -56,47 +62,79 @@ def open_model(
     source: str,
     weights: str | None = None,
     image_size: int | None = None,
+    *,
+    class_names: Sequence[str] | None = None,
     allow_nonfinite: bool = False,
 ) -> Opened:
     """Opens a network with probabilities as its output.
 
     Args:
         source: a folder that `kvision-train` wrote, a `.keras` file, or one of `kvision.list_models()`.
-        weights: of a name, as its builder takes them.
+        weights: of a name, as its builder takes them; of a file, the number of classes is the file's.
         image_size: height and width, for a name or a file's network that takes any; None for the published
             size.
+        class_names: in the order of the outputs, in place of those of the run, of the file, or of ImageNet's
+            published weights; empty for numbers.
         allow_nonfinite: whether `weights` may be NaN or infinity.
 
     Raises:
         FileNotFoundError: no such folder or file.
-        ValueError: an unknown name, a file that is no model, weights that do not fit.
+        UserError: an unknown name, a file that is no model, weights that do not fit or lack a classifier,
+            class names of another number than the network's classes.
     """
-    path = Path(source)
+    path = Path(source).expanduser()
     if source in registry.list_models():
-        shape = image_size and (image_size, image_size, 3)
+        channels = len(registry.info(source).variant.preprocess.mean)
         model = registry.create_model(
-            source, weights=weights, input_shape=shape, allow_nonfinite=allow_nonfinite
+            source,
+            weights=weights,
+            input_shape=image_size and (image_size, image_size, channels),
+            allow_nonfinite=allow_nonfinite,
         )
         crop, interpolation = evaluation(source, weights, model.input_shape[1])
-        return Opened(model, labels.default(model.output_shape[-1]), {}, crop, interpolation)
+        return _opened(model, _names_of(weights, source), class_names, crop=crop, interpolation=interpolation)
     if weights:
         raise UserError(f"`weights` go with a model's name; {source!r} is none.")
     if path.is_dir():
         if not (path / MODEL).is_file():
             raise FileNotFoundError(f"{source!r} is no run folder: it has no {MODEL}.")
         model = _read(path / MODEL, image_size)
-        class_names = tuple(labels.read(path / LABELS))
+        known, inside = labels.read(path / LABELS), labels.read_from_keras(path / MODEL)
+        if class_names is None and inside not in (None, known):
+            raise UserError(
+                f"{str(path / LABELS)!r} has other class names than {MODEL}: {listed(known)} instead "
+                f"of {listed(inside)}. `--labels=FILE` decides."
+            )
         flags = read_flags(path)
         crop, interpolation = float(flags.get("crop", 1)), flags.get("interpolation", "bilinear")
         exif = flags.get("exif", "true") == "true"
-        return Opened(model, class_names, flags, crop, interpolation, exif)
+        return _opened(model, known, class_names, flags, crop, interpolation, exif)
     if source.endswith(".keras"):
-        model = _read(path, image_size)
-        return Opened(model, labels.default(model.output_shape[-1]), {})
+        return _opened(_read(path, image_size), labels.read_from_keras(path), class_names)
     raise UserError(
         f"{source!r} is no run folder, .keras file or model's name. "
         f"{did_you_mean(source, registry.list_models())}"
     )
+
+
+def _opened(model, known, class_names, flags=None, crop=1.0, interpolation="bilinear", exif=True) -> Opened:
+    """With the names that are given, or else those that are known, or else numbers."""
+    classes = model.output_shape[-1]
+    names = tuple((known if class_names is None else class_names) or ())
+    if names and len(names) != classes:
+        raise UserError(f"{model.name} has {classes} classes; got {len(names)} names: {listed(names)}.")
+    return Opened(
+        model, names or labels.numbers(classes), bool(names), flags or {}, crop, interpolation, exif
+    )
+
+
+def _names_of(weights, name) -> tuple[str, ...] | None:
+    """The class names that weights bring along: those in a `.keras` file, ImageNet's of published ones."""
+    if not weights or weights.endswith(".keras"):
+        return labels.read_from_keras(Path(weights).expanduser()) if weights else None
+    table = published.rows_of(name)
+    imagenet = any(row in table and row.num_classes == 1000 for row in published.matching(weights, name))
+    return labels.imagenet() if imagenet else None
 
 
 def evaluation(name: str, weights: str | None, image_size: int | None) -> tuple[float, str]:
@@ -114,13 +152,11 @@ def evaluation(name: str, weights: str | None, image_size: int | None) -> tuple[
     return row.test_crop if image_size == row.test_size else row.crop, row.interpolation
 
 
-def open_trained(
-    source: str, weights: str | None, image_size: int | None, allow_nonfinite: bool = False
-) -> Opened:
-    """`open_model`, but a name without weights is a ValueError: its answers would mean nothing."""
+def open_trained(source: str, weights: str | None, image_size: int | None, **keywords) -> Opened:
+    """`open_model`, but a name without weights is a UserError: its answers would mean nothing."""
     if source in registry.list_models() and weights is None:
         raise UserError(f"{source} has fresh weights: give trained ones with --weights, {WEIGHTS}.")
-    return open_model(source, weights, image_size, allow_nonfinite)
+    return open_model(source, weights, image_size, **keywords)
 
 
 def load_data(
@@ -135,7 +171,7 @@ def load_data(
     exif: bool | None = None,
     **keywords,
 ) -> Data:
-    """A split as a network takes it, see `kvision.data.load`.
+    """A split as a network takes it, see `kvision.data.load`; its labels are the network's, by their names.
 
     Args:
         opened: the network.
@@ -146,7 +182,7 @@ def load_data(
         **keywords: of `kvision.data.load`.
 
     Raises:
-        ValueError: no dataset is named, or its classes are not the network's.
+        UserError: no dataset is named, or its classes are not the network's, see `kvision.labels.match`.
     """
     if data is None:
         if "data" not in opened.flags:
@@ -154,22 +190,26 @@ def load_data(
         data, val_fraction = opened.flags["data"], float(opened.flags["val_fraction"])
         allow_outside = allow_outside or opened.flags.get("allow_outside") == "true"
     channels = opened.model.input_shape[-1]
-    loaded = load(
-        data,
+    source = open_source(data, split, channels, val_fraction, allow_outside)
+    try:
+        places, remark = labels.match(opened.class_names, source.class_names, named=opened.named)
+    except UserError as error:
+        raise UserError(f"{opened.model.name} on {data!r}: {error}") from None
+    if remark:
+        say_once(f"{opened.model.name} on {data!r}: {remark}")
+    source = dataclasses.replace(
+        source, class_names=opened.class_names, labels=np.array(places, np.int64)[source.labels]
+    )
+    return load(
+        source,
         split,
         image_size=opened.image_size,
         channels=channels,
-        val_fraction=val_fraction,
-        allow_outside=allow_outside,
         crop=opened.crop if crop is None else crop,
         interpolation=interpolation or opened.interpolation,
         exif=opened.exif if exif is None else exif,
         **keywords,
     )
-    if len(loaded.class_names) != len(opened.class_names):
-        theirs, ours = len(loaded.class_names), len(opened.class_names)
-        raise UserError(f"{data!r} has {theirs} classes, {opened.model.name} has {ours}.")
-    return loaded
 
 
 def read_flags(run) -> dict[str, str]:
@@ -212,5 +252,8 @@ def _read(path, image_size) -> keras.Model:
                 raise UserError(f"the checksum of {damaged!r} in it is wrong")
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # whatever a damaged file makes its reader raise
-        raise UserError(f"{str(path)!r} is no model that can be read: {error}") from None
-    return _classifiers.of_size(_classifiers.with_probabilities(model), image_size)
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise UserError(f"{str(path)!r} is no model that can be read: {reason:.200}") from None
+    model = _classifiers.of_size(_classifiers.with_probabilities(model), image_size)
+    _classifiers.check_finite(model)
+    return model

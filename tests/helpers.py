@@ -4,6 +4,7 @@ import dataclasses
 import importlib.metadata
 import multiprocessing
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -130,6 +131,27 @@ def dark_and_light(root):
             image = random.integers(150 * label, 150 * label + 100, (40, 36, 3)).astype("uint8")
             Image.fromarray(image).save(root / name / f"{i}.png")
     return root
+
+
+def renamed(source, target, names):
+    """Copies a dataset's class folders, in their order, to a folder where they have other names."""
+    folders = sorted(source.iterdir())
+    for i, name in enumerate(names):
+        shutil.copytree(folders[i % len(folders)], target / name)
+    return target
+
+
+def brightness(folder, *class_names, scale=1 / 255):
+    """Writes a run folder of a network that tells two classes, dark and light, apart."""
+    folder.mkdir(parents=True)
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(scale)(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(x), name="brightness")
+    model.layers[-1].set_weights([np.array([[-20, 20]] * 3, "float32"), np.array([30, -30], "float32")])
+    model.save(folder / "model.keras")
+    (folder / "labels.txt").write_text("\n".join(class_names) + "\n")
+    (folder / "flags.txt").write_text("--model=mobilenet_v1\n")
+    return folder
 
 
 COMMANDS = multiprocessing.get_context("forkserver")  # so that each need not import TensorFlow anew

@@ -7,8 +7,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kvision import _classifiers, runs
+from kvision import _classifiers, labels, runs
 from kvision.errors import UserError
+from kvision.names import check_class_names
 
 REPORT, PAGE = "report.json", "report.html"
 
@@ -16,12 +17,14 @@ REPORT, PAGE = "report.json", "report.html"
 def choose(what, value, known):
     """The entry of a dict; a ValueError for a key that it lacks."""
     if value not in known:
-        raise UserError(f"Unknown {what} {value!r}; known are {', '.join(known)}.")
+        raise UserError(f"Unknown {what} {value!r}. Valid names: {', '.join(known)}.")
     return known[value]
 
 
 def functional(model: keras.Model, images) -> keras.Model:
     """The model as a functional one in float32 of a fixed size, the images' where it has none of its own."""
+    if not isinstance(model, keras.Model):
+        raise UserError(f"`model` must be a keras.Model; got {type(model).__name__}.")
     inputs = getattr(model, "inputs", None)  # one that is subclassed, or was not called yet, lacks them
     if not inputs or None in inputs[0].shape[1:]:
         if np.ndim(images) != 4:
@@ -31,30 +34,51 @@ def functional(model: keras.Model, images) -> keras.Model:
     return _classifiers.portable(model)
 
 
-def check_images(name: str, images, model: keras.Model) -> np.ndarray:
-    """The images as float32; a ValueError where they are no pixels in [0, 255] of the model's size."""
-    images = np.asarray(images, np.float32)
-    if len(images) == 0 or images.shape[1:] != model.input_shape[1:]:
+def pixels(name: str, images) -> np.ndarray:
+    """The images as float32; a UserError where they are no array of numbers."""
+    array = _array(images)
+    if array.dtype.kind not in "uif":
+        raise UserError(f"`{name}` must be an array of numbers (images, height, width, channels).")
+    return array.astype(np.float32)
+
+
+def check_images(name: str, images: np.ndarray, model: keras.Model) -> None:
+    """A UserError for other than pixels in [0, 255] of the model's size."""
+    if images.ndim != 4 or len(images) == 0 or images.shape[1:] != model.input_shape[1:]:
         raise UserError(
             f"`{name}` must be images of shape {model.input_shape[1:]}; got an array of {images.shape}."
         )
     low, high = float(images.min()), float(images.max())
     if not (low >= 0 and high <= 255):
         raise UserError(f"`{name}` must be pixels in [0, 255]; got [{low:g}, {high:g}].")
-    return images
 
 
-def check_names(class_names: Sequence[str], model: keras.Model) -> None:
-    """A ValueError for other than a name of one line for each class."""
+def check_names(class_names: Sequence[str] | None, model: keras.Model) -> list[str]:
+    """The names of the classes, numbers where there are none; a UserError for what are no names."""
     classes = model.output_shape[-1]
-    if len(class_names) != classes or any(len(name.splitlines()) != 1 for name in class_names):
-        raise UserError(f"`class_names` must be {classes} names of a line each; got {len(class_names)}.")
+    if class_names is None or len(class_names) == 0:
+        return list(labels.numbers(classes))
+    names = list(class_names)
+    if isinstance(class_names, str) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"`class_names` must be a list of {classes} strings; got {class_names!r:.100}.")
+    if len(names) != classes:
+        raise UserError(f"`class_names` must be {classes} names of a line each; got {len(names)}.")
+    check_class_names(names, "`class_names`")
+    return [str(name) for name in names]
 
 
-def check_labels(labels: np.ndarray, images: int, classes: int) -> None:
-    """A ValueError for other than a class's number for each image."""
-    if labels.shape != (images,) or labels.min() < 0 or labels.max() >= classes:
-        raise UserError(f"`labels` must be {images} numbers from 0 to {classes - 1}.")
+def check_labels(values, images: int, classes: int) -> np.ndarray:
+    """The labels as int64; a UserError for other than a class's number for each image."""
+    array = _array(values)
+    if (
+        array.dtype.kind not in "ui"
+        or array.shape != (images,)
+        or not 0 <= array.min() <= array.max() < classes
+    ):
+        raise UserError(
+            f"`labels` must be {images} integers from 0 to {classes - 1}; got {array.dtype} of {array.shape}."
+        )
+    return array.astype(np.int64)
 
 
 def check_calibration(images: np.ndarray) -> None:
@@ -74,6 +98,13 @@ def check_output(output: Path) -> None:
     ):
         raise UserError(f"'{output}' is neither empty nor an earlier export: give another --output.")
     output.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _array(values) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError:  # parts of several shapes
+        return np.array(None)
 
 
 def _ours(output) -> set[str]:

@@ -5,7 +5,8 @@
 Each file takes one image of fixed size: the float ones float32 pixels in [0, 255], the int8 one uint8
 pixels. Each gives float32 probabilities, and says in its metadata what it is and what its classes are. Each
 is compared with the Keras model on held-out images; one that is outside its mode's tolerance ends the
-command with exit code 1. Beside the files lie labels.txt, report.json and report.html.
+command with exit code 1, and so does a Keras model that the labels speak against. Beside the files lie
+labels.txt, report.json and report.html.
 
     kvision-export --check FILE.tflite ...
 
@@ -22,23 +23,23 @@ import rich.table
 import rich.text
 from absl import flags
 
-from kvision import _cli, runs
+from kvision import _cli, labels, runs
 from kvision.data import read_errors
 from kvision.data.sources import FORMS
 from kvision.errors import UserError
-from kvision.labels import numbers
 from kvision_export import census, exporter, files, quantize, verify
 from kvision_export.checks import check_output
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A run folder, a .keras file, or a name that kvision-info lists.")
-flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
 flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may be NaN or infinity.")
+flags.DEFINE_string("weights", None, f"Trained weights of a name: {runs.WEIGHTS}.")
+flags.DEFINE_string("labels", None, runs.NAMES)
 flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
 flags.DEFINE_enum("target", "cpu", [*exporter.TARGETS], "What runs the files; chooses --quantize and --ends.")
 flags.DEFINE_list("quantize", None, f"Any of {', '.join(exporter.MODES)}; by --target, float32,int8 for cpu.")
 flags.DEFINE_enum(
-    "ends", None, ("uint8", "float32", "int8"), "Of int8 files: pixels or floats in, or int8 in and out."
+    "ends", None, ("uint8", "float32", "int8"), "Ends of int8 files: pixels or floats in, or int8 in and out."
 )
 flags.DEFINE_enum("backend", "litert", quantize.BACKENDS, "litert-quantizer, or TensorFlow's quantizer.")
 flags.DEFINE_string(
@@ -56,8 +57,8 @@ flags.DEFINE_integer(
 flags.DEFINE_integer("images", 500, "How many held-out images the files are compared on, at the most.", 1)
 flags.DEFINE_bool("compare", True, "Measure TFLiteConverter's own int8 file too.")
 flags.DEFINE_string("description", "", "A sentence or two for the files' metadata.")
-flags.DEFINE_string("licence", "", "Of the weights, for the files' metadata.")
-flags.DEFINE_float("max_difference", 1e-4, "Of a float32 file's probabilities.", 0)
+flags.DEFINE_string("licence", "", "License of the weights, for the files' metadata.")
+flags.DEFINE_float("max_difference", 1e-4, "Largest difference of a float32 file's probabilities.", 0)
 flags.DEFINE_float("min_agreement_float16", 0.995, "With the Keras model's first class.", 0, 1)
 flags.DEFINE_float("min_agreement", 0.97, "The same for the other modes, or else --max_drop.", 0, 1)
 flags.DEFINE_float("max_drop", 0.5, "Points of top-1 that the other modes may lose.", 0, 100)
@@ -78,12 +79,18 @@ def main(positional):
         for mode in modes:
             if mode not in exporter.MODES:
                 raise UserError(
-                    f"`--quantize`: unknown mode {mode!r}; known are {', '.join(exporter.MODES)}."
+                    f"`--quantize`: unknown mode {mode!r}. Valid modes: {', '.join(exporter.MODES)}."
                 )
-        opened = runs.open_model(FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.allow_nonfinite)
+        opened = runs.open_trained(
+            FLAGS.model,
+            FLAGS.weights,
+            FLAGS.image_size,
+            class_names=FLAGS.labels and labels.named(FLAGS.labels),
+            allow_nonfinite=FLAGS.allow_nonfinite,
+        )
         output = output_of(opened)
         check_output(output)
-        images, labels, class_names = load_images(opened, "val", FLAGS.images)
+        images, answers = load_images(opened, "val", FLAGS.images)
         needed = {"int8", "int16x8"} & {*modes}
         calibration = (
             load_images(opened, "train", 2 * FLAGS.calibration_images, balanced=True)[0] if needed else None
@@ -92,9 +99,9 @@ def main(positional):
             opened.model,
             output,
             images=images,
-            labels=labels,
+            labels=answers,
             calibration=calibration,
-            class_names=class_names,
+            class_names=opened.class_names,
             target=FLAGS.target,
             modes=modes,
             backend=FLAGS.backend,
@@ -106,7 +113,7 @@ def main(positional):
             say=lambda text: print(text, file=sys.stderr, flush=True),
         )
     print_table(report, output)
-    return 1 if any(file["refusal"] for file in report["files"] if file["file"]) else 0
+    return 1 if report["doubts"] or any(file["refusal"] for file in report["files"] if file["file"]) else 0
 
 
 def output_of(opened: runs.Opened) -> Path:
@@ -118,11 +125,11 @@ def output_of(opened: runs.Opened) -> Path:
 
 def load_images(
     opened: runs.Opened, split: str, count: int, balanced: bool = False
-) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Up to `count` images of a split, their labels, and the names of the classes.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Up to `count` images of a split, and their labels.
 
     Args:
-        opened: the network; where its classes have numbers alone, the names are the dataset's.
+        opened: the network.
         split: "train" or "val".
         count: of images.
         balanced: whether as many of each class as can be.
@@ -150,9 +157,8 @@ def load_images(
             if len(chosen) == count:
                 break
     runs.report_unreadable(data.unreadable, FLAGS.strict)
-    images, labels = zip(*(chosen + rest)[:count], strict=True)
-    names = opened.class_names
-    return np.stack(images), np.array(labels), data.class_names if names == numbers(len(names)) else names
+    images, answers = zip(*(chosen + rest)[:count], strict=True)
+    return np.stack(images), np.array(answers)
 
 
 def tolerance(mode: str) -> verify.Tolerance:
@@ -178,7 +184,8 @@ def print_table(report: dict, output: Path) -> None:
     columns = ("file", "kB", "top-1", "agree", "KL", "SQNR", "1 thr", "2 thr", "speed", "")
     for column in columns:
         table.add_column(column, justify="left" if column == "file" else "right", no_wrap=True)
-    table.add_row("Keras", "", f"{100 * report['keras']['top1']:.1f}", *[""] * 7)
+    doubted = "DOUBT" if report["doubts"] else ""
+    table.add_row("Keras", "", f"{100 * report['keras']['top1']:.1f}", *[""] * 6, doubted)
     for file in report["files"]:
         near, right, ms = file["fidelity"], file["accuracy"], file["latency_ms"]
         table.add_row(
@@ -193,6 +200,8 @@ def print_table(report: dict, output: Path) -> None:
             "" if not file["file"] else "FAIL" if file["refusal"] else "ok",
         )
     rich.console.Console(highlight=False).print(table)
+    for doubt in report["doubts"]:
+        print(doubt)
     made = [file for file in report["files"] if file["file"]]
     for file in made:
         for warning in file["warnings"]:

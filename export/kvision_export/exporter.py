@@ -13,8 +13,7 @@ import numpy as np
 
 from kvision import runs
 from kvision.errors import UserError
-from kvision.labels import numbers
-from kvision_export import convert, metadata, quantize, report, verify
+from kvision_export import convert, doubts, metadata, quantize, report, verify
 from kvision_export.checks import (
     PAGE,
     REPORT,
@@ -25,6 +24,7 @@ from kvision_export.checks import (
     check_output,
     choose,
     functional,
+    pixels,
 )
 from kvision_export.files import Job, tolerance
 from kvision_export.verify import Tolerance
@@ -46,7 +46,7 @@ def export(
     images: np.ndarray,
     labels: np.ndarray | None = None,
     calibration: np.ndarray | None = None,
-    class_names: Sequence[str] = (),
+    class_names: Sequence[str] | None = None,
     target: str = "cpu",
     modes: Sequence[str] | None = None,
     backend: str = "litert",
@@ -80,11 +80,12 @@ def export(
         say: is given a line of progress now and then.
 
     Returns:
-        The report, as in report.json.
+        The report, as in report.json; its `doubts` say in sentences what the labelled images speak for
+            against the Keras model itself.
 
     Raises:
-        ValueError: an unknown mode or target, images that do not fit, a network that cannot be converted, or
-            whose file has a fault or another answer than the Keras model.
+        UserError: an unknown mode or target, images, labels or names that do not fit, a network with NaN in
+            its output, or that cannot be converted, or whose file has a fault or another answer than it.
     """
     default_modes, default_ends, mixed = choose("target", target, TARGETS)
     modes, ends = list(modes or default_modes), ends or default_ends
@@ -92,27 +93,34 @@ def export(
         choose("mode", mode, dict.fromkeys(MODES))
     choose("backend", backend, dict.fromkeys(quantize.BACKENDS))
     choose("ends", ends, dict.fromkeys(("uint8", "float32", "int8")))
+    images = pixels("images", images)
     model = functional(model, images)
-    images = check_images("images", images, model)
+    check_images("images", images, model)
     if needs := [mode for mode in modes if mode in ("int8", "int16x8")]:
         if calibration is None:
             raise UserError(f"{needs[0]} needs `calibration` images.")
-        calibration = check_images("calibration", calibration, model)
+        calibration = pixels("calibration", calibration)
+        check_images("calibration", calibration, model)
         check_calibration(calibration)
-    class_names = list(class_names or numbers(model.output_shape[-1]))
-    check_names(class_names, model)
+    class_names = check_names(class_names, model)
     if labels is not None:
-        labels = np.asarray(labels)
-        check_labels(labels, len(images), len(class_names))
+        labels = check_labels(labels, len(images), len(class_names))
     output = Path(output).resolve()
     check_output(output)
     beside = output.with_name(f".{output.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
+
+    def predict(batch):
+        return model.predict(batch, verbose=0)
+
     try:
-        expected = model.predict(images, verbose=0)
+        expected = predict(images)
+        if not np.isfinite(expected).all():
+            raise UserError(f"The output of {model.name} contains NaN or infinity.")
         if not np.allclose(expected.sum(-1), 1, atol=1e-3):
             raise UserError(f"{model.name} must end in probabilities: a softmax over its classes.")
+        doubted = [] if labels is None else doubts.find(predict, images, labels, expected)
         say(f"converting {model.name}")
         asked = ["float32", *(mode for mode in ("float16", "dynamic") if mode in modes)]
         if compare and "int8" in modes:
@@ -143,6 +151,7 @@ def export(
             "target": target,
             "images": len(images),
             "keras": right and dataclasses.asdict(right),
+            "doubts": doubted,
             "files": [dataclasses.asdict(file) for file in files],
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         }

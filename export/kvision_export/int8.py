@@ -80,7 +80,7 @@ class Search:
     Args:
         content: the float `.tflite` file, from pixels in [0, 255] to probabilities.
         calibration: float32 `(height, width, channels)` in [0, 255].
-        choice: other such images, by which steps are judged; then they give ranges too.
+        choice: other such images, by which steps are judged; no range comes from them.
         backend: of `quantize`.
         ends: "uint8" (pixels in, float32 probabilities out), "float32" (both), or "int8" (both, and not one
             float operator between).
@@ -125,14 +125,7 @@ class Search:
                 floats = (*self.best.settings.floats, *worst[:count])
                 self._try(_kept_float("worst", count), floats=floats)
         self._try("weights rounded by their inputs", rounded=True)
-        self._use_all_images()
         return self.best.content
-
-    def _use_all_images(self):
-        """Once the steps are chosen, the images that chose them give ranges as well."""
-        images = [*self.calibration, *self.choice]
-        whole = Search(self.content, images, self.choice, backend=self.backend, ends=self.ends)
-        self._judge("ranges of these images too", self.best.settings, whole.make(self.best.settings))
 
     def _try(self, name, **changes):
         """Makes a file with other settings, and keeps it where it is better."""

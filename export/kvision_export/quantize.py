@@ -94,7 +94,7 @@ def four_bits(content: bytes) -> bytes:
     quantization = quantizer.Quantizer(bytearray(content))
     quantization.load_quantization_recipe(recipe.dynamic_wi8_afp32())
     quantization.add_dynamic_config(".*", TFLOperationName.FULLY_CONNECTED, num_bits=4)
-    with quiet():
+    with quiet(), _refusals():
         result = quantization.quantize(enable_progress_report=False)
     return flatbuffer.write(flatbuffer.read(bytes(result.quantized_model)))
 
@@ -183,8 +183,9 @@ def _by_tensorflow(model, ranges, bits, floats) -> bytes:
 def _refusals():
     try:
         yield
-    except RuntimeError as error:
-        raise UserError(f"The network cannot be quantized: {error or 'no reason given'}") from None
+    except (NotImplementedError, RuntimeError, ValueError) as error:  # what the libraries refuse
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise UserError(f"The network cannot be quantized: {reason:.200}") from None
 
 
 @contextlib.contextmanager

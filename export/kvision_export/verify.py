@@ -89,11 +89,12 @@ def fidelity(found: Answers, expected: Answers) -> Fidelity:
     difference = np.abs(found.probabilities - expected.probabilities)
     logs = [answer.logits - _log_sum_exp(answer.logits) for answer in (expected, found)]
     divergence = (np.exp(logs[0]) * (logs[0] - logs[1])).sum(-1)
-    error = np.square(found.logits - expected.logits).sum()
+    signal = float(np.square(expected.logits).sum())
+    error = float(np.square(found.logits - expected.logits).sum())
     return Fidelity(
         agreement=share(found.probabilities.argmax(-1) == expected.probabilities.argmax(-1)),
         kl=0.0 if divergence.mean() < 0 else float(divergence.mean()),
-        sqnr=float(10 * np.log10(max(np.square(expected.logits).sum(), SMALLEST) / max(error, SMALLEST))),
+        sqnr=float(10 * np.log10(max(signal, SMALLEST) / max(error, SMALLEST))),
         largest_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
         worst=np.argsort(-divergence)[:WORST].tolist(),
@@ -107,23 +108,34 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray, expected: np.ndarray
     top1 = share(right)
     top5 = share((np.argsort(-probabilities, axis=-1)[:, :5] == labels[:, None]).any(-1))
     count, lost, won = len(labels), (theirs & ~right).sum(), (right & ~theirs).sum()
-    middle = (lost - won) / (count + 2)  # half an image more of each kind, so that no difference has a width
-    spread = Z * math.sqrt(lost + won + 1 - (lost - won) ** 2 / (count + 2)) / (count + 2)
     return Accuracy(
         top1=top1,
         top5=top5,
         interval=wilson(top1, count),
         interval5=wilson(top5, count),
         drop=float((lost - won) / count),
-        drop_interval=(float(middle - spread), float(middle + spread)),
+        drop_interval=paired_interval(lost, won, count),
     )
 
 
-def wilson(part: float, count: int) -> tuple[float, float]:
-    """The interval of 95 % around a share of `count` (Wilson 1927)."""
-    middle = part + Z**2 / (2 * count)
-    spread = Z * math.sqrt(part * (1 - part) / count + Z**2 / (4 * count**2))
-    return (middle - spread) / (1 + Z**2 / count), (middle + spread) / (1 + Z**2 / count)
+def paired_interval(more: int, less: int, count: int, z: float = Z) -> tuple[float, float]:
+    """The interval of a difference of shares on the same images (Agresti, Min 2005).
+
+    Args:
+        more, less: images that are in the first share alone, and in the second alone.
+        count: of all images.
+        z: standard errors to each side.
+    """
+    middle = (more - less) / (count + 2)  # half an image more of each kind, so that no difference has a width
+    spread = z * math.sqrt(more + less + 1 - (more - less) ** 2 / (count + 2)) / (count + 2)
+    return float(middle - spread), float(middle + spread)
+
+
+def wilson(part: float, count: int, z: float = Z) -> tuple[float, float]:
+    """The interval of `z` standard errors around a share of `count` (Wilson 1927)."""
+    middle = part + z**2 / (2 * count)
+    spread = z * math.sqrt(part * (1 - part) / count + z**2 / (4 * count**2))
+    return (middle - spread) / (1 + z**2 / count), (middle + spread) / (1 + z**2 / count)
 
 
 @dataclasses.dataclass(frozen=True)

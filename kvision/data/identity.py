@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvision.data.names import quoted
+from kvision.names import quoted
 
 CHEAP = 2**26  # bytes of all files together, up to which their contents are read
 MOST_NAMES = 5  # classes in a message

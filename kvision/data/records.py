@@ -12,8 +12,8 @@ import tensorflow as tf
 
 from kvision.data.cache import cache_folder
 from kvision.data.identity import Files
-from kvision.data.names import listed, quoted, say_once, shown
 from kvision.errors import UserError
+from kvision.names import listed, quoted, say_once, shown
 
 HEADER, FOOTER = 12, 4  # bytes around a record: its length and the lengths' checksum; its own checksum
 

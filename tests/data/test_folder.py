@@ -12,7 +12,7 @@ from kvision.data.sources import open_source
 
 @pytest.fixture(autouse=True)
 def sentences_are_new():
-    from kvision.data.names import say_once
+    from kvision.names import say_once
 
     say_once.cache_clear()
 

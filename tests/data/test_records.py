@@ -10,8 +10,8 @@ import tensorflow as tf
 from helpers import pairs
 
 from kvision.data import load
-from kvision.data.names import say_once
 from kvision.data.sources import open_source
+from kvision.names import say_once
 
 
 @pytest.fixture(autouse=True)

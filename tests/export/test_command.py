@@ -1,13 +1,15 @@
 """kvision-export as a shell runs it, and `exporter.export` as Python calls it."""
 
 import json
+import re
 
 import keras
 import numpy as np
 import pytest
-from helpers import TINY, command, dark_and_light, randomized, tiny
-from tflite import images
+from helpers import TINY, brightness, command, dark_and_light, randomized, tiny
+from tflite import ends, images
 
+from kvision.errors import UserError
 from kvision_export import exporter
 from kvision_export.checks import check_calibration
 from kvision_export.exporter import export
@@ -20,6 +22,27 @@ def run(tmp_path_factory):
     output = tmp_path_factory.mktemp("runs") / "run"
     command("kvision-train", *TINY, "--data=digits", "--epochs=8", f"--output={output}")
     return output
+
+
+def check_figures(report, page):
+    """Whether the page's figures are the report's."""
+    rows = [row.partition("</tr>")[0] for row in page.split("<tr") if "<td>" in row]
+    for file, row in zip(report["files"], rows, strict=False):
+        right, near, ms = file["accuracy"], file["fidelity"], file["latency_ms"]
+        shares = [right["top1"], *right["interval"], right["top5"], *right["interval5"]]
+        expected = [
+            f"{file['size'] / 1000:.0f}",
+            *(f"{100 * share:.1f}" for share in shares),
+            *(f"{100 * drop:.2f}" for drop in (right["drop"], *right["drop_interval"])),
+            f"{100 * near['agreement']:.1f}",
+            f"{near['kl']:.4f}",
+            *([] if file["mode"] == "float32" else [f"{near['sqnr']:.1f}"]),
+            *(f"{time:.2f}" for time in (ms["1"], ms["2"], file["float_latency_ms"]["1"] / ms["1"])),
+        ]
+        cells = re.sub(r"<[^>]*>|(?<=\d)\u2013", " ", row.partition("</td>")[2])
+        assert re.findall(r"-?\d+(?:\.\d+)?", cells) == expected
+        for operator, count in file["census"]["operators"].items():
+            assert f"<td>{operator}</td><td>{count}</td>" in page
 
 
 def test_the_command_writes_files_and_a_report(run):
@@ -48,6 +71,8 @@ def test_the_command_writes_files_and_a_report(run):
     page = (output / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 5 * 20
     assert "http" not in page
+    assert report["doubts"] == []
+    check_figures(report, page)
 
 
 def test_an_export_is_replaced_by_one_whose_file_is_outside_its_tolerance(run, tmp_path):
@@ -55,20 +80,25 @@ def test_an_export_is_replaced_by_one_whose_file_is_outside_its_tolerance(run, t
     output.mkdir()
     for name in ("report.json", "old.tflite"):
         (output / name).write_text('{"files": [{"file": "old.tflite"}]}')
-    printed = command("kvision-export", f"--model={run}", "--quantize=float32,float16", "--max_difference=0",
+    printed = command("kvision-export", f"--model={run}", "--target=gpu", "--max_difference=0",
                       "--images=20", f"--output={output}", code=1)  # fmt: skip
     assert "float32.tflite is outside its tolerance: a probability differs by " in printed
     assert "Use mobilenet_v1_float16.tflite." in printed
-    assert len(json.loads((output / "report.json").read_text())["files"]) == 2
+    files = json.loads((output / "report.json").read_text())["files"]
+    assert [file["mode"] for file in files] == ["float32", "float16"]
     assert not (output / "old.tflite").exists()
 
 
 def test_errors(run, tmp_path):
     for arguments, words in (
         ([], "Give --model, or --check"),
-        ([f"--model={run}", "--quantize=int2"], "known are float32, float16, dynamic, int8, int16x8, int4"),
-        (["--model=mobilenet_v1", f"--output={tmp_path / 'a'}"], "A dataset is needed"),
-        (["--model=mobilenet_v1", "--calibration=digits", f"--output={tmp_path / 'a'}"], "10 classes"),
+        (
+            [f"--model={run}", "--quantize=int2"],
+            "Valid modes: float32, float16, dynamic, int8, int16x8, int4",
+        ),
+        (["--model=mobilenet_v1", "--calibration=digits"], "mobilenet_v1 has fresh weights"),
+        ([f"--model={run / 'model.keras'}"], "A dataset is needed"),
+        ([f"--model={run}", f"--labels={tmp_path.parent / 'nowhere'}"], "No such file"),
         (["--model=mobilenet_v9", "--calibration=digits"], "Did you mean"),
         ([f"--model={run}", "--output=/dev/null/x"], "/dev/null"),
         ([f"--model={run}", f"--output={run}"], "neither empty nor an earlier export"),
@@ -100,8 +130,44 @@ def test_a_sequential_file_of_logits_of_any_size(tmp_path):
     arguments = ["kvision-export", f"--model={tmp_path / 'any.keras'}", f"--output={tmp_path / 'out'}",
                  f"--calibration=folder:{dark_and_light(folder)}", "--quantize=float32"]  # fmt: skip
     assert "any takes images of any size: give `image_size`." in command(*arguments, code=2)
-    command(*arguments, "--image_size=32")
+    (tmp_path / "names").write_text("dark\nlight\n")
+    command(*arguments, "--image_size=32", f"--labels={tmp_path / 'names'}", code=1)  # it is untrained
     assert (tmp_path / "out/labels.txt").read_text() == "dark\nlight\n"
+
+
+def test_a_keras_model_whose_classes_have_another_order_is_doubted(tmp_path):
+    """Named, its classes are found by their names; without names, its answers speak against it."""
+    (tmp_path / "data").mkdir()
+    data = dark_and_light(tmp_path / "data")
+    run = brightness(tmp_path / "run", "light", "dark")
+    model = keras.saving.load_model(run / "model.keras")
+    model.layers[-1].set_weights([-weight for weight in model.layers[-1].get_weights()])
+    model.save(run / "model.keras")
+    arguments = ["kvision-export", f"--calibration=folder:{data}", "--quantize=float32"]
+    printed = command(*arguments, f"--model={run}")
+    assert "DOUBT" not in printed
+    report = json.loads((run / "export/report.json").read_text())
+    assert (report["keras"]["top1"], report["doubts"]) == (1, [])
+    assert report["files"][0]["census"]["metadata"]["labels"] == ["light", "dark"]
+    printed = command(*arguments, f"--model={run / 'model.keras'}", f"--output={tmp_path / 'out'}", code=1)
+    assert "taken by position: 0 is 'dark', 1 is 'light'" in printed
+    assert "DOUBT" in printed
+    (doubt,) = json.loads((tmp_path / "out/report.json").read_text())["doubts"]
+    assert "no better than chance" in doubt
+    assert doubt in " ".join(printed.split())
+    assert doubt in (tmp_path / "out/report.html").read_text()
+    assert (tmp_path / "out/labels.txt").read_text() == "0\n1\n"
+
+
+def test_a_file_for_the_edge_tpu(run, tmp_path):
+    """Its ends and all between are int8."""
+    command("kvision-export", f"--model={run}", "--target=edgetpu", "--images=20", "--calibration_images=8",
+            "--nocompare", "--max_drop=50", f"--output={tmp_path / 'out'}")  # fmt: skip
+    (file,) = json.loads((tmp_path / "out/report.json").read_text())["files"]
+    image, probabilities, _ = ends((tmp_path / "out" / file["file"]).read_bytes())
+    assert (image["dtype"], probabilities["dtype"]) == (np.int8, np.int8)
+    assert {name.split()[0] for name in file["census"]["operators"]}.isdisjoint({"QUANTIZE", "DEQUANTIZE"})
+    assert not any("float" in step["name"] and step["kept"] for step in file["steps"])
 
 
 class Subclassed(keras.Model):
@@ -159,6 +225,19 @@ def test_labels_of_any_characters_reach_the_report_and_the_check(tmp_path):
     assert "<b>cat, <b>dog [/dog], <b>Käse & co" in command("kvision-export", "--check", str(path))
 
 
+def test_a_network_of_nan_is_refused_and_uint8_images_are_pixels(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(2, "softmax")]
+    )
+    pixels = images(2, 8, 1)
+    report = export(model, tmp_path / "out", images=pixels.astype("uint8"), modes=["float32"], labels=[0, 1])
+    assert report["keras"]["top1"] == np.mean(model.predict(pixels, verbose=0).argmax(-1) == [0, 1])
+    assert report["files"][0]["refusal"] == ""
+    model.layers[-1].bias.assign([0, np.nan])
+    with pytest.raises(UserError, match="contains NaN or infinity"):
+        export(model, tmp_path / "out", images=pixels, modes=["float32"])
+
+
 def test_a_run_that_fails_leaves_the_old_folder_whole(tmp_path, monkeypatch):
     model, output = randomized(tiny("lenet5")), tmp_path / "out"
     pixels = images(4, 64, 1)
@@ -200,14 +279,33 @@ def test_calibration_images_that_are_of_no_use(pixels, words):
 
 def test_images_that_do_not_fit(tmp_path):
     model = tiny("mobilenet_v1")
-    for pixels, words in ((images(2, 32), "shape"), (images(2) - 127, r"got \[-12"), (images(2) * 2, "255")):
-        with pytest.raises(ValueError, match=words):
+    holed = images(2)
+    holed[1, 5, 5, 0] = np.nan
+    for pixels, words in (
+        (images(2, 32), "shape"),
+        (images(2) - 127, r"got \[-12"),
+        (images(2) * 2, "255"),
+        (holed, r"got \[nan, nan\]"),
+        (images(2)[:0], "got an array of .0, 64, 64, 3."),
+        (images(2)[0], "got an array of .64, 64, 3."),
+        ([images(1)[0], images(1, 32)[0]], "array of numbers"),
+        (np.full((2, 64, 64, 3), "x"), "array of numbers"),
+    ):
+        with pytest.raises(UserError, match=words):
             export(model, tmp_path / "out", images=pixels)
     for words, keywords in (
         ("`calibration`", {}),
-        ("`labels` must be 2 numbers from 0 to 2", {"labels": [0, 3], "modes": ["float32"]}),
+        ("`labels` must be 2 integers from 0 to 2", {"labels": [0, 3]}),
+        ("`labels` must be 2 integers .* got float64", {"labels": [0.0, 1.0]}),
+        ("`labels` must be 2 integers", {"labels": ["a", "b"]}),
+        ("`labels` must be 2 integers", {"labels": [[0], [1, 2]]}),
+        ("`labels` must be 2 integers .* got int64 of .2, 3.", {"labels": [[0, 1, 0], [1, 0, 0]]}),
+        ("`class_names` must be a list of 3 strings", {"class_names": "abc"}),
+        ("`class_names` must be a list of 3 strings", {"class_names": [0, 1, 2]}),
+        ("`class_names` must be 3 names of a line each; got 2", {"class_names": ["a", "b"]}),
+        ("`model` must be a keras.Model; got str", {"model": "mobilenet_v1"}),
         (
-            "`class_names` must be 3 names of a line",
+            "`class_names`: the name of class 2 has a control character",
             {"class_names": ["a", "b\nc", "d"], "modes": ["float32"]},
         ),
         ("Unknown mode 'int2'", {"modes": ["int2"]}),
@@ -217,7 +315,8 @@ def test_images_that_do_not_fit(tmp_path):
         ),
     ):
         of = keywords.pop("model", model)
-        pixels = images(2)[..., : of.input_shape[-1]]
-        with pytest.raises(ValueError, match=words):
+        pixels = images(2)[..., : getattr(of, "input_shape", [3])[-1]]
+        keywords = {"modes": ["float32"]} | keywords if words != "`calibration`" else keywords
+        with pytest.raises(UserError, match=words):
             export(of, tmp_path / "out", images=pixels, **keywords)
     assert not list(tmp_path.iterdir())

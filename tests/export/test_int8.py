@@ -212,14 +212,13 @@ def test_first_layers_may_stay_float():
 def classifier():
     keras.utils.set_random_seed(0)
     model = randomized(tiny("mobilenet_v1", width_multiplier=0.5))
-    return convert(model), model.predict(images(), verbose=0)
+    return convert(model)
 
 
 @pytest.mark.parametrize("backend", ["litert", "tf"])
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "int8"])
 def test_ends(dtype, backend, classifier):
-    floats, expected = classifier
-    content = Search(floats, images(), images(1), ends=dtype, backend=backend).make(REWRITTEN)
+    content = Search(classifier, images(), images(1), ends=dtype, backend=backend).make(REWRITTEN)
     image, probabilities, signatures = ends(content)
     assert image["dtype"] == np.dtype(dtype)
     assert probabilities["dtype"] == (np.int8 if dtype == "int8" else np.float32)
@@ -229,7 +228,7 @@ def test_ends(dtype, backend, classifier):
     else:
         taken = census.of(content)
         assert (taken.partitions, taken.left_out) == (1, {})
-    assert np.abs(predict(content, images()) - expected).mean() < 0.06  # int8 with random weights
+    assert fidelity(answers(content, images()), answers(classifier, images())).sqnr > 25  # dB
 
 
 def test_equal_vectors_are_written_once_and_constants_are_aligned():
@@ -251,13 +250,13 @@ def test_equal_vectors_are_written_once_and_constants_are_aligned():
 
 
 def test_a_step_is_kept_only_where_other_images_say_so():
-    search = Search(convert(randomized(tiny("mobilenet_v3_small"))), images(), images(seed=1))
+    floats = convert(randomized(tiny("mobilenet_v3_small")))
+    search = Search(floats, images(), images(seed=1))
     content = search.run()
     *_, last = (step for step in search.steps if step.kept)
     found = fidelity(answers(content, images(seed=1)), search.expected)
     assert found.kl == pytest.approx(last.kl)
-    assert search.steps[-1].name == "ranges of these images too"
-    assert (content == search.make(search.best.settings)) == (last != search.steps[-1])
+    assert content == Search(floats, images(), images(1)).make(search.best.settings)  # no range is of those
 
 
 STEP = Step("old", kl=0.1, sqnr=20.0, agreement=0.9, size=1000, latency_ms=1.0, kept=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import TINY, command, dark_and_light
+from helpers import TINY, brightness, command, dark_and_light, renamed
 from PIL import Image
 
 import kvision.data
-from kvision import runs
+from kvision import labels, runs
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,9 @@ def test_a_run_folder_is_complete(run, folder):
         assert curves.size[0] > 500
     assert f"'{folder / 'dark' / 'notes.txt'}' failed to decode: its format is none of JPEG" in printed
     assert "Skipped 1 unreadable file: 1 of 'dark'." in printed
+    assert f"unreadable file: {folder / 'dark' / 'notes.txt'}" in printed
+    assert "Skipped 1 unreadable file." in printed
+    assert labels.read_from_keras(output / "model.keras") == ("dark", "light")
 
 
 def test_flags_repeat_a_run(run, tmp_path):
@@ -79,6 +82,47 @@ def test_evaluate_and_predict(run, folder):
     assert "`crop` must be in (0, 1]; got 0.0" in command(
         "kvision-evaluate", f"--model={output}", "--crop=0", code=2
     )
+
+
+def test_predict_takes_folders_and_patterns_and_skips_unreadable_files(run, folder, tmp_path, monkeypatch):
+    (tmp_path / "a\x1b[31m[1].png").write_bytes((folder / "dark" / "1.png").read_bytes())
+    output, _ = run
+    shutil.copytree(output, tmp_path / "run")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (folder / "dark" / ".hidden").mkdir()
+    (folder / "dark" / ".hidden" / "0.png").write_bytes((folder / "dark" / "0.png").read_bytes())
+    pattern = str(folder / "l*" / "[13].png")
+    arguments = ["kvision-predict", "--model=~/run", "--topk=1", f"{folder}/dark", pattern]
+    lines = command(*arguments, tmp_path / "a\x1b[31m[1].png").splitlines()
+    paths = [line for line in lines if line.startswith("/")]
+    pngs = sorted(str(path) for path in (folder / "dark").glob("*.png"))
+    shutil.rmtree(folder / "dark" / ".hidden")
+    assert paths == [
+        *pngs,
+        *(str(folder / "light" / f"{i}.png") for i in (1, 3)),
+        f"{tmp_path}/a\\x1b[31m[1].png",
+    ]
+    assert f"unreadable file: {folder}/dark/notes.txt" in lines
+    assert "notes.txt' cannot be read as an image" in command(*arguments, "--strict", code=2)
+    (tmp_path / "empty").mkdir()
+    for name, words in (("empty", "has no files"), ("*.gif", "No such file or directory")):
+        assert words in command(*arguments, tmp_path / name, code=2)
+
+
+def test_evaluate_matches_classes_by_name(folder, tmp_path):
+    model = brightness(tmp_path / "run", "dark", "light")
+    arguments = ["kvision-evaluate", f"--model={model}"]
+    order = renamed(folder, tmp_path / "order", ("dark", "Light"))
+    assert "top-1 100.00 %" in command(*arguments, f"--data=folder:{order}")
+    other = renamed(folder, tmp_path / "other", ("canine", "feline"))
+    sentence = command(*arguments, f"--data=folder:{other}", code=2)
+    assert "'canine', 'feline'; network: 'dark', 'light'" in sentence
+    (tmp_path / "names").write_text("feline\ncanine\n")
+    printed = command(*arguments, f"--data=folder:{other}", f"--labels={tmp_path / 'names'}")
+    assert "top-1 0.00 %" in printed
+    printed = command(*arguments, f"--data=folder:{other}", "--labels=numbers")
+    assert "top-1 100.00 %" in printed
+    assert "by position: 0 is 'canine', 1 is 'feline'" in printed
 
 
 def test_a_run_is_evaluated_as_it_was_validated(run, folder, tmp_path):
@@ -156,6 +200,11 @@ def test_errors_with_a_run(run, folder, tmp_path):
     )
     path = folder / "dark" / "notes.txt"
     assert "failed to decode" in command("kvision-predict", f"--model={output}", path, code=2)
+    assert "has 10 classes ('0', '1'" in command(
+        "kvision-evaluate", f"--model={output}", "--data=digits", code=2
+    )
+    path = folder / "dark" / "notes.txt"
+    assert "None of the 1 files" in command("kvision-predict", f"--model={output}", path, code=2)
     assert "No such file" in command("kvision-predict", f"--model={output}", "nowhere.png", code=2)
     sentence = command("kvision-train", *TINY, f"--weights={output / 'model.keras'}", "--data=digits",
                        "--model_kwarg=width_multiplier=1", f"--output={tmp_path}/new", code=2)  # fmt: skip

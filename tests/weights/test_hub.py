@@ -12,7 +12,9 @@ from huggingface_hub import constants
 from peers import ours
 
 import kvision
+from kvision import runs
 from kvision.data.images import fit
+from kvision.errors import UserError
 from kvision.spec import IMAGENET
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -37,6 +39,17 @@ def test_a_repository_brings_its_preprocessing_and_classes(hub):
     np.testing.assert_allclose(layer.scale, 1 / (255 * np.array([0.4, 0.5, 0.6])), rtol=1e-6)
     np.testing.assert_allclose(layer.offset, -np.array([0.1, 0.2, 0.3]) / [0.4, 0.5, 0.6], rtol=1e-6)
     assert all(np.array_equal(tensors[k], v) for k, v in kvision.weights.state_dict(model).items())
+
+
+def test_a_repository_is_opened_with_its_classifier_alone(hub):
+    tensors = kvision.weights.state_dict(kvision.models.lenet5(num_classes=3))
+    hub.publish("me/net", tensors, num_classes=3, mean=[0.5], std=[0.5])
+    opened = runs.open_model("lenet5", "hf-hub:me/net")
+    assert (opened.model.output_shape, opened.class_names) == ((None, 3), ("0", "1", "2"))
+    headless = {name: value for name, value in tensors.items() if "classifier" not in name}
+    hub.publish("me/trunk", headless, num_classes=3, mean=[0.5], std=[0.5])
+    with pytest.raises(UserError, match="hf-hub:me/trunk.*classifier"):
+        runs.open_model("lenet5", "hf-hub:me/trunk")
 
 
 def test_a_file_of_the_right_size_with_wrong_content_is_never_trusted(hub, tmp_path):

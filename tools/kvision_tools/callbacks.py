@@ -11,7 +11,7 @@ import rich.console
 import rich.progress
 import rich.table
 
-from kvision import _classifiers, _cli, runs
+from kvision import _classifiers, _cli, labels, runs
 from kvision.data.skipped import Unreadable
 from kvision_tools.loop import Loop
 
@@ -108,6 +108,7 @@ class RunFiles(keras.callbacks.Callback):
                 self.loop.swap_average()
             beside = self.folder / f".{runs.MODEL}"
             _classifiers.portable(self.model).save(beside)
+            labels.add_to_keras(beside, labels.read(self.folder / runs.LABELS))
             os.replace(beside, self.folder / runs.MODEL)
             if average:
                 self.loop.swap_average()

@@ -9,7 +9,7 @@ import warnings
 import keras
 from absl import flags
 
-from kvision import _cli, runs
+from kvision import _cli, labels, runs
 from kvision.data import read_errors
 from kvision.data.images import INTERPOLATIONS
 from kvision.data.sources import ALL_SPLITS, FORMS
@@ -19,8 +19,9 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "model", None, "A run folder, a .keras file, or a name that kvision-info lists.", required=True
 )
-flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
 flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may be NaN or infinity.")
+flags.DEFINE_string("weights", None, f"Trained weights of a name: {runs.WEIGHTS}.")
+flags.DEFINE_string("labels", None, runs.NAMES)
 flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
 flags.DEFINE_string("data", None, f"{FORMS}; a run folder's own by default.")
 flags.DEFINE_enum("split", "val", ALL_SPLITS, "Images to evaluate; test where the dataset has such a split.")
@@ -29,10 +30,12 @@ flags.DEFINE_bool("allow_outside", False, "Whether a CSV file may list images ou
 flags.DEFINE_float(
     "crop", None, "Share of the resized image's side that is evaluated; the network's own by default.", 0, 1
 )
-flags.DEFINE_enum("interpolation", None, INTERPOLATIONS, "Of that resizing; the network's own by default.")
 flags.DEFINE_bool("strict", False, "End at a file that fails to decode.")
 flags.DEFINE_float("max_unreadable", 0.1, runs.MAX_UNREADABLE, 0, 1)
 flags.DEFINE_bool("exif", None, runs.EXIF)
+flags.DEFINE_enum(
+    "interpolation", None, INTERPOLATIONS, "Kernel of that resizing; the network's own by default."
+)
 flags.DEFINE_integer("batch_size", 32, "Images at once.", 1)
 
 
@@ -41,7 +44,13 @@ def main(positional):
     with _cli.user_errors():
         if positional:
             raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
-        opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.allow_nonfinite)
+        opened = runs.open_trained(
+            FLAGS.model,
+            FLAGS.weights,
+            FLAGS.image_size,
+            class_names=FLAGS.labels and labels.named(FLAGS.labels),
+            allow_nonfinite=FLAGS.allow_nonfinite,
+        )
         data = runs.load_data(
             opened,
             FLAGS.data,

@@ -1,44 +1,90 @@
 """kvision-predict: the most probable classes of images.
 
 kvision-predict --model=runs/demo IMAGE...
-kvision-predict --model=efficientnet_lite0 --weights=imagenet IMAGE...
+kvision-predict --model=efficientnet_lite0 --weights=imagenet FOLDER 'PATTERN*.jpg'
 """
+
+import errno
+import glob
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 from absl import flags
 
-from kvision import _cli, runs
+from kvision import _cli, labels, runs
 from kvision.data import read_image
 from kvision.errors import UserError
+from kvision.names import shown
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "model", None, "A run folder, a .keras file, or a name that kvision-info lists.", required=True
 )
-flags.DEFINE_string("weights", None, f"Of a name: {runs.WEIGHTS}.")
 flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may be NaN or infinity.")
+flags.DEFINE_string("weights", None, f"Trained weights of a name: {runs.WEIGHTS}.")
+flags.DEFINE_string("labels", None, runs.NAMES)
 flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
 flags.DEFINE_bool("exif", None, runs.EXIF)
 flags.DEFINE_integer("topk", 5, "How many classes.", 1)
+flags.DEFINE_bool("strict", False, "End at an unreadable file.")
 
 
-def main(paths):
+def main(arguments):
     """Predicts by the flags."""
     with _cli.user_errors():
-        if not paths:
+        if not arguments:
             raise UserError("Which images? kvision-predict --model=MODEL IMAGE...")
-        opened = runs.open_trained(FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.allow_nonfinite)
-        channels = opened.model.input_shape[-1]
+        opened = runs.open_trained(
+            FLAGS.model,
+            FLAGS.weights,
+            FLAGS.image_size,
+            class_names=FLAGS.labels and labels.named(FLAGS.labels),
+            allow_nonfinite=FLAGS.allow_nonfinite,
+        )
+        paths = list(files(arguments))
+        size, channels = opened.image_size, opened.model.input_shape[-1]
         exif = opened.exif if FLAGS.exif is None else FLAGS.exif
-        images = [
-            read_image(path, opened.image_size, channels, opened.crop, opened.interpolation, exif)
-            for path in paths
-        ]
-    for path, image in zip(paths, images, strict=True):
-        probabilities = opened.model.predict(image[None], verbose=0)[0]
-        print(path)
-        for index in np.argsort(-probabilities)[: FLAGS.topk]:
-            print(f"  {100 * probabilities[index]:5.1f} %  {index}  {opened.class_names[index]}")
+        unreadable = 0
+        for path in paths:
+            try:
+                image = read_image(path, size, channels, opened.crop, opened.interpolation, exif)
+            except UserError as error:
+                if FLAGS.strict:
+                    raise
+                unreadable += 1
+                print(shown(str(error)), file=sys.stderr)
+                continue
+            probabilities = opened.model.predict_on_batch(image[None])[0]
+            print(shown(path))
+            for index in np.argsort(-probabilities)[: FLAGS.topk]:
+                print(f"  {100 * probabilities[index]:5.1f} %  {index}  {opened.class_names[index]}")
+        if unreadable == len(paths):
+            raise UserError(f"None of the {len(paths)} files can be read as an image.")
+        if unreadable:
+            print(f"Skipped {unreadable} unreadable file{'s' * (unreadable > 1)}.", file=sys.stderr)
+
+
+def files(arguments: Iterable[str]) -> Iterator[str]:
+    """The files that are named: they themselves, all below folders, and what patterns match; each sorted."""
+    for argument in map(os.path.expanduser, arguments):
+        matches = [argument] if os.path.exists(argument) else sorted(glob.glob(argument, recursive=True))
+        if not matches:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argument)
+        for match in matches:
+            below = _below(match) if os.path.isdir(match) else [match]
+            if not below:
+                raise UserError(f"{match!r} has no files.")
+            yield from below
+
+
+def _below(folder) -> list[str]:
+    inside = [path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file()]
+    return sorted(
+        str(Path(folder) / path) for path in inside if not any(part.startswith(".") for part in path.parts)
+    )
 
 
 def entry():

@@ -4,7 +4,6 @@ import os
 
 import numpy as np
 
-from kvision.data.names import check_class_names
 from kvision.data.sources.check import check_images
 from kvision.data.sources.csv_list import csv_list
 from kvision.data.sources.digits import digits
@@ -13,6 +12,7 @@ from kvision.data.sources.source import Options, Source
 from kvision.data.sources.tfds import tfds
 from kvision.data.sources.tfrecord import tfrecord
 from kvision.errors import UserError
+from kvision.names import check_class_names
 from kvision.spec import did_you_mean
 
 SPLITS = ("train", "val")  # of a training

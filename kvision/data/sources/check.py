@@ -7,9 +7,9 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.data.decoding import decode
-from kvision.data.names import quoted, say_once
 from kvision.data.sources.source import Source
 from kvision.errors import UserError
+from kvision.names import quoted, say_once
 
 FORMATS = {  # by the bytes that files begin with
     b"\xff\xd8\xff": "JPEG",

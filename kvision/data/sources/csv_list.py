@@ -6,7 +6,6 @@ import os
 from collections import defaultdict
 from pathlib import PurePosixPath, PureWindowsPath
 
-from kvision.data.names import quoted
 from kvision.data.sources.source import (
     NAMES_OF_SPLITS,
     Options,
@@ -17,6 +16,7 @@ from kvision.data.sources.source import (
     parts,
 )
 from kvision.errors import UserError
+from kvision.names import quoted
 
 
 def csv_list(path: str, split: str, options: Options) -> Source:

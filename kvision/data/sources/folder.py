@@ -5,7 +5,6 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from kvision.data.names import listed, quoted, say_once
 from kvision.data.sources.source import (
     NAMES_OF_SPLITS,
     Options,
@@ -16,6 +15,7 @@ from kvision.data.sources.source import (
     parts,
 )
 from kvision.errors import UserError
+from kvision.names import listed, quoted, say_once
 
 SYSTEM = {  # in small letters; besides, names that begin with a dot are hidden
     "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.data.identity import Files, Identity, identify
-from kvision.data.names import listed, shown
 from kvision.errors import UserError
+from kvision.names import listed, shown
 
 SPLITS = ("train", "val", "test")
 NAMES_OF_SPLITS = {  # as datasets write them, in small letters

@@ -3,9 +3,9 @@
 import numpy as np
 
 from kvision.data import records
-from kvision.data.names import listed, shown
 from kvision.data.sources.source import Options, Source, check_divided, part, parts
 from kvision.errors import UserError
+from kvision.names import listed, shown
 from kvision.spec import did_you_mean
 
 OWN_NAMES = {"train": "train", "val": "validation", "test": "test"}

@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.data import records
-from kvision.data.names import listed, say_once
 from kvision.data.sources.source import Options, Source, check_divided, part, parts
 from kvision.errors import UserError
+from kvision.names import listed, say_once
 
 KEYS = {
     "image/encoded": tf.io.FixedLenFeature((), tf.string),

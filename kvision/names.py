@@ -27,15 +27,17 @@ def listed(names: Iterable[str], most: int = 5) -> str:
     return ", ".join(map(quoted, names[:most])) + more
 
 
-def shown(name: str) -> str:
-    """The name of a file as it is, but escaped where a terminal would act on it."""
-    return name if name.isprintable() else repr(name)[1:-1]
+def shown(text: str) -> str:
+    """The text with escapes in place of what a terminal would act on."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
 
 
 @functools.cache
 def say_once(sentence: str) -> None:
     """Prints a sentence on stderr, the first time that it is given."""
-    print(sentence, file=sys.stderr, flush=True)
+    print(shown(sentence), file=sys.stderr, flush=True)
 
 
 def check_class_names(names: Sequence[str], where: str) -> None:

@@ -1,0 +1,93 @@
+"""Keras models that are not what they are taken for."""
+
+import numpy as np
+import pytest
+
+from kvision_export import doubts
+from kvision_export.doubts import by_chance, find
+
+MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])  # torchvision's, times 255
+
+
+def reds_and_blues(count):
+    """Dark red images and bright blue ones, of which a network tells both colour and brightness."""
+    random = np.random.default_rng(0)
+    labels = np.arange(count) % 2
+    colors = np.array([[90, 20, 10], [60, 120, 250]])[labels]
+    pixels = colors[:, None, None] + random.uniform(-10, 5, (count, 4, 4, 3))
+    return np.clip(pixels, 0, 255).astype("float32"), labels
+
+
+def network(change, labels_of=(0, 1)):
+    """One that knows two colours as `change` makes them of pixels; what is neither is class 0 to it."""
+    colors = change(np.array([[90, 20, 10], [60, 120, 250]], "float32"))
+    near = np.abs(colors[0] - colors[1]).max() / 4
+
+    def predict(pixels):
+        distance = np.abs(pixels.mean((1, 2))[:, None] - colors).max(-1)
+        nearest = np.where(distance.min(-1) < near, distance.argmin(-1), 0)
+        return np.eye(2)[nearest][:, list(labels_of)]
+
+    return predict
+
+
+def found(predict, count=40):
+    images, labels = reds_and_blues(count)
+    return find(predict, images, labels, predict(images))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: x / 255, "With RGB pixels in [0, 1] the Keras model would be right on 100.0 % of 40"),
+        (lambda x: x / 127.5 - 1, "With RGB pixels in [-1, 1] "),
+        (lambda x: (x - MEAN) / STD, "With RGB pixels less ImageNet's mean, over its deviation "),
+        (lambda x: x[..., ::-1] / 255, "With BGR pixels in [0, 1] "),
+        (lambda x: (x - MEAN)[..., ::-1], "With BGR pixels less ImageNet's mean "),
+        (lambda x: x[..., ::-1], "With BGR pixels in [0, 255] "),
+    ],
+)
+def test_pixels_that_would_do_clearly_better(change, words):
+    assert words in found(network(change))[-1]
+
+
+def test_classes_in_another_order():
+    (sentence,) = found(network(lambda x: x, labels_of=(1, 0)))  # half with other pixels, all of one class
+    assert "right on 0.0 % of 40 images, no better than chance (50.0 %)" in sentence
+
+
+def test_one_answer_for_all_images_is_chance_however_many_are_of_that_class():
+    images, labels = reds_and_blues(100)
+    labels = (labels * (np.arange(100) < 40)).astype(int)  # 20 of 100
+
+    def predict(pixels):
+        return np.tile([0.9, 0.1], (len(pixels), 1))
+
+    assert (
+        "right on 80.0 % of 100 images, no better than chance (80.0 %)"
+        in find(predict, images, labels, predict(images))[0]
+    )
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 40, 500])
+def test_a_network_that_is_right_is_not_doubted(count):
+    assert found(network(lambda x: x), count) == []
+
+
+@pytest.mark.parametrize(("right", "count"), [(1, 2), (2, 4), (0, 2), (14, 20), (60, 100)])
+def test_few_images_and_middling_networks_are_not_doubted(right, count):
+    images, labels = reds_and_blues(count)
+
+    def predict(pixels):
+        return np.eye(2)[np.where(np.arange(count) < right, labels, 1 - labels)]
+
+    assert find(predict, images, labels, predict(images)) == []
+
+
+def test_pixels_of_grey_networks():
+    assert all(pixels.shape == (2, 4, 4, 1) for _, pixels in doubts.changed(np.ones((2, 4, 4, 1))))
+
+
+def test_images_of_one_class_have_the_chance_of_a_die():
+    assert by_chance(np.zeros(9, int), np.zeros(9, int), 10) == pytest.approx(0.1)
+    assert by_chance(np.zeros(9, int), np.arange(9) % 3, 3) == pytest.approx(1 / 3)

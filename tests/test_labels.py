@@ -1,0 +1,103 @@
+"""Class names: files of them, and networks' beside datasets'."""
+
+import re
+import unicodedata
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+
+from kvision import labels
+from kvision.errors import UserError
+
+NUMBERED = labels.numbers(3)
+ELEVEN = tuple(sorted(map(str, range(11))))  # 0, 1, 10, 2, ... as folders are sorted
+
+
+@pytest.mark.parametrize(
+    ("names", "data_names", "named", "places", "words"),
+    [
+        (("cat", "dog"), ("cat", "dog"), True, [0, 1], ""),
+        (("cat", "dog"), ("dog", "cat"), True, [1, 0], ""),
+        (("cat", "dog"), ("Dog", "cat"), True, [1, 0], ""),
+        (("Cat", "cat"), ("cat", "Cat"), True, [1, 0], ""),
+        (("cat", "dog", "eel"), ("eel", "cat"), True, [2, 0], "lacks 1 of the network's 3 classes: 'dog'"),
+        ((unicodedata.normalize("NFD", "Käse"), "a"), ("a", "Käse"), True, [1, 0], ""),
+        (labels.imagenet(), ("n01443537", "n01440764"), True, [1, 0], "lacks 998"),  # goldfish, tench
+        (("tench", "goldfish"), ("n01440764", "n01443537"), True, [0, 1], ""),
+        (("0", "1", "2"), ("2", "0"), True, [2, 0], "lacks"),
+        (ELEVEN, labels.numbers(11), True, [ELEVEN.index(str(i)) for i in range(11)], ""),
+        (labels.numbers(11), ELEVEN, False, list(range(11)), "2 is '10'"),
+        (NUMBERED, ("cat", "dog", "eel"), False, [0, 1, 2], "network has no class.*position: 0 is 'cat'"),
+        (("cat", "dog", "eel"), NUMBERED, True, [0, 1, 2], "data has no class names.*position: 0 is '0'"),
+        (NUMBERED, NUMBERED, False, [0, 1, 2], ""),
+    ],
+)  # fmt: skip
+def test_classes_are_matched_by_name(names, data_names, named, places, words):
+    found, remark = labels.match(names, data_names, named=named)
+    assert found == places
+    assert bool(remark) == bool(words)
+    assert re.search(words, remark)
+
+
+@pytest.mark.parametrize(
+    ("names", "data_names", "named", "words"),
+    [
+        (("cat", "dog"), ("canine", "feline"), True, "'canine', 'feline'.*'cat', 'dog'.*--labels"),
+        (("cat", "dog"), ("bird", "cat", "dog"), True, "lacks, or that mean the same: 'bird'"),
+        (("cat", "dog"), ("Cat", "cat"), True, "'Cat', 'cat'"),
+        (("Cat", "cat"), ("CAT", "dog"), True, "'CAT', 'dog'"),
+        (labels.numbers(10), tuple(map(str, range(1, 11))), True, "'10'.*--labels=numbers"),
+        (("cat", "dog"), labels.numbers(3), True, "3 classes .'0', '1', '2'., the network has 2"),
+        (NUMBERED, ("cat", "dog"), False, "2 classes"),
+        (tuple(map(str, range(9))), (*map(str, range(8)), "x\x1b[2J" * 99), True, r"^.{,700}$"),
+    ],
+)
+def test_other_classes_are_refused(names, data_names, named, words):
+    with pytest.raises(UserError, match=words) as error:
+        labels.match(names, data_names, named=named)
+    assert "\x1b" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"cat\ndog\n", ("cat", "dog")),
+        (b"cat\r\ndog", ("cat", "dog")),
+        (b"\xef\xbb\xbfcat\ndog\n\n", ("cat", "dog")),
+        ("Käse\u00a0alt\n👩\u200d🍳\n".encode(), ("Käse\u00a0alt", "👩\u200d🍳")),
+        (b"cat\n\ndog\n", "class 2 is empty"),
+        (b"", "class 1 is empty"),
+        (b"cat\x0bdog\n", "control character"),
+        (b"cat\x1b[31m\n", r"control character.*'cat\\x1b"),
+        ("cat\u2028dog".encode(), "control character"),
+        ("a\u202eb".encode(), "control character"),
+        (b"\xff\xfec\0a\0t\0", "no UTF-8"),
+    ],
+)
+def test_files_of_names(content, expected, tmp_path):
+    (tmp_path / "labels.txt").write_bytes(content)
+    if isinstance(expected, tuple):
+        assert labels.read(tmp_path / "labels.txt") == expected
+    else:
+        with pytest.raises(UserError, match=expected):
+            labels.read(tmp_path / "labels.txt")
+
+
+def test_names_travel_in_a_keras_file(tmp_path):
+    path = tmp_path / "model.keras"
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    model.save(path)
+    assert labels.read_from_keras(path) is None
+    labels.add_to_keras(path, ("Käse", "dog"))
+    assert labels.read_from_keras(path) == ("Käse", "dog")
+    again = keras.saving.load_model(path)
+    np.testing.assert_array_equal(again(np.ones((1, 2))), model(np.ones((1, 2))))
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr(labels.MEMBER, "a\x1b\nb\n")
+    with pytest.raises(UserError, match="control character"):
+        labels.read_from_keras(path)
+    path.write_bytes(path.read_bytes().replace(b"a\x1b\nb", b"a_\nb"))
+    with pytest.raises(UserError, match="cannot be read: Bad CRC-32"):
+        labels.read_from_keras(path)

@@ -1,0 +1,146 @@
+"""Opening runs, files and names, and giving them data."""
+
+import keras
+import numpy as np
+import pytest
+import safetensors.numpy
+from helpers import brightness, dark_and_light, renamed
+
+import kvision
+from kvision import labels, runs
+from kvision.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return dark_and_light(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder of a network that tells dark from light."""
+    return brightness(tmp_path / "run", "dark", "light")
+
+
+def accuracy(opened, data, **keywords):
+    loaded = runs.load_data(opened, f"folder:{data}", "val", val_fraction=0.25, **keywords)
+    right = [
+        opened.model.predict_on_batch(images).argmax(-1) == answers
+        for images, answers in loaded.dataset.as_numpy_iterator()
+    ]
+    return np.mean(np.concatenate(right))
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("dark", "light"), ""),
+        (("dark", "Light"), ""),  # sorted before dark
+        (("dark",), "lacks 1 of the network's 2 classes: 'light'"),
+        (("0", "1"), "by position: 0 is '0', 1 is '1'"),
+    ],
+)
+def test_a_dataset_with_the_same_classes_in_another_order(names, words, run, folder, tmp_path, capsys):
+    data = renamed(folder, tmp_path / "data", names)
+    assert accuracy(runs.open_model(str(run)), data) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert bool(said) == bool(words)
+
+
+@pytest.mark.parametrize("names", [("dim", "bright"), ("dark", "light", "dark2")])
+def test_a_dataset_of_other_classes_is_refused(names, run, folder, tmp_path):
+    data = renamed(folder, tmp_path / "data", names)
+    with pytest.raises(UserError, match=f"{names[-1]}.*'dark', 'light'"):
+        accuracy(runs.open_model(str(run)), data)
+
+
+def test_names_come_from_the_run_the_file_or_the_flag(run, tmp_path):
+    path = str(run / "model.keras")
+    assert runs.open_model(path).class_names == ("0", "1")
+    labels.add_to_keras(path, ("dark", "light"))
+    for source in (path, str(run)):
+        assert runs.open_model(source).class_names == ("dark", "light")
+        assert runs.open_model(source, class_names=("a", "b")).class_names == ("a", "b")
+        opened = runs.open_model(source, class_names=())
+        assert (opened.class_names, opened.named) == (("0", "1"), False)
+        with pytest.raises(UserError, match="has 2 classes; got 3 names: 'a', 'b', 'c'"):
+            runs.open_model(source, class_names=("a", "b", "c"))
+    (run / "labels.txt").write_text("light\ndark\n")
+    with pytest.raises(
+        UserError, match="other class names than model.keras: 'light', 'dark' instead of 'dark'"
+    ):
+        runs.open_model(str(run))
+
+
+def test_a_file_of_1000_classes_is_not_imagenet(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Dense(1000)(keras.layers.GlobalAveragePooling2D()(inputs))
+    keras.Model(inputs, x).save(tmp_path / "model.keras")
+    assert runs.open_model(str(tmp_path / "model.keras")).class_names == labels.numbers(1000)
+    assert runs.open_model("lenet5").class_names == labels.numbers(10)
+
+
+def test_weights_of_nan_are_refused(run):
+    model = keras.saving.load_model(run / "model.keras")
+    model.layers[-1].bias.assign([0, np.nan])
+    model.save(run / "model.keras")
+    with pytest.raises(UserError, match="NaN or infinity.*bias"):
+        runs.open_model(str(run))
+
+
+def test_a_damaged_file_gives_a_short_sentence(tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    model.save(tmp_path / "model.keras")
+    content = (tmp_path / "model.keras").read_bytes().replace(b'"Dense"', b'"Dance"')
+    (tmp_path / "model.keras").write_bytes(content)
+    with pytest.raises(UserError, match=r"^.{,400}$"):
+        runs.open_model(str(tmp_path / "model.keras"))
+
+
+@pytest.mark.parametrize("size", [None, 64])
+def test_grey_networks_have_any_image_size(size):
+    assert runs.open_model("lenet5", image_size=size).model.input_shape == (None, size or 32, size or 32, 1)
+
+
+def saved(folder, kind, **keywords):
+    """A lenet5 and a file of its weights."""
+    model = kvision.create_model("lenet5", **keywords)
+    path = folder / f"weights{kind}"
+    if kind == ".weights.h5":
+        model.save_weights(path)
+    elif kind == ".keras":
+        model.save(path)
+        labels.add_to_keras(path, "abc")
+    else:
+        kvision.weights.save(model, path)
+    return model, str(path)
+
+
+PIXELS = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 1)).astype("float32")
+
+
+@pytest.mark.parametrize("kind", [".safetensors", ".weights.h5", ".keras"])
+def test_the_number_of_classes_is_the_files(kind, tmp_path):
+    model, path = saved(tmp_path, kind, num_classes=3)
+    opened = runs.open_model("lenet5", path)
+    np.testing.assert_allclose(opened.model(PIXELS), model(PIXELS), atol=1e-6)
+    assert opened.class_names == (tuple("abc") if kind == ".keras" else ("0", "1", "2"))
+
+
+@pytest.mark.parametrize("spoil", ["missing", "bias alone", "other inputs"])
+def test_a_fresh_head_is_never_used(spoil, tmp_path):
+    model = kvision.create_model("lenet5", num_classes=3)
+    tensors = kvision.weights.state_dict(model)
+    if spoil == "missing":
+        tensors = {name: value for name, value in tensors.items() if "classifier" not in name}
+    elif spoil == "bias alone":
+        tensors["classifier.bias"] = np.zeros(4, np.float32)
+    else:
+        tensors["classifier.weight"] = tensors["classifier.weight"][:, :-1]
+
+    safetensors.numpy.save_file(
+        {k: np.ascontiguousarray(v) for k, v in tensors.items()}, tmp_path / "x.safetensors"
+    )
+    with pytest.raises(UserError, match="has no classifier that fits lenet5"):
+        runs.open_model("lenet5", str(tmp_path / "x.safetensors"))
