@@ -57,10 +57,10 @@ def user_errors() -> Iterator[None]:
         fail(error)
 
 
-def fail(error) -> None:
-    """Prints one sentence and ends the command with exit code 2."""
+def fail(error, code: int = 2) -> None:
+    """Prints one sentence and ends the command."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename!r}."
     print(f"{os.path.basename(sys.argv[0])}: {' '.join(text.split())}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
