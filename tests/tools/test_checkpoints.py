@@ -160,7 +160,7 @@ def test_checkpoints_of_earlier_versions_are_gone_on_from(saved):
 def test_saving_removes_later_checkpoints_and_what_was_cut_off(saved):
     """Those that were passed over would be taken again, and would push out the good ones."""
     trained, folder = saved
-    for name in (".step_00000003.safetensors", "step_00000003.tmp", "step_00000009.safetensors"):
+    for name in (".step_00000003.tmp", "step_00000003.tmp", "step_00000009.safetensors"):
         (folder / name).write_bytes(b"cut off")
     for name in ("notes.txt", "step_5_of_mine.safetensors"):
         (folder / name).write_text("mine")

@@ -76,9 +76,9 @@ def complete(run):
     """What a whole run, an export, and kills while they write leave."""
     made(run)
     names = (
-        ".model.keras", ".metrics.csv", ".curves.png", ".flags.txt", "model.keras", "metrics.csv",
+        ".model.keras", ".metrics.tmp", ".curves.png", ".flags.tmp", "model.keras", "metrics.csv",
         "curves.png",
-        "checkpoints/step_00000010.safetensors", "checkpoints/.step_00000011.safetensors",
+        "checkpoints/step_00000010.safetensors", "checkpoints/.step_00000011.tmp",
         "checkpoints/step_00000011.tmp", "tensorboard/train/events.out.tfevents.17.vm.1.0.v2",
         "tensorboard/validation/events.out.tfevents.17.vm.1.1.v2", "export/lenet5_int8.tflite",
         "export/report.json", "export/report.html", "export/labels.txt", ".export.part/lenet5_float32.tflite",

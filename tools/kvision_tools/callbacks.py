@@ -134,7 +134,7 @@ class RunFiles(keras.callbacks.Callback):
             average = best(now) > _worth(now, "val")
             if average:
                 self.loop.swap_average()
-            with replacing(self.folder / runs.MODEL) as beside:
+            with replacing(self.folder / runs.MODEL, ".keras") as beside:
                 _classifiers.portable(self.model).save(beside)
             if average:
                 self.loop.swap_average()

@@ -49,7 +49,7 @@ def save(folder: Path, step: int, loop, state: dict) -> None:
         *before[1 - KEPT :],
     }  # later ones were passed over, as the run is behind them
     for old in folder.iterdir():
-        if old not in kept and re.fullmatch(r"\.?step_\d+\.(safetensors|tmp)", old.name):
+        if old not in kept and re.fullmatch(r"step_\d+\.(safetensors|tmp)|\.step_\d+\.tmp", old.name):
             old.unlink()
 
 

@@ -275,8 +275,8 @@ def build_model(input_shape, num_classes) -> keras.Model:
             raise UserError(f"`--model_kwarg` must be KEY=VALUE; got {item!r}.")
         if key in OF_THE_DATA:
             raise UserError(f"`--model_kwarg` does not set {key}: {OF_THE_DATA[key]}.")
-        if key in keywords or (key == "norm_momentum" and FLAGS.norm_momentum is not None):
-            raise UserError(f"{key} is given twice.")
+        if key == "norm_momentum" and FLAGS.norm_momentum is not None:
+            raise UserError("`--norm_momentum` and --model_kwarg=norm_momentum exclude each other: give one.")
         try:
             keywords[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):

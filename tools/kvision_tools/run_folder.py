@@ -24,9 +24,11 @@ DATASET = "dataset.json"
 LOCK = ".kvision.lock"  # held while a training runs; says who holds it
 BEGINNING = ".kvision.beginning"  # there until the folder is complete
 FIRST = {LOCK, f".{runs.LABELS}", f".{runs.FLAGS}"}  # a folder with nothing else holds no run yet
-FILES = re.compile(  # that kvision-train and kvision-export write
-    r"\.kvision\.(lock|beginning)|\.?(flags\.txt|labels\.txt|dataset\.json|metrics\.csv|curves\.png|model\.keras)"
-    r"|checkpoints/\.?step_\d+\.(safetensors|tmp)|tensorboard/(train|validation)/events\.out\.tfevents\.[^/]+"
+FILES = re.compile(  # that kvision-train and kvision-export write, and what kills leave of them
+    r"\.kvision\.(lock|beginning)|\.(flags|labels|dataset|metrics|curves)\.tmp"
+    r"|\.?(flags\.txt|labels\.txt|metrics\.csv|curves\.png|model\.keras)|dataset\.json"
+    r"|checkpoints/(step_\d+\.(safetensors|tmp)|\.step_\d+\.tmp)"
+    r"|tensorboard/(train|validation)/events\.out\.tfevents\.[^/]+"
     r"|(export|\.export\.(part|old))/([^/]+\.tflite|labels\.txt|report\.(json|html))"
 )
 FOLDERS = re.compile(r"checkpoints|tensorboard(/train|/validation)?|export|\.export\.(part|old)")
