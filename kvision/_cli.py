@@ -59,8 +59,12 @@ def user_errors() -> Iterator[None]:
 
 def fail(error, code: int = 2) -> None:
     """Prints one sentence and ends the command."""
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.strerror}: {error.filename!r}."
-    print(f"{os.path.basename(sys.argv[0])}: {' '.join(text.split())}", file=sys.stderr)
+    print(f"{os.path.basename(sys.argv[0])}: {' '.join(sentence(error).split())}", file=sys.stderr)
     sys.exit(code)
+
+
+def sentence(error) -> str:
+    """What an exception says, or what the system says of which file."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename!r}."
+    return str(error)

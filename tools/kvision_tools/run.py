@@ -20,7 +20,7 @@ from kvision_tools import checkpoints, optimizers, run_folder, startup, strategy
 from kvision_tools.callbacks import CURVES, EventFiles, Progress, RunFiles, Strict, plot_curves, print_table
 from kvision_tools.loop import Loop, with_blanks
 from kvision_tools.rendezvous import meet
-from kvision_tools.trainer import DataLost, Trainer
+from kvision_tools.trainer import Trainer
 
 FLAGS = flags.FLAGS
 LEARNING_RATE = 0.05
@@ -220,12 +220,6 @@ class Run:
             self.trainer.fit(callbacks)
         except FloatingPointError as error:
             _cli.fail(error)
-        except DataLost as error:
-            _cli.fail(
-                f"Images cannot be read any more ({error}). When they can, {self.again} goes on from the "
-                "last checkpoint.",
-                startup.REQUEUE,
-            )
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError):
             if not self.cluster.addresses[1:]:
                 raise

@@ -28,13 +28,13 @@ def begin() -> None:
     signal.set_wakeup_fd(said)
     # Python's own handlers wait for the main thread, which may be inside TensorFlow for minutes.
     threading.Thread(target=_listen, args=(heard,), daemon=True).start()
-    needed = "kvision-train needs Keras' TensorFlow backend: see KERAS_BACKEND and ~/.keras/keras.json."
+    settings = "KERAS_BACKEND and keras.json, the settings of Keras, must choose the TensorFlow backend"
     try:
         import keras
     except (ImportError, ValueError) as error:
-        _fail(f"{needed} Keras could not be imported: {error}")
+        _fail(f"Keras cannot be imported: {error} ({settings})")
     if (backend := keras.config.backend()) != "tensorflow":
-        _fail(f"{needed} The backend is {backend!r}.")
+        _fail(f"{settings}; it is {backend!r}.")
 
 
 def save_first(ask: Callable[[str], None]) -> None:

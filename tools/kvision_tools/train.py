@@ -5,13 +5,13 @@
 The folder holds flags.txt (repeat with --flagfile), metrics.csv, TensorBoard events, curves.png, model.keras
 (the best on validation, with logits as its output), labels.txt and checkpoints. The same command on the same
 folder goes on after the last checkpoint. SIGTERM, SIGHUP and Ctrl-C save one and end the command with exit
-code 75, as do a full disk and images that cannot be read any more; a second Ctrl-C does not wait.
+code 75, as a full disk and images that cannot be read any more do; a second Ctrl-C does not wait.
 """
 
 import contextlib
 import errno
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 from kvision_tools import startup
@@ -30,7 +30,7 @@ from kvision_tools import optimizers, strategy
 from kvision_tools.dry_run import dry_run
 from kvision_tools.run import Run
 
-TRANSIENT = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE
+TRANSIENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE)  # full disks, lost mounts
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A name that kvision-info lists.", required=True)
@@ -91,27 +91,33 @@ flags.DEFINE_bool("dry_run", False, "Say what would be trained, and its memory a
 
 
 def main(positional):
-    with _cli.user_errors(), requeued():
+    with _cli.user_errors():
         if positional:
             raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
-        run = Run()
-        if FLAGS.dry_run:
-            dry_run(run)
-            return
-        run.open()
-        run.train()
+        with requeued("the same command goes on", TRANSIENT):
+            run = Run()
+            if FLAGS.dry_run:
+                dry_run(run)
+                return
+            run.open()
+        with requeued(f"{run.again} goes on"):  # whether it can is seen when it begins
+            run.train()
 
 
 @contextlib.contextmanager
-def requeued() -> Iterator[None]:
-    """Turns a full disk and the like into one sentence and the exit code that asks to be started again."""
+def requeued(what: str, numbers: Container[int] | None = None) -> Iterator[None]:
+    """Turns what the system refuses into one sentence and the exit code that asks to be started again.
+
+    Args:
+        what: happens once the reason is mended.
+        numbers: of `errno`; None for all.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in TRANSIENT:
+        if numbers is not None and error.errno not in numbers:
             raise
-        where = f" at {error.filename!r}" if error.filename else ""
-        _cli.fail(f"{error.strerror}{where}. The same command goes on when that is mended.", startup.REQUEUE)
+        _cli.fail(f"{_cli.sentence(error)} When that is mended, {what}.", startup.REQUEUE)
 
 
 def entry():

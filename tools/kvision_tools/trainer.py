@@ -1,6 +1,5 @@
 """Epochs around a `Loop`: Keras callbacks, validation, checkpoints, and going on after a kill or a NaN."""
 
-import contextlib
 import math
 import sys
 import time
@@ -15,10 +14,6 @@ from kvision.errors import UserError
 from kvision_tools import checkpoints
 from kvision_tools.loop import Loop, means
 from kvision_tools.startup import REQUEUE
-
-
-class DataLost(Exception):
-    """The images could not be read any more."""
 
 
 class Trainer:
@@ -89,7 +84,7 @@ class Trainer:
         Raises:
             SystemExit: `ask` was called; the checkpoint is saved, and the code is `REQUEUE`.
             FloatingPointError: the loss was not finite for once too often.
-            DataLost: images could not be read; the last checkpoint is what it was.
+            OSError: the disk is full, or the like; the last checkpoint is still good.
             ValueError: an epoch or its validation would have no image.
         """
         callback_list = keras.callbacks.CallbackList(list(callbacks), model=self.model)
@@ -120,8 +115,7 @@ class Trainer:
             )
             callbacks.on_train_batch_begin(before % self.steps)
             signal = tf.constant(float(bool(self.asked)))
-            with _reading():
-                *sums, asked = self.loop.train(self.batches, tf.constant(steps), signal).numpy()
+            *sums, asked = self.loop.train(self.batches, tf.constant(steps), signal).numpy()
             if not math.isfinite(sums[0]):
                 self._go_back(f"The loss is {sums[0]} in step {before + steps}")
                 first, started = min(first, self.step), time.monotonic()
@@ -141,19 +135,15 @@ class Trainer:
             "learning_rate": float(self.optimizer.learning_rate),
             "images_per_second": self.totals[2] * (end - first) / self.steps / (time.monotonic() - started),
         }
-        logs |= {f"val_{key}": value for key, value in self._evaluate().items()}
+        logs |= {f"val_{key}": value for key, value in self.loop.evaluate(self.validation).items()}
         if self.loop.ema_decay:
             self.loop.swap_average()
-            logs |= {f"val_ema_{key}": value for key, value in self._evaluate().items()}
+            logs |= {f"val_ema_{key}": value for key, value in self.loop.evaluate(self.validation).items()}
             self.loop.swap_average()
         self.totals = np.zeros(3)
         self.history.append({"epoch": epoch + 1, **logs})
         callbacks.on_epoch_end(epoch, logs)
         self._save()
-
-    def _evaluate(self):
-        with _reading():
-            return self.loop.evaluate(self.validation)
 
     def _save(self):
         if not self.folder:
@@ -205,14 +195,3 @@ class Trainer:
         asked = self.asked or "Another worker was asked to end"
         print(f"{asked}: saved after step {self.step}; {self.again} goes on.", file=sys.stderr)
         sys.exit(REQUEUE)
-
-
-@contextlib.contextmanager
-def _reading():
-    """Tells a failure of what reads images from one of the step."""
-    try:
-        yield
-    except tf.errors.OpError as error:
-        if "IteratorGetNext" in str(error):
-            raise DataLost(error.message.partition("\n")[0]) from error
-        raise
