@@ -67,13 +67,18 @@ def user_errors() -> Iterator[None]:
         fail(error)
 
 
-def fail(error) -> None:
-    """Prints one sentence, of a few lines at the most, and ends the command with exit code 2."""
+def fail(error, code: int = 2) -> None:
+    """Prints one sentence, of a few lines at the most, and ends the command."""
+    print(f"{os.path.basename(sys.argv[0])}: {sentence(error)}", file=sys.stderr)
+    sys.exit(code)
+
+
+def sentence(error) -> str:
+    """What an exception says, or what the system says of which file; without what would steer a terminal."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename!r}."
     text = shown(" ".join(text.split()))
     if len(text) > LONGEST:
         text = f"{text[: LONGEST * 3 // 4]} ... {text[-LONGEST // 4 :]}"
-    print(f"{os.path.basename(sys.argv[0])}: {text}", file=sys.stderr)
-    sys.exit(2)
+    return text

@@ -38,7 +38,8 @@ def rows(run):
 def test_a_run_folder_is_complete(run, folder):
     output, printed = run
     assert {path.name for path in output.iterdir()} == {
-        "checkpoints", "curves.png", "flags.txt", "labels.txt", "metrics.csv", "model.keras", "tensorboard",
+        ".kvision.lock", "checkpoints", "curves.png", "dataset.json", "flags.txt", "labels.txt",
+        "metrics.csv", "model.keras", "tensorboard",
     }  # fmt: skip
     assert (output / "labels.txt").read_text() == "dark\nlight\n"
     assert [row["epoch"] for row in rows(output)] == ["1", "2", "3", "4"]

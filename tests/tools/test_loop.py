@@ -214,13 +214,13 @@ def test_checkpoints_are_kept_whole_and_of_one_network(tmp_path, capsys):
     assert checkpoints.restore(tmp_path, loop) == {"step": 3}
     with pytest.raises(ValueError, match="another network"):
         checkpoints.restore(tmp_path, loop_of("mobilenet_v2"))
-    with pytest.raises(ValueError, match="another network or optimizer: loop/ema/0 differs"):
+    with pytest.raises(ValueError, match="another network or optimizer: 'loop/ema/0' differs"):
         checkpoints.restore(tmp_path, loop_of("mobilenet_v1", ema_decay=0.9))
     newest.write_bytes(newest.read_bytes()[:-100])
     assert checkpoints.restore(tmp_path, loop) == {"step": 2}
     assert "step_00000003.safetensors' is damaged" in capsys.readouterr().err
     (tmp_path / "step_00000002.safetensors").write_bytes(b"")
-    with pytest.raises(ValueError, match="No checkpoint .* can be read"):
+    with pytest.raises(ValueError, match="No checkpoint .* can be used"):
         checkpoints.restore(tmp_path, loop)
 
 
@@ -231,7 +231,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(OSError, match="step_00000002.safetensors' cannot be written: File too large"):
+        with pytest.raises(OSError, match="File too large: .*step_00000002.safetensors"):
             checkpoints.save(tmp_path, 2, loop, {"step": 2})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -1,6 +1,9 @@
 """What a person sees of a run: the progress line, `metrics.csv`, `curves.png`, the best model."""
 
+import contextlib
 import csv
+import errno
+import math
 import os
 import time
 from collections.abc import Callable
@@ -10,10 +13,14 @@ import keras
 import rich.console
 import rich.progress
 import rich.table
+import tensorflow as tf
 
 from kvision import _classifiers, _cli, labels, runs
 from kvision.data.skipped import Unreadable
+from kvision_tools.files import replacing
 from kvision_tools.loop import Loop
+
+CURVES = "curves.png"
 
 
 class Progress(keras.callbacks.Callback):
@@ -85,10 +92,32 @@ class Progress(keras.callbacks.Callback):
         self.bar.stop()
 
 
+class EventFiles(keras.callbacks.TensorBoard):
+    """TensorBoard's files in a folder; what TensorFlow says of a full disk is an `OSError`."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder, write_graph=False)
+
+    def on_epoch_end(self, epoch, logs=None):
+        with self._writing():
+            super().on_epoch_end(epoch, logs)
+
+    def on_train_end(self, logs=None):
+        with self._writing():
+            super().on_train_end(logs)
+
+    @contextlib.contextmanager
+    def _writing(self):
+        try:
+            yield
+        except (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) as error:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.log_dir) from error
+
+
 class RunFiles(keras.callbacks.Callback):
     """Keeps `metrics.csv`, `curves.png` and `model.keras` of a run folder.
 
-    The model is the best on validation, with its own weights or their moving average, in float32.
+    The model is the best on validation, see `best`, with its own weights or their moving average, in float32.
 
     Args:
         folder: the run folder.
@@ -102,26 +131,26 @@ class RunFiles(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs):
         *before, now = self.history
-        if best(now) > max(map(best, before), default=-1.0):
-            average = now.get("val_ema_accuracy", -1.0) > now["val_accuracy"]
+        if best(now) > max(map(best, before), default=(-1.0,)):
+            average = best(now) > _worth(now, "val")
             if average:
                 self.loop.swap_average()
-            beside = self.folder / f".{runs.MODEL}"
-            _classifiers.portable(self.model).save(beside)
-            labels.add_to_keras(beside, labels.read(self.folder / runs.LABELS))
-            os.replace(beside, self.folder / runs.MODEL)
+            with replacing(self.folder / runs.MODEL, ".keras") as beside:
+                _classifiers.portable(self.model).save(beside)
+                labels.add_to_keras(beside, labels.read(self.folder / runs.LABELS))
             if average:
                 self.loop.swap_average()
-        beside = self.folder / ".metrics.csv"
-        with open(beside, "w", newline="") as file:
+        with (
+            replacing(self.folder / "metrics.csv") as beside,
+            open(beside, "w", newline="", encoding="utf-8") as file,
+        ):
             writer = csv.DictWriter(file, self.history[0].keys())
             writer.writeheader()
             writer.writerows(self.history)
-        os.replace(beside, self.folder / "metrics.csv")
 
     def on_train_end(self, logs):
         if self.history:
-            plot_curves(self.history, self.folder / "curves.png")
+            plot_curves(self.history, self.folder / CURVES)
 
 
 class Strict(keras.callbacks.Callback):
@@ -143,9 +172,17 @@ class Strict(keras.callbacks.Callback):
         self.on_train_batch_end(epoch)
 
 
-def best(row: dict) -> float:
-    """The better validation accuracy of an epoch: of the weights or of their moving average."""
-    return max(row["val_accuracy"], row.get("val_ema_accuracy", -1.0))
+def best(row: dict) -> tuple[float, float]:
+    """What the better of an epoch's weights and their moving average is worth, to be compared.
+
+    The higher validation accuracy decides; of equal ones, the lower validation loss.
+    """
+    return max(_worth(row, kind) for kind in ("val", "val_ema") if f"{kind}_accuracy" in row)
+
+
+def _worth(row, kind) -> tuple[float, float]:
+    loss = row[f"{kind}_loss"]
+    return row[f"{kind}_accuracy"], -math.inf if math.isnan(loss) else -loss
 
 
 def print_table(history: list[dict]) -> None:
@@ -184,6 +221,5 @@ def plot_curves(history: list[dict], path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-    beside = path.with_name(f".{path.name}")
-    figure.savefig(beside, dpi=120, format="png")
-    os.replace(beside, path)
+    with replacing(path) as beside:
+        figure.savefig(beside, dpi=120, format="png")

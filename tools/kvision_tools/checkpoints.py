@@ -4,8 +4,9 @@
 depth; here a variable that is not saved or not restored is an error.
 """
 
+import hashlib
 import json
-import os
+import re
 import sys
 from pathlib import Path
 
@@ -14,12 +15,17 @@ import safetensors
 import safetensors.numpy
 
 from kvision.errors import UserError
+from kvision_tools.files import replacing
 
 KEPT = 2
 
 
+class Unfit(Exception):
+    """Why a file cannot be gone on with."""
+
+
 def save(folder: Path, step: int, loop, state: dict) -> None:
-    """Writes `folder/step_N.safetensors`, whole or not at all, and drops all but the last two.
+    """Writes `folder/step_N.safetensors`, whole or not at all, and keeps the one before it alone.
 
     Args:
         folder: made where it is missing.
@@ -32,53 +38,61 @@ def save(folder: Path, step: int, loop, state: dict) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: np.asarray(v.numpy()) for name, v in _variables(loop).items()}
+    text = json.dumps(state)
+    metadata = {"state": text, "blake2b": _digest(tensors, text)}
     path = folder / f"step_{step:08d}.safetensors"
-    beside = path.with_suffix(".tmp")
-    try:
-        with open(beside, "wb") as file:
-            file.write(safetensors.numpy.save(tensors, {"state": json.dumps(state)}))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise OSError(f"The checkpoint {str(path)!r} cannot be written: {error.strerror}.") from None
-    for old in _paths(folder)[:-KEPT]:
-        old.unlink()
+    with replacing(path) as beside:
+        beside.write_bytes(safetensors.numpy.save(tensors, metadata))
+    before = [other for other in _paths(folder) if other < path]
+    kept = {
+        path,
+        *before[1 - KEPT :],
+    }  # later ones were passed over, as the run is behind them
+    for old in folder.iterdir():
+        if old not in kept and re.fullmatch(r"step_\d+\.(safetensors|tmp)|\.step_\d+\.tmp", old.name):
+            old.unlink()
 
 
-def restore(folder: Path, loop) -> dict | None:
-    """Puts the newest checkpoint's values into the variables and returns its state; None without one.
+def restore(folder: Path, loop, like: dict | None = None) -> dict | None:
+    """Puts the newest good checkpoint's values into the variables and returns its state; None without any.
 
-    A file that is damaged is passed over for the one before it, and named on stderr.
+    A file that cannot be gone on with is passed over for the one before it, and named on stderr with what is
+    wrong: it is damaged, which its checksum shows, holds NaN or infinity, or is of another network.
+
+    Args:
+        folder: of the checkpoints.
+        loop: whose variables are set.
+        like: a state whose keys and types the restored one must have, and the lengths of its lists, but of
+            empty ones.
 
     Raises:
-        ValueError: the checkpoint is of another network or optimizer, or none can be read.
+        ValueError: there are checkpoints, but none is good.
     """
     paths = _paths(folder)
+    variables, faults = _variables(loop), []
     for path in reversed(paths):
         try:
-            with safetensors.safe_open(path, "numpy") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                state = json.loads(file.metadata()["state"])
-        except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-            print(f"{str(path)!r} is damaged ({error}).", file=sys.stderr)
+            tensors, state = _read(path)
+            _check(tensors, state, variables, like)
+        except Unfit as fault:
+            faults.append(f"{str(path)!r} {fault}")
             continue
-        variables = _variables(loop)
-        if differ := variables.keys() ^ tensors.keys():
-            raise UserError(f"{str(path)!r} is of another network or optimizer: {sorted(differ)[0]} differs.")
         for name, variable in variables.items():
             variable.assign(tensors[name])
+        for fault in faults:
+            print(f"{fault}; going on from {path.name}, the one before.", file=sys.stderr)
         return state
     if paths:
-        raise UserError(f"No checkpoint in {str(folder)!r} can be read.")
+        raise UserError(
+            f"No checkpoint in {str(folder)!r} can be used: {faults[0]}. Put back a good copy, or "
+            "start anew with --overwrite."
+        )
     return None
 
 
 def not_finite(loop) -> str:
     """The name of a variable that holds a NaN or an infinity; "" for none."""
-    values = ((name, v.numpy()) for name, v in _variables(loop).items())
-    return next((n for n, v in values if v.dtype.kind == "f" and not np.isfinite(v).all()), "")
+    return _not_finite({name: v.numpy() for name, v in _variables(loop).items()})
 
 
 def newest(folder: Path) -> str:
@@ -87,7 +101,57 @@ def newest(folder: Path) -> str:
 
 
 def _paths(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step_*.safetensors"))
+    return sorted(p for p in folder.glob("step_*") if re.fullmatch(r"step_\d+\.safetensors", p.name))
+
+
+def _read(path):
+    """The tensors and the state of a file that is what was once written."""
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text = metadata["state"]
+        if metadata.keys() != {"state"} and metadata.get("blake2b") != _digest(tensors, text):
+            raise Unfit("is damaged: its checksum is not that of its content")  # earlier versions had none
+        return tensors, json.loads(text)
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise Unfit(f"is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]!r})") from None
+
+
+def _check(tensors, state, variables, like):
+    if differ := sorted(variables.keys() ^ tensors.keys()):
+        raise Unfit(f"is of another network or optimizer: {differ[0]!r} differs")
+    for name, variable in variables.items():
+        here, there = [(tuple(v.shape), np.dtype(v.dtype).name) for v in (variable.numpy(), tensors[name])]
+        if here != there:
+            raise Unfit(f"is of another network or optimizer: {name!r} is {there} instead of {here}")
+    if name := _not_finite(tensors):
+        raise Unfit(f"holds NaN or infinity in {name!r}")
+    if like is not None and not _alike(state, like):
+        raise Unfit(f"has an incomplete state: {', '.join(like)} were expected")
+
+
+def _alike(value, like) -> bool:
+    """Whether a JSON value has the keys and types of another, and the lengths of lists that are not empty."""
+    if type(value) is not type(like):
+        return False
+    if isinstance(like, dict):
+        return value.keys() == like.keys() and all(_alike(value[key], like[key]) for key in like)
+    if isinstance(like, list) and like:
+        return len(value) == len(like) and all(map(_alike, value, like))
+    return True
+
+
+def _not_finite(arrays) -> str:
+    return next((n for n, a in arrays.items() if a.dtype.kind == "f" and not np.isfinite(a).all()), "")
+
+
+def _digest(tensors, text) -> str:
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype.str} {tensor.shape}\n".encode())
+        digest.update(np.ascontiguousarray(tensor))
+    return digest.hexdigest()
 
 
 def _path(layer, variable) -> str:

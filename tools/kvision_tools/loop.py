@@ -8,6 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kvision.errors import UserError
+
 AUXILIARY_WEIGHT = 0.3  # of the losses of auxiliary heads (GoogLeNet, section 5)
 DISTILLED = {"class": 0.5, "distillation": 0.5}  # of a distilled DeiT's heads (DeiT, equation 3)
 FIRST_LOSS_SCALE, SCALE_GROWS_AFTER = 2.0**15, 2000  # Micikevicius et al. 2018, as in Keras
@@ -262,4 +264,6 @@ def _sums(losses, labels, logits):
 def means(totals) -> dict[str, float]:
     """Mean loss and accuracy from the sums that a `Loop` returns."""
     loss, right, images = (float(total) for total in totals[:3])
-    return {"loss": loss / max(images, 1), "accuracy": right / max(images, 1)}
+    if not images:
+        raise UserError("No image could be read, so there is no loss and no accuracy.")
+    return {"loss": loss / images, "accuracy": right / images}

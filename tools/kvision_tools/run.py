@@ -3,6 +3,7 @@
 import ast
 import math
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from kvision.data.identity import Identity
 from kvision.data.skipped import Unreadable
 from kvision.data.sources import SPLITS, open_source
 from kvision.errors import UserError
-from kvision_tools import checkpoints, optimizers, run_folder, strategy, transfer
-from kvision_tools.callbacks import Progress, RunFiles, Strict, print_table
+from kvision_tools import checkpoints, optimizers, run_folder, startup, strategy, transfer
+from kvision_tools.callbacks import CURVES, EventFiles, Progress, RunFiles, Strict, plot_curves, print_table
 from kvision_tools.cluster import RESTARTED, find_cluster
 from kvision_tools.loop import Loop, with_blanks
 from kvision_tools.rendezvous import meet
@@ -26,6 +27,15 @@ from kvision_tools.trainer import Trainer
 
 FLAGS = flags.FLAGS
 LEARNING_RATE = 0.05
+OF_THE_DATA = {  # keywords of a builder that --model_kwarg does not set
+    "num_classes": "the dataset has them",
+    "input_shape": "--image_size and --channels say it",
+    "weights": "--weights says it",
+    "classifier_activation": "training needs logits",
+    "include_top": "training needs a classifier",
+    "pooling": "training needs a classifier",
+    "preprocess": "--weights brings it",
+}
 
 
 class Run:
@@ -38,8 +48,10 @@ class Run:
         crop, interpolation = runs.evaluation(FLAGS.model, FLAGS.weights, size)
         FLAGS.crop = FLAGS.crop or crop
         FLAGS.interpolation = FLAGS.interpolation or interpolation
-        self.folder = Path(FLAGS.output or f"runs/{FLAGS.model}")
-        run_folder.check(self.folder, FLAGS.overwrite)
+        self.folder = Path(FLAGS.output or f"runs/{FLAGS.model}").expanduser()
+        if RESTARTED in os.environ and run_folder.is_this(self.folder):
+            FLAGS.overwrite = False
+        goes_on = run_folder.check(self.folder, FLAGS.overwrite)
         self.cluster = cluster = find_cluster(FLAGS.strategy)
         newest = "" if FLAGS.overwrite else checkpoints.newest(self.folder / "checkpoints")
         here = {"flags": run_folder.flag_lines(), "checkpoints": [newest]}
@@ -69,9 +81,14 @@ class Run:
                 open_source(FLAGS.data, split, channels, FLAGS.val_fraction, FLAGS.allow_outside)
                 for split in SPLITS
             )
+            self.identities = {"train": self.train_data.identity, "val": self.val_data.identity}
             if cluster.addresses[1:]:
-                data = {"training images": self.train_data, "validation images": self.val_data}
-                meeting.compare({what: s.identity.to_json() for what, s in data.items()}, _changed_data)
+                data = {"training images": "train", "validation images": "val"}
+                meeting.compare(
+                    {what: self.identities[s].to_json() for what, s in data.items()}, _changed_data
+                )
+            if goes_on:
+                run_folder.compare(self.folder, self.identities)
         self.opened: list[kvision.data.Data] = []  # what is read from
         self.class_names = self.train_data.class_names
         if len(self.class_names) < 2:
@@ -82,6 +99,7 @@ class Run:
                 f"`--batch_size` {FLAGS.batch_size} exceeds the {self.train_data.size} training images."
             )
         keras.utils.set_random_seed(FLAGS.seed)
+        keras.config.set_floatx("float32")
         mixed = "" if FLAGS.precision == "float32" else "mixed_"
         keras.config.set_dtype_policy(mixed + FLAGS.precision)
         with self.strategy.scope():
@@ -158,7 +176,7 @@ class Run:
     def open(self):
         """Makes the run folder, or goes on with the one that is there."""
         if self.writes:
-            run_folder.make(self.folder, self.class_names, FLAGS.overwrite)
+            self.lock = run_folder.make(self.folder, self.identities, FLAGS.overwrite)
         if self.cluster.addresses[1:]:  # nobody looks for checkpoints before the folder is this run's
             self._sum_over_devices(1.0)
             devices = self.strategy.num_replicas_in_sync
@@ -176,7 +194,14 @@ class Run:
             writes=self.writes,
             nan_restores=FLAGS.nan_restores,
             nan_rate_factor=FLAGS.nan_rate_factor,
+            again=self.again,
         )
+        startup.save_first(self.trainer.ask)
+
+    @property
+    def again(self) -> str:
+        """The command that goes on, which would begin anew with --overwrite."""
+        return f"`{shlex.join(['kvision-train', f'--flagfile={self.folder / runs.FLAGS}'])}`"
 
     def _sum_over_devices(self, value):
         """The sum of what each worker gives, once for each of its devices; all wait for each other."""
@@ -190,13 +215,15 @@ class Run:
         step, history = self.trainer.step, self.trainer.history
         if len(history) >= FLAGS.epochs:
             print(f"{self.folder} has all of its {FLAGS.epochs} epochs; --overwrite starts anew.")
+            if self.writes and not (self.folder / CURVES).exists():  # it was killed when it drew them
+                plot_curves(history, self.folder / CURVES)
             return
         if step:
             print(f"Going on after step {step} of {self.folder}.")
         callbacks = [Strict(lambda: self.unreadable)] if FLAGS.strict else []
         if self.writes:
             callbacks += [
-                keras.callbacks.TensorBoard(self.folder / "tensorboard", write_graph=False),
+                EventFiles(self.folder / "tensorboard"),
                 RunFiles(self.folder, self.loop, history),
                 Progress(FLAGS.epochs, self.steps, step, FLAGS.batch_size),
             ]
@@ -221,22 +248,25 @@ def _changed_data(first: dict, other: dict) -> list[str]:
 
 
 def check_flags():
-    """A ValueError for flags outside their range, or that contradict each other."""
-    if RESTARTED in os.environ:
-        FLAGS.overwrite = False
+    """A ValueError for flags outside their range, or that contradict each other; it names them all."""
+    if FLAGS.warmup_epochs is None:
+        FLAGS.warmup_epochs = min(1.0, FLAGS.epochs / 2)
+    mistakes = []
     positive = ("crop", "min_crop_area", "learning_rate", "learning_rate_per_256", "layer_decay", "clip_norm",
                 "nan_rate_factor")  # fmt: skip
     for name in positive:
         if FLAGS[name].value is not None and FLAGS[name].value <= 0:
-            raise UserError(f"`--{name}` must be positive; got {FLAGS[name].value}.")
+            mistakes.append(f"`--{name}` must be positive; got {FLAGS[name].value}.")
     if FLAGS.ema_decay is not None and not 0 < FLAGS.ema_decay < 1:
-        raise UserError(f"`--ema_decay` must be between 0 and 1; got {FLAGS.ema_decay}.")
+        mistakes.append(f"`--ema_decay` must be between 0 and 1; got {FLAGS.ema_decay}.")
     if FLAGS.learning_rate is not None and FLAGS.learning_rate_per_256 is not None:
-        raise UserError("`--learning_rate` and `--learning_rate_per_256` exclude each other: give one.")
+        mistakes.append("`--learning_rate` and `--learning_rate_per_256` exclude each other: give one.")
     if FLAGS.warmup_epochs >= FLAGS.epochs:
-        raise UserError(f"`--warmup_epochs` ({FLAGS.warmup_epochs}) must be below --epochs ({FLAGS.epochs}).")
+        mistakes.append(f"`--warmup_epochs` ({FLAGS.warmup_epochs}) must be below --epochs ({FLAGS.epochs}).")
     if FLAGS["min_crop_area"].present and FLAGS.augment == "none":
-        raise UserError("`--min_crop_area` needs --augment=crop or crop_flip, which cut the boxes.")
+        mistakes.append("`--min_crop_area` needs --augment=crop or crop_flip, which cut the boxes.")
+    if mistakes:
+        raise UserError(" ".join(mistakes))
 
 
 def learning_rate() -> float:
@@ -253,18 +283,32 @@ def build_model(input_shape, num_classes) -> keras.Model:
         key, equals, value = item.partition("=")
         if not equals:
             raise UserError(f"`--model_kwarg` must be KEY=VALUE; got {item!r}.")
+        if key in OF_THE_DATA:
+            raise UserError(f"`--model_kwarg` does not set {key}: {OF_THE_DATA[key]}.")
+        if key == "norm_momentum" and FLAGS.norm_momentum is not None:
+            raise UserError("`--norm_momentum` and --model_kwarg=norm_momentum exclude each other: give one.")
         try:
             keywords[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             keywords[key] = value  # a word, such as padding=symmetric
+    given = dict(keywords)
     if FLAGS.norm_momentum is not None:
         keywords["norm_momentum"] = FLAGS.norm_momentum
-    return kvision.create_model(
-        FLAGS.model,
-        weights=FLAGS.weights,
-        input_shape=input_shape,
-        num_classes=num_classes,
-        classifier_activation=None,
-        allow_nonfinite=FLAGS.allow_nonfinite,
-        **keywords,
-    )
+    try:
+        return kvision.create_model(
+            FLAGS.model,
+            weights=FLAGS.weights,
+            input_shape=input_shape,
+            num_classes=num_classes,
+            classifier_activation=None,
+            allow_nonfinite=FLAGS.allow_nonfinite,
+            **keywords,
+        )
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # Keras checks the values of its layers, each in its way
+        if not given:
+            raise
+        raise UserError(
+            f"{FLAGS.model} cannot be built with {' '.join(FLAGS.model_kwarg)}: {str(error)[:300]}"
+        ) from error

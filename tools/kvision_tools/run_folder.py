@@ -1,57 +1,230 @@
-"""The run folder: which flags made it, and whether a run may use it."""
+"""The run folder: whose it is, which run made it on which images, and what of it may be removed."""
 
+import fcntl
+import json
 import os
-import shutil
+import re
+import socket
+import sys
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 from absl import flags
 
-from kvision import runs
+from kvision import labels, runs
+from kvision.data.identity import Identity
 from kvision.errors import UserError
+from kvision_tools.files import replacing
 
 FLAGS = flags.FLAGS
-NOT_OF_THE_RUN = (  # what may differ when a run goes on
-    "output",
-    "overwrite",
-    "dry_run",
-    "worker_timeout",
-    "max_unreadable",
+# what may differ when a run goes on
+NOT_OF_THE_RUN = ("output", "overwrite", "dry_run", "worker_timeout", "max_unreadable")
+DATASET = "dataset.json"
+LOCK = ".kvision.lock"  # held while a training runs; says who holds it
+BEGINNING = ".kvision.beginning"  # there until the folder is complete
+FIRST = {LOCK, f".{runs.LABELS}", f".{runs.FLAGS}"}  # a folder with nothing else holds no run yet
+FILES = re.compile(  # that kvision-train and kvision-export write, and what kills leave of them
+    r"\.kvision\.(lock|beginning)|\.(flags|labels|dataset|metrics|curves)\.tmp"
+    r"|\.?(flags\.txt|labels\.txt|metrics\.csv|curves\.png|model\.keras)|dataset\.json"
+    r"|checkpoints/(step_\d+\.(safetensors|tmp)|\.step_\d+\.tmp)"
+    r"|tensorboard/(train|validation)/events\.out\.tfevents\.[^/]+"
+    r"|(export|\.export\.(part|old))/([^/]+\.tflite|labels\.txt|report\.(json|html))"
 )
+FOLDERS = re.compile(r"checkpoints|tensorboard(/train|/validation)?|export|\.export\.(part|old)")
 
 
 def flag_lines() -> list[str]:
     """The flags of kvision-train that make this run, as in flags.txt."""
-    module = FLAGS.find_module_defining_flag("model")
-    lines = "\n".join(flag.serialize() for flag in FLAGS.get_flags_for_module(module))
-    return _of_the_run(lines)  # a repeated flag has several
+    return [line for lines in _serialized().values() for line in lines.splitlines()]
 
 
-def check(folder: Path, overwrite: bool) -> None:
-    """A ValueError for a folder that holds no run, or without `overwrite` another than this."""
-    if (folder / runs.FLAGS).is_file():
-        there = set(_of_the_run((folder / runs.FLAGS).read_text()))
-        if (differ := sorted(there ^ set(flag_lines()))) and not overwrite:
+def check(folder: Path, overwrite: bool) -> bool:
+    """Whether the folder holds this run, to go on with.
+
+    Raises:
+        ValueError: the folder holds no run, or another than this and no `overwrite`, or with it what no run
+            writes; or another process trains in it.
+    """
+    if (folder / LOCK).is_file():
+        with open(folder / LOCK, errors="replace") as file:
+            _hold(file, folder, fcntl.LOCK_SH)
+    return _holds_this(folder, overwrite)
+
+
+def is_this(folder: Path) -> bool:
+    """Whether the folder holds a run with the flags of this one."""
+    return bool(there := _read_flags(folder)) and not _differences(there)
+
+
+def compare(folder: Path, identities: Mapping[str, Identity]) -> None:
+    """Checks that a run goes on with the images that it began with.
+
+    Args:
+        folder: of the run.
+        identities: of its splits, by name.
+
+    Raises:
+        ValueError: they are others, or the run's record of them is damaged.
+    """
+    advice = "--overwrite starts anew, another --output keeps both"
+    try:
+        fields = json.loads((folder / DATASET).read_text(encoding="utf-8"))
+        before = {split: Identity.from_json(fields[split]) for split in identities}
+    except FileNotFoundError:
+        names, now = labels.read(folder / runs.LABELS), identities["train"].class_names
+        if tuple(names) != now:
+            raise UserError(
+                f"'{folder}' has the classes {_few(names)}, but --data has {_few(now)}: {advice}."
+            ) from None
+        print(f"'{folder}' has no {DATASET}: it goes on with --data as it is now.", file=sys.stderr)
+        return
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"'{folder / DATASET}' is damaged: remove it to go on without comparing the images."
+        ) from None
+    changes = {split: before[split].changes(now) for split, now in identities.items()}
+    if any(changes.values()):
+        text = "; ".join(f"{split}: {', '.join(few)}" for split, few in changes.items() if few)
+        raise UserError(f"'{folder}' was trained on other images ({text}): {advice}.")
+    if any(before[split].touched(now) for split, now in identities.items()):
+        print(
+            f"Files of --data were written since '{folder}' began, with equal names and sizes; it goes on.",
+            file=sys.stderr,
+        )
+
+
+def make(folder: Path, identities: Mapping[str, Identity], overwrite: bool) -> TextIO:
+    """Makes the run folder where `check` finds none to go on with, in place of what it allows to replace.
+
+    Returns:
+        The lock, which is held until it is closed or the process ends, however it ends.
+    """
+    _holds_this(folder, overwrite)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = open(folder / LOCK, "a+", errors="replace")  # noqa: SIM115
+    try:
+        _hold(lock, folder, fcntl.LOCK_EX)
+        lock.truncate(0)
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {now}")
+        lock.flush()
+        _fill(folder, identities, overwrite)
+    except BaseException:
+        lock.close()
+        raise
+    return lock
+
+
+def _fill(folder, identities, overwrite):
+    dataset = json.dumps({split: identity.to_json() for split, identity in identities.items()}) + "\n"
+    contents = {DATASET: dataset}
+    if _holds_this(folder, overwrite):  # another process may have begun meanwhile
+        contents = {} if (folder / DATASET).exists() else contents
+    else:
+        (folder / BEGINNING).touch()
+        _clear(folder)
+        contents[runs.LABELS] = "\n".join(identities["train"].class_names) + "\n"
+        contents[runs.FLAGS] = "\n".join([*flag_lines(), f"--output={folder}"]) + "\n"
+    for name, content in contents.items():
+        with replacing(folder / name) as beside:
+            beside.write_text(content, encoding="utf-8")
+    (folder / BEGINNING).unlink(missing_ok=True)
+
+
+def _hold(file, folder, how):
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        raise UserError(
+            f"Another training is writing to '{folder}' ({file.read(200)!r}): wait for its end, or "
+            "give another --output."
+        ) from None
+    except OSError as error:  # a file system without locks
+        print(
+            f"'{folder}' cannot be locked ({error.strerror}): start one training at a time.", file=sys.stderr
+        )
+
+
+def _holds_this(folder, overwrite) -> bool:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"`--output` must be a folder; '{folder}' is a file.")
+    names = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    there = _read_flags(folder)
+    if BEGINNING in names or (there and overwrite):
+        if foreign := _foreign(folder):
+            raise UserError(
+                f"'{folder}' is not replaced, as no run writes {_few(foreign)}: move that away, or give "
+                "another --output."
+            )
+        return False
+    if there:
+        if differ := _differences(there):
             raise UserError(
                 f"'{folder}' holds a run with other flags ({', '.join(differ)}); --overwrite starts anew."
             )
-    elif folder.is_dir() and any(folder.iterdir()):
+        return True
+    if names - FIRST:
         raise UserError(f"'{folder}' is not empty and no run folder: give another --output.")
+    return False
 
 
-def make(folder: Path, class_names, overwrite: bool) -> None:
-    """Makes the run folder; with `overwrite`, instead of the run that is there."""
-    if (folder / runs.FLAGS).is_file():
-        if not overwrite:
-            return
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = "\n".join([*flag_lines(), f"--output={folder}"]) + "\n"
-    for name, content in ((runs.LABELS, "\n".join(class_names) + "\n"), (runs.FLAGS, text)):
-        beside = folder / f".{name}"
-        beside.write_text(content, encoding="utf-8")
-        os.replace(beside, folder / name)
+def _foreign(folder) -> list[str]:
+    """The paths of what no run writes, links among them, relative to the folder."""
+    foreign = []
+    for root, folders, files in os.walk(folder):
+        for name in folders + files:
+            path = Path(root, name)
+            relative = path.relative_to(folder).as_posix()
+            if path.is_symlink() or not (FOLDERS if name in folders else FILES).fullmatch(relative):
+                foreign.append(relative)
+    return foreign
 
 
-def _of_the_run(text) -> list[str]:
-    names = ((line.removeprefix("--no").removeprefix("--"), line) for line in text.splitlines())
-    return [line for name, line in names if name and not name.startswith(NOT_OF_THE_RUN)]
+def _clear(folder):
+    """Removes what a run wrote; `_foreign` has found nothing else."""
+    for root, folders, files in os.walk(folder, topdown=False):
+        for name in {*files} - {LOCK, BEGINNING}:
+            Path(root, name).unlink()
+        for name in folders:
+            Path(root, name).rmdir()
+
+
+def _serialized() -> dict[str, str]:
+    """The lines of this run's flags in flags.txt, by name; a repeated flag has several, one of None is ""."""
+    all_flags = FLAGS.get_flags_for_module(FLAGS.find_module_defining_flag("model"))
+    return {flag.name: flag.serialize() for flag in all_flags if flag.name not in NOT_OF_THE_RUN}
+
+
+def _read_flags(folder) -> dict[str, str]:
+    """The like of a run folder's flags.txt; empty where that is missing, or not kvision-train's."""
+    try:
+        lines = (folder / runs.FLAGS).read_text(encoding="utf-8").splitlines()
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, UnicodeDecodeError):
+        return {}
+    there: dict[str, str] = {}
+    for line in lines:
+        name = line.removeprefix("--").partition("=")[0]
+        name = name if name in FLAGS else name.removeprefix("no")
+        there[name] = f"{there[name]}\n{line}" if name in there else line
+    ours = all(line.startswith("--") for line in lines) and {"model", "data"} <= there.keys()
+    return {name: line for name, line in there.items() if name not in NOT_OF_THE_RUN} if ours else {}
+
+
+def _differences(there) -> list[str]:
+    """The lines in which the flags of a run folder and this run's differ.
+
+    A flag that the folder's run did not have yet is at its default there.
+    """
+    here = _serialized()
+    for name in here.keys() - there.keys():
+        if FLAGS[name].value == FLAGS[name].default:
+            del here[name]
+    lines = {line for lines in here.values() for line in lines.splitlines()}
+    return sorted(lines ^ {line for lines in there.values() for line in lines.splitlines()})
+
+
+def _few(names) -> str:
+    return ", ".join(map(repr, names[:5])) + ", ..." * (len(names) > 5)

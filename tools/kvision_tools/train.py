@@ -4,11 +4,20 @@
 
 The folder holds flags.txt (repeat with --flagfile), metrics.csv, TensorBoard events, curves.png, model.keras
 (the best on validation, with logits as its output), labels.txt and checkpoints. The same command on the same
-folder goes on after the last checkpoint. SIGTERM saves one and ends the command with exit code 75.
+folder goes on after the last checkpoint. SIGTERM, SIGHUP and Ctrl-C save one and end the command with exit
+code 75, as a full disk and images that cannot be read any more do; a second Ctrl-C does not wait.
 """
 
-import signal
+import contextlib
+import errno
 import sys
+from collections.abc import Container, Iterator
+from pathlib import Path
+
+from kvision_tools import startup
+
+if __name__ == "__main__" or Path(sys.argv[0]).name == "kvision-train":
+    startup.begin()  # before what takes seconds to import
 
 from absl import flags
 
@@ -20,7 +29,8 @@ from kvision.errors import UserError
 from kvision_tools import optimizers, strategy
 from kvision_tools.dry_run import dry_run
 from kvision_tools.run import Run
-from kvision_tools.trainer import REQUEUE
+
+TRANSIENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE)  # full disks, lost mounts
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A name that kvision-info lists.", required=True)
@@ -49,7 +59,9 @@ flags.DEFINE_integer("accumulate", 1, "Parts of a batch that pass one after the 
 flags.DEFINE_enum("optimizer", "sgd", optimizers.NAMES, "Its settings: kvision_tools/optimizers.py.")
 flags.DEFINE_float("learning_rate", None, "At its peak; 0.05 by default.", 0)
 flags.DEFINE_float("learning_rate_per_256", None, "Instead: for each 256 images of a batch.", 0)
-flags.DEFINE_float("warmup_epochs", 1.0, "Of linear growth, before the cosine.", 0)
+flags.DEFINE_float(
+    "warmup_epochs", None, "Epochs of linear growth, before the cosine; 1 by default, or half of fewer.", 0
+)
 flags.DEFINE_float("weight_decay", 0.0, "Decoupled; spares norms and biases.", 0)
 flags.DEFINE_float("layer_decay", 1.0, "Of the learning rate, for each group of layers behind.", 0, 1)
 flags.DEFINE_float("clip_norm", None, "Largest norm of all gradients together.", 0)
@@ -83,16 +95,33 @@ flags.DEFINE_bool("dry_run", False, "Say what would be trained, and its memory a
 
 
 def main(positional):
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(REQUEUE))  # until the trainer takes over
     with _cli.user_errors():
         if positional:
             raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
-        run = Run()
-        if FLAGS.dry_run:
-            dry_run(run)
-            return
-        run.open()
-    run.train()
+        with requeued("the same command goes on", TRANSIENT):
+            run = Run()
+            if FLAGS.dry_run:
+                dry_run(run)
+                return
+            run.open()
+        with requeued(f"{run.again} goes on"):  # whether it can is seen when it begins
+            run.train()
+
+
+@contextlib.contextmanager
+def requeued(what: str, numbers: Container[int] | None = None) -> Iterator[None]:
+    """Turns what the system refuses into one sentence and the exit code that asks to be started again.
+
+    Args:
+        what: happens once the reason is mended.
+        numbers: of `errno`; None for all.
+    """
+    try:
+        yield
+    except OSError as error:
+        if numbers is not None and error.errno not in numbers:
+            raise
+        _cli.fail(f"{_cli.sentence(error)} When that is mended, {what}.", startup.REQUEUE)
 
 
 def entry():

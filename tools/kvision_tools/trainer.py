@@ -1,7 +1,6 @@
 """Epochs around a `Loop`: Keras callbacks, validation, checkpoints, and going on after a kill or a NaN."""
 
 import math
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,10 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kvision.errors import UserError
 from kvision_tools import checkpoints
 from kvision_tools.loop import Loop, means
-
-REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: what was asked for is not done; start the command again
+from kvision_tools.startup import REQUEUE
 
 
 class Trainer:
@@ -33,6 +32,10 @@ class Trainer:
         nan_restores: how often training goes back to the last checkpoint after a loss that is not finite, and
             takes other images from there on.
         nan_rate_factor: the learning rate is multiplied by this each time.
+        again: how messages call the command that goes on.
+
+    Raises:
+        ValueError: none of the folder's checkpoints is good, or the weights to begin with hold NaN.
 
     Attributes:
         step: steps taken so far.
@@ -53,20 +56,24 @@ class Trainer:
         writes: bool = True,
         nan_restores: int = 3,
         nan_rate_factor: float = 1.0,
+        again: str = "the same command",
     ):
         self.loop, self.model, self.optimizer = loop, loop.model, loop.optimizer
         self.make_batches, self.validation = batches, validation
         self.steps, self.epochs, self.steps_per_loop = steps, epochs, steps_per_loop
         self.folder, self.checkpoint_steps, self.writes = folder, checkpoint_steps or steps, writes
         self.nan_restores, self.nan_rate_factor = nan_restores, nan_rate_factor
-        self.step, self.history, self.nans, self.asked = 0, [], 0, 0.0
+        self.again, self.asked = again, ""  # the name of the signal that asks for an end
+        self.step, self.history, self.nans = 0, [], 0
         self.totals = np.zeros(3)  # of the epoch so far
         self.rate_factor = tf.Variable(1.0, trainable=False)
         rate = self.optimizer._get_current_learning_rate
         self.optimizer._get_current_learning_rate = lambda: rate() * self.rate_factor
         self.model.compile(optimizer=self.optimizer)  # callbacks look for it there
         self.model.stop_training = False
-        if not self._restore() and folder:
+        if not self._restore():
+            if name := checkpoints.not_finite(loop):
+                raise UserError(f"{name} is not finite before the first step: other weights are needed.")
             self._save()  # so that there is something to go back to
 
     def fit(self, callbacks: Iterable[keras.callbacks.Callback] = ()) -> list[dict]:
@@ -75,11 +82,12 @@ class Trainer:
         Callbacks are called as `Model.fit` calls them, but after `steps_per_loop` batches at once.
 
         Raises:
-            SystemExit: SIGTERM came; the checkpoint is saved, and the code is `REQUEUE`.
+            SystemExit: `ask` was called; the checkpoint is saved, and the code is `REQUEUE`.
             FloatingPointError: the loss was not finite for once too often.
+            OSError: the disk is full, or the like; the last checkpoint is still good.
+            ValueError: an epoch or its validation would have no image.
         """
         callback_list = keras.callbacks.CallbackList(list(callbacks), model=self.model)
-        handler = signal.signal(signal.SIGTERM, self._ask_to_stop)
         self.batches = self.make_batches(self.step, self.nans)
         callback_list.on_train_begin()
         try:
@@ -87,11 +95,15 @@ class Trainer:
                 self._epoch(len(self.history), callback_list)
         finally:
             callback_list.on_train_end()
-            signal.signal(signal.SIGTERM, handler)
         return self.history
 
-    def _ask_to_stop(self, *_):
-        self.asked = 1.0
+    def ask(self, name: str) -> None:
+        """Asks for a checkpoint and the end after the next call of the device; from any thread.
+
+        Args:
+            name: of the signal that asks, for the message.
+        """
+        self.asked = name
 
     def _epoch(self, epoch, callbacks):
         callbacks.on_epoch_begin(epoch)
@@ -102,7 +114,8 @@ class Trainer:
                 self.steps_per_loop, end - before, self.checkpoint_steps - before % self.checkpoint_steps
             )
             callbacks.on_train_batch_begin(before % self.steps)
-            *sums, asked = self.loop.train(self.batches, tf.constant(steps), tf.constant(self.asked)).numpy()
+            signal = tf.constant(float(bool(self.asked)))
+            *sums, asked = self.loop.train(self.batches, tf.constant(steps), signal).numpy()
             if not math.isfinite(sums[0]):
                 self._go_back(f"The loss is {sums[0]} in step {before + steps}")
                 first, started = min(first, self.step), time.monotonic()
@@ -113,6 +126,11 @@ class Trainer:
                 self._stop()
             if self.step % self.checkpoint_steps == 0 and self.step < end:
                 self._save()
+        if not self.totals[2]:
+            raise UserError(
+                f"Epoch {epoch + 1} would end at step {end}, but the run is after step {self.step}: the "
+                "images are fewer than when it began."
+            )
         logs = means(self.totals) | {
             "learning_rate": float(self.optimizer.learning_rate),
             "images_per_second": self.totals[2] * (end - first) / self.steps / (time.monotonic() - started),
@@ -135,17 +153,20 @@ class Trainer:
             return
         if not self.writes:
             return
-        state = {
+        checkpoints.save(self.folder, self.step, self.loop, self._state())
+
+    def _state(self) -> dict:
+        return {
             "step": self.step,
             "history": self.history,
             "totals": self.totals.tolist(),
             "nans": self.nans,
             "rate_factor": float(self.rate_factor),
         }
-        checkpoints.save(self.folder, self.step, self.loop, state)
 
     def _restore(self) -> bool:
-        state = checkpoints.restore(self.folder, self.loop) if self.folder else None
+        like = self._state() | {"history": []}
+        state = checkpoints.restore(self.folder, self.loop, like) if self.folder else None
         if state:
             self.step, self.history[:] = state["step"], state["history"]
             self.totals = np.array(state["totals"])
@@ -171,5 +192,6 @@ class Trainer:
 
     def _stop(self):
         self._save()
-        print(f"SIGTERM: saved after step {self.step}; the same command goes on.", file=sys.stderr)
+        asked = self.asked or "Another worker was asked to end"
+        print(f"{asked}: saved after step {self.step}; {self.again} goes on.", file=sys.stderr)
         sys.exit(REQUEUE)

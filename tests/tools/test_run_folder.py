@@ -1,0 +1,337 @@
+"""Whose a run folder is: other flags, other images, beginnings that were cut off, foreign files, locks."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import TINY, command, dark_and_light
+
+from kvision import runs
+from kvision.data.identity import Files, identify
+from kvision_tools import run_folder, train
+
+ARGUMENTS = ["kvision-train", "--model=lenet5", "--data=digits", "--model_kwarg=a=1", "--model_kwarg=b=2"]
+
+
+@pytest.fixture
+def parsed():
+    """Sets the flags of kvision-train."""
+
+    def parse(*more):
+        for flag in train.FLAGS.get_flags_for_module(train.__name__):
+            flag.unparse()
+        train.FLAGS([*ARGUMENTS, *more])
+
+    yield parse
+    for flag in train.FLAGS.get_flags_for_module(train.__name__):
+        flag.unparse()
+    train.FLAGS.unparse_flags()
+
+
+def identities(names=("cat", "dog"), labels=(0, 0, 1)):
+    here = identify(names, np.array(labels), None)
+    return {"train": here, "val": here}
+
+
+def made(folder, overwrite=False, **what):
+    run_folder.make(folder, identities(**what), overwrite).close()
+    return folder
+
+
+def contents(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_a_run_goes_on_with_its_own_flags_alone(parsed, tmp_path):
+    parsed()
+    run = tmp_path / "run"
+    assert not run_folder.check(run, False)
+    made(run)
+    assert run_folder.check(run, False)
+    parsed(f"--output={run}", "--dry_run", "--worker_timeout=5")
+    assert run_folder.check(run, False)
+    parsed("--model_kwarg=c=3", "--nostrict")
+    with pytest.raises(ValueError, match="other flags .--model_kwarg=c=3."):
+        run_folder.check(run, False)
+    assert not run_folder.check(run, True)
+
+
+def test_flags_that_an_older_run_did_not_have_are_at_their_defaults(parsed, tmp_path):
+    parsed()
+    path = made(tmp_path / "run") / runs.FLAGS
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(line for line in lines if not line.startswith("--nan_restores")) + "\n")
+    assert run_folder.check(path.parent, False)
+    parsed("--nan_restores=7")
+    with pytest.raises(ValueError, match="other flags .--nan_restores=7."):
+        run_folder.check(path.parent, False)
+
+
+def complete(run):
+    """What a whole run, an export, and kills while they write leave."""
+    made(run)
+    names = (
+        ".model.keras", ".metrics.tmp", ".curves.png", ".flags.tmp", "model.keras", "metrics.csv",
+        "curves.png",
+        "checkpoints/step_00000010.safetensors", "checkpoints/.step_00000011.tmp",
+        "checkpoints/step_00000011.tmp", "tensorboard/train/events.out.tfevents.17.vm.1.0.v2",
+        "tensorboard/validation/events.out.tfevents.17.vm.1.1.v2", "export/lenet5_int8.tflite",
+        "export/report.json", "export/report.html", "export/labels.txt", ".export.part/lenet5_float32.tflite",
+    )  # fmt: skip
+    for name in names:
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_bytes(b"x")
+    return run
+
+
+def test_overwrite_removes_what_a_run_wrote(parsed, tmp_path):
+    parsed()
+    run = complete(tmp_path / "run")
+    made(run, True)
+    assert {path.name for path in run.iterdir()} == {
+        run_folder.LOCK, run_folder.DATASET, runs.FLAGS, runs.LABELS,
+    }  # fmt: skip
+
+
+def link(path, target):
+    target.mkdir()
+    (target / "thesis.tex").write_text("mine")
+    path.symlink_to(target)
+
+
+FOREIGN = {
+    "notes.txt": lambda path: path.write_text("mine"),
+    "checkpoints/best.safetensors": lambda path: path.write_text("mine"),
+    "checkpoints/old/step_00000001.safetensors": lambda path: (path.parent.mkdir(), path.write_text("mine")),
+    "tensorboard/events.csv": lambda path: path.write_text("mine"),
+    "export/notes.md": lambda path: path.write_text("mine"),
+    "export/assets/labels.txt": lambda path: (path.parent.mkdir(), path.write_text("mine")),
+    "src/flags.txt": lambda path: (path.parent.mkdir(), path.write_text("mine")),
+    "empty": lambda path: path.mkdir(),
+    "more": lambda path: link(path, path.parents[1] / "elsewhere"),
+    "checkpoints": lambda path: (shutil.rmtree(path), link(path, path.parents[1] / "elsewhere")),
+    "model.keras": lambda path: (path.unlink(), path.symlink_to("metrics.csv")),
+    "labels.txt": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_no_run_writes_is_not_removed(name, parsed, tmp_path):
+    parsed()
+    run = complete(tmp_path / "run")
+    FOREIGN[name](run / name)
+    before = contents(tmp_path)
+    (top, *_) = name.split("/")
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"is not replaced, as no run writes .*{top}"):
+            run_folder.check(run, True)
+        with pytest.raises(ValueError, match="is not replaced"):
+            made(run, True)
+        (run / run_folder.BEGINNING).touch()  # a beginning that was cut off removes no more
+        before[f"run/{run_folder.BEGINNING}"] = b""
+        assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"mine\n", b"--model=x\n", b"\xff\xfe", b"--data=digits\n--model=x\nUser flags\n"]
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_foreign_flags_txt_makes_no_run_folder(text, overwrite, parsed, tmp_path):
+    parsed()
+    (tmp_path / runs.FLAGS).write_bytes(text)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="not empty and no run folder"):
+            run_folder.check(tmp_path, overwrite)
+        with pytest.raises(ValueError, match="not empty and no run folder"):
+            made(tmp_path, overwrite)
+    assert (tmp_path / runs.FLAGS).read_bytes() == text
+
+
+def test_a_run_without_its_flags_is_not_begun_anew_in_silence(parsed, tmp_path):
+    parsed()
+    run = complete(tmp_path / "run")
+    (run / runs.FLAGS).unlink()
+    with pytest.raises(ValueError, match="not empty and no run folder"):
+        run_folder.check(run, False)
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ValueError, match="is a file"):
+        run_folder.check(file, True)
+
+
+class Cut(BaseException):
+    """A kill."""
+
+
+def cut_after(monkeypatch, calls):
+    """Ends at the n-th operation on files, as a kill would."""
+    left = [calls]
+
+    def counted(function):
+        def operation(*arguments, **keywords):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Cut
+            return function(*arguments, **keywords)
+
+        return operation
+
+    monkeypatch.setattr(os, "replace", counted(os.replace))
+    for name in ("write_text", "touch", "unlink", "rmdir", "mkdir"):
+        monkeypatch.setattr(Path, name, counted(getattr(Path, name)))
+
+
+@pytest.mark.parametrize("old", ["nothing", "the same run", "another run"])
+def test_a_beginning_that_was_cut_off_is_begun_anew(old, parsed, tmp_path, monkeypatch):
+    parsed()
+    expected = contents(made(tmp_path / "whole"))
+    calls = 0
+    while True:
+        run = tmp_path / f"run{calls}"
+        if old != "nothing":
+            parsed("--seed=3" if old == "another run" else "--seed=0")
+            complete(run)
+        parsed()
+        with monkeypatch.context() as patch:
+            cut_after(patch, calls)
+            try:
+                made(run, True)
+            except Cut:
+                cut = True
+            else:
+                cut = False
+        begun = (run / run_folder.BEGINNING).exists()
+        made(run, overwrite=not begun)  # the launcher starts anew without --overwrite
+        after = contents(run)
+        assert after.keys() == expected.keys()
+        for name in expected.keys() - {run_folder.LOCK, runs.FLAGS}:
+            assert after[name] == expected[name]
+        if not cut:
+            break
+        calls += 1
+    assert calls > 8 or old == "nothing"
+
+
+def test_an_empty_folder_and_one_with_a_lock_hold_no_run(parsed, tmp_path):
+    parsed()
+    (tmp_path / run_folder.LOCK).touch()
+    assert not run_folder.check(tmp_path, False)
+    (tmp_path / f".{runs.LABELS}").touch()
+    assert not run_folder.check(tmp_path, False)
+    (tmp_path / runs.LABELS).write_text("mine")
+    with pytest.raises(ValueError, match="not empty and no run folder"):
+        run_folder.check(tmp_path, False)
+
+
+HOLDER = """
+import sys
+from pathlib import Path
+import numpy as np
+from kvision.data.identity import identify
+from kvision_tools import run_folder, train
+train.FLAGS({arguments})
+here = identify(("cat", "dog"), np.array((0, 0, 1)), None)
+lock = run_folder.make(Path({run!r}), {{"train": here, "val": here}}, False)
+print("made", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_one_training_at_a_time(parsed, tmp_path):
+    run = tmp_path / "run"
+    parsed()
+    code = HOLDER.format(arguments=ARGUMENTS, run=str(run))
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    with holder:
+        assert holder.stdout.readline() == b"made\n"
+        before = contents(run)
+        for overwrite in (False, True):
+            with pytest.raises(ValueError, match=f"Another training .*'process {holder.pid} on .*, since"):
+                run_folder.check(run, overwrite)
+            with pytest.raises(ValueError, match="Another training"):
+                made(run, overwrite)
+        assert contents(run) == before
+        holder.kill()
+    assert run_folder.check(run, False)  # at once
+    lock = run_folder.make(run, identities(), False)
+    with pytest.raises(ValueError, match=f"'process {os.getpid()} on"):
+        run_folder.check(run, False)
+    lock.close()
+
+
+def files(root, **sizes):
+    paths = [root / name for name in sizes]
+    for path, size in zip(paths, sizes.values(), strict=True):
+        if not path.exists():
+            path.write_bytes(bytes(size))
+    return Files(list(map(str, paths)), str(root), np.arange(len(paths)))
+
+
+def test_a_run_goes_on_with_its_own_images_alone(parsed, tmp_path, capsys):
+    parsed()
+    run = made(tmp_path / "run")
+    run_folder.compare(run, identities())
+    assert not capsys.readouterr().err
+    for other, words in (
+        ({"names": ("cat", "canine")}, "train: class 'dog' is gone, class 'canine' is new; val: "),
+        ({"names": ("dog", "cat")}, "the classes have another order"),
+        ({"labels": (0, 1, 1)}, "class 'cat' has 1 images instead of 2"),
+    ):
+        with pytest.raises(ValueError, match=f"trained on other images .*{words}.*--overwrite starts anew"):
+            run_folder.compare(run, identities(**other))
+    only_val = identities() | {"val": identities(labels=(0, 1))["val"]}
+    with pytest.raises(ValueError, match="other images .val: class 'cat' has 1 images instead of 2."):
+        run_folder.compare(run, only_val)
+    (run / run_folder.DATASET).write_text("{")
+    with pytest.raises(ValueError, match="is damaged: remove it"):
+        run_folder.compare(run, identities())
+    (run / run_folder.DATASET).unlink()
+    with pytest.raises(ValueError, match="has the classes 'cat', 'dog', but --data has 'dog', 'cat'"):
+        run_folder.compare(run, identities(names=("dog", "cat")))
+    run_folder.compare(run, identities())
+    assert "has no dataset.json: it goes on" in capsys.readouterr().err
+    made(run)
+    run_folder.compare(run, identities())  # and remembers from now on
+    assert not capsys.readouterr().err
+    fields = json.loads((run / run_folder.DATASET).read_text())
+    assert fields["train"]["counts"] == [2, 1]
+
+
+def test_files_that_were_touched_alone_are_said(parsed, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("kvision.data.identity.CHEAP", 0)
+    parsed()
+
+    def identities_now():
+        here = identify(("cat", "dog"), np.array([0, 1]), files(tmp_path, a=3, b=4))
+        return {"train": here, "val": here}
+
+    run = tmp_path / "run"
+    run_folder.make(run, identities_now(), False).close()
+    os.utime(tmp_path / "b", (1, 1))
+    run_folder.compare(run, identities_now())
+    assert "were written since" in capsys.readouterr().err
+    (tmp_path / "b").write_bytes(b"12345")
+    with pytest.raises(ValueError, match="other names, sizes or contents"):
+        run_folder.compare(run, identities_now())
+
+
+def test_commands_refuse_other_images(tmp_path_factory, tmp_path):
+    """One in another's place, and a class of another name; a finished run too."""
+    folder = dark_and_light(tmp_path_factory.mktemp("images"))
+    run = tmp_path / "run"
+    arguments = ["kvision-train", *TINY, f"--data=folder:{folder}", "--batch_size=16", "--epochs=1",
+                 f"--output={run}"]  # fmt: skip
+    command(*arguments)
+    shutil.copy(folder / "dark" / "0.png", folder / "dark" / "1.png")
+    assert "files have other names, sizes or contents" in command(*arguments, code=2)
+    (folder / "dark").rename(folder / "night")
+    sentence = command(*arguments, code=2)
+    assert "class 'dark' is gone, class 'night' is new" in sentence
+    assert (run / "labels.txt").read_text() == "dark\nlight\n"

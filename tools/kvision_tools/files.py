@@ -1,0 +1,33 @@
+"""Files that are there whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
+    """Gives the path of a hidden file beside; once that is written, it takes the place of `path`.
+
+    Args:
+        path: of the file to write.
+        suffix: of the hidden one, for writers that ask for a certain one.
+
+    Raises:
+        OSError: the disk is full, or the like; with `path` as its file. What was there is still good.
+    """
+    beside = path.with_name(f".{path.stem}{suffix}")
+    try:
+        yield beside
+        descriptor = os.open(beside, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(beside, path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
