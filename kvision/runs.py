@@ -131,7 +131,7 @@ def load_data(
         if "data" not in opened.flags:
             raise UserError(f"A dataset is needed for {opened.model.name}: {FORMS}.")
         data, val_fraction = opened.flags["data"], float(opened.flags["val_fraction"])
-        allow_outside = allow_outside or "allow_outside" in opened.flags
+        allow_outside = allow_outside or opened.flags.get("allow_outside") == "true"
     channels = opened.model.input_shape[-1]
     loaded = load(
         data,
@@ -151,9 +151,14 @@ def load_data(
 
 
 def read_flags(run) -> dict[str, str]:
-    """The flags that a run folder was trained with, by name; one without a value has ""."""
-    lines = (Path(run) / FLAGS).read_text().splitlines()
-    return dict(line.removeprefix("--").partition("=")[::2] for line in lines if line.startswith("--"))
+    """The flags that a run folder was trained with, by name."""
+    found = {}
+    for line in filter(None, (Path(run) / FLAGS).read_text().splitlines()):
+        name, equals, value = line.removeprefix("--").partition("=")
+        if not equals:  # a switch
+            name, value = name.removeprefix("no"), "false" if name.startswith("no") else "true"
+        found[name] = value
+    return found
 
 
 def report_unreadable(names: list[str], strict: bool) -> None:
