@@ -3,6 +3,8 @@
 import functools
 from pathlib import Path
 
+from kvision.errors import UserError
+
 ASSETS = Path(__file__).parent / "assets"
 
 
@@ -16,8 +18,17 @@ def imagenet() -> tuple[str, ...]:
 
 
 def read(path) -> list[str]:
-    """The class names in a file, one a line."""
-    return Path(path).read_text(encoding="utf-8").splitlines()
+    """The class names in a file, one a line; only line feeds end a line.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not UTF-8.
+    """
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{str(path)!r} must be a text file in UTF-8: {error.reason}.") from None
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def default(num_classes: int) -> tuple[str, ...]:
