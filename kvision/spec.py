@@ -164,11 +164,16 @@ class ModelInfo:
     classifier: str = "classifier"
 
 
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A sentence that names what is nearest to `word`; empty where nothing is."""
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    return f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A sentence that names what is nearest to `word`, or what is known where nothing is."""
     known = sorted(set(known))
-    near = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    if near:
-        return f"Did you mean {' or '.join(repr(name) for name in near)}?"
+    if near := nearest(word, known):
+        return near
     more = f" and {len(known) - MOST_NAMES} more" if len(known) > MOST_NAMES else ""
     return f"Valid names: {', '.join(known[:MOST_NAMES])}{more}."

@@ -1,7 +1,9 @@
 """What commands print when they end."""
 
+import logging
 import os
 
+import keras
 import pytest
 
 from kvision import _cli
@@ -35,3 +37,14 @@ def test_a_long_message_is_cut_in_its_middle(capsys):
 def test_home_is_expanded(text):
     found = _cli.HOME.fullmatch(text)
     assert (found[1] or "") + os.path.expanduser(found[2]) == text.replace("~", os.path.expanduser("~"))
+
+
+def test_commands_compute_in_float32_whatever_keras_json_says(monkeypatch):
+    monkeypatch.setattr(_cli.app, "run", lambda *arguments, **keywords: None)
+    monkeypatch.setattr(logging, "disable", lambda level: None)
+    keras.config.set_floatx("float16")
+    try:
+        _cli.run(test_commands_compute_in_float32_whatever_keras_json_says)
+        assert keras.config.floatx() == "float32"
+    finally:
+        keras.config.set_floatx("float32")

@@ -12,7 +12,7 @@ from kvision.errors import UnknownKeyword, UserError
 from kvision.layers import TokenTap
 from kvision.models import _values
 from kvision.registry import register
-from kvision.spec import ModelInfo, Preprocess, Variant, did_you_mean
+from kvision.spec import ModelInfo, Preprocess, Variant, nearest
 
 BUILDER_DOC = """Builds {name}: {params:,} trainable parameters, {size} x {size} pixels as published.
 
@@ -35,7 +35,7 @@ Args:
 
 Returns:
     A functional `keras.Model` from pixels in [0, 255], `(batch, height, width, channels)`, to float32
-    `(batch, num_classes)`; with `auxiliary`, to a dict of these, "predictions" and the side classifiers;
+    `(batch, num_classes)`; with `auxiliary`, to a dict of these, "predictions" and the auxiliary heads;
     without a top, to the feature map or its pooled vector.
 
 Raises:
@@ -204,8 +204,8 @@ class Family:
             raise UserError("`input_shape` and `resolution_multiplier` both set the image's size: give one.")
         try:
             height, width, channels = input_shape
-            sides = (None if side is None else _values.integer("", side) for side in (height, width))
-            sizes = (*sides, _values.integer("", channels))
+            height, width = (None if n is None else _values.integer("", n) for n in (height, width))
+            sizes = (height, width, _values.integer("", channels))
         except (TypeError, ValueError):
             _values.refuse("input_shape", "(height, width, channels) in positive integers", input_shape)
         if any(size is not None and size < self.min_size for size in sizes[:2]):
@@ -236,7 +236,7 @@ def _override(variant: Variant, columns: dict) -> Variant:
     for column in columns:
         if column not in known:
             raise UnknownKeyword(
-                f"Unknown keyword {column!r}. {did_you_mean(column, known)} Keywords are {', '.join(known)}."
+                f"Unknown keyword {column!r}. {nearest(column, known)} Valid names: {', '.join(known)}."
             )
     return dataclasses.replace(variant, **_values.checked(variant, columns))
 

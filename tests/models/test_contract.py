@@ -96,7 +96,7 @@ def test_signature_shows_the_keywords_that_are_taken_and_what_they_are_by_defaul
     shown = {key: parameter.default for key, parameter in parameters.items()}
     with pytest.raises(TypeError, match="Unknown keyword 'no_such'") as error:
         builder(no_such=1)
-    listed = re.search("Keywords are (.*)\\.", str(error.value))
+    listed = re.search("Valid names: (.*)\\.", str(error.value))
     assert listed
     assert listed[1].split(", ") == list(parameters)
     small = small_columns(name) | {"input_shape": tiny(name).input_shape[1:]}
