@@ -1,7 +1,7 @@
 """Says where the variables of an HDF5 file lie: a script of its own, which reads the file from stdin.
 
 The HDF5 library crashes on some damaged files. This process may, and its parent says so in a sentence. What
-it prints is JSON: `{"NAME/PLACE": [dtype, shape, offset]}` for the layers as Keras 3 saves them, or a sentence.
+it prints is JSON: `{"LAYER/PLACE": [dtype, shape, offset]}` of layers as Keras 3 saves them, or a sentence.
 """
 
 import io
