@@ -1,15 +1,13 @@
 """Says where the variables of an HDF5 file lie: a script of its own, which reads the file from stdin.
 
 The HDF5 library crashes on some damaged files. This process may, and its parent says so in a sentence. What
-it prints is JSON: `{"NAME/PLACE": [dtype, shape, offset]}` for the layers as Keras 3 saves them, or a
-sentence.
+it prints is JSON: `{"LAYER/PLACE": [dtype, shape, offset]}` of layers as Keras 3 saves them, or a sentence.
 """
 
 import io
 import json
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import h5py
 
@@ -46,7 +44,7 @@ def _variables(group, path: tuple[str, ...], seen: set) -> Iterator[tuple[str, h
             yield from _variables(layer, names, seen)
 
 
-def _child(group, key: str) -> Any:
+def _child(group, key: str):
     if not isinstance(group, h5py.Group) or not isinstance(group.get(key, getlink=True), h5py.HardLink):
         raise Unfit(f"its {key!r} is a link to elsewhere")
     return group[key]

@@ -16,7 +16,7 @@ from pytorch import pickled, write_old_pth, write_pth
 
 import kvision
 from kvision.errors import UserError
-from kvision.weights import _h5_index
+from kvision.weights import _h5_index, _pickle
 
 TENSOR = np.arange(84, dtype="float32")
 DEEP = 10**5
@@ -68,7 +68,6 @@ BOMBS = {
     "deep": b"\x80\x02" + b"]" * DEEP + b"a" * (DEEP - 1) + b".",
     "deep tuples": b"\x80\x02)" + b"\x85" * DEEP + b".",
     "deep objects": b"\x80\x02N" + b"\x85cos\nx\n\x81" * (DEEP // 10) + b".",
-    "long": b"\x80\x02" + b"]" * 2**21 + b".",
     "a list named often": PAIRS + b"q\0" + b"0ccollections\nOrderedDict\nh\0\x85R" * 10**4 + b".",
     "arguments named often": (
         b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nq\1(" + b"N" * 10**5 + b"tq\0"
@@ -108,6 +107,13 @@ def test_pickles_that_grow(name, network, bounded, tmp_path, monkeypatch):
     write_zip("a.pth", BOMBS[name], ("net/data/0", TENSOR.tobytes()))
     refused(network, "a.pth")
     assert not (tmp_path / "harm").exists()
+
+
+def test_longer_pickles_than_files_of_tensors_have(network, monkeypatch, tmp_path):
+    assert _pickle.MOST_INSTRUCTIONS == 2**21  # seconds, and 200 MB
+    monkeypatch.setattr(_pickle, "MOST_INSTRUCTIONS", 1000)
+    write_zip(tmp_path / "a.pth", b"\x80\x02" + b"]" * 1001 + b".")
+    refused(network, tmp_path / "a.pth", "more instructions than a file of tensors needs")
 
 
 @pytest.mark.parametrize("name", ["nested tuples as keys", "a longer word than the file", "only its head"])
