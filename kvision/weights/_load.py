@@ -96,12 +96,15 @@ def num_classes(source, classifier: str) -> int | None:
         OSError: there is no such file.
         ValueError: the file cannot be read.
     """
-    mapping = isinstance(source, Mapping)
-    tensors = source if mapping else _fetch.read(_fetch.local(_fetch.named(source)))
-    places = {f"{classifier}.weight": 0, f"{classifier}.bias": 0, f"{classifier}/0": -1}  # PyTorch's, Keras'
-    tensors, _ = _taken(tensors, places, "the mapping" if mapping else repr(_fetch.named(source)))
-    shapes = ((tuple(getattr(tensors.get(name), "shape", ())), axis) for name, axis in places.items())
-    return next((shape[axis] for shape, axis in shapes if shape), None)
+    if isinstance(source, Mapping):
+        tensors, origin = source, "the mapping"
+    else:
+        tensors, origin = _fetch.read(_fetch.local(_fetch.named(source))), repr(_fetch.named(source))
+    places = {f"{classifier}.weight": 0, f"{classifier}/0": -1}  # PyTorch's, Keras'
+    for name, tensor in _taken(tensors, places, origin)[0].items():
+        if name in places and (kernel := _floats(tensor, name, origin)).size and kernel.ndim:
+            return kernel.shape[places[name]]
+    return None
 
 
 def from_keras(model: keras.Model, keras_model: keras.Model) -> None:

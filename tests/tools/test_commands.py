@@ -213,7 +213,7 @@ def test_errors_with_a_run(run, folder, tmp_path):
     (tmp_path / "cut.safetensors").write_bytes(b"\0" * 100)
     sentence = command("kvision-train", *TINY, f"--weights={tmp_path / 'cut.safetensors'}", "--data=digits",
                        f"--output={tmp_path / 'new'}", code=2)  # fmt: skip
-    assert "cannot be read" in sentence
+    assert "failed to read" in sentence
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("")
     sentence = command(

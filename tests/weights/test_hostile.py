@@ -123,6 +123,19 @@ def test_old_files_with_such_pickles(name, network, bounded, tmp_path):
     refused(network, tmp_path / "a.pth")
 
 
+@pytest.mark.parametrize("shape", [(2**40, 1), (2**40, 0), (10**6, 84)])
+def test_a_classifier_of_more_classes_than_the_file_holds(shape, bounded, tmp_path):
+    tensor = pickled(TENSOR, []).replace(pickled(TENSOR.shape, []), pickled(shape, []))
+    tensor = tensor.replace(pickled((1,), []), pickled((0, 0), []))
+    write_zip(
+        tmp_path / "a.pth",
+        b"\x80\x02}X\x11\0\0\0classifier.weight" + tensor + b"s.",
+        ("net/data/0", bytes(336)),
+    )
+    with pytest.raises(UserError):
+        kvision.models.lenet5(weights=tmp_path / "a.pth")
+
+
 def test_many_tensors_on_one_storage_take_its_memory(bounded, tmp_path):
     """1.6 MB that took 5 GB."""
     tensor = pickled(np.zeros(4 * 10**5, "float32"), [])
