@@ -18,7 +18,7 @@ def register(info: ModelInfo, builder: Callable) -> None:
     _INFO[info.name] = info
 
 
-def create_model(name: str, **keywords):
+def create_model(name: str, /, **keywords):
     """Builds a network by name.
 
     Args:
