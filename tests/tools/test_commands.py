@@ -1,9 +1,14 @@
 """The commands, as a shell runs them."""
 
 import csv
+import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from helpers import TINY, brightness, command, dark_and_light, renamed
@@ -179,6 +184,18 @@ def test_help(name):
         (["kvision-train", *TINY, "--data=folder:/nowhere"], "/nowhere"),
         (["kvision-train", *TINY, "--data=digits", "digits"], "Unexpected argument 'digits'"),
         (["kvision-train", "--data=digits"], "--model"),
+        (["kvision-train", *TINY, "--data=digits", "--model_kwarg=num_classes=7"], "the dataset has them"),
+        (["kvision-train", *TINY, "--data=digits", "--model_kwarg=dropout_rate=2"], "between 0 and 1"),
+        (["kvision-train", *TINY, "--data=digits", "--model_kwarg=width_multiplier=x"], "width_multiplier=x"),
+        (["kvision-train", *TINY, "--data=digits", "--model_kwarg=norm_momentum=0.5"], "give one"),
+        (
+            ["kvision-train", *TINY, "--data=digits", "--epochs=1", "--warmup_epochs=1"],
+            "must be below --epoch",
+        ),
+        (
+            ["kvision-train", *TINY, "--data=digits", "--warmup_epochs=10", "--crop=0"],
+            "`--crop` must be positive; got 0.0. `--warmup_epochs` (10.0) must be below",
+        ),
         (["kvision-evaluate", "--model=mobilenet_v1", "--data=digits"], "--weights"),
         (["kvision-evaluate", "--model=/nowhere"], "no run folder"),
         (["kvision-predict", "--model=/nowhere", "x.png"], "no run folder"),
@@ -222,6 +239,40 @@ def test_errors_with_a_run(run, folder, tmp_path):
     assert "not empty" in sentence
     assert not (tmp_path / "new").exists()
     assert Path(tmp_path / "full" / "thesis.tex").exists()
+
+
+def test_a_run_from_the_weights_of_another(run, tmp_path):
+    """Of other classes: its frozen trunk is that of the other's model.keras, bit for bit."""
+    command("kvision-train", *TINY, f"--weights={run[0] / 'model.keras'}", "--data=digits", "--freeze=trunk",
+            "--epochs=1", "--model_kwarg=name=left", f"--output={tmp_path / 'new'}")  # fmt: skip
+    first, second = (keras.saving.load_model(path / "model.keras") for path in (run[0], tmp_path / "new"))
+    assert (second.name, second.output_shape) == ("left", (None, 10))
+    *trunk, _, _ = first.weights
+    assert len(trunk) > 100
+    for one, other in zip(trunk, second.weights, strict=False):
+        np.testing.assert_array_equal(one, other, err_msg=one.path)
+
+
+def test_settings_of_keras(tmp_path):
+    """The arithmetic is that of --precision, whatever keras.json says; another backend is refused."""
+    script = Path(sys.executable).parent / "kvision-train"
+    arguments = ["--model=lenet5", "--data=digits", "--epochs=1", "--deterministic", "--batch_size=300"]
+    command("kvision-train", *arguments, f"--output={tmp_path / 'float32'}")
+    expected = rows(tmp_path / "float32")[0]
+    (tmp_path / "keras.json").write_text(json.dumps({"floatx": "float16"}))
+    environment = os.environ | {"KERAS_HOME": str(tmp_path)}
+    subprocess.run([script, *arguments, f"--output={tmp_path / 'float16'}"], env=environment, check=True)
+    (row,) = rows(tmp_path / "float16")
+    assert row | {"images_per_second": 0} == expected | {"images_per_second": 0}
+    environment = os.environ | {"KERAS_BACKEND": "jax"}
+    ended = subprocess.run(
+        [script, *arguments, f"--output={tmp_path / 'jax'}"], env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert "must choose the TensorFlow backend" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "jax").exists()
 
 
 def test_strict_ends_at_what_is_no_image(folder, tmp_path):

@@ -127,10 +127,9 @@ def test_a_full_disk(whole, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", range(5))
-def test_a_kill_and_a_full_disk_at_each_operation_on_files(whole, part, tmp_path):
+def test_a_kill_and_a_full_disk_at_more_operations_on_files(whole, tmp_path):
     expected, operations = whole
-    for operation in range(part, operations, 5):
+    for operation in range(random.randrange(9), operations - 5, 9):  # the last are not the same each time
         folder = tmp_path / f"run{operation}"
         assert run_disturbed(kill, operation, folder) == -signal.SIGKILL
         finish(folder)

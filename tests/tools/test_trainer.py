@@ -3,6 +3,7 @@
 import csv
 import os
 import random
+import resource
 import signal
 import time
 
@@ -13,8 +14,11 @@ import safetensors.numpy
 import tensorflow as tf
 from helpers import command, start
 
+from kvision_tools import checkpoints
+from kvision_tools.callbacks import EventFiles, RunFiles, print_table
 from kvision_tools.loop import Loop
-from kvision_tools.trainer import REQUEUE, Trainer
+from kvision_tools.startup import REQUEUE
+from kvision_tools.trainer import Trainer
 
 RANDOM = [  # dropout, stochastic depth, augmentation and a moving average; the same bits again
     "--model=efficientnet_lite0", "--model_kwarg=width_multiplier=0.1", "--model_kwarg=depth_multiplier=0.3",
@@ -39,8 +43,8 @@ def batches(step=0, nans=0, size=8, bad=None):
 
 def trainer(folder=None, rate=0.1, **keywords):
     keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="dense")])
-    optimizer = keras.optimizers.SGD(rate)
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="dense")], name="network")
+    optimizer = keras.optimizers.SGD(rate, name="sgd")
     optimizer.build(model.trainable_variables)
     loop = Loop(model, optimizer, tf.distribute.get_strategy())
     validation = tf.data.Dataset.from_tensors(next(batches(size=64)))
@@ -108,6 +112,126 @@ def test_a_loss_that_stays_infinite_ends_the_run(tmp_path):
         trainer(rate=1e38).fit()
 
 
+def test_weights_that_are_not_finite_are_not_the_learning_rate(tmp_path):
+    whole = trainer(tmp_path, epochs=2)
+    whole.fit()
+    kernel = whole.model.get_layer("dense").kernel
+    for folder in (None, tmp_path):
+        kernel.assign(np.full((2, 2), np.nan))
+        with pytest.raises(ValueError, match="dense/kernel is not finite before the first step"):
+            Trainer(whole.loop, batches, (), steps=8, epochs=2, folder=folder and tmp_path / "new")
+
+
+def test_a_checkpoint_that_holds_nan_is_passed_over(tmp_path, capsys):
+    expected = trainer(tmp_path / "whole").fit()
+    half = trainer(tmp_path / "half", epochs=2)
+    half.fit()
+    half.model.get_layer("dense").kernel.assign(np.full((2, 2), np.nan))
+    checkpoints.save(tmp_path / "half", 16, half.loop, half._state())
+    again = trainer(tmp_path / "half")
+    assert "holds NaN or infinity in 'model/network/dense/kernel'; going on" in capsys.readouterr().err
+    assert again.step == 8
+    clock = {"images_per_second"}
+    for row, other in zip(expected, again.fit(), strict=True):
+        assert {k: v for k, v in row.items() if k not in clock} == {k: other[k] for k in row.keys() - clock}
+    assert not capsys.readouterr().err
+
+
+def test_an_epoch_or_a_validation_without_images_is_an_error(tmp_path):
+    trainer(tmp_path, epochs=1).fit()
+    with pytest.raises(ValueError, match="Epoch 2 would end at step 4, but the run is after step 8"):
+        trainer(tmp_path, steps=2).fit()
+    run = trainer()
+    run.validation = run.validation.take(0)
+    with pytest.raises(ValueError, match="No image could be read"):
+        run.fit()
+
+
+def row(epoch, accuracy, loss, **more):
+    return {"epoch": epoch, "loss": 1.0, "val_accuracy": accuracy, "val_loss": loss, **more}
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept"),
+    [
+        ([row(1, 0.5, 0.9), row(2, 0.5, 0.7), row(3, 0.5, 0.8)], 2),
+        ([row(1, 0.5, 0.7), row(2, 0.6, 0.9), row(3, 0.5, 0.1)], 2),
+        ([row(1, 0.5, 0.7), row(2, 0.5, 0.7)], 1),
+        ([row(1, 0.5, float("nan")), row(2, 0.5, 0.7), row(3, 0.5, float("nan"))], 2),
+        ([row(1, 0.0, 0.7), row(2, 0.0, 0.6)], 2),
+    ],
+)
+def test_of_equal_accuracies_the_lower_loss_is_kept(rows, kept, tmp_path, capsys):
+    run, history = trainer(), []
+    files = RunFiles(tmp_path, run.loop, history)
+    files.set_model(run.model)
+    for number, values in enumerate(rows):
+        run.model.get_layer("dense").bias.assign([float(number + 1)] * 2)
+        history.append(values)
+        files.on_epoch_end(number, {})
+    saved = keras.saving.load_model(tmp_path / "model.keras").get_layer("dense").bias
+    np.testing.assert_array_equal(saved, [kept] * 2)
+    print_table(rows)
+    assert f"best: epoch {kept}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("loss", "kept"), [(0.6, 7.0), (0.7, 1.0), (0.8, 1.0)])
+def test_the_average_of_weights_is_kept_where_its_loss_is_lower(loss, kept, tmp_path):
+    run = trainer()
+    loop = Loop(run.model, run.optimizer, tf.distribute.get_strategy(), ema_decay=0.5)
+    run.model.get_layer("dense").bias.assign([1.0, 1.0])
+    loop._averages[-1].assign([7.0, 7.0])
+    files = RunFiles(tmp_path, loop, [row(1, 0.5, 0.7, val_ema_accuracy=0.5, val_ema_loss=loss)])
+    files.set_model(run.model)
+    files.on_epoch_end(0, {})
+    saved = keras.saving.load_model(tmp_path / "model.keras").get_layer("dense").bias
+    np.testing.assert_array_equal(saved, [kept] * 2)
+    np.testing.assert_array_equal(run.model.get_layer("dense").bias, [1.0, 1.0])
+
+
+def write_epochs(events, count):
+    for epoch in range(count):
+        events.on_epoch_end(epoch, {"loss": 1.0, "accuracy": 0.5})
+
+
+def test_event_files_on_a_full_disk(tmp_path):
+    events = EventFiles(tmp_path)
+    events.set_model(trainer().model)
+    events.on_train_begin()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="No space left on device"):
+            write_epochs(events, 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_signals_are_heard_from_the_first_moment(tmp_path):
+    run = tmp_path / "run"
+    endless = ["--model=lenet5", "--channels=1", "--data=digits", "--epochs=10000", f"--output={run}"]
+    for asks in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        process = start("kvision-train", *endless)
+        time.sleep(0.3)
+        os.kill(process.pid, asks)
+        process.join()
+        assert process.exitcode == REQUEUE
+    assert not run.exists()
+    for asks in (signal.SIGINT, signal.SIGHUP):
+        said = tmp_path / "stderr"
+        process = start("kvision-train", *endless, texts=(os.devnull, said))
+        before = max(newest(run), 0)
+        while newest(run) <= before:
+            assert process.is_alive()
+            time.sleep(0.01)
+        os.kill(process.pid, asks)
+        process.join()
+        assert process.exitcode == REQUEUE
+        words = f"saved after step {newest(run)}; `kvision-train --flagfile={run}/flags.txt` goes on."
+        assert f"{asks.name}: {words}" in said.read_text()
+        said.unlink()
+
+
 def test_commands_say_that_the_loss_was_nan(tmp_path):
     sentence = command("kvision-train", "--model=lenet5", "--channels=1", "--data=digits", "--nan_restores=1",
                        "--learning_rate=1e38", f"--output={tmp_path / 'run'}", code=2)  # fmt: skip
@@ -115,7 +239,7 @@ def test_commands_say_that_the_loss_was_nan(tmp_path):
 
 
 def newest(run):
-    steps = [int(path.stem.removeprefix("step_")) for path in run.glob("checkpoints/*.safetensors")]
+    steps = [int(path.stem.removeprefix("step_")) for path in run.glob("checkpoints/step_*.safetensors")]
     return max(steps, default=-1)
 
 
@@ -142,7 +266,8 @@ def test_killed_runs_end_with_the_bits_of_an_unbroken_one(tmp_path):
         assert kill_after(step, run, signal.SIGKILL) == -signal.SIGKILL
         assert step <= newest(run) < 44
     before = newest(run)
-    assert kill_after(before + 1, run, signal.SIGTERM) == REQUEUE
+    asks = random.choice((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+    assert kill_after(before + 1, run, asks) == REQUEUE
     assert before < newest(run) < 44
     assert f"Going on after step {newest(run)} of" in command("kvision-train", *RANDOM, f"--output={run}")
     whole, killed = tensors(tmp_path / "whole"), tensors(run)
