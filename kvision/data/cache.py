@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import sys
+import threading
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import tensorflow as tf
 from kvision.data.identity import Files
 
 CHECKSUM = 16  # bytes before the content of a file in the cache
+LOCK, SAID = threading.Lock(), set()  # what stderr was told
 
 
 def keep(image_of: Callable, store, dtype, shape) -> Callable:
@@ -83,9 +85,12 @@ class Disk:
                 temporary.unlink()
 
     def _fail(self, error):
-        if not self.failed:
-            print(f"The cache is not used any more: {error}.", file=sys.stderr)
-        self.failed = True
+        with LOCK:  # several threads read images, and there is a cache for each split
+            self.failed = True
+            sentence = f"The cache is not used any more: {error.strerror or error}."
+            if sentence not in SAID:
+                print(sentence, file=sys.stderr)
+            SAID.add(sentence)
 
     def _checksum(self, index, content) -> bytes:
         key = self.files.key(index).encode(errors="surrogateescape")

@@ -1,8 +1,6 @@
 """Decoding images as Pillow does: by TensorFlow, where its pixels are Pillow's, else by Pillow itself."""
 
 import io
-import struct
-from collections.abc import Iterator
 
 import numpy as np
 import PIL.ExifTags
@@ -10,7 +8,10 @@ import PIL.Image
 import tensorflow as tf
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")  # none runs a program
-EXIF_IN_PNG = (b"eXIf", b"iTXtXML:com.adobe.xmp", b"tEXtRaw profile type exif", b"zTXtRaw profile type exif")
+MAYBE_TURNED = rb"(?s)\C*(Exif\x00|eXIf|tiff:Orientation|Raw profile type exif|XML:com\.adobe\.xmp)\C*"
+PNG = b"\x89PNG\r\n\x1a\n"
+MOST_PIXELS = 2**29 // 3  # Pillow's limit for what may be a decompression bomb
+BY_PILLOW = 0  # in place of an orientation from 1 to 8
 UPRIGHT = 1  # the orientation of an image that is stored as it is seen
 MIRRORED = [(False, False)] + 2 * [(False, False), (False, True), (True, True), (True, False)]  # see `axes`
 LUMA = 19595, 38470, 7471  # ITU-R 601 in 65536ths, as Pillow has it
@@ -31,13 +32,13 @@ def decode(contents, channels, exif=True):
         uint8 `(height, width, channels)`.
 
     Raises:
-        tf.errors.OpError: the file fails to decode; `reason` says why.
+        tf.errors.InvalidArgumentError: the file fails to decode; `reason` says why.
     """
-    return decode_examined(contents, channels, *examine(contents, channels, exif))
+    return decode_examined(contents, channels, exif, orientation_of(contents, exif))
 
 
-def decode_examined(contents, channels, orientation, pixels):
-    """`decode`, of what `examine` returned."""
+def decode_examined(contents, channels, exif, orientation):
+    """`decode`, after `orientation_of`."""
 
     def by_tensorflow():
         image = tf.cond(
@@ -45,9 +46,13 @@ def decode_examined(contents, channels, orientation, pixels):
             lambda: decode_jpeg(contents),
             lambda: tf.io.decode_png(contents, 3),
         )
-        return to_channels(image, channels)
+        return turn(to_channels(image, channels), orientation)
 
-    return turn(tf.cond(tf.size(pixels) == 0, by_tensorflow, lambda: pixels), orientation)
+    def by_pillow():
+        pixels = _called(lambda contents: _pixels(contents, channels, exif), contents, tf.uint8)
+        return tf.ensure_shape(pixels, (None, None, channels))
+
+    return tf.cond(orientation == BY_PILLOW, by_pillow, by_tensorflow)
 
 
 def decode_jpeg(contents, window=None, ratio=1):
@@ -58,26 +63,34 @@ def decode_jpeg(contents, window=None, ratio=1):
     return tf.io.decode_and_crop_jpeg(contents, window, **how)
 
 
-def examine(contents, channels, exif):
-    """What must be known before an encoded image is decoded.
+def orientation_of(contents, exif):
+    """How an image that TensorFlow decodes is stored, an int32 from 1 to 8; `BY_PILLOW` for the others.
 
-    Args: those of `decode`.
-
-    Returns:
-        The orientation, a scalar int32 tensor from 1 to 8; and uint8 pixels `(height, width, channels)`, not
-        turned, where Pillow decoded them, or none where TensorFlow's decoder of JPEG or PNG gives the same.
+    Most images are told apart here, without Python.
     """
 
-    def look(contents):
-        try:
-            return _look(contents, channels, exif)
-        except Exception as error:  # whatever a damaged file makes its reader raise
-            raise tf.errors.InvalidArgumentError(None, None, _in_words(error)) from None
+    def within_limit(sides):
+        return tf.reduce_prod(tf.cast(sides, tf.int64)) <= MOST_PIXELS
 
-    if tf.executing_eagerly():  # where `numpy_function` takes the zeros from the end of what it passes
-        return tuple(map(tf.constant, look(tf.convert_to_tensor(contents).numpy())))
-    orientation, pixels = tf.numpy_function(look, [contents], (tf.int32, tf.uint8), stateful=False)
-    return tf.ensure_shape(orientation, ()), tf.ensure_shape(pixels, (None, None, channels))
+    def plain_jpeg():
+        shape = tf.io.extract_jpeg_shape(contents)
+        return within_limit(shape[:2]) & (shape[2] < 4)  # not of inks
+
+    def plain_png():
+        sides = tf.strings.substr(contents, 16, 8)
+        return within_limit(tf.io.decode_raw(sides, tf.int32, little_endian=False))
+
+    def plain_other():
+        return tf.cond(tf.strings.substr(contents, 0, 8) == PNG, plain_png, lambda: False)
+
+    plain = tf.cond(tf.io.is_jpeg(contents), plain_jpeg, plain_other)
+    if exif:
+        plain &= ~tf.strings.regex_full_match(contents, MAYBE_TURNED)
+    return tf.cond(
+        plain,
+        lambda: tf.constant(UPRIGHT),
+        lambda: tf.ensure_shape(_called(lambda contents: _look(contents, exif), contents, tf.int32), ()),
+    )
 
 
 def axes(orientation) -> tuple:
@@ -117,11 +130,24 @@ def reason(contents: bytes) -> str | None:
     except tf.errors.OpError as error:
         message = error.message
     try:  # Pillow says more exactly what is wrong with a JPEG or PNG
-        with _open(contents) as image:
-            _pixels(image, 3)
+        _pixels(contents, 3, exif=False)
     except Exception as error:
         message = _in_words(error)
     return message
+
+
+def _called(function, contents, dtype):
+    """What a function of bytes returns; each of its errors, which follow from the file, is TensorFlow's."""
+
+    def call(contents):
+        try:
+            return function(contents)
+        except Exception as error:  # whatever a damaged file makes its reader raise
+            raise tf.errors.InvalidArgumentError(None, None, _in_words(error)) from None
+
+    if tf.executing_eagerly():  # where `numpy_function` takes the zeros from the end of what it passes
+        return tf.constant(call(tf.convert_to_tensor(contents).numpy()))
+    return tf.numpy_function(call, [contents], dtype, stateful=False)
 
 
 def _in_words(error) -> str:
@@ -131,31 +157,34 @@ def _in_words(error) -> str:
     return repr(text[:120])[1:-1]
 
 
-def _open(contents) -> PIL.Image.Image:
-    """An image of which the header was read; one of more than 179 million pixels is an error."""
+def _open(contents: bytes) -> PIL.Image.Image:
+    """An image of which the header was read; one of more than `MOST_PIXELS` is an error."""
     if not contents:
         raise ValueError("the file is empty")
     return PIL.Image.open(io.BytesIO(contents), formats=FORMATS)
 
 
-def _look(contents: bytes, channels, exif) -> tuple[np.int32, np.ndarray]:
+def _look(contents: bytes, exif) -> np.int32:
     with _open(contents) as image:
         jpeg = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
-        png = image.format == "PNG" and not (exif and _exif_in_png(contents))
-        pixels = np.zeros((0, 0, channels), np.uint8) if jpeg or png else _pixels(image, channels)
-        return np.int32(UPRIGHT if png or not exif else _orientation(image)), pixels
+        return np.int32((_orientation(image) if exif else UPRIGHT) if jpeg else BY_PILLOW)
 
 
-def _pixels(image, channels) -> np.ndarray:
-    if image.mode in ("I", "F"):
-        raise ValueError(f"its pixels, of Pillow's mode {image.mode}, have no known range")
-    if image.mode.startswith("I;16"):
-        grey = (np.asarray(image) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], channels, -1)
-    image.load()
-    image.info.pop("transparency", None)  # of a palette, Pillow warns that it is dropped
-    pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
-    return pixels.reshape(*pixels.shape[:2], channels)
+def _pixels(contents: bytes, channels, exif) -> np.ndarray:
+    with _open(contents) as image:
+        image.load()
+        image.info.pop("transparency", None)  # of a palette, Pillow warns that it is dropped
+        if image.mode in ("I", "F"):
+            raise ValueError(f"its pixels, of Pillow's mode {image.mode}, have no known range")
+        if image.mode.startswith("I;16"):
+            pixels = np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], channels, -1)
+        else:
+            pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
+            pixels = pixels.reshape(*pixels.shape[:2], channels)
+        orientation = _orientation(image) if exif else UPRIGHT
+    pixels = pixels.swapaxes(0, 1) if orientation >= 5 else pixels
+    rows, columns = (-1 if mirrored else 1 for mirrored in MIRRORED[orientation])
+    return np.ascontiguousarray(pixels[::rows, ::columns])
 
 
 def _orientation(image) -> int:
@@ -164,16 +193,3 @@ def _orientation(image) -> int:
     except Exception:  # a damaged tag is none
         return UPRIGHT
     return found if isinstance(found, int) and found in range(1, 9) else UPRIGHT
-
-
-def _exif_in_png(contents: bytes) -> bool:
-    return any(chunk.startswith(EXIF_IN_PNG) for chunk in _png_chunks(contents))
-
-
-def _png_chunks(contents: bytes) -> Iterator[bytes]:
-    """The name of each chunk and its first bytes."""
-    place = 8
-    while place + 8 <= len(contents):
-        (length,) = struct.unpack_from(">I", contents, place)
-        yield contents[place + 4 : place + 8 + 32]
-        place += 12 + length

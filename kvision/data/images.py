@@ -5,11 +5,12 @@ import math
 import tensorflow as tf
 
 from kvision.data.decoding import (
+    BY_PILLOW,
     axes,
     decode,
     decode_examined,
     decode_jpeg,
-    examine,
+    orientation_of,
     reason,
     to_channels,
     turn,
@@ -121,11 +122,11 @@ def random_crop(image, size, *, min_area, seed, channels, exif=True):
         return tf.slice(pixels, tf.concat([start, [0]], 0), tf.concat([box, [-1]], 0))
 
     if image.dtype == tf.string:
-        orientation, pixels = examine(image, channels, exif)
+        orientation = orientation_of(image, exif)
         image = tf.cond(
-            tf.io.is_jpeg(image) & (tf.size(pixels) == 0),
+            tf.io.is_jpeg(image) & (orientation != BY_PILLOW),
             lambda: cut_jpeg(orientation),
-            lambda: cut(decode_examined(image, channels, orientation, pixels)),
+            lambda: cut(decode_examined(image, channels, exif, orientation)),
         )
     else:
         image = cut(image)

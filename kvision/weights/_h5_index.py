@@ -8,6 +8,7 @@ import io
 import json
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import h5py
 
@@ -44,7 +45,7 @@ def _variables(group, path: tuple[str, ...], seen: set) -> Iterator[tuple[str, h
             yield from _variables(layer, names, seen)
 
 
-def _child(group, key: str):
+def _child(group, key: str) -> Any:
     if not isinstance(group, h5py.Group) or not isinstance(group.get(key, getlink=True), h5py.HardLink):
         raise Unfit(f"its {key!r} is a link to elsewhere")
     return group[key]

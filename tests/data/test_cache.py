@@ -135,6 +135,7 @@ def read_only(cache, monkeypatch):
 @pytest.mark.parametrize("fault", [full_disk, file_in_its_place, no_home, read_only])
 def test_a_cache_that_fails_is_not_used(project, cache, monkeypatch, capfd, fault):
     expected = read(project, "none")
+    monkeypatch.setattr("kvision.data.cache.SAID", set())
     with monkeypatch.context() as patch:
         fault(cache, patch)
         assert read(project) == expected

@@ -136,6 +136,7 @@ def cut(kind, share):
         (encoded(GREY.convert("F"), "TIFF"), "no known range"),
         (encoded(BITS.resize((14_000, 14_000)), "PNG"), "exceeds limit"),
         (encoded(BITS.resize((14_000, 14_000)), "BMP"), "exceeds limit"),
+        (FILES["grey JPEG"].replace(b"\x08\0\x3d\0\x5a\1", b"\x08\xff\xff\xff\xff\1"), "exceeds limit"),
         *((cut(kind, share), "") for share in (0.1, 0.6)
           for kind in ("JPEG", "progressive JPEG", "CMYK JPEG", "PNG", "BMP", "TIFF", "GIF", "WebP", "AVIF")),
     ],

@@ -51,8 +51,9 @@ def test_what_is_no_file_ends_the_reading(images):
 
 def test_our_own_faults_are_no_unreadable_files(images):
     def image(index):
-        return {0: b"damaged"}[int(index)]
+        return {0: whole}[int(index)]
 
+    whole = tf.io.encode_png(tf.zeros((9, 9, 3), tf.uint8)).numpy()
     source = Source(("a",), np.zeros(9, np.int64), lambda index: tf.numpy_function(image, [index], tf.string))
     data = load(source, "train", max_unreadable=1, **HOW)
     with pytest.raises(KeyError):

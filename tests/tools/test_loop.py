@@ -256,21 +256,6 @@ def test_the_average_of_weights_warms_up():
     np.testing.assert_array_equal(loop.model.get_layer("classifier").kernel, kernel)
 
 
-@pytest.mark.parametrize("keywords", [{}, {"accumulate": 2, "clip_norm": 0.1}])
-def test_xla_takes_the_same_steps(keywords):
-    losses, weights = [], []
-    for jit_compile in (False, True):
-        keras.utils.set_random_seed(0)
-        model = kvision.models.lenet5(input_shape=(32, 32, 3), num_classes=4, classifier_activation=None)
-        optimizer = optimizer_for(model, learning_rate=0.01)
-        loop = Loop(model, optimizer, tf.distribute.get_strategy(), jit_compile=jit_compile, **keywords)
-        losses.append(means(loop.train(iter(dataset()), tf.constant(3)).numpy())["loss"])
-        weights.append(model.get_weights())
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-    for one, other in zip(*weights, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)
-
-
 def test_gradients_are_clipped_by_their_common_norm():
     model = kvision.models.mobilenet_v1(**SMALL)
     before = [v.numpy() for v in model.trainable_variables]
