@@ -130,6 +130,6 @@ def test_a_run_whose_images_go_away_ends_in_a_sentence(tmp_path):
         process.join(0.1)
     shutil.rmtree(tmp_path / "data")
     process.join(30)
-    assert process.exitcode == 2, texts[1].read_text()
+    assert process.exitcode == 75, texts[1].read_text()
     assert "is not there any more." in texts[1].read_text()
     assert "Traceback" not in texts[1].read_text()

@@ -54,8 +54,6 @@ def test_a_run_folder_is_complete(run, folder):
         assert curves.size[0] > 500
     assert f"'{folder / 'dark' / 'notes.txt'}' failed to decode: its format is none of JPEG" in printed
     assert "Skipped 1 unreadable file: 1 of 'dark'." in printed
-    assert f"unreadable file: {folder / 'dark' / 'notes.txt'}" in printed
-    assert "Skipped 1 unreadable file." in printed
     assert labels.read_from_keras(output / "model.keras") == ("dark", "light")
 
 
@@ -108,8 +106,9 @@ def test_predict_takes_folders_and_patterns_and_skips_unreadable_files(run, fold
         *(str(folder / "light" / f"{i}.png") for i in (1, 3)),
         f"{tmp_path}/a\\x1b[31m[1].png",
     ]
-    assert f"unreadable file: {folder}/dark/notes.txt" in lines
-    assert "notes.txt' cannot be read as an image" in command(*arguments, "--strict", code=2)
+    assert any(line.startswith(f"'{folder}/dark/notes.txt' failed to decode: ") for line in lines)
+    assert "Skipped 1 unreadable file." in lines
+    assert "notes.txt' failed to decode" in command(*arguments, "--strict", code=2)
     (tmp_path / "empty").mkdir()
     for name, words in (("empty", "has no files"), ("*.gif", "No such file or directory")):
         assert words in command(*arguments, tmp_path / name, code=2)
@@ -185,8 +184,14 @@ def test_help(name):
         (["kvision-train", *TINY, "--data=digits", "digits"], "Unexpected argument 'digits'"),
         (["kvision-train", "--data=digits"], "--model"),
         (["kvision-train", *TINY, "--data=digits", "--model_kwarg=num_classes=7"], "the dataset has them"),
-        (["kvision-train", *TINY, "--data=digits", "--model_kwarg=dropout_rate=2"], "between 0 and 1"),
-        (["kvision-train", *TINY, "--data=digits", "--model_kwarg=width_multiplier=x"], "width_multiplier=x"),
+        (
+            ["kvision-train", *TINY, "--data=digits", "--model_kwarg=dropout_rate=2"],
+            "from 0 to below 1; got 2",
+        ),
+        (
+            ["kvision-train", *TINY, "--data=digits", "--model_kwarg=width_multiplier=x"],
+            "must be a positive number; got 'x'",
+        ),
         (["kvision-train", *TINY, "--data=digits", "--model_kwarg=norm_momentum=0.5"], "give one"),
         (
             ["kvision-train", *TINY, "--data=digits", "--epochs=1", "--warmup_epochs=1"],
@@ -213,11 +218,6 @@ def test_errors_with_a_run(run, folder, tmp_path):
     assert "1 of 65 images failed to decode, `max_unreadable` is 0;" in command(
         "kvision-evaluate", f"--model={output}", "--split=train", "--max_unreadable=0", code=2
     )
-    assert "has 10 classes, mobilenet_v1 has 2" in command(
-        "kvision-evaluate", f"--model={output}", "--data=digits", code=2
-    )
-    path = folder / "dark" / "notes.txt"
-    assert "failed to decode" in command("kvision-predict", f"--model={output}", path, code=2)
     assert "has 10 classes ('0', '1'" in command(
         "kvision-evaluate", f"--model={output}", "--data=digits", code=2
     )

@@ -6,7 +6,7 @@ import errno
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import keras
@@ -123,11 +123,12 @@ class RunFiles(keras.callbacks.Callback):
         folder: the run folder.
         loop: that trains the model.
         history: the epochs so far, one dict each; the trainer extends it.
+        class_names: in the order of the outputs, to be kept in the model's file.
     """
 
-    def __init__(self, folder: Path, loop: Loop, history: list[dict]):
+    def __init__(self, folder: Path, loop: Loop, history: list[dict], class_names: Sequence[str]):
         super().__init__()
-        self.folder, self.loop, self.history = folder, loop, history
+        self.folder, self.loop, self.history, self.class_names = folder, loop, history, class_names
 
     def on_epoch_end(self, epoch, logs):
         *before, now = self.history
@@ -137,7 +138,7 @@ class RunFiles(keras.callbacks.Callback):
                 self.loop.swap_average()
             with replacing(self.folder / runs.MODEL, ".keras") as beside:
                 _classifiers.portable(self.model).save(beside)
-                labels.add_to_keras(beside, labels.read(self.folder / runs.LABELS))
+                labels.add_to_keras(beside, self.class_names)
             if average:
                 self.loop.swap_average()
         with (

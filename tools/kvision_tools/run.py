@@ -224,13 +224,13 @@ class Run:
         if self.writes:
             callbacks += [
                 EventFiles(self.folder / "tensorboard"),
-                RunFiles(self.folder, self.loop, history),
+                RunFiles(self.folder, self.loop, history, self.class_names),
                 Progress(FLAGS.epochs, self.steps, step, FLAGS.batch_size),
             ]
         try:
             with kvision.data.read_errors(self.opened):
                 self.trainer.fit(callbacks)
-        except (FloatingPointError, OSError, UserError) as error:
+        except FloatingPointError as error:
             _cli.fail(error)
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError):
             if not self.cluster.addresses[1:]:
