@@ -305,7 +305,7 @@ def test_images_that_do_not_fit(tmp_path):
         ("`class_names` must be 3 names of a line each; got 2", {"class_names": ["a", "b"]}),
         ("`model` must be a keras.Model; got str", {"model": "mobilenet_v1"}),
         (
-            "`class_names`: the name of class 2 has a control character",
+            r"`class_names`: the name of class 'b\\nc' has a control character",
             {"class_names": ["a", "b\nc", "d"], "modes": ["float32"]},
         ),
         ("Unknown mode 'int2'", {"modes": ["int2"]}),
