@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from kvision.errors import UserError
 from kvision.names import check_class_names, listed, quoted
 
@@ -116,12 +118,23 @@ def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool)
             f"The data has {len(data_names)} classes ({listed(data_names)}), the network has "
             f"{len(class_names)} ({listed(class_names)}); without names on both sides none can be told apart."
         )
-    pairs = [f"{ours} is {quoted(theirs)}" for ours, theirs in enumerate(data_names[:MOST])]
-    nameless = "data" if named else "network"
-    return list(range(len(data_names))), (
+    places = list(range(len(data_names)))
+    if named:  # one side's numbers are places in the other's list; else folders were numbered in their order
+        places = np.argsort(_ranks(class_names))[_ranks(data_names)].tolist()
+    pairs = [f"{place} is {quoted(name)}" for place, name in zip(places, data_names[:MOST], strict=False)]
+    nameless = "data" if _are_numbers(data_names) and not _are_numbers(class_names) else "network"
+    return places, (
         f"The {nameless} has no class names, so classes are taken by position: {', '.join(pairs)}"
         f"{', ...' if len(data_names) > MOST else ''}."
     )
+
+
+def _ranks(names) -> np.ndarray:
+    """The places of names in their order; numbers have that of their values, where 10 comes after 2."""
+    order = np.arange(len(names))
+    if _are_numbers(names):
+        order = np.array(sorted(order, key=lambda place: int(names[place])))
+    return np.argsort(order)
 
 
 def _places(class_names, data_names) -> list[int | None]:

@@ -1,6 +1,7 @@
 """Names that files give: which can be classes, and how they are shown."""
 
 import functools
+import re
 import reprlib
 import sys
 import unicodedata
@@ -32,6 +33,12 @@ def shown(text: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
+
+
+def plain(message: str) -> str:
+    """TensorFlow's message without the names of its operations, in one line."""
+    words = re.sub(r"\{\{.*?\}\} ?| ?\[Op:.*", "", " ".join(message.split()))
+    return words.rstrip(" .")
 
 
 @functools.cache

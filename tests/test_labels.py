@@ -101,3 +101,29 @@ def test_names_travel_in_a_keras_file(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"a\x1b\nb", b"a_\nb"))
     with pytest.raises(UserError, match="cannot be read: Bad CRC-32"):
         labels.read_from_keras(path)
+
+
+@pytest.mark.parametrize(
+    ("names", "data_names", "places", "words"),
+    [
+        (
+            "abcdefghijkl",
+            ["0", "1", "10", "11", *"23456789"],
+            [0, 1, 10, 11, *range(2, 10)],
+            "The data has no",
+        ),
+        (
+            ["0", "1", "10", "11", *"23456789"],
+            "abcdefghijkl",
+            [0, 1, *range(4, 12), 2, 3],
+            "The network has no",
+        ),
+        ("abc", "123", [0, 1, 2], "0 is '1', 1 is '2'"),
+    ],
+)
+def test_numbers_have_the_order_of_their_values(names, data_names, places, words):
+    found, sentence = labels.match(tuple(names), tuple(data_names), named=True)
+    assert found == places
+    assert words in sentence
+    nameless = labels.numbers(12)
+    assert labels.match(nameless, tuple(sorted(nameless)), named=False)[0] == [0, 1, 10, 11, *range(2, 10)]

@@ -7,6 +7,8 @@ import PIL.ExifTags
 import PIL.Image
 import tensorflow as tf
 
+from kvision.names import plain, shown
+
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")  # none runs a program
 MAYBE_TURNED = rb"(?s)\C*(Exif\x00|eXIf|tiff:Orientation|Raw profile type exif|XML:com\.adobe\.xmp)\C*"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -124,13 +126,15 @@ def to_channels(image, channels):
 
 def reason(contents: bytes) -> str | None:
     """Why an encoded image fails to decode, in printable words; None where it does not."""
+    channels = 3
     try:
-        decode(contents, 3)
+        for channels in (3, 1):
+            decode(contents, channels)
         return None
     except tf.errors.OpError as error:
-        message = error.message
+        message = _in_words(error.message)
     try:  # Pillow says more exactly what is wrong with a JPEG or PNG
-        _pixels(contents, 3, exif=False)
+        _pixels(contents, channels, exif=False)
     except Exception as error:
         message = _in_words(error)
     return message
@@ -153,8 +157,7 @@ def _called(function, contents, dtype):
 def _in_words(error) -> str:
     if isinstance(error, PIL.UnidentifiedImageError):
         return f"its format is none of {', '.join(FORMATS)}"
-    text = " ".join(str(error).split()) or type(error).__name__
-    return repr(text[:120])[1:-1]
+    return shown((plain(str(error)) or type(error).__name__)[:120])
 
 
 def _open(contents: bytes) -> PIL.Image.Image:

@@ -38,10 +38,14 @@ class Files:
         return [_stamp(path) for path in self.paths]
 
     def key(self, index: int) -> str:
-        """What changes when an image is replaced: its absolute path, size, time and first byte."""
-        number = int(self.numbers[index])
+        """What changes when an image is replaced: its file's `trace`, and its first byte there."""
         offset = 0 if self.offsets is None else int(self.offsets[index])
-        return f"{os.path.abspath(self.paths[number])} {self.stamps[number]} {offset}"
+        return f"{self.traces[int(self.numbers[index])]} {offset}"
+
+    @functools.cached_property
+    def traces(self) -> list[str]:
+        """The `trace` of each file."""
+        return [trace(path) for path in self.paths]
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,16 @@ def identify(class_names: Sequence[str], labels: np.ndarray, files: Files | None
     return Identity(
         tuple(class_names), tuple(counts.tolist()), digest.hexdigest(), "" if cheap else times.hexdigest()
     )
+
+
+def trace(path: str) -> str:
+    """What changes when a file on this machine is written or replaced, even by one of equal size and time."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return f"{os.path.abspath(path)} is absent"
+    times = f"{stat.st_mtime_ns} {stat.st_ctime_ns}"  # the second is that of a copy or renaming
+    return f"{os.path.abspath(path)} {stat.st_size} {times} {stat.st_ino}"
 
 
 def _stamp(path) -> tuple[int, int]:

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.data.cache import cache_folder
-from kvision.data.identity import Files
+from kvision.data.identity import Files, trace
 from kvision.errors import UserError
-from kvision.names import listed, quoted, say_once, shown
+from kvision.names import listed, plain, quoted, say_once, shown
 
 HEADER, FOOTER = 12, 4  # bytes around a record: its length and the lengths' checksum; its own checksum
 
@@ -85,8 +85,8 @@ def read_index(paths: list[str], form: str, label_of: Callable, keys: Mapping | 
     Raises:
         UserError: a file that is none, was cut off, or lacks labels; one label with two names.
     """
-    stamps = "\n".join(f"{os.path.abspath(p)} {os.stat(p).st_size} {os.stat(p).st_mtime_ns}" for p in paths)
-    digest = hashlib.sha256(f"{form}, 2 {stamps}".encode(errors="surrogateescape")).hexdigest()[:32]
+    traces = "\n".join(map(trace, paths))
+    digest = hashlib.sha256(f"{form}, 3 {traces}".encode(errors="surrogateescape")).hexdigest()[:32]
     kept = cache_folder() / f"index-{digest}.npz"
     if (index := _load(kept, paths)) is not None:
         return index
@@ -200,4 +200,4 @@ def _fault(paths, places, keys, error) -> str:
                     return f"{where} has no key {key!r}; its keys are {listed(sorted(there), 8)}."
             elif (count := len(getattr(there[key], f"{kind}_list").value)) != 1:
                 return f"{where} has {count} {kind} values in {key!r}; one was expected."
-    return f"{paths[0]!r} is damaged: {quoted(error.message)}."
+    return f"{paths[0]!r} is damaged: {quoted(plain(error.message))}."

@@ -9,6 +9,7 @@ import tensorflow as tf
 from kvision.data.decoding import reason
 from kvision.data.sources import Source
 from kvision.errors import UserError
+from kvision.names import plain, shown
 
 
 @dataclass(frozen=True)
@@ -110,4 +111,4 @@ def read_errors(opened: Sequence) -> Iterator[None]:
 
 
 def _first_line(error) -> str:
-    return repr(str(error).partition("\n")[0][:200])[1:-1]
+    return shown(plain(str(error).partition("\n")[0])[:200])

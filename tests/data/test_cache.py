@@ -177,3 +177,24 @@ def test_a_cache_that_vanishes_during_training_loses_no_image(project, cache, ca
             shutil.rmtree(cache, ignore_errors=True)
     assert seen == set(read(project))
     assert not data.unreadable
+
+
+def test_images_that_change_places_change_in_the_cache_too(tmp_path, monkeypatch):
+    """Renaming keeps a file's time, and both have one size."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for level, name in ((50, "cat"), (200, "dog")):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(2):
+            path = tmp_path / "data" / name / f"{i}.bmp"
+            Image.fromarray(np.full((9, 9, 3), level, "uint8")).save(path)
+            os.utime(path, (0, 0))
+
+    def levels():
+        data = load(f"folder:{tmp_path}/data", "all", image_size=(8, 8), cache="disk")
+        return [int(image.mean()) for images, _ in data.dataset.as_numpy_iterator() for image in images]
+
+    assert levels() == [50, 50, 200, 200]
+    (tmp_path / "data/cat/0.bmp").rename(tmp_path / "aside")
+    (tmp_path / "data/dog/0.bmp").rename(tmp_path / "data/cat/0.bmp")
+    (tmp_path / "aside").rename(tmp_path / "data/dog/0.bmp")
+    assert levels() == [200, 50, 50, 200]

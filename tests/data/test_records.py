@@ -246,3 +246,24 @@ def test_tfds(tmp_path):
     splits = {split: open_source("tfds:dummy_mnist", split) for split in ("train", "test", "val", "all")}
     assert [source.size for source in splits.values()] == [20, 20, 20, 40]
     assert splits["val"].identity == splits["test"].identity != splits["train"].identity
+
+
+def test_corrected_labels_of_equal_size_and_time_are_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    encoded = tf.io.encode_png(np.zeros((9, 9, 3), "uint8")).numpy()
+    path = tmp_path / "images"
+    for labels in ([0, 1, 0], [1, 0, 1]):
+        write_records(tmp_path / "new", [(encoded, label) for label in labels])
+        os.utime(tmp_path / "new", (0, 0))
+        os.replace(tmp_path / "new", path)
+        assert open_source(f"tfrecord:{path}", "all").labels.tolist() == labels
+
+
+def test_folders_of_records_are_splits(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    encoded = tf.io.encode_png(np.zeros((9, 9, 3), "uint8")).numpy()
+    for folder, count in (("train", 4), ("valid", 2)):
+        (tmp_path / folder).mkdir()
+        write_records(tmp_path / folder / "images.tfrecord", [(encoded, i % 2) for i in range(count)])
+    sizes = [open_source(f"tfrecord:{tmp_path}/*/*.tfrecord", split).size for split in ("train", "val")]
+    assert sizes == [4, 2]

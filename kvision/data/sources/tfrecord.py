@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.data import records
-from kvision.data.sources.source import Options, Source, check_divided, part, parts
+from kvision.data.sources.source import NAMES_OF_SPLITS, Options, Source, check_divided, part, parts
 from kvision.errors import UserError
 from kvision.names import listed, say_once
 
@@ -23,7 +23,7 @@ def tfrecord(pattern: str, split: str, options: Options) -> Source:
     """TFRecord files with ImageNet's usual keys: `image/encoded`, `image/class/label`, `image/class/text`.
 
     Files whose names begin with "train", "val" and "test", or have these behind another character than a
-    letter, are the splits. Where there are none, the records are divided. Labels may begin at any number, as
+    letter, are the splits; or else those in folders that are called so. Where there are none, the records are divided. Labels may begin at any number, as
     ImageNet's do at 1.
     """
     paths = sorted(glob.glob(pattern, recursive=True))
@@ -63,6 +63,6 @@ def _label_of(record):
 
 
 def _split_of(path) -> str:
-    """The split that a file's name says; "" for none."""
+    """The split that a file's name says, or else its folder's; "" for none."""
     found = re.search(r"(?:^|[^a-z])(train|val|test)", Path(path).name.casefold())
-    return found[1] if found else ""
+    return found[1] if found else NAMES_OF_SPLITS.get(Path(path).parent.name.casefold(), "")
