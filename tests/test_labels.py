@@ -103,21 +103,14 @@ def test_names_travel_in_a_keras_file(tmp_path):
         labels.read_from_keras(path)
 
 
+SORTED_NUMBERS = sorted(map(str, range(12)))  # as folders are listed
+
+
 @pytest.mark.parametrize(
     ("names", "data_names", "places", "words"),
     [
-        (
-            "abcdefghijkl",
-            ["0", "1", "10", "11", *"23456789"],
-            [0, 1, 10, 11, *range(2, 10)],
-            "The data has no",
-        ),
-        (
-            ["0", "1", "10", "11", *"23456789"],
-            "abcdefghijkl",
-            [0, 1, *range(4, 12), 2, 3],
-            "The network has no",
-        ),
+        ("abcdefghijkl", SORTED_NUMBERS, [0, 1, 10, 11, *range(2, 10)], "The data has no class names"),
+        (SORTED_NUMBERS, "abcdefghijkl", [0, 1, *range(4, 12), 2, 3], "The network has no class names"),
         ("abc", "123", [0, 1, 2], "0 is '1', 1 is '2'"),
     ],
 )
@@ -125,5 +118,3 @@ def test_numbers_have_the_order_of_their_values(names, data_names, places, words
     found, sentence = labels.match(tuple(names), tuple(data_names), named=True)
     assert found == places
     assert words in sentence
-    nameless = labels.numbers(12)
-    assert labels.match(nameless, tuple(sorted(nameless)), named=False)[0] == [0, 1, 10, 11, *range(2, 10)]

@@ -23,8 +23,8 @@ def tfrecord(pattern: str, split: str, options: Options) -> Source:
     """TFRecord files with ImageNet's usual keys: `image/encoded`, `image/class/label`, `image/class/text`.
 
     Files whose names begin with "train", "val" and "test", or have these behind another character than a
-    letter, are the splits; or else those in folders that are called so. Where there are none, the records are divided. Labels may begin at any number, as
-    ImageNet's do at 1.
+    letter, are the splits; or else those in folders that are called so. Where there are none, the records
+    are divided. Labels may begin at any number, as ImageNet's do at 1.
     """
     paths = sorted(glob.glob(pattern, recursive=True))
     if not paths:
