@@ -273,3 +273,12 @@ def test_a_share_that_leaves_nothing_is_an_error(tmp_path):
         ValueError, match="no files for the split 'val'; `val_fraction` is 0.2, of each class"
     ):
         opened(tmp_path, "val")
+
+
+def test_classes_that_hold_folders_alone_are_named(tmp_path, capsys):
+    """As `unzip` leaves Kaggle's data sets, whose classes lie deeper."""
+    for split in ("training_set", "test_set"):
+        for name in ("cats", "dogs"):
+            write_images(tmp_path, f"{split}/{split}/{name}/0.png")
+    assert open_source(f"folder:{tmp_path}", "all").class_names == ("test_set", "training_set")
+    assert "all classes ('test_set', 'training_set') lie in deeper folders" in capsys.readouterr().err

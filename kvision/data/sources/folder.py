@@ -50,6 +50,9 @@ def folder(path: str, split: str, options: Options) -> Source:
     if not paths:
         share = "" if apart else f"; `val_fraction` is {options.val_fraction}, of each class"
         raise UserError(f"{path!r} has no files for the split {split!r}{share}.")
+    in_class = zip(classes, of_class, strict=True)
+    if not any(os.path.basename(os.path.dirname(file)) == name for name, files in in_class for file in files):
+        say_once(f"{path!r}: the images of all classes ({listed(classes)}) lie in deeper folders.")
     labels = [label for label, files in enumerate(of_class) for _ in files]
     return of_files(path, classes, paths, labels)
 
