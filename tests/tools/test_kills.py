@@ -67,14 +67,12 @@ def killed_after(seconds, folder):
 
 
 def result(folder):
-    """The weights of the model that was kept, and the metrics that do not tell the time."""
+    """The weights of the best model, the metrics that do not tell the time, and the names of files."""
     model = keras.saving.load_model(folder / "model.keras", compile=False)
     lines = [line.split(",") for line in (folder / "metrics.csv").read_text().splitlines()]
     clock = lines[0].index("images_per_second")
-    left = {path.name for path in folder.iterdir()} | {
-        path.name for path in (folder / "checkpoints").iterdir()
-    }
-    return model.get_weights(), [line[:clock] + line[clock + 1 :] for line in lines], left
+    names = {path.name for path in folder.iterdir()}
+    return model.get_weights(), [line[:clock] + line[clock + 1 :] for line in lines], names
 
 
 def check_equal(one, other):

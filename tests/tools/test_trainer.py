@@ -213,7 +213,7 @@ def test_signals_are_heard_from_the_first_moment(tmp_path):
     endless = ["--model=lenet5", "--channels=1", "--data=digits", "--epochs=10000", f"--output={run}"]
     for asks in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         process = start("kvision-train", *endless)
-        time.sleep(0.3)
+        time.sleep(0.1)
         os.kill(process.pid, asks)
         process.join()
         assert process.exitcode == REQUEUE

@@ -291,7 +291,6 @@ def build_model(input_shape, num_classes) -> keras.Model:
             keywords[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError):
             keywords[key] = value  # a word, such as padding=symmetric
-    given = dict(keywords)
     if FLAGS.norm_momentum is not None:
         keywords["norm_momentum"] = FLAGS.norm_momentum
     try:
@@ -307,7 +306,7 @@ def build_model(input_shape, num_classes) -> keras.Model:
     except (UserError, OSError):
         raise
     except Exception as error:  # Keras checks the values of its layers, each in its way
-        if not given:
+        if not FLAGS.model_kwarg:
             raise
         raise UserError(
             f"{FLAGS.model} cannot be built with {' '.join(FLAGS.model_kwarg)}: {str(error)[:300]}"

@@ -20,13 +20,12 @@ def begin() -> None:
 
     A signal ends the command at once with `REQUEUE`, until `save_first` says who saves before.
     """
-    for number in SIGNALS:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for
-            signal.signal(number, lambda *_: None)
-    heard, said = os.pipe()
-    os.set_blocking(said, False)
-    signal.set_wakeup_fd(said)
-    # Python's own handlers wait for the main thread, which may be inside TensorFlow for minutes.
+    heard = {*SIGNALS}
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # as nohup asks for
+        heard.remove(signal.SIGHUP)
+    # A handler would wait for the main thread, which may be inside TensorFlow for minutes, and TensorFlow
+    # sets its own where there are workers. What is blocked in all threads comes to `sigwait`.
+    signal.pthread_sigmask(signal.SIG_BLOCK, heard)
     threading.Thread(target=_listen, args=(heard,), daemon=True).start()
     settings = "KERAS_BACKEND and keras.json, the settings of Keras, must choose the TensorFlow backend"
     try:
@@ -45,9 +44,7 @@ def save_first(ask: Callable[[str], None]) -> None:
 def _listen(heard):
     interrupted = False
     while True:
-        number = os.read(heard, 1)[0]
-        if number not in SIGNALS:
-            continue
+        number = signal.sigwait(heard)
         name = signal.Signals(number).name
         if not _ask or (interrupted and number == signal.SIGINT):
             when = "again: ended without saving" if _ask else "before the training began"
