@@ -131,13 +131,13 @@ def reason(contents: bytes) -> str | None:
         for channels in (3, 1):
             decode(contents, channels)
         return None
-    except tf.errors.OpError as error:
-        message = _in_words(error.message)
-    try:  # Pillow says more exactly what is wrong with a JPEG or PNG
+    except tf.errors.OpError:
+        pass
+    try:  # Pillow says more exactly what is wrong
         _pixels(contents, channels, exif=False)
     except Exception as error:
-        message = _in_words(error)
-    return message
+        return _in_words(error)
+    return "its data is damaged"
 
 
 def _called(function, contents, dtype):

@@ -279,3 +279,16 @@ def test_strict_ends_at_what_is_no_image(folder, tmp_path):
     sentence = command("kvision-train", *TINY, "--batch_size=16", f"--data=folder:{folder}", "--strict",
                        f"--output={tmp_path / 'run'}", code=2)  # fmt: skip
     assert "notes.txt" in sentence
+
+
+def test_a_run_that_lost_files_says_so(run, tmp_path):
+    output = tmp_path / "run"
+    shutil.copytree(run[0], output)
+    again = ["kvision-train", f"--flagfile={output}/flags.txt", f"--output={output}"]
+    (output / "labels.txt").unlink()
+    assert "has all of its 4 epochs" in command(*again)
+    assert (output / "labels.txt").read_text() == "dark\nlight\n"
+    (output / "model.keras").unlink()
+    assert "but no model.keras" in command(*again, code=2)
+    shutil.rmtree(output / "checkpoints")
+    assert "a run without its checkpoints" in command(*again, code=2)

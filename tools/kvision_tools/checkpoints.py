@@ -114,7 +114,7 @@ def _read(path):
         if metadata.keys() != {"state"} and metadata.get("blake2b") != _digest(tensors, text):
             raise Unfit("is damaged: its checksum is not that of its content")  # earlier versions had none
         return tensors, json.loads(text)
-    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise Unfit(f"is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]!r})") from None
 
 

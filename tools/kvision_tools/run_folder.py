@@ -16,6 +16,7 @@ from absl import flags
 from kvision import labels, runs
 from kvision.data.identity import Identity
 from kvision.errors import UserError
+from kvision_tools.checkpoints import newest
 from kvision_tools.files import replacing
 
 FLAGS = flags.FLAGS
@@ -118,14 +119,15 @@ def make(folder: Path, identities: Mapping[str, Identity], overwrite: bool) -> T
 
 
 def _fill(folder, identities, overwrite):
-    dataset = json.dumps({split: identity.to_json() for split, identity in identities.items()}) + "\n"
-    contents = {DATASET: dataset}
+    contents = {
+        DATASET: json.dumps({split: identity.to_json() for split, identity in identities.items()}) + "\n",
+        runs.LABELS: "\n".join(identities["train"].class_names) + "\n",
+    }
     if _holds_this(folder, overwrite):  # another process may have begun meanwhile
-        contents = {} if (folder / DATASET).exists() else contents
+        contents = {name: text for name, text in contents.items() if not (folder / name).exists()}
     else:
         (folder / BEGINNING).touch()
         _clear(folder)
-        contents[runs.LABELS] = "\n".join(identities["train"].class_names) + "\n"
         contents[runs.FLAGS] = "\n".join([*flag_lines(), f"--output={folder}"]) + "\n"
     for name, content in contents.items():
         with replacing(folder / name) as beside:
@@ -165,6 +167,8 @@ def _holds_this(folder, overwrite) -> bool:
             raise UserError(
                 f"'{folder}' holds a run with other flags ({', '.join(differ)}); --overwrite starts anew."
             )
+        if "metrics.csv" in names and not newest(folder / "checkpoints"):
+            raise UserError(f"'{folder}' holds a run without its checkpoints: --overwrite starts anew.")
         return True
     if names - FIRST:
         raise UserError(f"'{folder}' is not empty and no run folder: give another --output.")

@@ -88,7 +88,7 @@ flags.DEFINE_integer(
     "nan_restores", 3, "How often to go back to a checkpoint when the loss is not finite.", 0
 )
 flags.DEFINE_float("nan_rate_factor", 1.0, "Of the learning rate, each time.", 0, 1)
-flags.DEFINE_integer("seed", 0, "Of weights, order and augmentation.", 0)
+flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.", 0, 2**32 - 1)
 flags.DEFINE_string("output", None, "The run folder; runs/MODEL by default.")
 flags.DEFINE_bool("overwrite", False, "Start anew in a folder that holds another run.")
 flags.DEFINE_bool("dry_run", False, "Say what would be trained, and its memory and time; write nothing.")
