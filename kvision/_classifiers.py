@@ -13,7 +13,7 @@ PASSING = keras.layers.Dropout, keras.layers.Flatten, keras.layers.Identity, ker
 def check(model: keras.Model) -> None:
     """A ValueError for a model that is no classifier of images."""
     inputs, outputs = getattr(model, "inputs", ()), getattr(model, "outputs", ())
-    if len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != 2:
+    if _named_outputs(model) or len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != 2:
         raise UserError(f"{model.name} must have one input and one output of shape (batch, classes).")
     shape = inputs[0].shape
     if len(shape) != 4 or shape[-1] not in (1, 3):
@@ -66,9 +66,14 @@ def of_size(model: keras.Model, size: int | None) -> keras.Model:
     return functional(model, (size, size, channels))
 
 
+def _named_outputs(model) -> dict:
+    outputs = getattr(model, "output", None)
+    return outputs if isinstance(outputs, dict) else {}
+
+
 def with_probabilities(model: keras.Model) -> keras.Model:
     """The model without side classifiers, with a softmax at its end."""
-    if isinstance(getattr(model, "output", None), dict):
+    if "predictions" in _named_outputs(model):
         model = keras.Model(model.input, model.output["predictions"], name=model.name)
     check(model)
     last = _last_operation(model.outputs[0])

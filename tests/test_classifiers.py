@@ -87,3 +87,11 @@ def test_a_network_of_any_size_is_given_one(tmp_path):
     np.testing.assert_array_equal(found(PIXELS), model(PIXELS))
     with pytest.raises(ValueError, match=r"takes images of \(8, 8\) pixels"):
         opened(lambda: network(dense()), tmp_path, image_size=9)
+
+
+def test_named_outputs_without_predictions_are_refused(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(inputs)
+    keras.Model(inputs, {"classes": keras.layers.Dense(2)(x)}).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="one input and one output"):
+        open_model(str(tmp_path / "model.keras"))

@@ -55,6 +55,8 @@ def changed(images: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         "pixels less ImageNet's mean": (mean, 1),
         "pixels less ImageNet's mean, over its deviation": (mean, std),
     }
+    if images.max() <= 1:
+        ranges["these pixels times 255"] = (0, 1 / 255)
     orders = {"RGB ": 1, "BGR ": -1} if images.shape[-1] == 3 else {"": 1}
     for name, (offset, scale) in ranges.items():
         pixels = (images - np.float32(offset)) / np.float32(scale)

@@ -181,6 +181,8 @@ def _assign(
                 values[name] = fitted.astype(variable.dtype, copy=False)
             if not np.isfinite(values[name]).all():
                 nonfinite.append(name)
+            elif name.endswith("running_var") and values[name].min() < 0:
+                raise UserError(f"`weights`: {origin} holds a negative variance in {name}.")
         elif layer.name in heads:
             fresh.add(layer.name)
         elif tensor is not None:

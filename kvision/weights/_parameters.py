@@ -2,6 +2,8 @@
 
 import keras
 
+from kvision.errors import UserError
+
 NORMS = (keras.layers.BatchNormalization, keras.layers.LayerNormalization)
 NORM_NAMES = {
     "gamma": "weight",
@@ -15,6 +17,10 @@ def parameters(model: keras.Model) -> dict:
     """Each parameter by its reference name: the variable, its axes in PyTorch's order, and its layer."""
     found = {}
     for layer in model.layers:
+        if isinstance(layer, keras.Model) and layer.weights:
+            raise UserError(
+                f"{model.name} holds the network {layer.name!r}: give that one, which has the names."
+            )
         for variable in layer.weights:
             path, _, last = variable.path.replace("/", ".").rpartition(".")
             axes = tuple(range(len(variable.shape)))
@@ -27,7 +33,12 @@ def parameters(model: keras.Model) -> dict:
                 else:
                     axes = (len(axes) - 1, len(axes) - 2, *axes[:-2])  # (..., in, out)
             bare = path.rpartition(".")[2] == last  # a parameter of the network itself, such as "cls_token"
-            found[path if bare else f"{path}.{last}"] = (variable, axes, layer)
+            name = path if bare else f"{path}.{last}"
+            if name in found:
+                raise UserError(
+                    f"{model.name} has two parameters of the name {name!r}: give networks one by one."
+                )
+            found[name] = (variable, axes, layer)
     return found
 
 

@@ -8,7 +8,10 @@ from kvision.errors import UserError
 from kvision.weights._pickle import Unknown
 
 WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-AVERAGE = re.compile(r"(?:^|[._/])(?:ema|swa|avg|averaged?)(?:[._/]|$)")
+AVERAGE = re.compile(
+    r"(?<!no_)(?<!without_)(?<!pre_)(?<!before_)(?<![^._/])(?:ema|swa|avg|averaged?)(?:[._/]|$)"
+)
+STATISTICS = re.compile(r"optim|exp_avg|grad|momentum|square")  # in the keys of what optimizers keep
 KEYS = (  # the better first
     "", "state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict", "model_state", "net",
     "network", "params_ema", "params", "ema", "module", "weights",
@@ -36,7 +39,11 @@ def fitting(state: Mapping, wanted: Collection[str]) -> tuple[dict, list[str]]:
     Raises:
         UserError: there are no tensors, or several networks that fit equally.
     """
-    dicts = {path: _clean(tensors, wanted) for path, tensors in _dicts(state, "", set())}
+    dicts = {
+        path: _clean(tensors, wanted)
+        for path, tensors in _dicts(state, "", set())
+        if not STATISTICS.search(path)
+    }
     prefixes = {path: _prefixes(names, wanted) for path, names in dicts.items()}
     fits = {path: max(counts.values()) for path, counts in prefixes.items()}
     most = max(fits.values(), default=0)

@@ -13,6 +13,7 @@ from pytorch import Call, Class, write_old_pth, write_pth
 
 import kvision
 from kvision.errors import UserError
+from kvision.weights._states import fitting
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 COLUMNS = {"filters": (2, 3, 4, 5)}
@@ -270,3 +271,22 @@ def test_commands_take_a_checkpoint(tmp_path, tensors):
     arguments = "kvision-evaluate", "--model=lenet5", f"--weights={tmp_path / 'a.pt'}", "--data=digits"
     assert "NaN or infinity in f6.bias" in command(*arguments, code=2)
     assert "images" in command(*arguments, "--allow_nonfinite")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("optimizer", "exp_avg"),
+        ("exp_avg_sq",),
+        ("ema_grad",),
+        ("state_dict_no_ema",),
+        ("model_without_ema",),
+    ],
+)
+def test_what_only_sounds_like_an_average_is_not_taken(keys):
+    wanted = {"a.weight": np.zeros(2), "a.bias": np.ones(2)}
+    other = {name: value + 7 for name, value in wanted.items()}
+    for key in reversed(keys):
+        other = {key: other}
+    taken, _ = fitting({"model": wanted} | other, wanted)
+    assert taken["a.weight"] is wanted["a.weight"]

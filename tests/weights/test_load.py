@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import safetensors.numpy
-from helpers import built_without_memory, small_columns
+from helpers import built_without_memory, small_columns, tiny
 from pytorch import write_pth
 
 import kvision
@@ -250,3 +250,15 @@ def test_both_classifiers_of_a_distilled_network_come_from_the_file():
     single = {name: value for name, value in tensors.items() if not name.startswith("head_dist")}
     with pytest.raises(UserError, match="no weights for the classifier 'head_dist'"):
         kvision.models.deit_tiny_distilled(weights=single, **columns)
+
+
+def test_negative_variances_and_networks_in_networks_are_refused(tmp_path):
+    model = tiny("mobilenet_v1")
+    tensors = kvision.weights.state_dict(model)
+    name = next(name for name in tensors if name.endswith("running_var"))
+    with pytest.raises(ValueError, match=f"negative variance in {name}"):
+        kvision.weights.load(model, tensors | {name: -tensors[name]})
+    inputs = keras.Input(model.input_shape[1:])
+    outer = keras.Model(inputs, model(inputs))
+    with pytest.raises(ValueError, match="holds the network 'mobilenet_v1'"):
+        kvision.weights.save(outer, tmp_path / "x.safetensors")

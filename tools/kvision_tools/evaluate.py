@@ -7,6 +7,7 @@ kvision-evaluate --model=efficientnet_lite0 --weights=imagenet --data=folder:PAT
 import warnings
 
 import keras
+import numpy as np
 from absl import flags
 
 from kvision import _cli, labels, runs
@@ -73,6 +74,8 @@ def main(positional):
         with read_errors([data]):
             values = opened.model.evaluate(data.dataset, verbose=0, return_dict=True)
         runs.report_unreadable(data.unreadable, FLAGS.strict)
+        if not np.isfinite(values["loss"]):
+            raise UserError(f"{opened.model.name} answers with NaN or infinity: its weights are damaged.")
     print(
         f"{opened.model.name} on {data.size - len(data.unreadable)} images: loss {values['loss']:.4f}, "
         f"top-1 {100 * values['accuracy']:.2f} %, top-{top5} {100 * values['top_k']:.2f} %"

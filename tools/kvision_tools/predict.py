@@ -58,6 +58,8 @@ def main(arguments):
                 print(shown(str(error)), file=sys.stderr)
                 continue
             probabilities = opened.model.predict_on_batch(image[None])[0]
+            if not np.isfinite(probabilities).all():
+                raise UserError(f"{opened.model.name} answers with NaN to {path!r}: its weights are damaged.")
             print(shown(path))
             for index in np.argsort(-probabilities)[: FLAGS.topk]:
                 print(f"  {100 * probabilities[index]:5.1f} %  {index}  {opened.class_names[index]}")
