@@ -318,7 +318,7 @@ def test_files_that_were_touched_alone_are_said(parsed, tmp_path, capsys, monkey
     run_folder.compare(run, identities_now())
     assert "were written since" in capsys.readouterr().err
     (tmp_path / "b").write_bytes(b"12345")
-    with pytest.raises(ValueError, match="other names, sizes or contents"):
+    with pytest.raises(ValueError, match="other names, sizes, contents or labels"):
         run_folder.compare(run, identities_now())
 
 
@@ -330,7 +330,7 @@ def test_commands_refuse_other_images(tmp_path_factory, tmp_path):
                  f"--output={run}"]  # fmt: skip
     command(*arguments)
     shutil.copy(folder / "dark" / "0.png", folder / "dark" / "1.png")
-    assert "files have other names, sizes or contents" in command(*arguments, code=2)
+    assert "images have other names, sizes, contents or labels" in command(*arguments, code=2)
     (folder / "dark").rename(folder / "night")
     sentence = command(*arguments, code=2)
     assert "class 'dark' is gone, class 'night' is new" in sentence
