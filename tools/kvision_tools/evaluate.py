@@ -74,7 +74,7 @@ def main(positional):
         with read_errors([data]):
             values = opened.model.evaluate(data.dataset, verbose=0, return_dict=True)
         runs.report_unreadable(data.unreadable, FLAGS.strict)
-        if not np.isfinite(values["loss"]):
+        if not np.isfinite(values["loss"]) and not FLAGS.allow_nonfinite:
             raise UserError(f"{opened.model.name} answers with NaN or infinity: its weights are damaged.")
     print(
         f"{opened.model.name} on {data.size - len(data.unreadable)} images: loss {values['loss']:.4f}, "

@@ -58,7 +58,7 @@ def main(arguments):
                 print(shown(str(error)), file=sys.stderr)
                 continue
             probabilities = opened.model.predict_on_batch(image[None])[0]
-            if not np.isfinite(probabilities).all():
+            if not np.isfinite(probabilities).all() and not FLAGS.allow_nonfinite:
                 raise UserError(f"{opened.model.name} answers with NaN to {path!r}: its weights are damaged.")
             print(shown(path))
             for index in np.argsort(-probabilities)[: FLAGS.topk]:
