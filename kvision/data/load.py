@@ -166,8 +166,11 @@ def _batches(prepare, first, stop, step, size, note, *, fill) -> tf.data.Dataset
         return batch.map(lambda *parts: (begin, *parts))
 
     def note_all(begin, end, present):
-        for missing in sorted({*range(begin, end, step)} - set(present.tolist())):
-            note(missing)
+        try:
+            for missing in sorted({*range(begin, end, step)} - set(present.tolist())):
+                note(missing)
+        except Exception:  # kept in `Skipped.failure`; TensorFlow would print its traceback
+            return np.int64(-1)
         return np.int64(0)
 
     def check(empty_before, parts):
@@ -181,7 +184,8 @@ def _batches(prepare, first, stop, step, size, note, *, fill) -> tf.data.Dataset
             lambda: nothing,
             lambda: tf.numpy_function(note_all, (begin, end, present), tf.int64),
         )
-        empty = tf.cast(tf.size(present) == 0, tf.int64) + tf.ensure_shape(noted, ())
+        with tf.control_dependencies([tf.debugging.Assert(noted >= 0, ["The reading of images ended."])]):
+            empty = tf.cast(tf.size(present) == 0, tf.int64) + tf.ensure_shape(noted, ())
         return (empty_before + 1) * empty, (empty_before, *parts)
 
     def filled(empty_before, begin, present, images, labels):
