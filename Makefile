@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/kvision-export --model=runs/demo --quantize=float32,float16,dynamic,int8 --max_drop=1
 
 test: .venv/installed
-	$(BIN)/pytest
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/pytest
 
 check: .venv/installed
 	$(BIN)/ruff check .
