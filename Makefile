@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/kvision-export --model=runs/demo --quantize=float32,float16,dynamic,int8 --max_drop=1
 
 test: .venv/installed
-	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/pytest
+	$(BIN)/pytest
 
 check: .venv/installed
 	$(BIN)/ruff check .

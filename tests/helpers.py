@@ -154,7 +154,6 @@ def brightness(folder, *class_names, scale=1 / 255):
     return folder
 
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow logs exceptions that are met, with tracebacks
 COMMANDS = multiprocessing.get_context("forkserver")  # so that each need not import TensorFlow anew
 COMMANDS.set_forkserver_preload(["kvision.runs", "kvision_tools.loop", "kvision_export.quantize"])
 

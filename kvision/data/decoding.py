@@ -145,13 +145,18 @@ def _called(function, contents, dtype):
 
     def call(contents):
         try:
-            return function(contents)
+            return function(contents), b""
         except Exception as error:  # whatever a damaged file makes its reader raise
-            raise tf.errors.InvalidArgumentError(None, None, _in_words(error)) from None
+            return np.zeros((), dtype.as_numpy_dtype), _in_words(error).encode()
 
     if tf.executing_eagerly():  # where `numpy_function` takes the zeros from the end of what it passes
-        return tf.constant(call(tf.convert_to_tensor(contents).numpy()))
-    return tf.numpy_function(call, [contents], dtype, stateful=False)
+        value, fault = call(tf.convert_to_tensor(contents).numpy())
+        if fault:
+            raise tf.errors.InvalidArgumentError(None, None, fault.decode())
+        return tf.constant(value)
+    value, fault = tf.numpy_function(call, [contents], (dtype, tf.string), stateful=False)
+    with tf.control_dependencies([tf.debugging.Assert(tf.equal(fault, b""), [fault])]):
+        return tf.identity(value)  # an exception in `call` would be logged with its traceback
 
 
 def _in_words(error) -> str:
