@@ -74,7 +74,7 @@ def fail(error, code: int = 2) -> None:
 
 
 def sentence(error) -> str:
-    """What an exception says, or what the system says of which file; without what would steer a terminal."""
+    """The message of an exception as one printable sentence; of an OSError, with the file it is about."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}: {error.filename!r}."

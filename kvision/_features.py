@@ -53,7 +53,7 @@ def features(model: keras.Model, names: Sequence[str] = ("c3", "c4", "c5")) -> k
 def _no_tap(model, name) -> UserError:
     taps = {layer.name for network in networks(model, _taps) for layer in _taps(network)}
     if not taps:
-        return UserError(f"{model.name} has no tap {name!r}, nor any other: it is no network of kvision.")
+        return UserError(f"{model.name} has no taps, and so no {name!r}: only networks of kvision have them.")
     return UserError(f"{model.name} has no tap {name!r}. {did_you_mean(str(name), taps)}")
 
 

@@ -47,7 +47,7 @@ def part_of(
 
 
 def _calls(model, layer) -> list:
-    """What a layer is called on in a model's graph, call by call."""
+    """The inputs of each call of a layer in a model's graph."""
     seen, calls, todo = set(), [], list(getattr(model, "outputs", None) or ())
     while todo:
         operation, index, _ = todo.pop()._keras_history

@@ -152,11 +152,19 @@ def evaluation(name: str, weights: str | None, image_size: int | None) -> tuple[
     return row.test_crop if image_size == row.test_size else row.crop, row.interpolation
 
 
-def open_trained(source: str, weights: str | None, image_size: int | None, **keywords) -> Opened:
-    """`open_model`, but a name without weights is a UserError: its answers would mean nothing."""
+def open_trained(
+    source: str, weights: str | None, image_size: int | None, names: str | None, allow_nonfinite: bool
+) -> Opened:
+    """`open_model` as commands do: a name without weights is a UserError, as its answers would mean nothing.
+
+    Args:
+        source, weights, image_size, allow_nonfinite: see `open_model`.
+        names: of the classes, see `kvision.labels.named`.
+    """
     if source in registry.list_models() and weights is None:
         raise UserError(f"{source} has fresh weights: give trained ones with --weights, {WEIGHTS}.")
-    return open_model(source, weights, image_size, **keywords)
+    class_names = None if names is None else labels.named(names)
+    return open_model(source, weights, image_size, class_names=class_names, allow_nonfinite=allow_nonfinite)
 
 
 def load_data(

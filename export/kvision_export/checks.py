@@ -35,7 +35,7 @@ def functional(model: keras.Model, images) -> keras.Model:
 
 
 def pixels(name: str, images) -> np.ndarray:
-    """The images as float32; a UserError where they are no array of numbers."""
+    """Converts images to float32; raises a UserError unless they form one array of numbers."""
     array = _array(images)
     if array.dtype.kind not in "uif":
         raise UserError(f"`{name}` must be an array of numbers (images, height, width, channels).")
@@ -54,7 +54,7 @@ def check_images(name: str, images: np.ndarray, model: keras.Model) -> None:
 
 
 def check_names(class_names: Sequence[str] | None, model: keras.Model) -> list[str]:
-    """The names of the classes, numbers where there are none; a UserError for what are no names."""
+    """The class names, or numbers where none are given; raises a UserError unless they are strings."""
     classes = model.output_shape[-1]
     if class_names is None or len(class_names) == 0:
         return list(labels.numbers(classes))

@@ -23,7 +23,7 @@ import rich.table
 import rich.text
 from absl import flags
 
-from kvision import _cli, labels, runs
+from kvision import _cli, runs
 from kvision.data import read_errors
 from kvision.data.sources import FORMS
 from kvision.errors import UserError
@@ -82,11 +82,7 @@ def main(positional):
                     f"`--quantize`: unknown mode {mode!r}. Valid modes: {', '.join(exporter.MODES)}."
                 )
         opened = runs.open_trained(
-            FLAGS.model,
-            FLAGS.weights,
-            FLAGS.image_size,
-            class_names=FLAGS.labels and labels.named(FLAGS.labels),
-            allow_nonfinite=FLAGS.allow_nonfinite,
+            FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.labels, FLAGS.allow_nonfinite
         )
         output = output_of(opened)
         check_output(output)

@@ -14,7 +14,7 @@ SURE, CLEAR = 2.58, 0.02  # standard errors (1 of 100 by chance), and the share 
 def find(
     predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray, labels: np.ndarray, expected: np.ndarray
 ) -> list[str]:
-    """What speaks against a model, in a sentence each.
+    """Reasons to doubt a model, one sentence each.
 
     Args:
         predict: from such images to the model's probabilities.

@@ -105,7 +105,7 @@ def cache_folder() -> Path:
     """kvision's folder below $XDG_CACHE_HOME, or else ~/.cache.
 
     Raises:
-        OSError: there is no home folder.
+        OSError: the home folder is unknown.
     """
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kvision"

@@ -141,7 +141,7 @@ def reason(contents: bytes) -> str | None:
 
 
 def _called(function, contents, dtype):
-    """What a function of bytes returns; each of its errors, which follow from the file, is TensorFlow's."""
+    """Calls a function of bytes; its exceptions, which follow from the file, become `tf.errors.OpError`."""
 
     def call(contents):
         try:

@@ -51,7 +51,7 @@ def test_what_is_not_told_apart_is_refused():
     siamese = keras.Model([left, right], keras.layers.Subtract()([one(left), one(right)]))
     with pytest.raises(UserError, match="does not call 'one' once .* pass the network itself"):
         kvision.features(siamese)
-    with pytest.raises(UserError, match="it is no network of kvision"):
+    with pytest.raises(UserError, match="only networks of kvision have them"):
         kvision.features(keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)]))
 
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from absl import flags
 
-from kvision import _cli, labels, runs
+from kvision import _cli, runs
 from kvision.data import read_errors
 from kvision.data.images import INTERPOLATIONS
 from kvision.data.sources import ALL_SPLITS, FORMS
@@ -46,11 +46,7 @@ def main(positional):
         if positional:
             raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
         opened = runs.open_trained(
-            FLAGS.model,
-            FLAGS.weights,
-            FLAGS.image_size,
-            class_names=FLAGS.labels and labels.named(FLAGS.labels),
-            allow_nonfinite=FLAGS.allow_nonfinite,
+            FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.labels, FLAGS.allow_nonfinite
         )
         data = runs.load_data(
             opened,

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from kvision import _cli, labels, runs
+from kvision import _cli, runs
 from kvision.data import read_image
 from kvision.errors import UserError
 from kvision.names import shown
@@ -38,11 +38,7 @@ def main(arguments):
         if not arguments:
             raise UserError("Which images? kvision-predict --model=MODEL IMAGE...")
         opened = runs.open_trained(
-            FLAGS.model,
-            FLAGS.weights,
-            FLAGS.image_size,
-            class_names=FLAGS.labels and labels.named(FLAGS.labels),
-            allow_nonfinite=FLAGS.allow_nonfinite,
+            FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.labels, FLAGS.allow_nonfinite
         )
         paths = list(files(arguments))
         size, channels = opened.image_size, opened.model.input_shape[-1]
