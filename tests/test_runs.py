@@ -142,5 +142,5 @@ def test_a_fresh_head_is_never_used(spoil, tmp_path):
     safetensors.numpy.save_file(
         {k: np.ascontiguousarray(v) for k, v in tensors.items()}, tmp_path / "x.safetensors"
     )
-    with pytest.raises(UserError, match="has no weights for the classifier"):
+    with pytest.raises(UserError, match="has no weights for the classifier|1 misshapen"):
         runs.open_model("lenet5", str(tmp_path / "x.safetensors"))

@@ -183,7 +183,9 @@ def _assign(
                 nonfinite.append(name)
             elif name.endswith("running_var") and values[name].min() < 0:
                 raise UserError(f"`weights`: {origin} holds a negative variance in {name}.")
-        elif layer.name in heads:
+        elif layer.name in heads and (
+            tensor is None or not include_top or _of_classes(tensor.shape, expected)
+        ):
             fresh.add(layer.name)
         elif tensor is not None:
             misshapen.append(f"{name} is {tensor.shape} instead of {expected}")
@@ -217,6 +219,11 @@ def _assign(
         adapted.append(f"the classifier {_listed(fresh)} keeps its fresh weights")
     if adapted:
         LOG.warning("%s: of %s, %s.", model.name, origin, ", ".join(dict.fromkeys(adapted)))
+
+
+def _of_classes(shape: tuple, expected: tuple) -> bool:
+    """Whether a classifier's weights differ from those that are expected in their number of classes alone."""
+    return len(shape) == len(expected) and shape[1:] == expected[1:] and shape[0] > 0
 
 
 def _listed(names) -> str:

@@ -262,3 +262,11 @@ def test_negative_variances_and_networks_in_networks_are_refused(tmp_path):
     outer = keras.Model(inputs, model(inputs))
     with pytest.raises(ValueError, match="holds the network 'mobilenet_v1'"):
         kvision.weights.save(outer, tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("shape", [(10, 85), (840,), (0, 84)])
+def test_a_classifier_of_another_form_is_no_fresh_one(shape):
+    model = kvision.models.lenet5(num_classes=10)
+    tensors = kvision.weights.state_dict(model) | {"classifier.weight": np.zeros(shape, "float32")}
+    with pytest.raises(ValueError, match="1 misshapen .classifier.weight is"):
+        kvision.weights.load(model, tensors)
