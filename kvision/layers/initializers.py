@@ -3,13 +3,13 @@
 import keras
 
 
-def he_initializer():
-    """He initialisation by fan-out, as in EfficientNet's released code and in torchvision.
+def he_initializer(mode="fan_out"):
+    """He initialisation; by fan-out as in EfficientNet's released code and in torchvision, or by "fan_in".
 
     Uniform instead of normal, of the same variance: drawn in a third of the time. A new one for each
     layer: an initializer draws its seed once, when it is made.
     """
-    return keras.initializers.VarianceScaling(2.0, "fan_out", "uniform")
+    return keras.initializers.VarianceScaling(2.0, mode, "uniform")
 
 
 def narrow_initializer():

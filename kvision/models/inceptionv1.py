@@ -14,6 +14,7 @@ import keras
 
 from kvision.blocks import activate, batch_norm, conv, conv_norm_act, max_pool, tap
 from kvision.layers import LocalResponseNormalization
+from kvision.layers.initializers import he_initializer
 from kvision.models._family import Family
 from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant
 
@@ -82,6 +83,8 @@ def convolve(x, v: GoogLeNetVariant, filters, *, kernel_size=1, strides=1, name)
         "kernel_size": kernel_size,
         "strides": strides,
         "padding": "symmetric",
+        # By fan-out the variance would grow in each module, whose first convolutions have few filters.
+        "initializer": partial(he_initializer, "fan_in"),
         "name": f"{name}.conv",
     }
     if v.norm:

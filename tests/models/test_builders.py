@@ -134,6 +134,15 @@ def test_fresh_weights_follow_from_the_seed_and_differ_between_layers():
     assert not np.array_equal(first[0], first[1])
 
 
+@pytest.mark.parametrize("name", ["googlenet", "alexnet", "vgg16", "resnet50", "vit_tiny_patch16"])
+def test_fresh_logits_are_small_enough_to_train(name):
+    keras.utils.set_random_seed(0)
+    size = kvision.info(name).variant.image_size
+    model = kvision.create_model(name, classifier_activation=None)
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, size, size, 3))
+    assert 0.01 < np.std(model(pixels, training=True)) < 10
+
+
 def test_name_changes_nothing_else():
     model = mobilenet_v1(name="mine", **SMALL)
     assert model.name == "mine"

@@ -150,7 +150,8 @@ def theirs_of_timm(kind, model, size, channels, batch, steps, data):
 
         return measure(taker(endless()), steps, GROUP)
     started = time.perf_counter()
-    network = timm.create_model(model, num_classes=10, in_chans=channels)
+    sized = {"img_size": size} if timm.get_pretrained_cfg(model).fixed_input_size else {}
+    network = timm.create_model(model, num_classes=10, in_chans=channels, **sized)
     network = network.to(memory_format=torch.channels_last)
     images, labels = (torch.from_numpy(part) for part in random_batch(size, channels, batch))
     images = images.permute(0, 3, 1, 2)  # which is channels last in memory
