@@ -1,5 +1,6 @@
 """From a Keras model to a folder of verified TFLite files and a report."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -36,7 +37,7 @@ TARGETS = {  # modes by default, ends of int8 files, whether their layers may be
     "npu": (("int8",), "int8", False),
     "edgetpu": (("int8",), "int8", False),
 }
-PACKAGES = ("kvision", "keras", "tensorflow", "ai-edge-litert", "litert-quantizer")
+MODULES = ("kvision", "keras", "tensorflow", "ai_edge_litert", "litert_quantizer")  # of a report's versions
 
 
 def export(
@@ -153,7 +154,7 @@ def export(
             "keras": right and dataclasses.asdict(right),
             "doubts": doubted,
             "files": [dataclasses.asdict(file) for file in files],
-            "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+            "versions": versions(),
         }
         text = json.dumps(_finite(found), indent=2, allow_nan=False) + "\n"
         (beside / REPORT).write_text(text, encoding="utf-8")
@@ -162,6 +163,20 @@ def export(
         replace_folder(beside, output)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+    return found
+
+
+def versions() -> dict[str, str]:
+    """The versions of the modules in use, as they state them.
+
+    Only a module that states none is looked up among the installed distributions, whose names vary
+    (tensorflow, tensorflow-cpu, tf-nightly); one that is not found there is left out.
+    """
+    found = {}
+    for name in MODULES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            module = importlib.import_module(name)
+            found[name] = getattr(module, "__version__", None) or importlib.metadata.version(name)
     return found
 
 

@@ -1,11 +1,13 @@
 """kvision-export as a shell runs it, and `exporter.export` as Python calls it."""
 
+import importlib.metadata
 import json
 import re
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import TINY, brightness, command, dark_and_light, randomized, tiny
 from tflite import ends, images
 
@@ -168,6 +170,18 @@ def test_a_file_for_the_edge_tpu(run, tmp_path):
     assert (image["dtype"], probabilities["dtype"]) == (np.int8, np.int8)
     assert {name.split()[0] for name in file["census"]["operators"]}.isdisjoint({"QUANTIZE", "DEQUANTIZE"})
     assert not any("float" in step["name"] and step["kept"] for step in file["steps"])
+
+
+def test_versions_come_from_the_modules_whatever_their_distributions_are_called(monkeypatch):
+    whole = exporter.versions()
+
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert exporter.versions() == {name: whole[name] for name in whole if name != "litert_quantizer"}
+    assert whole["tensorflow"] == tf.__version__
+    assert whole["litert_quantizer"]
 
 
 class Subclassed(keras.Model):
