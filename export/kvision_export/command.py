@@ -26,7 +26,8 @@ from absl import flags
 from kvision import _cli, runs
 from kvision.data import read_errors
 from kvision.data.sources import FORMS
-from kvision.errors import UserError
+from kvision.errors import NoLabels, UserError
+from kvision.names import shown
 from kvision_export import census, exporter, files, quantize, verify
 from kvision_export.checks import check_output
 
@@ -44,7 +45,8 @@ flags.DEFINE_enum(
 flags.DEFINE_enum("backend", "litert", quantize.BACKENDS, "litert-quantizer, or TensorFlow's quantizer.")
 flags.DEFINE_string(
     "calibration", None, f"{FORMS}; a run folder's own by default. Its training images give the int8 ranges, "
-    "its held-out ones the report."
+    "its held-out ones the report. A folder of images without class folders, or with those of other classes, "
+    "will do: top-1 is left out then."
 )  # fmt: skip
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
 flags.DEFINE_bool("allow_outside", False, "Whether a CSV file may list images outside its own folder.")
@@ -86,11 +88,16 @@ def main(positional):
         )
         output = output_of(opened)
         check_output(output)
-        images, answers = load_images(opened, "val", FLAGS.images)
-        needed = {"int8", "int16x8"} & {*modes}
-        calibration = (
-            load_images(opened, "train", 2 * FLAGS.calibration_images, balanced=True)[0] if needed else None
-        )
+        remarks = []
+        try:
+            images, answers = load_images(opened, "val", FLAGS.images)
+        except NoLabels as error:
+            images, answers = load_images(opened, "val", FLAGS.images, labeled=False)
+            remarks.append(f"The images are taken without labels, wherever they lie. {error}")
+        calibration = None
+        if {"int8", "int16x8"} & {*modes}:
+            count, labeled = 2 * FLAGS.calibration_images, answers is not None
+            calibration, _ = load_images(opened, "train", count, balanced=True, labeled=labeled)
         report = exporter.export(
             opened.model,
             output,
@@ -105,6 +112,7 @@ def main(positional):
             compare=FLAGS.compare,
             description=FLAGS.description,
             licence=FLAGS.licence,
+            remarks=remarks,
             tolerances={mode: tolerance(mode) for mode in modes},
             say=lambda text: print(text, file=sys.stderr, flush=True),
         )
@@ -120,15 +128,16 @@ def output_of(opened: runs.Opened) -> Path:
 
 
 def load_images(
-    opened: runs.Opened, split: str, count: int, balanced: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Up to `count` images of a split, and their labels.
+    opened: runs.Opened, split: str, count: int, balanced: bool = False, labeled: bool = True
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Up to `count` images of a split, and their labels; None without labels.
 
     Args:
         opened: the network.
         split: "train" or "val".
         count: of images.
         balanced: whether as many of each class as can be.
+        labeled: whether labels are read.
     """
     data = runs.load_data(
         opened,
@@ -140,9 +149,10 @@ def load_images(
         batch_size=1,
         exif=FLAGS.exif,
         max_unreadable=FLAGS.max_unreadable,
+        labeled=labeled,
     )
-    most = -(-count // len(opened.class_names)) if balanced else count
-    of_class = dict.fromkeys(range(len(opened.class_names)), 0)
+    most = -(-count // len(data.class_names)) if balanced else count
+    of_class = dict.fromkeys(range(len(data.class_names)), 0)
     chosen, rest = [], []
     with read_errors([data]):
         for image, label in data.dataset.take(data.size).as_numpy_iterator():
@@ -154,7 +164,7 @@ def load_images(
                 break
     runs.report_unreadable(data.unreadable, FLAGS.strict)
     images, answers = zip(*(chosen + rest)[:count], strict=True)
-    return np.stack(images), np.array(answers)
+    return np.stack(images), np.array(answers) if labeled else None
 
 
 def tolerance(mode: str) -> verify.Tolerance:
@@ -177,17 +187,30 @@ def print_table(report: dict, output: Path) -> None:
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    columns = ("file", "kB", "top-1", "agree", "KL", "SQNR", "1 thr", "2 thr", "speed", "")
+    keras = report["keras"]
+    columns = (
+        "file",
+        "kB",
+        *(["top-1"] if keras else []),
+        "agree",
+        "KL",
+        "SQNR",
+        "1 thr",
+        "2 thr",
+        "speed",
+        "",
+    )
     for column in columns:
         table.add_column(column, justify="left" if column == "file" else "right", no_wrap=True)
-    doubted = "DOUBT" if report["doubts"] else ""
-    table.add_row("Keras", "", f"{100 * report['keras']['top1']:.1f}", *[""] * 6, doubted)
+    if keras:
+        doubted = "DOUBT" if report["doubts"] else ""
+        table.add_row("Keras", "", f"{100 * keras['top1']:.1f}", *[""] * 6, doubted)
     for file in report["files"]:
         near, right, ms = file["fidelity"], file["accuracy"], file["latency_ms"]
         table.add_row(
             file["mode"],
             f"{file['size'] / 1000:.0f}",
-            f"{100 * right['top1']:.1f}",
+            *([f"{100 * right['top1']:.1f}"] if keras else []),
             f"{100 * near['agreement']:.1f}",
             f"{near['kl']:.3f}",
             "" if file["mode"] == "float32" else f"{near['sqnr']:.1f}",
@@ -196,8 +219,8 @@ def print_table(report: dict, output: Path) -> None:
             "" if not file["file"] else "FAIL" if file["refusal"] else "ok",
         )
     rich.console.Console(highlight=False).print(table)
-    for doubt in report["doubts"]:
-        print(doubt)
+    for sentence in (*report["remarks"], *report["doubts"]):
+        print(shown(sentence))
     made = [file for file in report["files"] if file["file"]]
     for file in made:
         for warning in file["warnings"]:

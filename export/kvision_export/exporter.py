@@ -55,6 +55,7 @@ def export(
     compare: bool = True,
     description: str = "",
     licence: str = "",
+    remarks: Sequence[str] = (),
     tolerances: Mapping[str, Tolerance] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict:
@@ -77,6 +78,7 @@ def export(
         ends: of int8 files: "uint8", "float32" or "int8", see `quantize.set_ends`.
         compare: whether TFLiteConverter's own int8 file stands beside in the report.
         description, licence: written into the files.
+        remarks: sentences on the images, for the report.
         tolerances: by mode, in place of `tolerance(mode)`.
         say: is given a line of progress now and then.
 
@@ -147,11 +149,13 @@ def export(
             files.append(job.peer())
         (beside / runs.LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
         right = None if labels is None else verify.accuracy(expected, labels, expected)
+        remarks = [*remarks, *verify.remarks(len(images), labels is not None)]
         found = {
             "model": model.name,
             "target": target,
             "images": len(images),
             "keras": right and dataclasses.asdict(right),
+            "remarks": remarks,
             "doubts": doubted,
             "files": [dataclasses.asdict(file) for file in files],
             "versions": versions(),

@@ -1,5 +1,6 @@
 """kvision-export as a shell runs it, and `exporter.export` as Python calls it."""
 
+import html
 import importlib.metadata
 import json
 import re
@@ -159,6 +160,48 @@ def test_a_keras_model_whose_classes_have_another_order_is_doubted(tmp_path):
     assert doubt in " ".join(printed.split())
     assert doubt in (tmp_path / "out/report.html").read_text()
     assert (tmp_path / "out/labels.txt").read_text() == "0\n1\n"
+
+
+@pytest.mark.parametrize(
+    ("layout", "reason"),
+    [
+        ("flat", "has no folders but 80 files"),
+        ("mixed", "network: 'dark', 'light'"),
+        ("other", "'bright', 'dim'"),
+    ],
+)
+def test_images_without_labels(layout, reason, tmp_path):
+    """Ranges and agreement need none; images beside folders of other classes are read too."""
+    data = dark_and_light(tmp_path / "data")
+    for folder in list(data.iterdir()):
+        for path in list(folder.iterdir()) if layout != "other" else ():
+            if layout == "flat" or int(path.stem) >= 2:
+                path.rename(data / f"{folder.name}-{path.name}")
+    if layout == "flat":
+        [folder.rmdir() for folder in data.iterdir() if folder.is_dir()]
+    else:
+        (data / "dark").rename(data / "dim")
+        (data / "light").rename(data / "bright")
+    run = brightness(tmp_path / "run", "dark", "light")
+    printed = command("kvision-export", f"--model={run}", f"--calibration=folder:{data}", "--nocompare",
+                      "--quantize=float32,int8", "--calibration_images=4", "--min_agreement=0.5")  # fmt: skip
+    report = json.loads((run / "export/report.json").read_text())
+    why, no_labels, few = report["remarks"]
+    assert "without labels" in why
+    assert reason in why
+    assert no_labels.startswith("Top-1 is left out, as the images have no labels")
+    assert f"{report['images']} images, of which one is 6.2 %" in few
+    assert report["images"] == 16
+    assert report["keras"] is None
+    assert "top-1" not in printed
+    page = (run / "export/report.html").read_text()
+    assert "top-1" not in page
+    for remark in report["remarks"]:
+        assert " ".join(remark.split()) in " ".join(printed.split())
+        assert remark in html.unescape(page)
+    for file in report["files"]:
+        assert file["accuracy"] is None
+        assert f"{100 * file['fidelity']['agreement']:.1f}" in printed
 
 
 def test_a_file_for_the_edge_tpu(run, tmp_path):
