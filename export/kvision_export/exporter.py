@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kvision import runs
+from kvision import _classifiers, runs
 from kvision.errors import UserError
 from kvision_export import convert, doubts, metadata, quantize, report, verify
 from kvision_export.checks import (
@@ -105,7 +105,7 @@ def export(
         calibration = pixels("calibration", calibration)
         check_images("calibration", calibration, model)
         check_calibration(calibration)
-    class_names = check_names(class_names, model)
+    class_names, preprocess = check_names(class_names, model), _classifiers.preprocess_of(model)
     if labels is not None:
         labels = check_labels(labels, len(images), len(class_names))
     output = Path(output).resolve()
@@ -123,7 +123,7 @@ def export(
             raise UserError(f"The output of {model.name} contains NaN or infinity.")
         if not np.allclose(expected.sum(-1), 1, atol=1e-3):
             raise UserError(f"{model.name} must end in probabilities: a softmax over its classes.")
-        doubted = [] if labels is None else doubts.find(predict, images, labels, expected)
+        doubted = [] if labels is None else doubts.find(predict, images, labels, expected, preprocess is None)
         say(f"converting {model.name}")
         asked = ["float32", *(mode for mode in ("float16", "dynamic") if mode in modes)]
         if compare and "int8" in modes:
@@ -138,8 +138,9 @@ def export(
             labels=class_names,
             channels=model.input_shape[-1],
             size=model.input_shape[1:3],
+            preprocess=preprocess,
         )
-        job = Job(converted, images, labels, expected, about, say)
+        job = Job(converted, images, labels, expected, about, target, say)
         files = []
         for mode in modes:
             content, found = job.content(mode, calibration, backend, ends, mixed)
@@ -147,12 +148,14 @@ def export(
             files.append(job.write(mode, content, beside / f"{model.name}_{mode}.tflite", bounds, **found))
         if convert.PEER in converted:
             files.append(job.peer())
+        files = job.advised(files)
         (beside / runs.LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
         right = None if labels is None else verify.accuracy(expected, labels, expected)
         remarks = [*remarks, *verify.remarks(len(images), labels is not None)]
         found = {
             "model": model.name,
             "target": target,
+            "preprocess": preprocess and dataclasses.asdict(preprocess),
             "images": len(images),
             "keras": right and dataclasses.asdict(right),
             "remarks": remarks,

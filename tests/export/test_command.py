@@ -138,6 +138,44 @@ def test_a_sequential_file_of_logits_of_any_size(tmp_path):
     assert (tmp_path / "out/labels.txt").read_text() == "dark\nlight\n"
 
 
+def test_a_file_that_wants_other_pixels_than_those_in_0_to_255(tmp_path):
+    """Flags say which, the file makes them of pixels and says so, and what contradicts itself is refused."""
+    data = dark_and_light(tmp_path / "data")
+    run = brightness(tmp_path / "run", "dark", "light", scale=0.5)  # of pixels in [-1, 1], nearly
+    model = keras.saving.load_model(run / "model.keras")
+    model.layers[-1].set_weights([np.array([[-20, 20]] * 3, "float32"), np.zeros(2, "float32")])
+    model.save(tmp_path / "foreign.keras")
+    arguments = ["kvision-export", f"--model={tmp_path / 'foreign.keras'}", f"--calibration=folder:{data}",
+                 "--quantize=float32", f"--output={tmp_path / 'out'}"]  # fmt: skip
+    printed = command(*arguments, code=1)
+    assert "as kvision-export's `--input_range=-1,1` does" in " ".join(printed.split())
+    reports = []
+    for flags in (["--input_range=-1,1"], ["--mean=127.5,127.5,127.5", "--std=127.5"]):
+        command(*arguments, *flags)
+        reports.append(json.loads((tmp_path / "out/report.json").read_text()))
+        assert reports[-1]["keras"]["top1"] == 1
+        assert reports[-1]["preprocess"] == {"mean": [127.5] * 3, "std": [127.5] * 3}
+        about = reports[-1]["files"][0]["census"]["metadata"]
+        assert about["image"].endswith("The file itself normalises them: (pixel - 127.5) / 127.5.")
+        assert (about["mean"], about["std"]) == ([0], [1])
+    assert reports[0]["files"][0]["fidelity"]["agreement"] == 1
+    for flags, words in (
+        (["--input_range=-1,1", "--mean=3"], "say the same in two ways"),
+        (["--input_range=1,-1"], "the lower first; got 1,-1"),
+        (["--input_range=1"], "must be two numbers"),
+        (["--std=0"], "`--std` must be positive numbers"),
+        (["--mean=1,x,3"], "`--mean` must be numbers"),
+        (["--mean=nan"], "`--mean` must be numbers"),
+        (["--mean=100,120", "--std=50"], "images of 3 channels; got a mean and std of 2"),
+        (["--mean=100,120,130", "--std=50,60"], "one value a channel, or one"),
+        (["--mean=0.5", "--std=0.25"], "give --mean=127.5 --std=63.75"),
+    ):
+        assert words in command(*arguments, *flags, code=2)
+    command("kvision-train", *TINY, "--data=digits", "--epochs=1", f"--output={tmp_path / 'own'}")
+    sentence = command("kvision-export", f"--model={tmp_path / 'own'}", "--input_range=-1,1", code=2)
+    assert "has a layer 'preprocess' already, which makes (pixel - 127.5) / 127.5 of pixels" in sentence
+
+
 def test_a_keras_model_whose_classes_have_another_order_is_doubted(tmp_path):
     """Named, its classes are found by their names; without names, its answers speak against it."""
     (tmp_path / "data").mkdir()
@@ -266,7 +304,9 @@ def test_from_python_for_an_npu_without_labels(tmp_path):
     of_int8, of_int16x8 = (file["fidelity"]["sqnr"] for file in report["files"][:2])
     assert of_int16x8 > max(25, of_int8 + 3)
     file = report["files"][0]
-    assert file["warnings"][-1] == "MediaPipe takes no int8 input."
+    assert file["warnings"][-1].startswith("MediaPipe takes `uint8` or float32 pixels, and no int8 input")
+    assert "An NPU needs integers throughout, which these are" in file["advice"]
+    assert "An NPU leaves what is not of integers to the CPU" in " ".join(report["files"][1]["warnings"])
     assert {name.split()[0] for name in file["census"]["operators"]}.isdisjoint({"QUANTIZE", "DEQUANTIZE"})
     assert (tmp_path / "out/report.html").exists()
 
