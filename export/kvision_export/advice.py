@@ -69,13 +69,13 @@ def inside(taken: Census) -> str:
         for kind, count in taken.stored_as.items()
     ]
     weights = f"Weights are {_and(stored)}. " if stored else ""
-    computed = {kind: sum(counts.values()) for kind, counts in taken.computed_in.items()}
-    most = max(computed, key=lambda kind: computed[kind])
-    others = [
-        f"{counted(counts)} in {_kind(kind)}" for kind, counts in taken.computed_in.items() if kind != most
+    by_number = sorted(taken.computed_in.items(), key=lambda item: -sum(item[1].values()))
+    computed = [
+        f"{sum(counts.values())} {'' if number else 'operators compute '}in {_kind(kind)}"
+        + (f" ({counted(counts)})" if number else "")
+        for number, (kind, counts) in enumerate(by_number)
     ]
-    rest = f", but {_and(others)}" if others else ""
-    return f"{weights}Operators compute in {_kind(most)}{rest}."
+    return f"{weights}{_and(computed)}."
 
 
 def worth(file, files: Sequence, float_size: int, images: int) -> str:
@@ -120,7 +120,7 @@ def counted(operators: Mapping[str, int]) -> str:
 
 def _kind(kind: str) -> str:
     floats, _, integers = kind.partition(" by ")
-    return f"{integers}, of float activations that are quantized as they come" if integers else floats
+    return f"{integers} on activations that are quantized as they come" if integers else floats
 
 
 def _and(parts) -> str:

@@ -176,10 +176,8 @@ def remarks(count: int, labeled: bool) -> list[str]:
             "Keras model."
         )
     if count < FEW:
-        images = "1 image" if count == 1 else f"{count} images, of which one is {100 / count:.1f} %"
-        sentences.append(
-            f"The files are judged on {images} only: {FEW} or more tell small differences from chance."
-        )
+        images = "1 image" if count == 1 else f"{count} images, each of which is {100 / count:.1f} %"
+        sentences.append(f"The files are judged on {images}: small differences show on {FEW} or more.")
     return sentences
 
 

@@ -40,11 +40,12 @@ def files(contents):
 
 def test_what_is_inside(files):
     said = {name: advice.inside(file.census) for name, file in files.items()}
-    assert said["float32"] == "Weights are float32. Operators compute in float32."
-    assert said["float16"] == "Weights are float16. Operators compute in float32."
-    assert "int8, of float activations that are quantized as they come" in said["dynamic"]
-    assert said["uint8"].endswith("Operators compute in int8, but 1 SOFTMAX in float32.")
-    assert said["int8"].endswith("Operators compute in int8.")
+    count = sum(files["float32"].census.operators.values())
+    assert said["float32"] == f"Weights are float32. {count} operators compute in float32."
+    assert said["float16"] == f"Weights are float16. {count} operators compute in float32."
+    assert " in int8 on activations that are quantized as they come (8 CONV_2D)" in said["dynamic"]
+    assert said["uint8"].endswith(" operators compute in int8 and 1 in float32 (1 SOFTMAX).")
+    assert said["int8"].endswith(" operators compute in int8.")
     assert "int8 with a scale for each channel" in said["int8"]
 
 

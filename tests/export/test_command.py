@@ -228,7 +228,7 @@ def test_images_without_labels(layout, reason, tmp_path):
     assert "without labels" in why
     assert reason in why
     assert no_labels.startswith("Top-1 is left out, as the images have no labels")
-    assert f"{report['images']} images, of which one is 6.2 %" in few
+    assert f"{report['images']} images, each of which is 6.2 %" in few
     assert report["images"] == 16
     assert report["keras"] is None
     assert "top-1" not in printed
