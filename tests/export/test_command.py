@@ -384,7 +384,11 @@ def test_images_that_do_not_fit(tmp_path):
         (images(2) * 2, "255"),
         (holed, r"got \[nan, nan\]"),
         (images(2)[:0], "got an array of .0, 64, 64, 3."),
-        (images(2)[0], "got an array of .64, 64, 3."),
+        (
+            images(2)[0],
+            r"\(images, height, width, channels\); got \(64, 64, 3\). One image is `images\[None\]`",
+        ),
+        (images(2)[0, 0], r"\(images, height, width, channels\); got \(64, 3\).$"),
         ([images(1)[0], images(1, 32)[0]], "array of numbers"),
         (np.full((2, 64, 64, 3), "x"), "array of numbers"),
     ):
@@ -392,7 +396,8 @@ def test_images_that_do_not_fit(tmp_path):
             export(model, tmp_path / "out", images=pixels)
     for words, keywords in (
         ("`calibration`", {}),
-        ("`labels` must be 2 integers from 0 to 2", {"labels": [0, 3]}),
+        ("`labels` must be 2 integers from 0 to 2, as the network has 3 classes; got 3", {"labels": [0, 3]}),
+        ("the network has 3 classes; got -1", {"labels": [0, -1]}),
         ("`labels` must be 2 integers .* got float64", {"labels": [0.0, 1.0]}),
         ("`labels` must be 2 integers", {"labels": ["a", "b"]}),
         ("`labels` must be 2 integers", {"labels": [[0], [1, 2]]}),
