@@ -6,7 +6,9 @@ import keras
 import numpy as np
 
 from kvision.errors import UserError
+from kvision.spec import Preprocess
 
+PREPROCESS = "preprocess"  # the name of kvision's own first layer
 PASSING = keras.layers.Dropout, keras.layers.Flatten, keras.layers.Identity, keras.layers.Reshape
 
 
@@ -54,6 +56,37 @@ def portable(model: keras.Model) -> keras.Model:
         raise UserError(f"{model.name} cannot be copied in float32: {_reason(error)}") from None
     copy.set_weights(model.get_weights())
     return copy
+
+
+def preprocess_of(model: keras.Model) -> Preprocess | None:
+    """The normalisation in a model's layer `preprocess`; None where it has no such layer."""
+    for layer in model._flatten_layers():
+        if layer.name == PREPROCESS and isinstance(layer, keras.layers.Rescaling):
+            scale, offset = np.broadcast_arrays(layer.scale, layer.offset)
+            found = Preprocess(tuple(np.ravel(0 - offset / scale)), tuple(np.ravel(1 / scale)))
+            return found.for_channels(max(len(found.mean), model.input_shape[-1]))
+    return None
+
+
+def normalized(model: keras.Model, preprocess: Preprocess) -> keras.Model:
+    """The model of pixels in [0, 255], which a first layer normalises for it.
+
+    Raises:
+        UserError: it has such a layer already, or another number of channels.
+    """
+    if present := preprocess_of(model):
+        raise UserError(
+            f"{model.name} has a layer {PREPROCESS!r} already, which makes {present} of pixels in [0, 255]."
+        )
+    pixels = keras.Input(model.input_shape[1:], dtype="float32", name="image")
+    channels = pixels.shape[-1]
+    if len(preprocess.mean) not in (1, channels):
+        raise UserError(
+            f"{model.name} takes images of {channels} channels; got a mean and std of {len(preprocess.mean)}."
+        )
+    preprocess = preprocess.for_channels(channels)
+    x = keras.layers.Rescaling(*preprocess.constants, dtype="float32", name=PREPROCESS)(pixels)
+    return keras.Model(pixels, model(x), name=model.name)
 
 
 def of_size(model: keras.Model, size: int | None) -> keras.Model:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kvision.errors import UserError
+from kvision.errors import NoLabels, UserError
 from kvision.names import check_class_names, listed, quoted
 
 ASSETS = Path(__file__).parent / "assets"
@@ -95,7 +95,7 @@ def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool)
         The network's class for each of the dataset's, and a sentence on what should be known; "" for nothing.
 
     Raises:
-        UserError: the dataset has other classes; both lists are shown.
+        NoLabels: the dataset has other classes; both lists are shown.
     """
     if tuple(class_names) == tuple(data_names):
         return list(range(len(data_names))), ""
@@ -107,14 +107,14 @@ def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool)
             of = f"{len(absent)} of the network's {len(class_names)}"
             return places, f"The data lacks {of} classes: {listed(absent)}." if absent else ""
         if {*places} != {None} or _are_numbers(class_names) == _are_numbers(data_names):
-            raise UserError(
+            raise NoLabels(
                 f"The data has classes that the network lacks, or that mean the same: "
                 f"{listed(unknown or data_names)}. Data: {listed(data_names)}; "
                 f"network: {listed(class_names)}. "
                 "`--labels=FILE` names the network's outputs in order, `--labels=numbers` takes positions."
             )
     if len(class_names) != len(data_names):
-        raise UserError(
+        raise NoLabels(
             f"The data has {len(data_names)} classes ({listed(data_names)}), the network has "
             f"{len(class_names)} ({listed(class_names)}); without names on both sides none can be told apart."
         )

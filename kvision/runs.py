@@ -16,7 +16,7 @@ from kvision import weights as published
 from kvision.data import Data, load
 from kvision.data.skipped import Unreadable
 from kvision.data.sources import FORMS, open_source
-from kvision.errors import UserError
+from kvision.errors import NoLabels, UserError
 from kvision.names import listed, say_once
 from kvision.spec import did_you_mean
 
@@ -177,6 +177,7 @@ def load_data(
     crop: float | None = None,
     interpolation: str | None = None,
     exif: bool | None = None,
+    labeled: bool = True,
     **keywords,
 ) -> Data:
     """A split as a network takes it, see `kvision.data.load`; its labels are the network's, by their names.
@@ -187,10 +188,12 @@ def load_data(
         split: "train", "val", "test" or "all".
         val_fraction, allow_outside: see `kvision.data.load`; for a run's own data, those of its training.
         crop, interpolation, exif: None for what belongs to the network.
+        labeled: whether the images' classes are read and matched, see `open_source`.
         **keywords: of `kvision.data.load`.
 
     Raises:
-        UserError: no dataset is named, or its classes are not the network's, see `kvision.labels.match`.
+        NoLabels: the dataset's classes are not the network's, see `kvision.labels.match`, or it has none.
+        UserError: no dataset is named; see `kvision.data.load`.
     """
     if data is None:
         if "data" not in opened.flags:
@@ -198,16 +201,21 @@ def load_data(
         data, val_fraction = opened.flags["data"], float(opened.flags["val_fraction"])
         allow_outside = allow_outside or opened.flags.get("allow_outside") == "true"
     channels = opened.model.input_shape[-1]
-    source = open_source(data, split, channels, val_fraction, allow_outside)
-    try:
-        places, remark = labels.match(opened.class_names, source.class_names, named=opened.named)
-    except UserError as error:
-        raise UserError(f"{opened.model.name} on {data!r}: {error}") from None
-    if remark:
-        say_once(f"{opened.model.name} on {data!r}: {remark}")
-    source = dataclasses.replace(
-        source, class_names=opened.class_names, labels=np.array(places, np.int64)[source.labels]
-    )
+
+    def match(class_names):
+        try:
+            return labels.match(opened.class_names, class_names, named=opened.named)
+        except NoLabels as error:
+            raise NoLabels(f"{opened.model.name} on {data!r}: {error}") from None
+
+    source = open_source(data, split, channels, val_fraction, allow_outside, labeled, match)
+    if labeled:
+        places, remark = match(source.class_names)
+        if remark:
+            say_once(f"{opened.model.name} on {data!r}: {remark}")
+        source = dataclasses.replace(
+            source, class_names=opened.class_names, labels=np.array(places, np.int64)[source.labels]
+        )
     return load(
         source,
         split,

@@ -49,6 +49,20 @@ class Preprocess:
     def offset(self) -> tuple[float, ...]:
         return tuple(-mean / std for mean, std in zip(self.mean, self.std, strict=True))
 
+    @property
+    def constants(self) -> tuple:
+        """Scale and offset of a `Rescaling`.
+
+        Each is one value where that of all channels is equal, which phones' runtimes broadcast faster than a
+        vector.
+        """
+        return tuple(values[0] if len({*values}) == 1 else values for values in (self.scale, self.offset))
+
+    def __str__(self):
+        mean, std = ([f"{value:.6g}" for value in values] for values in (self.mean, self.std))
+        mean, std = (v[0] if len({*v}) == 1 else f"({', '.join(v)})" for v in (mean, std))
+        return f"(pixel - {mean}) / {std}"
+
     def for_channels(self, channels: int) -> "Preprocess":
         """The same normalisation for another number of channels.
 

@@ -126,7 +126,7 @@ def dark_and_light(root):
     """Writes a folder of two classes that are easy to tell apart, 40 images each."""
     random = np.random.default_rng(0)
     for label, name in enumerate(("dark", "light")):
-        (root / name).mkdir()
+        (root / name).mkdir(parents=True)
         for i in range(40):
             image = random.integers(150 * label, 150 * label + 100, (40, 36, 3)).astype("uint8")
             Image.fromarray(image).save(root / name / f"{i}.png")

@@ -4,7 +4,10 @@ import keras
 import numpy as np
 import pytest
 
+from kvision import _classifiers
+from kvision.errors import UserError
 from kvision.runs import open_model
+from kvision.spec import IMAGENET, PLUS_MINUS_ONE, Preprocess
 
 PIXELS = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype("float32")
 
@@ -62,6 +65,21 @@ def test_logits_get_a_softmax(make, tmp_path):
 def test_other_ends_are_refused(make, tmp_path):
     with pytest.raises(ValueError, match="'(sigmoid|relu)'; logits or a softmax"):
         opened(make, tmp_path)
+
+
+def test_a_normalisation_becomes_a_layer():
+    bare = network(dense("softmax"))
+    for preprocess in (PLUS_MINUS_ONE, IMAGENET, Preprocess((10,), (20,))):
+        model = _classifiers.normalized(bare, preprocess)
+        mean, std = np.array(preprocess.mean, "float32"), np.array(preprocess.std, "float32")
+        np.testing.assert_allclose(model(PIXELS), bare((PIXELS - mean) / std), atol=1e-5)
+        found = _classifiers.preprocess_of(model)
+        assert str(found) == str(preprocess.for_channels(3))
+        with pytest.raises(UserError, match="has a layer 'preprocess' already"):
+            _classifiers.normalized(model, preprocess)
+    assert _classifiers.preprocess_of(bare) is None
+    with pytest.raises(UserError, match="images of 3 channels; got a mean and std of 2"):
+        _classifiers.normalized(bare, Preprocess((1, 2), (3, 4)))
 
 
 @pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")

@@ -17,7 +17,7 @@ from ai_edge_litert.compiled_model import CompiledModel
 from ai_edge_litert.interpreter import Interpreter
 
 from kvision.errors import UserError
-from kvision_export import flatbuffer, metadata
+from kvision_export import contents, flatbuffer, metadata
 
 RUNTIMES = {  # the oldest runtime of each version of an operator, from version 1 on
     "ABS": "1.13 2.4 2.5 2.6", "ADD": "1.5 1.14 2.4 2.6", "AVERAGE_POOL_2D": "1.5 1.14 2.3",
@@ -56,6 +56,8 @@ class Census:
 
     Attributes:
         operators: how often each operator occurs, by "NAME vVERSION".
+        computed_in, stored_as: types of values and of weights, see `contents`.
+        input, output: the file's ends.
         faults: sentences; a good file has none.
         runtime: the oldest TFLite release that has all operators; "" where one is not in the table.
         sections: bytes of "weights", "labels and metadata", and "graph".
@@ -68,6 +70,10 @@ class Census:
     """
 
     operators: dict[str, int]
+    computed_in: dict[str, dict[str, int]]
+    stored_as: dict[str, int]
+    input: contents.End
+    output: contents.End
     faults: list[str]
     runtime: str
     sections: dict[str, int]
@@ -106,8 +112,13 @@ def of(content: bytes) -> Census:
         accelerated, gpu = _accelerated(content), _gpu(content)
     weights = sum(len(buffer.data) for buffer in model.buffers if buffer.data is not None)
     about = metadata.size(content)
+    start, end = contents.ends(model)
     return Census(
         operators=dict(sorted(Counter(map("{} v{}".format, names, versions)).items())),
+        computed_in=contents.computed_in(model),
+        stored_as=contents.stored_as(model),
+        input=start,
+        output=end,
         faults=faults,
         runtime=runtime(zip(names, versions, strict=True)),
         sections={

@@ -27,8 +27,7 @@ def functional(model: keras.Model, images) -> keras.Model:
         raise UserError(f"`model` must be a keras.Model; got {type(model).__name__}.")
     inputs = getattr(model, "inputs", None)  # one that is subclassed, or was not called yet, lacks them
     if not inputs or None in inputs[0].shape[1:]:
-        if np.ndim(images) != 4:
-            raise UserError(f"`images` must be (images, height, width, channels); got {np.shape(images)}.")
+        check_batch("images", images)
         model = _classifiers.functional(model, np.shape(images)[1:])
     _classifiers.check(model)
     return _classifiers.portable(model)
@@ -42,9 +41,18 @@ def pixels(name: str, images) -> np.ndarray:
     return array.astype(np.float32)
 
 
+def check_batch(name: str, images) -> None:
+    """A UserError for an array that is no batch of images."""
+    shape = np.shape(images)
+    if len(shape) != 4:
+        one = f" One image is `{name}[None]`." if len(shape) == 3 else ""
+        raise UserError(f"`{name}` must be of shape (images, height, width, channels); got {shape}.{one}")
+
+
 def check_images(name: str, images: np.ndarray, model: keras.Model) -> None:
     """A UserError for other than pixels in [0, 255] of the model's size."""
-    if images.ndim != 4 or len(images) == 0 or images.shape[1:] != model.input_shape[1:]:
+    check_batch(name, images)
+    if len(images) == 0 or images.shape[1:] != model.input_shape[1:]:
         raise UserError(
             f"`{name}` must be images of shape {model.input_shape[1:]}; got an array of {images.shape}."
         )
@@ -70,14 +78,12 @@ def check_names(class_names: Sequence[str] | None, model: keras.Model) -> list[s
 def check_labels(values, images: int, classes: int) -> np.ndarray:
     """The labels as int64; a UserError for other than a class's number for each image."""
     array = _array(values)
-    if (
-        array.dtype.kind not in "ui"
-        or array.shape != (images,)
-        or not 0 <= array.min() <= array.max() < classes
-    ):
-        raise UserError(
-            f"`labels` must be {images} integers from 0 to {classes - 1}; got {array.dtype} of {array.shape}."
-        )
+    expected = f"`labels` must be {images} integers from 0 to {classes - 1}"
+    if array.dtype.kind not in "ui" or array.shape != (images,):
+        raise UserError(f"{expected}; got {array.dtype} of {array.shape}.")
+    outside = array[(array < 0) | (array >= classes)]
+    if outside.size:
+        raise UserError(f"{expected}, as the network has {classes} classes; got {outside[0]}.")
     return array.astype(np.int64)
 
 

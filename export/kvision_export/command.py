@@ -13,6 +13,7 @@ labels.txt, report.json and report.html.
 says what is in files that are there, and ends with 1 where one has a fault.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -23,10 +24,12 @@ import rich.table
 import rich.text
 from absl import flags
 
-from kvision import _cli, runs
+from kvision import _classifiers, _cli, runs
 from kvision.data import read_errors
 from kvision.data.sources import FORMS
-from kvision.errors import UserError
+from kvision.errors import NoLabels, UserError
+from kvision.names import shown
+from kvision.spec import Preprocess
 from kvision_export import census, exporter, files, quantize, verify
 from kvision_export.checks import check_output
 
@@ -36,6 +39,16 @@ flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may be NaN or inf
 flags.DEFINE_string("weights", None, f"Trained weights of a name: {runs.WEIGHTS}.")
 flags.DEFINE_string("labels", None, runs.NAMES)
 flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
+flags.DEFINE_list(
+    "mean", None, "Mean that a .keras network wants subtracted from pixels in [0, 255]: one value, or one a "
+    "channel. It becomes a layer of the files, which take pixels then."
+)  # fmt: skip
+flags.DEFINE_list("std", None, "Standard deviation by which it wants them divided then, in the same units.")
+flags.DEFINE_list(
+    "input_range",
+    None,
+    "Range that it wants pixels scaled to, such as -1,1 or 0,1; in place of --mean and --std.",
+)
 flags.DEFINE_enum("target", "cpu", [*exporter.TARGETS], "What runs the files; chooses --quantize and --ends.")
 flags.DEFINE_list("quantize", None, f"Any of {', '.join(exporter.MODES)}; by --target, float32,int8 for cpu.")
 flags.DEFINE_enum(
@@ -44,7 +57,8 @@ flags.DEFINE_enum(
 flags.DEFINE_enum("backend", "litert", quantize.BACKENDS, "litert-quantizer, or TensorFlow's quantizer.")
 flags.DEFINE_string(
     "calibration", None, f"{FORMS}; a run folder's own by default. Its training images give the int8 ranges, "
-    "its held-out ones the report."
+    "its held-out ones the report. A folder of images without class folders, or with those of other classes, "
+    "will do: top-1 is left out then."
 )  # fmt: skip
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
 flags.DEFINE_bool("allow_outside", False, "Whether a CSV file may list images outside its own folder.")
@@ -84,13 +98,20 @@ def main(positional):
         opened = runs.open_trained(
             FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.labels, FLAGS.allow_nonfinite
         )
+        if preprocess := preprocess_of_flags():
+            opened = dataclasses.replace(opened, model=_classifiers.normalized(opened.model, preprocess))
         output = output_of(opened)
         check_output(output)
-        images, answers = load_images(opened, "val", FLAGS.images)
-        needed = {"int8", "int16x8"} & {*modes}
-        calibration = (
-            load_images(opened, "train", 2 * FLAGS.calibration_images, balanced=True)[0] if needed else None
-        )
+        remarks = []
+        try:
+            images, answers = load_images(opened, "val", FLAGS.images)
+        except NoLabels as error:
+            images, answers = load_images(opened, "val", FLAGS.images, labeled=False)
+            remarks.append(f"The images are taken without labels, wherever they lie. {error}")
+        calibration = None
+        if {"int8", "int16x8"} & {*modes}:
+            count, labeled = 2 * FLAGS.calibration_images, answers is not None
+            calibration, _ = load_images(opened, "train", count, balanced=True, labeled=labeled)
         report = exporter.export(
             opened.model,
             output,
@@ -105,11 +126,55 @@ def main(positional):
             compare=FLAGS.compare,
             description=FLAGS.description,
             licence=FLAGS.licence,
+            remarks=remarks,
             tolerances={mode: tolerance(mode) for mode in modes},
             say=lambda text: print(text, file=sys.stderr, flush=True),
         )
     print_table(report, output)
     return 1 if report["doubts"] or any(file["refusal"] for file in report["files"] if file["file"]) else 0
+
+
+def preprocess_of_flags() -> Preprocess | None:
+    """The normalisation that --mean and --std or --input_range ask for; None for none."""
+    given = {
+        name: FLAGS[name].value for name in ("mean", "std", "input_range") if FLAGS[name].value is not None
+    }
+    values = {name: numbers(name, texts) for name, texts in given.items()}
+    if "input_range" in values:
+        if len(values) > 1:
+            raise UserError("`--input_range` and `--mean` or `--std` say the same in two ways: give one.")
+        low, high = values["input_range"] if len(values["input_range"]) == 2 else (0, 0)
+        if not low < high:
+            raise UserError(
+                f"`--input_range` must be two numbers, the lower first; got {','.join(given['input_range'])}."
+            )
+        std = 255 / (high - low)
+        return Preprocess((-low * std,), (std,))
+    if not values:
+        return None
+    mean, std = values.get("mean", (0.0,)), values.get("std", (1.0,))
+    count = max(len(mean), len(std))
+    if {len(mean), len(std)} - {1, count}:
+        raise UserError(f"`--mean` and `--std` must have one value a channel, or one; got {mean} and {std}.")
+    mean, std = (part * count if len(part) == 1 else part for part in (mean, std))
+    if max(map(abs, mean)) <= 1 and max(std) <= 1 and {*mean, *std} != {0.0, 1.0}:
+        scaled = " ".join(
+            f"--{name}={','.join(f'{255 * value:g}' for value in values[name])}" for name in values
+        )
+        raise UserError(f"`--mean` and `--std` are of pixels in [0, 255], not in [0, 1]: give {scaled}.")
+    return Preprocess(mean, std)
+
+
+def numbers(name: str, texts: list[str]) -> tuple[float, ...]:
+    """The values of a flag that lists numbers."""
+    try:
+        values = tuple(map(float, texts))
+    except ValueError:
+        values = ()
+    if not values or not np.isfinite(values).all() or (name == "std" and min(values) <= 0):
+        kind = "positive numbers" if name == "std" else "numbers"
+        raise UserError(f"`--{name}` must be {kind} with commas between them; got {','.join(texts)!r}.")
+    return values
 
 
 def output_of(opened: runs.Opened) -> Path:
@@ -120,15 +185,16 @@ def output_of(opened: runs.Opened) -> Path:
 
 
 def load_images(
-    opened: runs.Opened, split: str, count: int, balanced: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
-    """Up to `count` images of a split, and their labels.
+    opened: runs.Opened, split: str, count: int, balanced: bool = False, labeled: bool = True
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Up to `count` images of a split, and their labels; None without labels.
 
     Args:
         opened: the network.
         split: "train" or "val".
         count: of images.
         balanced: whether as many of each class as can be.
+        labeled: whether labels are read.
     """
     data = runs.load_data(
         opened,
@@ -140,9 +206,10 @@ def load_images(
         batch_size=1,
         exif=FLAGS.exif,
         max_unreadable=FLAGS.max_unreadable,
+        labeled=labeled,
     )
-    most = -(-count // len(opened.class_names)) if balanced else count
-    of_class = dict.fromkeys(range(len(opened.class_names)), 0)
+    most = -(-count // len(data.class_names)) if balanced else count
+    of_class = dict.fromkeys(range(len(data.class_names)), 0)
     chosen, rest = [], []
     with read_errors([data]):
         for image, label in data.dataset.take(data.size).as_numpy_iterator():
@@ -154,7 +221,7 @@ def load_images(
                 break
     runs.report_unreadable(data.unreadable, FLAGS.strict)
     images, answers = zip(*(chosen + rest)[:count], strict=True)
-    return np.stack(images), np.array(answers)
+    return np.stack(images), np.array(answers) if labeled else None
 
 
 def tolerance(mode: str) -> verify.Tolerance:
@@ -177,17 +244,30 @@ def print_table(report: dict, output: Path) -> None:
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    columns = ("file", "kB", "top-1", "agree", "KL", "SQNR", "1 thr", "2 thr", "speed", "")
+    keras = report["keras"]
+    columns = (
+        "file",
+        "kB",
+        *(["top-1"] if keras else []),
+        "agree",
+        "KL",
+        "SQNR",
+        "1 thr",
+        "2 thr",
+        "speed",
+        "",
+    )
     for column in columns:
         table.add_column(column, justify="left" if column == "file" else "right", no_wrap=True)
-    doubted = "DOUBT" if report["doubts"] else ""
-    table.add_row("Keras", "", f"{100 * report['keras']['top1']:.1f}", *[""] * 6, doubted)
+    if keras:
+        doubted = "DOUBT" if report["doubts"] else ""
+        table.add_row("Keras", "", f"{100 * keras['top1']:.1f}", *[""] * 6, doubted)
     for file in report["files"]:
         near, right, ms = file["fidelity"], file["accuracy"], file["latency_ms"]
         table.add_row(
             file["mode"],
             f"{file['size'] / 1000:.0f}",
-            f"{100 * right['top1']:.1f}",
+            *([f"{100 * right['top1']:.1f}"] if keras else []),
             f"{100 * near['agreement']:.1f}",
             f"{near['kl']:.3f}",
             "" if file["mode"] == "float32" else f"{near['sqnr']:.1f}",
@@ -196,10 +276,12 @@ def print_table(report: dict, output: Path) -> None:
             "" if not file["file"] else "FAIL" if file["refusal"] else "ok",
         )
     rich.console.Console(highlight=False).print(table)
-    for doubt in report["doubts"]:
-        print(doubt)
+    for sentence in (*report["remarks"], *report["doubts"]):
+        print(shown(sentence))
     made = [file for file in report["files"] if file["file"]]
     for file in made:
+        if file["census"]["input"]["dtype"] == "int8":
+            print(f"{file['mode']}: {file['census']['metadata']['image']}")
         for warning in file["warnings"]:
             print(f"{file['mode']}: {warning}")
     accepted = [file for file in made if not file["refusal"]]
@@ -229,9 +311,15 @@ def rows_of(taken: census.Census) -> list[tuple[str, str]]:
     about = dict(taken.metadata)
     labels = about.pop("labels", [])
     said = {True: "fully accelerated", False: "not fully accelerated", None: "not compiled here"}
+    computed = (
+        ", ".join(f"{sum(counts.values())} in {kind}" for kind, counts in taken.computed_in.items())
+        + "; weights: "
+        + (", ".join(f"{count} {kind}" for kind, count in taken.stored_as.items()) or "none")
+    )
     return [
         ("faults", " ".join(taken.faults) or "none"),
         ("operators", ", ".join(f"{count} {name}" for name, count in taken.operators.items())),
+        ("computed", computed),
         ("oldest runtime", f"TFLite {taken.runtime}" if taken.runtime else "not in the table"),
         ("bytes", ", ".join(f"{size:,} of {name}" for name, size in taken.sections.items())),
         ("XNNPACK", f"partitions: {taken.partitions}; left out: "

@@ -8,11 +8,22 @@ from kvision.spec import IMAGENET
 from kvision_export.verify import paired_interval, share, wilson
 
 MOST = 100  # images on which other pixels are tried
+MEAN, STD = (",".join(map(str, values)) for values in (IMAGENET.mean, IMAGENET.std))
+FLAGS = {  # of kvision-export, which give a network such pixels
+    "pixels in [0, 1]": "--input_range=0,1",
+    "pixels in [-1, 1]": "--input_range=-1,1",
+    "pixels less ImageNet's mean": f"--mean={MEAN}",
+    "pixels less ImageNet's mean, over its deviation": f"--mean={MEAN} --std={STD}",
+}
 SURE, CLEAR = 2.58, 0.02  # standard errors (1 of 100 by chance), and the share of images that must be won
 
 
 def find(
-    predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray, labels: np.ndarray, expected: np.ndarray
+    predict: Callable[[np.ndarray], np.ndarray],
+    images: np.ndarray,
+    labels: np.ndarray,
+    expected: np.ndarray,
+    bare: bool = True,
 ) -> list[str]:
     """Reasons to doubt a model, one sentence each.
 
@@ -21,6 +32,7 @@ def find(
         images: float32 `(images, height, width, channels)` in [0, 255].
         labels: integers `(images,)`.
         expected: the model's probabilities, `(images, classes)`.
+        bare: whether the model lacks a normalisation of kvision's, which kvision-export's flags can give it.
     """
     sentences, right = [], expected.argmax(-1) == labels
     chance = by_chance(expected.argmax(-1), labels, expected.shape[-1])
@@ -37,9 +49,11 @@ def find(
     sure = wilson(share(other), count, SURE)[0] > by_chance(answers[best], labels, expected.shape[-1])
     won, lost = (other & ~right).sum(), (right & ~other).sum()
     if sure and paired_interval(won, lost, count, SURE)[0] > CLEAR:
+        flags = FLAGS.get(best.removeprefix("RGB "))
+        how = f", as kvision-export's `{flags}` does" if bare and flags else ""
         sentences.append(
             f"With {best} the Keras model would be right on {_percent(other)} of {count} images instead of "
-            f"{_percent(right)}: give it a first layer that makes them of RGB pixels in [0, 255]."
+            f"{_percent(right)}: give it a first layer that makes them of RGB pixels in [0, 255]{how}."
         )
     return sentences
 

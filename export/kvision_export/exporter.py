@@ -1,5 +1,6 @@
 """From a Keras model to a folder of verified TFLite files and a report."""
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kvision import runs
+from kvision import _classifiers, runs
 from kvision.errors import UserError
 from kvision_export import convert, doubts, metadata, quantize, report, verify
 from kvision_export.checks import (
@@ -36,7 +37,7 @@ TARGETS = {  # modes by default, ends of int8 files, whether their layers may be
     "npu": (("int8",), "int8", False),
     "edgetpu": (("int8",), "int8", False),
 }
-PACKAGES = ("kvision", "keras", "tensorflow", "ai-edge-litert", "litert-quantizer")
+MODULES = ("kvision", "keras", "tensorflow", "ai_edge_litert", "litert_quantizer")  # of a report's versions
 
 
 def export(
@@ -54,6 +55,7 @@ def export(
     compare: bool = True,
     description: str = "",
     licence: str = "",
+    remarks: Sequence[str] = (),
     tolerances: Mapping[str, Tolerance] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict:
@@ -76,6 +78,7 @@ def export(
         ends: of int8 files: "uint8", "float32" or "int8", see `quantize.set_ends`.
         compare: whether TFLiteConverter's own int8 file stands beside in the report.
         description, licence: written into the files.
+        remarks: sentences on the images, for the report.
         tolerances: by mode, in place of `tolerance(mode)`.
         say: is given a line of progress now and then.
 
@@ -102,7 +105,7 @@ def export(
         calibration = pixels("calibration", calibration)
         check_images("calibration", calibration, model)
         check_calibration(calibration)
-    class_names = check_names(class_names, model)
+    class_names, preprocess = check_names(class_names, model), _classifiers.preprocess_of(model)
     if labels is not None:
         labels = check_labels(labels, len(images), len(class_names))
     output = Path(output).resolve()
@@ -120,7 +123,7 @@ def export(
             raise UserError(f"The output of {model.name} contains NaN or infinity.")
         if not np.allclose(expected.sum(-1), 1, atol=1e-3):
             raise UserError(f"{model.name} must end in probabilities: a softmax over its classes.")
-        doubted = [] if labels is None else doubts.find(predict, images, labels, expected)
+        doubted = [] if labels is None else doubts.find(predict, images, labels, expected, preprocess is None)
         say(f"converting {model.name}")
         asked = ["float32", *(mode for mode in ("float16", "dynamic") if mode in modes)]
         if compare and "int8" in modes:
@@ -135,8 +138,9 @@ def export(
             labels=class_names,
             channels=model.input_shape[-1],
             size=model.input_shape[1:3],
+            preprocess=preprocess,
         )
-        job = Job(converted, images, labels, expected, about, say)
+        job = Job(converted, images, labels, expected, about, target, say)
         files = []
         for mode in modes:
             content, found = job.content(mode, calibration, backend, ends, mixed)
@@ -144,16 +148,20 @@ def export(
             files.append(job.write(mode, content, beside / f"{model.name}_{mode}.tflite", bounds, **found))
         if convert.PEER in converted:
             files.append(job.peer())
+        files = job.advised(files)
         (beside / runs.LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
         right = None if labels is None else verify.accuracy(expected, labels, expected)
+        remarks = [*remarks, *verify.remarks(len(images), labels is not None)]
         found = {
             "model": model.name,
             "target": target,
+            "preprocess": preprocess and dataclasses.asdict(preprocess),
             "images": len(images),
             "keras": right and dataclasses.asdict(right),
+            "remarks": remarks,
             "doubts": doubted,
             "files": [dataclasses.asdict(file) for file in files],
-            "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+            "versions": versions(),
         }
         text = json.dumps(_finite(found), indent=2, allow_nan=False) + "\n"
         (beside / REPORT).write_text(text, encoding="utf-8")
@@ -162,6 +170,20 @@ def export(
         replace_folder(beside, output)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+    return found
+
+
+def versions() -> dict[str, str]:
+    """The versions of the modules in use, as they state them.
+
+    Only a module that states none is looked up among the installed distributions, whose names vary
+    (tensorflow, tensorflow-cpu, tf-nightly); one that is not found there is left out.
+    """
+    found = {}
+    for name in MODULES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            module = importlib.import_module(name)
+            found[name] = getattr(module, "__version__", None) or importlib.metadata.version(name)
     return found
 
 

@@ -7,21 +7,13 @@ import numpy as np
 
 from kvision.errors import UserError
 from kvision_export import census, convert, flatbuffer, metadata, quantize, verify
+from kvision_export.advice import advice, warnings_of
 from kvision_export.int8 import Search, Step
 from kvision_export.layers import SAMPLE, own_errors
 from kvision_export.ranges import Ranges
 from kvision_export.rewrite import split_hard_swish
 from kvision_export.verify import Accuracy, Fidelity, Tolerance
 
-ADVICE = {
-    "float32": "The reference; for phones' GPUs and CPUs where size is no matter.",
-    "float16": "For GPUs and Apple's Neural Engine; half the size, computes like float32 on CPUs.",
-    "dynamic": "For networks of dense layers and no calibration images; int8 weights, float activations.",
-    "int8": "For CPUs, NPUs and the Edge TPU: the smallest and fastest.",
-    "int16x8": "Where int8 is too coarse and the target has kernels for it (some NPUs).",
-    "int4": "The smallest dense layers; for networks that mostly consist of them.",
-    convert.PEER: "What TFLiteConverter makes by itself, for comparison.",
-}
 BROKEN = 1e-3  # difference of a probability that no float file has
 
 
@@ -38,7 +30,7 @@ class File:
         latency_ms: for one image by number of threads, by its share of the float32 file's in turns with it.
         float_latency_ms: the float32 file's, median, the same for all files.
         refusal: what is outside its mode's tolerance; "" where nothing is.
-        advice: when to use it.
+        advice: what is inside and what it was worth, in sentences.
         warnings: sentences.
         census: of the file.
         steps: of int8: what was tried.
@@ -80,9 +72,9 @@ def tolerance(
 class Job:
     """The files of one network."""
 
-    def __init__(self, converted, images, labels, expected, about, say):
+    def __init__(self, converted, images, labels, expected, about, target, say):
         self.converted, self.images, self.labels = converted, images, labels
-        self.about, self.say = about, say
+        self.about, self.target, self.say = about, target, say
         floats = verify.answers(converted["float32"], images)
         off = float(np.abs(floats.probabilities - expected).max())
         if not off <= BROKEN:
@@ -123,6 +115,15 @@ class Job:
         """Measures TFLiteConverter's own int8 file, which is fed as its own input scale says."""
         return self._measure(convert.PEER, self.converted[convert.PEER], tolerance("int8"), pixels=False)
 
+    def advised(self, files: list[File]) -> list[File]:
+        """The files with their advice, which compares them with each other."""
+        sizes = [file.size for file in files if file.mode == "float32"] or [len(self.converted["float32"])]
+        made = [file for file in files if file.file]
+        return [
+            dataclasses.replace(file, advice=advice(file, made, sizes[0], self.target, len(self.images)))
+            for file in files
+        ]
+
     def _measure(self, mode, content, bounds, pixels=True) -> File:
         self.say(f"measuring {mode}")
         taken = census.of(content)
@@ -148,29 +149,7 @@ class Job:
             latency_ms=latency_ms,
             float_latency_ms=self.float_latency_ms,
             refusal=bounds.refusal(near.largest_difference, near.agreement, right and right.drop),
-            advice=ADVICE[mode],
-            warnings=warnings_of(mode, taken, latency_ms[1] / self.float_latency_ms[1], content),
+            advice="",
+            warnings=warnings_of(taken, self.target, latency_ms[1] / self.float_latency_ms[1]),
             census=taken,
         )
-
-
-def warnings_of(mode: str, taken: census.Census, share: float, content: bytes) -> list[str]:
-    """Sentences on what a file is bad at.
-
-    Args:
-        mode: of the file.
-        taken: its census.
-        share: its time of the float32 file's.
-        content: the file.
-    """
-    warnings = []
-    if share > 1.1:
-        warnings.append(f"On this processor it takes {share:.1f} times as long as float32.")
-    if mode == "int16x8":
-        warnings.append("CPUs have no fast kernels for it.")
-    elif {*taken.left_out} - {"SOFTMAX", "QUANTIZE"}:
-        kinds = ", ".join(f"{count} {name}" for name, count in taken.left_out.items())
-        warnings.append(f"XNNPACK leaves {kinds} to slower kernels.")
-    if metadata.input_type(content) == "int8":
-        warnings.append("MediaPipe takes no int8 input.")
-    return warnings

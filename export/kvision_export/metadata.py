@@ -15,7 +15,9 @@ from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import number_types
 from flatbuffers.table import Table
 
+from kvision.spec import Preprocess
 from kvision_export import flatbuffer
+from kvision_export.contents import End, ends
 
 NAME, IDENTIFIER, LABELS = b"TFLITE_METADATA", b"M001", "labels.txt"
 AXIS_LABELS, IMAGE, NORMALIZATION = 2, 2, 1  # of the schema's enumerations
@@ -33,6 +35,8 @@ class About:
         labels: a name for each class.
         channels: of the image, 3 or 1.
         size: its height and width.
+        preprocess: the network's own normalisation of pixels, which is inside the file; None where it has
+            none.
         mean, std: subtracted from, and then dividing, the pixels in [0, 255]. Of an integer input, its own
             scale and zero point take their place.
     """
@@ -43,27 +47,38 @@ class About:
     labels: Sequence[str]
     channels: int
     size: tuple[int, int]
+    preprocess: Preprocess | None = None
     mean: float = 0.0
     std: float = 1.0
 
 
-def input_type(content: bytes) -> str:
-    """The type of a file's input, such as "uint8"."""
-    graph = flatbuffer.read(content).subgraphs[0]
-    return np.dtype(flatbuffer.DTYPES[graph.tensors[graph.inputs[0]].type]).name
+def pixels(given: End, preprocess: Preprocess | None) -> str:
+    """How pixels in [0, 255] are given to a file, and what it does with them, in sentences.
+
+    Args:
+        given: the file's input, of scale 1 where it is of integers.
+        preprocess: the network's own normalisation, which is inside the file; None where it has none.
+    """
+    if given.dtype == "int8":
+        text = f"int8 = pixel - 128, for pixels in [0, 255]. Scale {given.scale:g} and zero point "
+        text += f"{given.zero_point} stand for pixel - {given.zero_point + 128}."
+    else:
+        text = f"Pixels in [0, 255], as {given.dtype}."
+    if preprocess:
+        text += f" The file itself normalises them: {preprocess}."
+    return text
 
 
 def add(content: bytes, about: About) -> bytes:
     """The file with its metadata, and the labels behind it."""
     model = flatbuffer.read(content)
-    graph = model.subgraphs[0]
-    if (kind := input_type(content)) != "float32":  # real value 0 is this pixel
-        quantization = graph.tensors[graph.inputs[0]].quantization
-        pixel = int(quantization.zeroPoint[0]) + (128 if kind == "int8" else 0)
-        about = dataclasses.replace(about, mean=float(pixel), std=1 / float(quantization.scale[0]))
+    given, _ = ends(model)
+    if given.dtype != "float32":  # real value 0 is this pixel
+        pixel = given.zero_point + (128 if given.dtype == "int8" else 0)
+        about = dataclasses.replace(about, mean=float(pixel), std=1 / given.scale)
     model.metadata = [entry for entry in model.metadata or () if entry.name != NAME]
     buffer = schema.BufferT()
-    buffer.data, buffer.offset, buffer.size = np.frombuffer(_pack(about), np.uint8), 0, 0
+    buffer.data, buffer.offset, buffer.size = np.frombuffer(_pack(about, given), np.uint8), 0, 0
     model.buffers.append(buffer)
     entry = schema.MetadataT()
     entry.name, entry.buffer = NAME, len(model.buffers) - 1
@@ -76,13 +91,18 @@ def add(content: bytes, about: About) -> bytes:
 
 
 def read(content: bytes) -> dict:
-    """What a file says of itself: name, description, licence, mean, std, labels; {} without metadata."""
+    """What a file says of itself; {} without metadata.
+
+    The keys are name, description, licence, image (how pixels are given), mean, std and labels.
+    """
     packed = _buffer(content)
     if packed is None:
         return {}
     root = _table(packed, int.from_bytes(packed[:4], "little"))
     found = {"name": _text(root, 0), "description": _text(root, 1), "licence": _text(root, 5)}
     images = [image for graph in _tables(root, 3)[:1] for image in _tables(graph, 2)[:1]]
+    for image in images:
+        found["image"] = _text(image, 1)
     for unit in (unit for image in images for unit in _tables(image, 4)):
         kind = unit.Get(number_types.Uint8Flags, unit.Pos + unit.Offset(4)) if unit.Offset(4) else 0
         if kind == NORMALIZATION and (options := _child(unit, 1)) is not None:
@@ -112,7 +132,7 @@ def _buffer(content) -> bytes | None:
     return None
 
 
-def _pack(about) -> bytes:
+def _pack(about, given) -> bytes:
     builder = flatbuffers.Builder(1024)
     text = builder.CreateString
 
@@ -144,7 +164,7 @@ def _pack(about) -> bytes:
     options = table({0: floats(about.mean), 1: floats(about.std)})
     units = vector([table({0: ("Uint8", NORMALIZATION), 1: options})])
     stats = table({0: floats((255 - about.mean) / about.std), 1: floats(-about.mean / about.std)})
-    named = {0: text("image"), 1: text("Pixels in [0, 255].")}
+    named = {0: text("image"), 1: text(pixels(given, about.preprocess))}
     image = table({**named, 3: content, 4: units, 5: stats})
     labels = vector([table({0: text(LABELS), 2: ("Int8", AXIS_LABELS)})])
     named = {0: text("probabilities"), 1: text("Of each class.")}

@@ -13,6 +13,7 @@ from kvision_export import flatbuffer
 
 TURNS, WARMUP, RUNS = 4, 2, 20
 WORST = 20  # images of a report
+FEW = 100  # images, below which a single one is more than 1 %
 Z = 1.96  # of a confidence interval of 95 %
 SMALLEST = 1e-30  # probability of which a logarithm is taken
 
@@ -164,6 +165,20 @@ class Tolerance:
         elif drop > self.drop:
             return f"top-1 drops by {100 * drop:.2f} points, not {100 * self.drop:g} at the most"
         return ""
+
+
+def remarks(count: int, labeled: bool) -> list[str]:
+    """What a reader of measurements on `count` images should know, a sentence each."""
+    sentences = []
+    if not labeled:
+        sentences.append(
+            "Top-1 is left out, as the images have no labels; files are judged by their agreement with the "
+            "Keras model."
+        )
+    if count < FEW:
+        images = "1 image" if count == 1 else f"{count} images, each of which is {100 / count:.1f} %"
+        sentences.append(f"The files are judged on {images}: small differences show on {FEW} or more.")
+    return sentences
 
 
 def share(flags: np.ndarray) -> float:

@@ -131,6 +131,7 @@ def _load(kept, paths) -> Index | None:
         of_records = (index.files, index.offsets, index.lengths, index.labels)
         whole = (
             all(array.dtype == np.int64 and array.shape == index.labels.shape for array in of_records)
+            and index.values.dtype == np.int64
             and len(index.labels) > 0
             and np.array_equal(index.values, np.unique(index.labels))
             and index.texts.shape == index.values.shape

@@ -155,8 +155,7 @@ class Family:
         if input_shape[-1] == 1 < len(variant.preprocess.mean):  # grey is what its RGB copy is
             x = keras.layers.Concatenate(name="rgb")([x] * len(variant.preprocess.mean))
         preprocess = preprocess.for_channels(x.shape[-1])
-        scale, offset = map(_one_if_equal, (preprocess.scale, preprocess.offset))
-        x = keras.layers.Rescaling(scale, offset, dtype=wide, name="preprocess")(x)
+        x = keras.layers.Rescaling(*preprocess.constants, dtype=wide, name="preprocess")(x)
         last = features = self.trunk(x, variant)
         features = keras.layers.Identity(name="trunk")(features)  # where the top begins
 
@@ -239,8 +238,3 @@ def _override(variant: Variant, columns: dict) -> Variant:
                 f"Unknown keyword {column!r}. {nearest(column, known)} Valid names: {', '.join(known)}."
             )
     return dataclasses.replace(variant, **_values.checked(variant, columns))
-
-
-def _one_if_equal(values: tuple[float, ...]) -> float | tuple[float, ...]:
-    """The value of all channels, which phones' runtimes broadcast faster than a vector."""
-    return values[0] if len({*values}) == 1 else values

@@ -1,5 +1,6 @@
 """Files of weights: downloading, checking and reading them. No pickle is executed."""
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -12,7 +13,7 @@ import huggingface_hub
 import keras
 import numpy as np
 import safetensors.numpy
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from kvision.errors import UserError
 from kvision.spec import Preprocess, Weights
@@ -42,7 +43,9 @@ def describe(source: str, model: str | None) -> Weights:
         )
     path = _from_hub(source, "config.json")
     try:
-        config = json.loads(Path(path).read_text())
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise UserError(f"an object was expected; got {config!r:.80}")
         config |= config.get("pretrained_cfg", {})
         size, crop = config["input_size"][-1], config.get("crop_pct", 1.0)
         test_size = (config.get("test_input_size") or [size])[-1]
@@ -58,7 +61,8 @@ def describe(source: str, model: str | None) -> Weights:
             config.get("interpolation", "bilinear"), None, None, published.columns if published else None,
         )  # fmt: skip
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-        raise UserError(f"`weights`: {source}: its config.json does not fit: {error!r}.") from None
+        fault = f"it lacks {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
+        raise UserError(f"`weights`: {source}: its config.json does not fit: {fault}.") from None
 
 
 def named(source) -> str:
@@ -101,9 +105,9 @@ def read(path: str) -> Mapping:
         ValueError: the file is damaged, or holds anything but tensors.
     """
     name = path.lower()
+    if name.endswith(INDEX):
+        return _read_shards(path)
     try:
-        if name.endswith(INDEX):
-            return _read_shards(path)
         if name.endswith(KERAS_FILES):
             return read_h5(path)
         return _read_safetensors(path) if name.endswith(".safetensors") else read_pth(path)
@@ -132,14 +136,32 @@ def _read_safetensors(path: str) -> dict[str, np.ndarray]:
 
 def _read_shards(path: str) -> dict[str, np.ndarray]:
     """The tensors of several files, by an index as transformers and diffusers write it."""
-    places = json.loads(Path(path).read_text())["weight_map"]
+    try:
+        places = _places(path)
+    except Exception as error:
+        raise unreadable(repr(path), error) from None
+    shards = {}
     for shard in set(places.values()):
-        if Path(shard).name != shard or not shard.endswith((".safetensors", ".bin")):
-            raise UserError(f"its index names {shard!r}, which is no file beside it")
-    shards = {shard: read(local(str(Path(path).with_name(shard)))) for shard in set(places.values())}
+        beside = str(Path(path).with_name(shard))
+        if not os.path.isfile(beside):
+            raise UserError(f"`weights`: there is no file {beside!r}, which {path!r} lists.")
+        shards[shard] = read(beside)
     if lacking := next((name for name, shard in places.items() if name not in shards[shard]), None):
-        raise UserError(f"{places[lacking]!r} lacks the tensor {lacking!r} of its index")
+        raise unreadable(repr(path), f"{places[lacking]!r} lacks the tensor {lacking!r} of its index")
     return {name: shards[shard][name] for name, shard in places.items()}
+
+
+def _places(path: str) -> dict[str, str]:
+    """The file of each tensor of an index, below the index's own folder."""
+    index = json.loads(Path(path).read_text(encoding="utf-8"))
+    places = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(places, dict):
+        raise UserError("'weight_map', the name of a file for each tensor, was expected in it")
+    for shard in places.values():
+        named = isinstance(shard, str) and Path(shard).name == shard
+        if not named or not shard.endswith((".safetensors", ".bin")):
+            raise UserError(f"its index names {shard!r:.80}, which is no file beside it")
+    return places
 
 
 def application(source: str, width_multiplier: float = 1.0) -> keras.Model:
@@ -158,13 +180,29 @@ def application(source: str, width_multiplier: float = 1.0) -> keras.Model:
 
 
 def _from_hub(source: str, name: str) -> Path:
+    repository = source.removeprefix(HUB)
+    if not re.fullmatch(r"[^/]+/[^/]+", repository):
+        raise UserError(f"`weights`: {HUB}OWNER/REPOSITORY was expected; got {source!r}.")
     try:
-        return Path(huggingface_hub.hf_hub_download(source.removeprefix(HUB), name))
+        with _quiet_hub():
+            return Path(huggingface_hub.hf_hub_download(repository, name))
+    except LocalEntryNotFoundError as error:
+        reason, cause = "the hub cannot be reached, and it is not in the local cache.", error
     except Exception as error:  # of the client, of its connection, of the disk
         lines = [line for line in str(error).splitlines() if line.strip()]
-        raise OSError(
-            f"`weights`: {source}: {name} cannot be downloaded: {lines[0] if lines else repr(error)}"
-        ) from error
+        reason, cause = lines[0] if lines else repr(error), error
+    raise OSError(f"`weights`: {source}: {name} cannot be downloaded: {reason}") from cause
+
+
+@contextlib.contextmanager
+def _quiet_hub():
+    """Hides the lines of the hub's client, of which each new attempt to connect is one."""
+    verbosity = huggingface_hub.logging.get_verbosity()
+    huggingface_hub.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        huggingface_hub.logging.set_verbosity(verbosity)
 
 
 def _checked_from_hub(source: str) -> Path:
@@ -173,8 +211,9 @@ def _checked_from_hub(source: str) -> Path:
     try:
         _from_hub(source, name)
     except OSError as error:
-        if not isinstance(error.__cause__, EntryNotFoundError):
-            raise
+        cause = error.__cause__
+        if not isinstance(cause, EntryNotFoundError) or isinstance(cause, LocalEntryNotFoundError):
+            raise  # it is not known what the repository has
         name = FILES[1]
         try:
             _from_hub(source, name)
@@ -201,7 +240,8 @@ def _expected_sha256(path: Path, source: str, name: str) -> str:
     if not re.fullmatch("[0-9a-f]{64}", digest):  # a cache without links
         try:
             url = huggingface_hub.hf_hub_url(source.removeprefix(HUB), name)
-            digest = huggingface_hub.get_hf_file_metadata(url).etag or ""
+            with _quiet_hub():
+                digest = huggingface_hub.get_hf_file_metadata(url).etag or ""
         except Exception:  # offline
             return ""
     return digest if re.fullmatch("[0-9a-f]{64}", digest) else ""

@@ -36,8 +36,8 @@ def load(
     """Puts weights into a network, all or none, and adapts them to it.
 
     What may differ: the number of classes (the classifier keeps its fresh weights), the number of input
-    channels (the kernels of the first convolution are repeated in turn and scaled), the size of the image
-    (position embeddings and tables of relative positions are resampled). What was adapted is logged.
+    channels (the kernels of the first convolution are repeated in turn, or cut, and scaled), the size of the
+    image (position embeddings and tables of relative positions are resampled). What was adapted is logged.
 
     Args:
         model: a network of kvision.
@@ -270,7 +270,8 @@ def _fitted(name, tensor, expected: tuple, layer, model, adapted: list):
         and (tensor.shape[0], *tensor.shape[2:]) == (expected[0], *expected[2:])
     ):
         channels, given = expected[1], tensor.shape[1]
-        adapted.append(f"the first kernels of {given} channels were repeated for {channels}")
+        how = f"repeated for {channels}" if given < channels else f"cut to the first {channels}"
+        adapted.append(f"the first kernels of {given} channels were {how}")
         return tensor[:, np.arange(channels) % given] * np.float32(given / channels)
     if hasattr(layer, "resample") and (resampled := layer.resample(name, tensor)) is not None:
         adapted.append(

@@ -8,6 +8,7 @@ from helpers import pairs, write_images
 
 from kvision.data import load
 from kvision.data.sources import open_source
+from kvision.errors import NoLabels, UserError
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +37,26 @@ def test_every_class_is_split_and_unreadable_files_are_reported(folder):
     unreadable = [*splits["train"].unreadable, *splits["val"].unreadable]
     assert sorted(unreadable) == [str(folder / "cat/notes.txt"), str(folder / "dog/cut.jpg")]
     assert splits["train"].class_names == ("cat", "dog")
+
+
+def test_without_labels_images_lie_anywhere(tmp_path, capsys):
+    flat = write_images(tmp_path / "flat", *(f"{i}.png" for i in range(5)), ".hidden.png")
+    with pytest.raises(NoLabels, match="no folders but 5 files"):
+        opened(flat)
+    assert opened(flat, labeled=False) == (["unlabeled"], [f"{i}.png" for i in range(5)])
+    parts = [opened(flat, split, labeled=False)[1] for split in ("train", "val")]
+    assert sorted(parts[0] + parts[1]) == opened(flat, labeled=False)[1]
+    assert list(map(len, parts)) == [4, 1]
+    with pytest.raises(UserError, match="no split 'test'"):
+        opened(flat, "test", labeled=False)
+    mixed = write_images(tmp_path / "mixed", "a/1.png", "2.png", "b/c/3.png")
+    os.symlink("nowhere", mixed / "link.png")
+    assert opened(mixed)[1] == ["a/1.png", "b/c/3.png"]
+    capsys.readouterr()
+    assert opened(mixed, labeled=False)[1] == ["2.png", "a/1.png", "b/c/3.png"]
+    assert "1 linked to nothing, or no file ('link.png')" in capsys.readouterr().err
+    split = write_images(tmp_path / "split", "train/a/1.png", "train/2.png", "val/b/3.png")
+    assert opened(split, "val", labeled=False)[1] == ["val/b/3.png"]
 
 
 def test_flat_folders_are_split_as_ever(folder):

@@ -28,9 +28,10 @@ def files(tmp_path_factory):
 def test_metadata_comes_back_and_changes_nothing_else(files, tmp_path):
     about = {"name": "tiny", "description": "Of tests.", "licence": "Apache-2.0", "std": [1.0],
              "labels": ["cat", "dog", "Käse"]}  # fmt: skip
-    for name, mean in (("float32", 0.0), ("int8", 127.0)):  # of an integer input, what its zero point means
+    for name, mean, dtype in (("float32", 0.0, "float32"), ("int8", 127.0, "uint8")):  # by its zero point
         content = (files / f"{name}.tflite").read_bytes()
-        assert metadata.read(content) == about | {"mean": [mean]}
+        image = f"Pixels in [0, 255], as {dtype}."
+        assert metadata.read(content) == about | {"mean": [mean], "image": image}
     with zipfile.ZipFile(files / "int8.tflite") as archive:
         assert archive.read("labels.txt").decode() == "cat\ndog\nKäse\n"
     plain = flatbuffer.write(flatbuffer.read(content))

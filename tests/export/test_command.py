@@ -1,11 +1,14 @@
 """kvision-export as a shell runs it, and `exporter.export` as Python calls it."""
 
+import html
+import importlib.metadata
 import json
 import re
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from helpers import TINY, brightness, command, dark_and_light, randomized, tiny
 from tflite import ends, images
 
@@ -135,6 +138,44 @@ def test_a_sequential_file_of_logits_of_any_size(tmp_path):
     assert (tmp_path / "out/labels.txt").read_text() == "dark\nlight\n"
 
 
+def test_a_file_that_wants_other_pixels_than_those_in_0_to_255(tmp_path):
+    """Flags say which, the file makes them of pixels and says so, and what contradicts itself is refused."""
+    data = dark_and_light(tmp_path / "data")
+    run = brightness(tmp_path / "run", "dark", "light", scale=0.5)  # of pixels in [-1, 1], nearly
+    model = keras.saving.load_model(run / "model.keras")
+    model.layers[-1].set_weights([np.array([[-20, 20]] * 3, "float32"), np.zeros(2, "float32")])
+    model.save(tmp_path / "foreign.keras")
+    arguments = ["kvision-export", f"--model={tmp_path / 'foreign.keras'}", f"--calibration=folder:{data}",
+                 "--quantize=float32", f"--output={tmp_path / 'out'}"]  # fmt: skip
+    printed = command(*arguments, code=1)
+    assert "as kvision-export's `--input_range=-1,1` does" in " ".join(printed.split())
+    reports = []
+    for flags in (["--input_range=-1,1"], ["--mean=127.5,127.5,127.5", "--std=127.5"]):
+        command(*arguments, *flags)
+        reports.append(json.loads((tmp_path / "out/report.json").read_text()))
+        assert reports[-1]["keras"]["top1"] == 1
+        assert reports[-1]["preprocess"] == {"mean": [127.5] * 3, "std": [127.5] * 3}
+        about = reports[-1]["files"][0]["census"]["metadata"]
+        assert about["image"].endswith("The file itself normalises them: (pixel - 127.5) / 127.5.")
+        assert (about["mean"], about["std"]) == ([0], [1])
+    assert reports[0]["files"][0]["fidelity"]["agreement"] == 1
+    for flags, words in (
+        (["--input_range=-1,1", "--mean=3"], "say the same in two ways"),
+        (["--input_range=1,-1"], "the lower first; got 1,-1"),
+        (["--input_range=1"], "must be two numbers"),
+        (["--std=0"], "`--std` must be positive numbers"),
+        (["--mean=1,x,3"], "`--mean` must be numbers"),
+        (["--mean=nan"], "`--mean` must be numbers"),
+        (["--mean=100,120", "--std=50"], "images of 3 channels; got a mean and std of 2"),
+        (["--mean=100,120,130", "--std=50,60"], "one value a channel, or one"),
+        (["--mean=0.5", "--std=0.25"], "give --mean=127.5 --std=63.75"),
+    ):
+        assert words in command(*arguments, *flags, code=2)
+    command("kvision-train", *TINY, "--data=digits", "--epochs=1", f"--output={tmp_path / 'own'}")
+    sentence = command("kvision-export", f"--model={tmp_path / 'own'}", "--input_range=-1,1", code=2)
+    assert "has a layer 'preprocess' already, which makes (pixel - 127.5) / 127.5 of pixels" in sentence
+
+
 def test_a_keras_model_whose_classes_have_another_order_is_doubted(tmp_path):
     """Named, its classes are found by their names; without names, its answers speak against it."""
     (tmp_path / "data").mkdir()
@@ -159,6 +200,48 @@ def test_a_keras_model_whose_classes_have_another_order_is_doubted(tmp_path):
     assert (tmp_path / "out/labels.txt").read_text() == "0\n1\n"
 
 
+@pytest.mark.parametrize(
+    ("layout", "reason"),
+    [
+        ("flat", "has no folders but 80 files"),
+        ("mixed", "network: 'dark', 'light'"),
+        ("other", "'bright', 'dim'"),
+    ],
+)
+def test_images_without_labels(layout, reason, tmp_path):
+    """Ranges and agreement need none; images beside folders of other classes are read too."""
+    data = dark_and_light(tmp_path / "data")
+    for folder in list(data.iterdir()):
+        for path in list(folder.iterdir()) if layout != "other" else ():
+            if layout == "flat" or int(path.stem) >= 2:
+                path.rename(data / f"{folder.name}-{path.name}")
+    if layout == "flat":
+        [folder.rmdir() for folder in data.iterdir() if folder.is_dir()]
+    else:
+        (data / "dark").rename(data / "dim")
+        (data / "light").rename(data / "bright")
+    run = brightness(tmp_path / "run", "dark", "light")
+    printed = command("kvision-export", f"--model={run}", f"--calibration=folder:{data}", "--nocompare",
+                      "--quantize=float32,int8", "--calibration_images=4", "--min_agreement=0.5")  # fmt: skip
+    report = json.loads((run / "export/report.json").read_text())
+    why, no_labels, few = report["remarks"]
+    assert "without labels" in why
+    assert reason in why
+    assert no_labels.startswith("Top-1 is left out, as the images have no labels")
+    assert f"{report['images']} images, each of which is 6.2 %" in few
+    assert report["images"] == 16
+    assert report["keras"] is None
+    assert "top-1" not in printed
+    page = (run / "export/report.html").read_text()
+    assert "top-1" not in page
+    for remark in report["remarks"]:
+        assert " ".join(remark.split()) in " ".join(printed.split())
+        assert remark in html.unescape(page)
+    for file in report["files"]:
+        assert file["accuracy"] is None
+        assert f"{100 * file['fidelity']['agreement']:.1f}" in printed
+
+
 def test_a_file_for_the_edge_tpu(run, tmp_path):
     """Its ends and all between are int8."""
     command("kvision-export", f"--model={run}", "--target=edgetpu", "--images=20", "--calibration_images=8",
@@ -168,6 +251,18 @@ def test_a_file_for_the_edge_tpu(run, tmp_path):
     assert (image["dtype"], probabilities["dtype"]) == (np.int8, np.int8)
     assert {name.split()[0] for name in file["census"]["operators"]}.isdisjoint({"QUANTIZE", "DEQUANTIZE"})
     assert not any("float" in step["name"] and step["kept"] for step in file["steps"])
+
+
+def test_versions_come_from_the_modules_whatever_their_distributions_are_called(monkeypatch):
+    whole = exporter.versions()
+
+    def absent(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    assert exporter.versions() == {name: whole[name] for name in whole if name != "litert_quantizer"}
+    assert whole["tensorflow"] == tf.__version__
+    assert whole["litert_quantizer"]
 
 
 class Subclassed(keras.Model):
@@ -209,7 +304,9 @@ def test_from_python_for_an_npu_without_labels(tmp_path):
     of_int8, of_int16x8 = (file["fidelity"]["sqnr"] for file in report["files"][:2])
     assert of_int16x8 > max(25, of_int8 + 3)
     file = report["files"][0]
-    assert file["warnings"][-1] == "MediaPipe takes no int8 input."
+    assert file["warnings"][-1].startswith("MediaPipe takes `uint8` or float32 pixels, and no int8 input")
+    assert "An NPU needs integers throughout, which these are" in file["advice"]
+    assert "An NPU leaves what is not of integers to the CPU" in " ".join(report["files"][1]["warnings"])
     assert {name.split()[0] for name in file["census"]["operators"]}.isdisjoint({"QUANTIZE", "DEQUANTIZE"})
     assert (tmp_path / "out/report.html").exists()
 
@@ -287,7 +384,11 @@ def test_images_that_do_not_fit(tmp_path):
         (images(2) * 2, "255"),
         (holed, r"got \[nan, nan\]"),
         (images(2)[:0], "got an array of .0, 64, 64, 3."),
-        (images(2)[0], "got an array of .64, 64, 3."),
+        (
+            images(2)[0],
+            r"\(images, height, width, channels\); got \(64, 64, 3\). One image is `images\[None\]`",
+        ),
+        (images(2)[0, 0], r"\(images, height, width, channels\); got \(64, 3\).$"),
         ([images(1)[0], images(1, 32)[0]], "array of numbers"),
         (np.full((2, 64, 64, 3), "x"), "array of numbers"),
     ):
@@ -295,7 +396,8 @@ def test_images_that_do_not_fit(tmp_path):
             export(model, tmp_path / "out", images=pixels)
     for words, keywords in (
         ("`calibration`", {}),
-        ("`labels` must be 2 integers from 0 to 2", {"labels": [0, 3]}),
+        ("`labels` must be 2 integers from 0 to 2, as the network has 3 classes; got 3", {"labels": [0, 3]}),
+        ("the network has 3 classes; got -1", {"labels": [0, -1]}),
         ("`labels` must be 2 integers .* got float64", {"labels": [0.0, 1.0]}),
         ("`labels` must be 2 integers", {"labels": ["a", "b"]}),
         ("`labels` must be 2 integers", {"labels": [[0], [1, 2]]}),

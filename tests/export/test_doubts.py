@@ -51,6 +51,17 @@ def test_pixels_that_would_do_clearly_better(change, words):
     assert words in found(network(change))[-1]
 
 
+def test_flags_that_give_a_network_its_pixels():
+    def scaled(pixels):
+        return pixels / 127.5 - 1
+
+    images, labels = reds_and_blues(40)
+    predict = network(scaled)
+    for bare, words in ((True, "as kvision-export's `--input_range=-1,1` does"), (False, "[0, 255].")):
+        assert words in find(predict, images, labels, predict(images), bare)[-1]
+    assert "kvision-export" not in found(network(lambda x: scaled(x)[..., ::-1]))[-1]
+
+
 def test_classes_in_another_order():
     (sentence,) = found(network(lambda x: x, labels_of=(1, 0)))  # half with other pixels, all of one class
     assert "right on 0.0 % of 40 images, no better than chance (50.0 %)" in sentence

@@ -193,9 +193,21 @@ def test_shards_and_their_index(tensors, tmp_path):
         lenet5(write_shards(folder, tensors, a="1-of-2.safetensors"))
     path = write_shards(folder, tensors)
     (folder / "2-of-2.safetensors").unlink()
-    with pytest.raises(UserError, match="no file.*2-of-2.safetensors"):
+    with pytest.raises(
+        UserError, match="no file.*2-of-2.safetensors.*, which .*index.json' lists"
+    ) as missing:
         lenet5(path)
-    for text in ("", "[]", "{}", '{"weight_map": []}', "[" * 10**5):
+    (folder / "2-of-2.safetensors").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="failed to read .*2-of-2.safetensors") as damaged:
+        lenet5(path)
+    assert [str(error.value).count("`weights`") for error in (missing, damaged)] == [1, 1]
+    for text in ("[]", "{}", '{"weight_map": []}', '{"weight_map": 3}', "3"):
+        path.write_text(text)
+        with pytest.raises(
+            UserError, match="failed to read.*'weight_map', the name of a file for each tensor"
+        ):
+            lenet5(path)
+    for text in ("", "[" * 10**5):
         path.write_text(text)
         with pytest.raises(UserError, match="failed to read"):
             lenet5(path)

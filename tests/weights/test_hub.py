@@ -1,14 +1,17 @@
 """How a checkpoint gets from the hub into a network, and what may go wrong on its way."""
 
 import json
+import logging
 from pathlib import Path
 
+import huggingface_hub
 import keras
 import numpy as np
 import pytest
 import safetensors.numpy
 from golden import formula_image, formula_weights
 from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
 from peers import ours
 
 import kvision
@@ -96,6 +99,40 @@ def test_a_repository_of_another_kind(hub):
     hub.publish("me/bert", {"embeddings.weight": np.zeros((2, 2), "float32")}, num_classes=7)
     with pytest.raises(ValueError, match=r"missing.*1 left over .embeddings.weight"):
         kvision.models.mobilenet_v3_small(weights="hf-hub:me/bert", **TINY)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (b"[1]", r"an object was expected; got \[1\]"),
+        (b'{"architecture": "any", "pretrained_cfg": {}}', "it lacks 'input_size'"),
+        (b'{"architecture": "any", "pretrained_cfg": {"input_size": 3}}', "does not fit"),
+    ],
+)
+def test_a_config_of_another_form(config, words, hub):
+    hub.files["/me/net/resolve/main/config.json"] = config
+    with pytest.raises(UserError, match=words) as error:
+        kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+    assert "Error(" not in str(error.value)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
+    asked, log = [], logging.getLogger("huggingface_hub")
+
+    def unreachable(repository, name):
+        asked.append(name)
+        assert not log.isEnabledFor(logging.WARNING)  # each new attempt is a warning
+        raise LocalEntryNotFoundError("An error happened while trying to locate the file on the Hub and ...")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    for weights, name in (("hf-hub:me/net", "config.json"), ("a1_in1k", "model.safetensors")):
+        with pytest.raises(OSError, match=rf"{name} cannot be downloaded: the hub cannot be reached, and it"):
+            kvision.models.resnet18(weights=weights)
+    assert asked == ["config.json", "model.safetensors"]
+    assert log.isEnabledFor(logging.WARNING)
+    for weights in ("hf-hub:a", "hf-hub:", "hf-hub:a/b/c"):
+        with pytest.raises(UserError, match="hf-hub:OWNER/REPOSITORY was expected; got 'hf-hub:"):
+            kvision.models.resnet18(weights=weights)
 
 
 def marked(peers):

@@ -1,6 +1,8 @@
 """Where images come from: embedded digits, class folders, CSV lists, TFRecords, TensorFlow Datasets."""
 
+import dataclasses
 import os
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -8,7 +10,7 @@ from kvision.data.sources.check import check_images
 from kvision.data.sources.csv_list import csv_list
 from kvision.data.sources.digits import digits
 from kvision.data.sources.folder import folder
-from kvision.data.sources.source import Options, Source
+from kvision.data.sources.source import UNLABELED, Options, Source
 from kvision.data.sources.tfds import tfds
 from kvision.data.sources.tfrecord import tfrecord
 from kvision.errors import UserError
@@ -22,11 +24,25 @@ KINDS = {"digits": digits, "folder": folder, "csv": csv_list, "tfrecord": tfreco
 
 
 def open_source(
-    data: str, split: str, channels: int = 3, val_fraction: float = 0.2, allow_outside: bool = False
+    data: str,
+    split: str,
+    channels: int = 3,
+    val_fraction: float = 0.2,
+    allow_outside: bool = False,
+    labeled: bool = True,
+    check_classes: Callable[[Sequence[str]], object] | None = None,
 ) -> Source:
     """The split of the dataset that one of `FORMS` means, of which an image of each class can be read.
 
-    Arguments and errors are those of `kvision.data.load`.
+    Args:
+        data, split, channels, val_fraction, allow_outside: see `kvision.data.load`.
+        labeled: whether the images' classes are read; else all are of the class "unlabeled", and those of a
+            folder may lie anywhere below it.
+        check_classes: is given the names of class folders before files are looked for, and may raise.
+
+    Raises:
+        NoLabels: a folder has images and no class folders.
+        UserError, FileNotFoundError: see `kvision.data.load`.
     """
     kind, _, name = data.partition(":")
     if kind not in KINDS or (kind == "digits") == bool(name):
@@ -41,7 +57,9 @@ def open_source(
         raise UserError(f"Unknown dataset {data!r}: a name without null characters was expected.")
     if kind != "tfds":
         name = os.path.expanduser(name)
-    source = KINDS[kind](name, split, Options(channels, val_fraction, allow_outside))
+    source = KINDS[kind](name, split, Options(channels, val_fraction, allow_outside, labeled, check_classes))
+    if not labeled:
+        source = dataclasses.replace(source, class_names=(UNLABELED,), labels=np.zeros_like(source.labels))
     check_class_names(source.class_names, repr(data))
     outside = np.flatnonzero((source.labels < 0) | (source.labels >= len(source.class_names)))
     if len(outside):

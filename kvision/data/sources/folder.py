@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kvision.data.sources.source import (
     NAMES_OF_SPLITS,
+    UNLABELED,
     Options,
     Source,
     check_divided,
@@ -14,7 +15,7 @@ from kvision.data.sources.source import (
     part,
     parts,
 )
-from kvision.errors import UserError
+from kvision.errors import NoLabels, UserError
 from kvision.names import listed, quoted, say_once
 
 SYSTEM = {  # in small letters; besides, names that begin with a dot are hidden
@@ -26,22 +27,25 @@ SYSTEM = {  # in small letters; besides, names that begin with a dot are hidden
 def folder(path: str, split: str, options: Options) -> Source:
     """Class folders, in `PATH/train` and `PATH/val` or together in `PATH`, then split per class.
 
-    Images lie in a class folder at any depth. Hidden, system and empty entries are left out.
+    Images lie in a class folder at any depth. Hidden, system and empty entries are left out. Without labels,
+    images lie anywhere below `PATH`, or below its splits.
     """
     if not os.path.isdir(path):
         raise FileNotFoundError(f"There is no folder {path!r}.")
     left_out = LeftOut(path)
     whole = ClassFolders(path)
     apart = _splits(whole)
-    if not apart:
+    if not options.labeled:
+        classes, of_class = [UNLABELED], [_anywhere(whole, apart, split, options, left_out)]
+    elif not apart:
         check_divided(split, repr(path))
-        classes = whole.classes(left_out)
+        classes = _classes(whole, left_out, options)
         of_class = [part(whole.files(name, left_out), split, options.val_fraction) for name in classes]
     else:
         left_out.add("beside the splits", whole.paths({*whole.names, *whole.others} - {*apart.values()}))
         used = parts(split, apart, repr(path))
         folders = {name: ClassFolders(os.path.join(path, apart[name])) for name in {"train", *used}}
-        classes = folders["train"].classes(left_out)
+        classes = _classes(folders["train"], left_out, options)
         for name in used:
             _check_known(folders[name], folders[name].classes(left_out), classes)
         of_class = [[file for s in used for file in folders[s].files(name, left_out)] for name in classes]
@@ -51,10 +55,28 @@ def folder(path: str, split: str, options: Options) -> Source:
         share = "" if apart else f"; `val_fraction` is {options.val_fraction}, of each class"
         raise UserError(f"{path!r} has no files for the split {split!r}{share}.")
     in_class = zip(classes, of_class, strict=True)
-    if not any(os.path.basename(os.path.dirname(file)) == name for name, files in in_class for file in files):
+    if options.labeled and not any(
+        os.path.basename(os.path.dirname(file)) == name for name, files in in_class for file in files
+    ):
         say_once(f"{path!r}: the images of all classes ({listed(classes)}) lie in deeper folders.")
     labels = [label for label, files in enumerate(of_class) for _ in files]
     return of_files(path, classes, paths, labels)
+
+
+def _classes(folders: "ClassFolders", left_out, options) -> list[str]:
+    classes = folders.classes(left_out)
+    if options.check_classes:
+        options.check_classes(classes)
+    return classes
+
+
+def _anywhere(whole: "ClassFolders", apart, split, options, left_out) -> list[str]:
+    """The paths of a split's files, at any depth below its folder."""
+    if apart:
+        used = [ClassFolders(str(whole.root / apart[name])) for name in parts(split, apart, repr(whole.root))]
+        return [file for folders in used for file in folders.all_files(left_out)]
+    check_divided(split, repr(whole.root))
+    return part(whole.all_files(left_out), split, options.val_fraction)
 
 
 class LeftOut:
@@ -111,7 +133,7 @@ class ClassFolders:
         if not names:
             folders = "only empty folders" if self.names else "no folders"
             files = f" but {len(self.others)} files" if self.others else ""
-            raise UserError(f"{str(self.root)!r} has {folders}{files}: one for each class was expected.")
+            raise NoLabels(f"{str(self.root)!r} has {folders}{files}: one for each class was expected.")
         return names
 
     def has_files(self, name: str) -> bool:
@@ -130,6 +152,14 @@ class ClassFolders:
     def files(self, name: str, left_out: LeftOut) -> list[str]:
         """The paths of the files in a folder, at any depth, sorted; none where there is no such folder."""
         return sorted(self._walk(name, left_out)) if name in self.names else []
+
+    def all_files(self, left_out: LeftOut) -> list[str]:
+        """The paths of the files below the root, at any depth, sorted."""
+        left_out.add("hidden or of a system", self.paths(self.hidden))
+        beside = self.paths(self.others)
+        files = [path for path in beside if os.path.isfile(path)]
+        left_out.add("linked to nothing, or no file", {*beside} - {*files})
+        return sorted([*files, *(file for name in self.names for file in self._walk(name, left_out))])
 
     def paths(self, names) -> list[str]:
         """The paths of what lies in the root."""

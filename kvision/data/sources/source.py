@@ -13,6 +13,7 @@ from kvision.errors import UserError
 from kvision.names import listed, shown
 
 SPLITS = ("train", "val", "test")
+UNLABELED = "unlabeled"  # the only class of images whose labels are not read
 NAMES_OF_SPLITS = {  # as datasets write them, in small letters
     "train": "train",
     "training": "train",
@@ -55,11 +56,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Options:
-    """How a dataset is opened; the arguments of `kvision.data.load` with these names."""
+    """How a dataset is opened; the arguments of `open_source` with these names."""
 
     channels: int
     val_fraction: float
     allow_outside: bool
+    labeled: bool = True
+    check_classes: Callable[[Sequence[str]], object] | None = None
 
 
 def of_files(root: str, class_names: Sequence[str], paths: list[str], labels: Sequence[int]) -> Source:

@@ -1,0 +1,127 @@
+"""What a file is good for, in sentences that follow from its census and from what was measured beside it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from kvision_export import contents
+from kvision_export.census import Census
+
+NEAR = 0.98  # of two times, which differ by noise above it
+OWN_KERNELS = ("SOFTMAX", "QUANTIZE")  # which take hardly any time, whoever runs them
+ACCELERATORS = {"npu": "An NPU", "edgetpu": "The Edge TPU"}  # of integers alone
+
+
+def warnings_of(taken: Census, target: str, share: float) -> list[str]:
+    """Sentences on what a file is bad at.
+
+    Args:
+        taken: its census.
+        target: what runs it, see `exporter.TARGETS`.
+        share: its time of the float32 file's.
+    """
+    warnings = []
+    if share > 1.1:
+        warnings.append(f"On this processor it takes {share:.1f} times as long as float32.")
+    if {*taken.left_out} - {*OWN_KERNELS}:
+        warnings.append(f"XNNPACK leaves {counted(taken.left_out)} to the runtime's own kernels.")
+    if target in ACCELERATORS and (floats := not_integers(taken)):
+        warnings.append(
+            f"{ACCELERATORS[target]} leaves what is not of integers to the CPU: {counted(floats)}."
+        )
+    if taken.input.dtype == "int8":
+        warnings.append(
+            "MediaPipe takes `uint8` or float32 pixels, and no int8 input: `--ends=uint8` makes such a file."
+        )
+    return warnings
+
+
+def advice(file, files: Sequence, float_size: int, target: str, images: int) -> str:
+    """What is inside a file, what its target makes of it, and what it was worth in this run.
+
+    Args:
+        file: a `files.File`.
+        files: all that were made for use, itself among them.
+        float_size: bytes of the float32 file.
+        target: what runs it, see `exporter.TARGETS`.
+        images: how many it was judged on.
+    """
+    sentences = [inside(file.census)]
+    if not file.file:
+        sentences.insert(0, f"What {file.mode} makes by itself, for comparison.")
+    if target == "gpu" and file.census.gpu:
+        sentences.append(f"The GPU: {file.census.gpu.rstrip('.')}.")
+    elif target in ACCELERATORS and not not_integers(file.census):
+        sentences.append(
+            f"{ACCELERATORS[target]} needs integers throughout, which these are; its own compiler says which "
+            "operators it takes."
+        )
+    elif target == "cpu" and not {*file.census.left_out} - {*OWN_KERNELS}:
+        but = f" but {counted(file.census.left_out)}" if file.census.left_out else ""
+        sentences.append(f"XNNPACK runs all of its operators{but}.")
+    return " ".join([*sentences, worth(file, files, float_size, images)])
+
+
+def inside(taken: Census) -> str:
+    """How the weights of a file are stored, and what its operators compute in."""
+    stored = [
+        f"{kind.replace(' by channel', ' with a scale for each channel')}"
+        + (f" in {count} layers" if len(taken.stored_as) > 1 else "")
+        for kind, count in taken.stored_as.items()
+    ]
+    weights = f"Weights are {_and(stored)}. " if stored else ""
+    by_number = sorted(taken.computed_in.items(), key=lambda item: -sum(item[1].values()))
+    computed = [
+        f"{sum(counts.values())} {'' if number else 'operators compute '}in {_kind(kind)}"
+        + (f" ({counted(counts)})" if number else "")
+        for number, (kind, counts) in enumerate(by_number)
+    ]
+    return f"{weights}{_and(computed)}."
+
+
+def worth(file, files: Sequence, float_size: int, images: int) -> str:
+    """A file's size, time and accuracy as they were measured, beside those of the others."""
+    near, right = file.fidelity, file.accuracy
+    share = file.latency_ms[1] / file.float_latency_ms[1]
+    others = [other for other in files if other is not file]
+    best = []
+    if others and file in files and all(file.size < other.size for other in others):
+        best.append("smallest")
+    if others and file in files and all(file.latency_ms[1] < NEAR * other.latency_ms[1] for other in others):
+        best.append("fastest")
+    the = f", the {_and(best)} of these files" if best else ""
+    text = (
+        f"It has {100 * file.size / float_size:.0f} % of the float32 file's bytes and takes "
+        f"{100 * share:.0f} % of its time (one thread of this processor){the}; "
+    )
+    if file.mode == "float32":
+        text = f"The others are measured against it{the}; "
+    if right is None:
+        agreement = f"{100 * near.agreement:.1f} % of {images} images"
+        return f"{text}it gives the Keras model's first class for {agreement}."
+    beside = f"{100 * abs(right.drop):.2f} points {'lower' if right.drop > 0 else 'higher'} than "
+    return f"{text}its top-1 on {images} images is {beside if right.drop else ''}the Keras model's."
+
+
+def not_integers(taken: Census) -> dict[str, int]:
+    """The operators of floats by name, those that make integers of floats or floats of them included."""
+    floats = Counter()
+    for versioned, count in taken.operators.items():
+        name, _, _ = versioned.partition(" ")
+        floats.update({name: count} if name in contents.CONVERSIONS else {})
+    for kind, counts in taken.computed_in.items():
+        floats.update(counts if kind not in contents.INTEGERS else {})
+    return dict(floats)
+
+
+def counted(operators: Mapping[str, int]) -> str:
+    """Operators by name, with their numbers."""
+    return ", ".join(f"{count} {name}" for name, count in operators.items())
+
+
+def _kind(kind: str) -> str:
+    floats, _, integers = kind.partition(" by ")
+    return f"{integers} on activations that are quantized as they come" if integers else floats
+
+
+def _and(parts) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))

@@ -1,0 +1,87 @@
+"""What a file's operators compute in, how its weights are stored, and what its ends are."""
+
+import dataclasses
+from collections import Counter
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from kvision_export import flatbuffer
+from kvision_export.rewrite import WEIGHTED
+
+CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
+INTEGERS = ("int4", "int8", "uint8", "int16", "int32", "int64", "bool")
+
+
+@dataclasses.dataclass(frozen=True)
+class End:
+    """A file's input or output.
+
+    Attributes:
+        dtype: such as "uint8".
+        scale, zero_point: a value v means `scale * (v - zero_point)`; 1 and 0 for floats.
+    """
+
+    dtype: str
+    scale: float = 1.0
+    zero_point: int = 0
+
+
+def ends(model: schema.ModelT) -> tuple[End, End]:
+    """A file's first input and its first output."""
+    graph = model.subgraphs[0]
+    return _end(graph.tensors[graph.inputs[0]]), _end(graph.tensors[graph.outputs[0]])
+
+
+def _end(tensor) -> End:
+    dtype, quantization = _dtype(tensor), tensor.quantization
+    if dtype not in INTEGERS or quantization is None or quantization.scale is None:
+        return End(dtype)
+    return End(dtype, float(quantization.scale[0]), int(quantization.zeroPoint[0]))
+
+
+def computed_in(model: schema.ModelT) -> dict[str, dict[str, int]]:
+    """How often each operator occurs, by the type of its values; conversions between types are left out.
+
+    Floats with integer weights, whose activations are quantized as they come, are apart: "float32 by int8".
+    """
+    graph, found = model.subgraphs[0], {}
+    for operator in graph.operators:
+        name = flatbuffer.operator_name(model, operator)
+        if name in CONVERSIONS:
+            continue
+        kind = _dtype(graph.tensors[operator.outputs[0]])
+        if (
+            name in WEIGHTED
+            and kind == "float32"
+            and (stored := _dtype(_kernel(model, operator))) in INTEGERS
+        ):
+            kind = f"float32 by {stored}"
+        found.setdefault(kind, Counter())[name] += 1
+    return {kind: dict(sorted(counts.items())) for kind, counts in sorted(found.items())}
+
+
+def stored_as(model: schema.ModelT) -> dict[str, int]:
+    """How many convolutions and dense layers have weights of each type; "int8 by channel" of many scales."""
+    found = Counter()
+    for operator in model.subgraphs[0].operators:
+        if flatbuffer.operator_name(model, operator) in WEIGHTED:
+            kernel = _kernel(model, operator)
+            scales = () if kernel.quantization is None else kernel.quantization.scale
+            found[_dtype(kernel) + " by channel" * (scales is not None and len(scales) > 1)] += 1
+    return dict(found.most_common())
+
+
+def _kernel(model, operator):
+    """A layer's kernel as it is stored, behind a DEQUANTIZE of constants."""
+    graph, index = model.subgraphs[0], operator.inputs[1]
+    for producer in graph.operators:
+        if index in producer.outputs and flatbuffer.operator_name(model, producer) == "DEQUANTIZE":
+            index = producer.inputs[0]
+    return graph.tensors[index]
+
+
+def _dtype(tensor) -> str:
+    if tensor.type in flatbuffer.DTYPES:
+        return np.dtype(flatbuffer.DTYPES[tensor.type]).name
+    return next(name for name, value in vars(schema.TensorType).items() if value == tensor.type).lower()
