@@ -1,6 +1,8 @@
 """Decoding images as Pillow does: by TensorFlow, where its pixels are Pillow's, else by Pillow itself."""
 
 import io
+import re
+import warnings
 
 import numpy as np
 import PIL.ExifTags
@@ -10,8 +12,10 @@ import tensorflow as tf
 from kvision.names import plain, shown
 
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")  # none runs a program
+warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)  # below `MOST_PIXELS`
 MAYBE_TURNED = rb"(?s)\C*(Exif\x00|eXIf|tiff:Orientation|Raw profile type exif|XML:com\.adobe\.xmp)\C*"
 PNG = b"\x89PNG\r\n\x1a\n"
+PNG_END = b"\0\0\0\0IEND\xaeB`\x82"  # which Pillow does not need
 MOST_PIXELS = 2**29 // 3  # Pillow's limit for what may be a decompression bomb
 BY_PILLOW = 0  # in place of an orientation from 1 to 8
 UPRIGHT = 1  # the orientation of an image that is stored as it is seen
@@ -79,8 +83,11 @@ def orientation_of(contents, exif):
         return within_limit(shape[:2]) & (shape[2] < 4)  # not of inks
 
     def plain_png():
+        whole = (
+            tf.strings.substr(contents, tf.strings.length(contents) - len(PNG_END), len(PNG_END)) == PNG_END
+        )
         sides = tf.strings.substr(contents, 16, 8)
-        return within_limit(tf.io.decode_raw(sides, tf.int32, little_endian=False))
+        return whole & within_limit(tf.io.decode_raw(sides, tf.int32, little_endian=False))
 
     def plain_other():
         return tf.cond(tf.strings.substr(contents, 0, 8) == PNG, plain_png, lambda: False)
@@ -162,6 +169,9 @@ def _called(function, contents, dtype):
 def _in_words(error) -> str:
     if isinstance(error, PIL.UnidentifiedImageError):
         return f"its format is none of {', '.join(FORMATS)}"
+    if isinstance(error, PIL.Image.DecompressionBombError):
+        pixels = re.search(r"\d+", str(error))
+        return f"its {int(pixels[0]):,} pixels exceed the limit of {MOST_PIXELS:,}"
     return shown((plain(str(error)) or type(error).__name__)[:120])
 
 

@@ -1,6 +1,7 @@
 """Fitting images to a network's input, and augmentation of single images."""
 
 import math
+import os
 
 import tensorflow as tf
 
@@ -152,9 +153,11 @@ def read_image(path, size, channels=3, crop=1.0, interpolation="bilinear", exif=
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it fails to decode; an unknown `crop` or `interpolation`.
+        ValueError: it fails to decode, or is a pipe or device; an unknown `crop` or `interpolation`.
     """
     check_fit(crop, interpolation)
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise UserError(f"{str(path)!r} is a pipe, socket or device: an image file was expected.")
     with open(path, "rb") as file:
         contents = file.read()
     try:

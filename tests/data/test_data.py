@@ -102,6 +102,9 @@ def test_grey_and_colour(folder):
     ("data", "error", "message"),
     [
         ("digit", ValueError, "Did you mean 'digits'"),
+        ("folder:", ValueError, "The path is missing in 'folder:': folder:PATH was expected.$"),
+        ("tfds", ValueError, "The name is missing in 'tfds': tfds:NAME was expected.$"),
+        ("digits:all", ValueError, "'digits' takes no path; got 'digits:all'"),
         ("digits:x", ValueError, "folder:PATH"),
         ("folder:", ValueError, "folder:PATH"),
         ("folder:/nowhere", FileNotFoundError, "no folder '/nowhere'"),

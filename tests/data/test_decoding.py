@@ -1,7 +1,10 @@
 """Decoded images, beside Pillow's."""
 
 import io
+import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -12,6 +15,7 @@ from PIL import Image, ImageOps
 from kvision.data import load, read_image
 from kvision.data.decoding import decode, reason
 from kvision.data.images import random_crop
+from kvision.errors import UserError
 
 random = np.random.default_rng(0)
 PHOTOGRAPH = Image.fromarray(random.integers(0, 256, (6, 9, 3), "uint8")).resize((90, 61), Image.BICUBIC)
@@ -134,9 +138,9 @@ def cut(kind, share):
         (b"no image", "its format is none of JPEG, PNG"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "its format is none of"),  # a program
         (encoded(GREY.convert("F"), "TIFF"), "no known range"),
-        (encoded(BITS.resize((14_000, 14_000)), "PNG"), "exceeds limit"),
-        (encoded(BITS.resize((14_000, 14_000)), "BMP"), "exceeds limit"),
-        (FILES["grey JPEG"].replace(b"\x08\0\x3d\0\x5a\1", b"\x08\xff\xff\xff\xff\1"), "exceeds limit"),
+        (encoded(BITS.resize((14_000, 14_000)), "PNG"), "pixels exceed the limit"),
+        (encoded(BITS.resize((14_000, 14_000)), "BMP"), "pixels exceed the limit"),
+        (FILES["grey JPEG"].replace(b"\x08\0\x3d\0\x5a\1", b"\x08\xff\xff\xff\xff\1"), "exceed the limit"),
         *((cut(kind, share), "") for share in (0.1, 0.6)
           for kind in ("JPEG", "progressive JPEG", "CMYK JPEG", "PNG", "BMP", "TIFF", "GIF", "WebP", "AVIF")),
     ],
@@ -150,6 +154,36 @@ def test_what_fails_to_decode_says_why(contents, words, tmp_path):
     (tmp_path / "bad").write_bytes(contents)
     with pytest.raises(ValueError, match="bad' failed to decode: "):
         read_image(tmp_path / "bad", (8, 8))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "palette PNG", "grey PNG", "PNG with alpha"])
+def test_a_png_without_its_last_bytes_is_what_it_is_to_pillow(kind):
+    """It needs neither the end nor the last checksum, 16 bytes in all."""
+    whole = decode(tf.constant(FILES[kind]), 3)
+    for missing in (1, 4, 11, 12, 16):
+        contents = FILES[kind][:-missing]
+        with Image.open(io.BytesIO(contents)) as image:
+            np.testing.assert_array_equal(image.convert("RGB"), whole)
+        np.testing.assert_array_equal(decode(tf.constant(contents), 3), whole)
+        assert reason(contents) is None
+    np.testing.assert_array_equal(decode(tf.constant(FILES[kind] + b"more"), 3), whole)
+
+
+def test_pillows_words_on_large_images_reach_nobody():
+    large = encoded(BITS.resize((10_000, 10_000)), "PNG")  # over half of the limit, where Pillow warns
+    code = "import sys; from kvision.data import decoding; decoding._open(sys.stdin.buffer.read())"
+    done = subprocess.run([sys.executable, "-c", code], input=large, capture_output=True, check=True)
+    assert b"attack" not in done.stderr
+    assert "attack" not in reason(encoded(BITS.resize((14_000, 14_000)), "PNG"))
+
+
+def test_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(UserError, match="(pipe|zero)' is a pipe, socket or device: an image file was"):
+            read_image(path, (8, 8))
+    with pytest.raises(IsADirectoryError):
+        read_image(tmp_path, (8, 8))
 
 
 def turned(orientation, form, image=PHOTOGRAPH, **options):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -45,7 +46,12 @@ def open_source(
         UserError, FileNotFoundError: see `kvision.data.load`.
     """
     kind, _, name = data.partition(":")
-    if kind not in KINDS or (kind == "digits") == bool(name):
+    if kind == "digits" and name:
+        raise UserError(f"'digits' takes no path; got {data!r}. Datasets are {FORMS}.")
+    if kind in KINDS and kind != "digits" and not name:
+        form = re.search(rf"{kind}:(\w+)", FORMS)
+        raise UserError(f"The {form[1].lower()} is missing in {data!r}: {form[0]} was expected.")
+    if kind not in KINDS:
         raise UserError(f"Unknown dataset {data!r}: {FORMS} was expected. {did_you_mean(kind, KINDS)}")
     if split not in ALL_SPLITS:
         raise UserError(f"`split` must be one of {', '.join(map(repr, ALL_SPLITS))}; got {split!r}.")
