@@ -1,4 +1,4 @@
-"""What all commands share: flags, help, and errors of one sentence."""
+"""What all commands share: flags, help, the import of TensorFlow, and errors of one sentence."""
 
 import contextlib
 import logging
@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 
-import keras
 from absl import app, flags
 
 from kvision.errors import UserError
@@ -16,6 +15,13 @@ from kvision.names import shown
 LONGEST = 700  # characters of a message
 HOME = re.compile(r"(\w+:)?(~.*)", re.DOTALL)  # a path, also behind `folder:`
 REPEAT = ";\n    repeat this option"  # absl's own words behind the help of a repeatable flag
+LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # of TensorFlow's libraries: 3 leaves what ends the process
+KERAS = {"backend": "tensorflow", "image_data_format": "channels_last"}  # settings of Keras that we need
+
+# The text of flags that several commands have.
+MAX_UNREADABLE = "Share of the images that may fail to decode and are skipped; more end the command."
+EXIF = "Turn images as their EXIF orientation says; a run's own choice by default, else true."
+NAMES = "The network's class names: a file with one a line, imagenet, or numbers; its own by default."
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
@@ -38,9 +44,59 @@ def run(main: Callable[[list[str]], int | None]) -> None:
                 flag.value = (found[1] or "") + os.path.expanduser(found[2])
         return positional
 
-    keras.config.set_floatx("float32")  # --precision says what is computed in, not keras.json
     logging.disable(logging.INFO)  # TensorFlow's and Keras' notices would drown what a command prints
+    notices = logging.getLogger("kvision")
+    notices.addHandler(logging.StreamHandler())  # as they are, without absl's time and thread
+    notices.propagate = False
     app.run(lambda argv: main(argv[1:]), flags_parser=parse)
+
+
+def import_keras() -> None:
+    """Imports Keras and TensorFlow, once the flags are parsed, and checks how Keras is set up.
+
+    Raises:
+        UserError: the settings of Keras choose another backend than TensorFlow, or channels first.
+    """
+    settings = (
+        "Keras reads KERAS_BACKEND and keras.json, which is in the folder KERAS_HOME or else in ~/.keras"
+    )
+    with _without_notices():
+        try:
+            import keras
+        except (ImportError, ValueError) as error:
+            raise UserError(f"Keras cannot be imported: {error} ({settings})") from error
+    keras.config.set_floatx("float32")  # --precision says what is computed in, not keras.json
+    for name, expected in KERAS.items():
+        value = getattr(keras.config, name)()
+        if value != expected:
+            raise UserError(f"The setting {name!r} of Keras must be {expected!r}; got {value!r}. {settings}.")
+
+
+@contextlib.contextmanager
+def _without_notices():
+    """Holds back what TensorFlow's libraries print while they are loaded, which heeds no setting.
+
+    It is printed where loading them fails. Who sets their log level decides what they print.
+    """
+    if LOG_LEVEL in os.environ or "tensorflow" in sys.modules or sys.stderr is None:
+        yield
+        return
+    os.environ[LOG_LEVEL] = "3"
+    read, write = os.pipe()
+    os.set_blocking(write, False)  # what a pipe cannot hold is lost
+    stderr = os.dup(2)
+    os.dup2(write, 2)
+    os.close(write)
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        with open(read, "rb") as pipe:
+            if failed:
+                os.write(2, pipe.read())
 
 
 def _help(module) -> str:

@@ -270,7 +270,7 @@ def test_settings_of_keras(tmp_path):
         check=False,
     )  # fmt: skip
     assert ended.returncode == 2
-    assert "must choose the TensorFlow backend" in ended.stderr
+    assert "'backend' of Keras must be 'tensorflow'; got 'jax'" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (tmp_path / "jax").exists()
 

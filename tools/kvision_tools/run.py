@@ -14,9 +14,10 @@ from absl import flags
 import kvision
 import kvision.data
 from kvision import _cli, runs
+from kvision._choices import SPLITS
 from kvision.data.identity import Identity
 from kvision.data.skipped import Unreadable
-from kvision.data.sources import SPLITS, open_source
+from kvision.data.sources import open_source
 from kvision.errors import UserError
 from kvision_tools import checkpoints, optimizers, run_folder, startup, strategy, transfer
 from kvision_tools.callbacks import CURVES, EventFiles, Progress, RunFiles, Strict, plot_curves, print_table

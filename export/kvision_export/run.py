@@ -1,0 +1,180 @@
+"""An export from the flags of `command.py`, and what it prints."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+from absl import flags
+
+from kvision import runs
+from kvision.data import read_errors
+from kvision_export import census, exporter, files, verify
+from kvision_export.checks import check_output
+
+FLAGS = flags.FLAGS
+
+
+def export(modes: Sequence[str]) -> tuple[dict, Path]:
+    """Exports a network in some modes; returns the report and the folder."""
+    opened = runs.open_trained(
+        FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.labels, FLAGS.allow_nonfinite
+    )
+    output = output_of(opened)
+    check_output(output)
+    images, answers = load_images(opened, "val", FLAGS.images)
+    needed = {"int8", "int16x8"} & {*modes}
+    calibration = (
+        load_images(opened, "train", 2 * FLAGS.calibration_images, balanced=True)[0] if needed else None
+    )
+    report = exporter.export(
+        opened.model,
+        output,
+        images=images,
+        labels=answers,
+        calibration=calibration,
+        class_names=opened.class_names,
+        target=FLAGS.target,
+        modes=modes,
+        backend=FLAGS.backend,
+        ends=FLAGS.ends,
+        compare=FLAGS.compare,
+        description=FLAGS.description,
+        licence=FLAGS.licence,
+        tolerances={mode: tolerance(mode) for mode in modes},
+        say=lambda text: print(text, file=sys.stderr, flush=True),
+    )
+    return report, output
+
+
+def output_of(opened: runs.Opened) -> Path:
+    """The folder to write."""
+    if FLAGS.output:
+        return Path(FLAGS.output)
+    return Path(FLAGS.model) / "export" if opened.flags else Path("exports") / opened.model.name
+
+
+def load_images(
+    opened: runs.Opened, split: str, count: int, balanced: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Up to `count` images of a split, and their labels.
+
+    Args:
+        opened: the network.
+        split: "train" or "val".
+        count: of images.
+        balanced: whether as many of each class as can be.
+    """
+    data = runs.load_data(
+        opened,
+        FLAGS.calibration,
+        split,
+        val_fraction=FLAGS.val_fraction,
+        allow_outside=FLAGS.allow_outside,
+        training=True,
+        batch_size=1,
+        exif=FLAGS.exif,
+        max_unreadable=FLAGS.max_unreadable,
+    )
+    most = -(-count // len(opened.class_names)) if balanced else count
+    of_class = dict.fromkeys(range(len(opened.class_names)), 0)
+    chosen, rest = [], []
+    with read_errors([data]):
+        for image, label in data.dataset.take(data.size).as_numpy_iterator():
+            full = of_class[int(label[0])] >= most
+            (rest if full else chosen).append((image[0], label[0]))
+            of_class[int(label[0])] += not full
+            del rest[count:]
+            if len(chosen) == count:
+                break
+    runs.report_unreadable(data.unreadable, FLAGS.strict)
+    images, answers = zip(*(chosen + rest)[:count], strict=True)
+    return np.stack(images), np.array(answers)
+
+
+def tolerance(mode: str) -> verify.Tolerance:
+    """What the flags ask of a mode."""
+    return files.tolerance(
+        mode,
+        difference=FLAGS.max_difference,
+        float16=FLAGS.min_agreement_float16,
+        agreement=FLAGS.min_agreement,
+        drop=FLAGS.max_drop / 100,
+    )
+
+
+def print_table(report: dict, output: Path) -> None:
+    """Prints the report for people."""
+    table = rich.table.Table(
+        title=f"{report['model']} on {report['images']} held-out images",
+        caption="KL in nats, SQNR in dB, milliseconds by threads, speed against float32",
+        box=rich.box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    columns = ("file", "kB", "top-1", "agree", "KL", "SQNR", "1 thr", "2 thr", "speed", "")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "file" else "right", no_wrap=True)
+    doubted = "DOUBT" if report["doubts"] else ""
+    table.add_row("Keras", "", f"{100 * report['keras']['top1']:.1f}", *[""] * 6, doubted)
+    for file in report["files"]:
+        near, right, ms = file["fidelity"], file["accuracy"], file["latency_ms"]
+        table.add_row(
+            file["mode"],
+            f"{file['size'] / 1000:.0f}",
+            f"{100 * right['top1']:.1f}",
+            f"{100 * near['agreement']:.1f}",
+            f"{near['kl']:.3f}",
+            "" if file["mode"] == "float32" else f"{near['sqnr']:.1f}",
+            *(f"{of:.2f}" for of in ms.values()),
+            f"{file['float_latency_ms'][1] / ms[1]:.2f}",
+            "" if not file["file"] else "FAIL" if file["refusal"] else "ok",
+        )
+    rich.console.Console(highlight=False).print(table)
+    for doubt in report["doubts"]:
+        print(doubt)
+    made = [file for file in report["files"] if file["file"]]
+    for file in made:
+        for warning in file["warnings"]:
+            print(f"{file['mode']}: {warning}")
+    accepted = [file for file in made if not file["refusal"]]
+    advice = f" Use {min(accepted, key=lambda file: file['size'])['file']}." if accepted else ""
+    for file in made:
+        if file["refusal"]:
+            print(f"{file['file']} is outside its tolerance: {file['refusal']}.{advice}")
+    print(f"Written to {output}; look at {output / 'report.html'}.")
+
+
+def check(paths) -> int:
+    """Prints the census of files; returns 1 where one has a fault."""
+    console = rich.console.Console(highlight=False)
+    takens = [census.take(Path(path)) for path in paths]
+    for path, taken in zip(paths, takens, strict=True):
+        table = rich.table.Table(title=rich.text.Text(str(path)), show_header=False, title_justify="left")
+        for name, value in rows_of(taken):
+            table.add_row(name, rich.text.Text(value))
+        console.print(table)
+    return 1 if any(taken.faults for taken in takens) else 0
+
+
+def rows_of(taken: census.Census) -> list[tuple[str, str]]:
+    """What `--check` says of a file."""
+    about = dict(taken.metadata)
+    labels = about.pop("labels", [])
+    said = {True: "fully accelerated", False: "not fully accelerated", None: "not compiled here"}
+    return [
+        ("faults", " ".join(taken.faults) or "none"),
+        ("operators", ", ".join(f"{count} {name}" for name, count in taken.operators.items())),
+        ("oldest runtime", f"TFLite {taken.runtime}" if taken.runtime else "not in the table"),
+        ("bytes", ", ".join(f"{size:,} of {name}" for name, size in taken.sections.items())),
+        ("XNNPACK", f"partitions: {taken.partitions}; left out: "
+         + (", ".join(f"{count} {name}" for name, count in taken.left_out.items()) or "nothing")),
+        ("CompiledModel", said[taken.accelerated]),
+        ("GPU", taken.gpu or "not analysed"),
+        ("metadata", "; ".join(f"{key} {value}" for key, value in about.items() if value) or "none"),
+        ("labels", f"{len(labels)}: {', '.join(labels[:5])}" + ", ..." * (len(labels) > 5)),
+    ]  # fmt: skip
