@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator
 
 from absl import app, flags
 
+from kvision._stderr import without_lines
 from kvision.errors import UserError
 from kvision.names import shown
 
 LONGEST = 700  # characters of a message
 HOME = re.compile(r"(\w+:)?(~.*)", re.DOTALL)  # a path, also behind `folder:`
 REPEAT = ";\n    repeat this option"  # absl's own words behind the help of a repeatable flag
+MISSING = re.compile(r"flag --(\w+)=None: ")  # absl's words for a required flag that is not given
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # of TensorFlow's libraries: 3 leaves what ends the process
+NOTICES = r"[IWE]\d{4} |WARNING: All log messages before absl::"  # of its libraries while they are loaded
 KERAS = {"backend": "tensorflow", "image_data_format": "channels_last"}  # settings of Keras that we need
 
 # The text of flags that several commands have.
@@ -38,7 +41,8 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         try:
             positional = flags.FLAGS(argv)
         except flags.Error as error:
-            fail(error)
+            missing = MISSING.match(str(error))
+            fail(f"`--{missing[1]}` is needed: {flags.FLAGS[missing[1]].help}" if missing else error)
         for flag in flags.FLAGS.get_flags_for_module(module):  # shells expand no ~ behind a =
             if isinstance(flag.value, str) and (found := HOME.fullmatch(flag.value)):
                 flag.value = (found[1] or "") + os.path.expanduser(found[2])
@@ -60,43 +64,20 @@ def import_keras() -> None:
     settings = (
         "Keras reads KERAS_BACKEND and keras.json, which is in the folder KERAS_HOME or else in ~/.keras"
     )
-    with _without_notices():
-        try:
+    quiet = LOG_LEVEL not in os.environ  # else a user chose what TensorFlow prints
+    if quiet:
+        os.environ[LOG_LEVEL] = "3"
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    try:
+        with without_lines(NOTICES) if quiet else contextlib.nullcontext():
             import keras
-        except (ImportError, ValueError) as error:
-            raise UserError(f"Keras cannot be imported: {error} ({settings})") from error
+    except (ImportError, ValueError) as error:
+        raise UserError(f"Keras cannot be imported: {error} ({settings})") from error
     keras.config.set_floatx("float32")  # --precision says what is computed in, not keras.json
     for name, expected in KERAS.items():
         value = getattr(keras.config, name)()
         if value != expected:
             raise UserError(f"The setting {name!r} of Keras must be {expected!r}; got {value!r}. {settings}.")
-
-
-@contextlib.contextmanager
-def _without_notices():
-    """Holds back what TensorFlow's libraries print while they are loaded, which heeds no setting.
-
-    It is printed where loading them fails. Who sets their log level decides what they print.
-    """
-    if LOG_LEVEL in os.environ or "tensorflow" in sys.modules or sys.stderr is None:
-        yield
-        return
-    os.environ[LOG_LEVEL] = "3"
-    read, write = os.pipe()
-    os.set_blocking(write, False)  # what a pipe cannot hold is lost
-    stderr = os.dup(2)
-    os.dup2(write, 2)
-    os.close(write)
-    failed = True
-    try:
-        yield
-        failed = False
-    finally:
-        os.dup2(stderr, 2)
-        os.close(stderr)
-        with open(read, "rb") as pipe:
-            if failed:
-                os.write(2, pipe.read())
 
 
 def _help(module) -> str:

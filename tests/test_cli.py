@@ -3,8 +3,10 @@
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import pytest
@@ -99,6 +101,31 @@ def test_commands_print_their_own_lines_alone():
     assert done.stdout.startswith("Builds lenet5")
     assert done.stderr == ""
     assert "oneDNN" in child("kvision-info", "command('lenet5')", **{_cli.LOG_LEVEL: "0"}).stderr
+
+
+def test_a_flag_that_is_missing_is_explained():
+    said = "kvision-predict: `--model` is needed: A run folder, a .keras file, or a name that kvision-info lists."
+    assert child("kvision-predict", "command()").stderr == f"{said}\n"
+
+
+def test_notices_are_sentences_without_the_time_and_the_thread():
+    notice = "command(); import logging; logging.getLogger('kvision').warning('%s: fresh.', 'lenet5')"
+    assert child("kvision-predict", notice).stderr.endswith(".\nlenet5: fresh.\n")
+
+
+def test_trainings_and_exports_print_their_own_lines_alone(tmp_path):
+    scripts, run = Path(sys.executable).parent, tmp_path / "run"
+    train = [scripts / "kvision-train", "--model=lenet5", "--channels=1", "--data=digits", "--epochs=1",
+             "--batch_size=600", f"--output={run}"]  # fmt: skip
+    environment = {key: value for key, value in os.environ.items() if key != _cli.LOG_LEVEL}
+    for command in (
+        [scripts / "kvision-launch", "--workers=2", "--", *train],
+        [scripts / "kvision-export", f"--model={run}", "--quantize=float32", "--images=20"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        printed = done.stdout + done.stderr
+        assert str(run) in printed
+        assert not re.search(r"[IWEF]\d{4} \d|WARNING|INFO|warn", printed), printed
 
 
 def test_what_is_held_back_is_printed_where_tensorflow_cannot_be_imported(tmp_path):

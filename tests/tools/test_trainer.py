@@ -3,6 +3,7 @@
 import csv
 import os
 import random
+import re
 import resource
 import signal
 import time
@@ -10,12 +11,13 @@ import time
 import keras
 import numpy as np
 import pytest
+import rich.console
 import safetensors.numpy
 import tensorflow as tf
 from helpers import command, start
 
 from kvision_tools import checkpoints
-from kvision_tools.callbacks import EventFiles, RunFiles, print_table
+from kvision_tools.callbacks import EventFiles, Progress, RunFiles, print_table
 from kvision_tools.loop import Loop
 from kvision_tools.startup import REQUEUE
 from kvision_tools.trainer import Trainer
@@ -188,6 +190,23 @@ def test_the_average_of_weights_is_kept_where_its_loss_is_lower(loss, kept, tmp_
     saved = keras.saving.load_model(tmp_path / "model.keras").get_layer("dense").bias
     np.testing.assert_array_equal(saved, [kept] * 2)
     np.testing.assert_array_equal(run.model.get_layer("dense").bias, [1.0, 1.0])
+
+
+def test_the_progress_line_has_metrics_once_there_are_some():
+    progress = Progress(epochs=2, steps=8, first=0, batch_size=8)
+    progress.set_model(trainer().model)
+
+    def line():
+        console = rich.console.Console(width=200)
+        with console.capture() as printed:
+            console.print(progress.bar.get_renderable())
+        return printed.get()
+
+    progress.on_epoch_begin(0, {})
+    assert "epoch 1/2" in line()
+    assert not re.search("nan|loss|images/s", line())
+    progress.on_train_batch_end(2, {"loss": 0.5, "accuracy": 0.25})
+    assert "loss 0.500 accuracy 0.250 rate 0.1" in line()
 
 
 def write_epochs(events, count):

@@ -206,10 +206,14 @@ class Run:
 
     def _sum_over_devices(self, value):
         """The sum of what each worker gives, once for each of its devices; all wait for each other."""
-        sums = self.strategy.run(
-            lambda: tf.distribute.get_replica_context().all_reduce("SUM", tf.constant(float(value)))
-        )
-        return float(self.strategy.experimental_local_results(sums)[0])
+
+        @tf.function(autograph=False)  # the strategy warns of a collective outside one
+        def summed():
+            return self.strategy.run(
+                lambda: tf.distribute.get_replica_context().all_reduce("SUM", tf.constant(float(value)))
+            )
+
+        return float(self.strategy.experimental_local_results(summed())[0])
 
     def train(self):
         """Trains to the end and says what came of it."""
