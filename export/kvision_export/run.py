@@ -13,6 +13,7 @@ from absl import flags
 
 from kvision import runs
 from kvision.data import read_errors
+from kvision.errors import UserError
 from kvision_export import census, exporter, files, verify
 from kvision_export.checks import check_output
 
@@ -25,6 +26,9 @@ def export(modes: Sequence[str]) -> tuple[dict, Path]:
         FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.labels, FLAGS.allow_nonfinite
     )
     output = output_of(opened)
+    data = FLAGS.calibration or opened.flags.get("data", "")
+    if runs.is_inside(output, data):
+        raise UserError(f"`--output` must be outside the folder of the images, {data}; got '{output}'.")
     check_output(output)
     images, answers = load_images(opened, "val", FLAGS.images)
     needed = {"int8", "int16x8"} & {*modes}

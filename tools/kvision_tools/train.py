@@ -49,14 +49,23 @@ flags.DEFINE_enum("augment", "none", AUGMENTATIONS, "Random boxes of the trainin
 flags.DEFINE_float("min_crop_area", 0.08, "Smallest share of an image that --augment cuts out.", 0, 1)
 flags.DEFINE_float("crop", None, "Share of the resized side that is evaluated; the weights' own, or 1.", 0, 1)
 flags.DEFINE_enum("interpolation", None, INTERPOLATIONS, "Before --crop; the weights' own, or bilinear.")
-flags.DEFINE_integer("epochs", 10, "Passes over the training images.", 1)
+flags.DEFINE_integer(
+    "epochs",
+    10,
+    "Passes over the training images. More of them lengthen the run in --output: from its last step on, it "
+    "has the learning rates of a run of the new length; the warm-up stays.",
+    1,
+)
 flags.DEFINE_integer("batch_size", 32, "Images in a step, over all devices and workers.", 1)
 flags.DEFINE_integer("accumulate", 1, "Parts of a batch that pass one after the other, to save memory.", 1)
 flags.DEFINE_enum("optimizer", "sgd", OPTIMIZERS, "Its settings: kvision_tools/optimizers.py.")
 flags.DEFINE_float("learning_rate", None, "At its peak; 0.05 by default.", 0)
 flags.DEFINE_float("learning_rate_per_256", None, "Instead: for each 256 images of a batch.", 0)
 flags.DEFINE_float(
-    "warmup_epochs", None, "Epochs of linear growth, before the cosine; 1 by default, or half of fewer.", 0
+    "warmup_epochs",
+    None,
+    "Epochs of linear growth, before the cosine; 1 by default, or half of fewer, or the run's in --output.",
+    0,
 )
 flags.DEFINE_float("weight_decay", 0.0, "Decoupled; spares norms and biases.", 0)
 flags.DEFINE_float("layer_decay", 1.0, "Of the learning rate, for each group of layers behind.", 0, 1)
