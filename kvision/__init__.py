@@ -1,26 +1,17 @@
 """Vision networks for Keras 3, from the architecture to a file for a phone."""
 
-from kvision import blocks, labels, layers, models, weights
-from kvision._depth import depth_groups
-from kvision._features import attention_maps, features
-from kvision.registry import create_model, info, list_models
-from kvision.spec import Preprocess
-from kvision.weights import list_weights
+import importlib
+import sys
+from pathlib import Path
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Preprocess",
-    "attention_maps",
-    "blocks",
-    "create_model",
-    "depth_groups",
-    "features",
-    "info",
-    "labels",
-    "layers",
-    "list_models",
-    "list_weights",
-    "models",
-    "weights",
-]
+if Path(sys.argv[0]).name.startswith("kvision-"):
+    # Keras and TensorFlow take seconds to import, and a command needs them only after its flags are parsed.
+    def __getattr__(name):
+        if name.startswith("_"):
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module("kvision._public"), name)
+else:
+    from kvision._public import *  # noqa: F403
+    from kvision._public import __all__ as __all__

@@ -1,4 +1,4 @@
-"""What all commands share: flags, help, and errors of one sentence."""
+"""What all commands share: flags, help, the import of TensorFlow, and errors of one sentence."""
 
 import contextlib
 import logging
@@ -7,15 +7,24 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 
-import keras
 from absl import app, flags
 
+from kvision._stderr import without_lines
 from kvision.errors import UserError
 from kvision.names import shown
 
 LONGEST = 700  # characters of a message
 HOME = re.compile(r"(\w+:)?(~.*)", re.DOTALL)  # a path, also behind `folder:`
 REPEAT = ";\n    repeat this option"  # absl's own words behind the help of a repeatable flag
+MISSING = re.compile(r"flag --(\w+)=None: ")  # absl's words for a required flag that is not given
+LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # of TensorFlow's libraries: 3 leaves what ends the process
+NOTICES = r"[IWE]\d{4} |WARNING: All log messages before absl::"  # of its libraries while they are loaded
+KERAS = {"backend": "tensorflow", "image_data_format": "channels_last"}  # settings of Keras that we need
+
+# The text of flags that several commands have.
+MAX_UNREADABLE = "Share of the images that may fail to decode and are skipped; more end the command."
+EXIF = "Turn images as their EXIF orientation says; a run's own choice by default, else true."
+NAMES = "The network's class names: a file with one a line, imagenet, or numbers; its own by default."
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
@@ -32,15 +41,43 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         try:
             positional = flags.FLAGS(argv)
         except flags.Error as error:
-            fail(error)
+            missing = MISSING.match(str(error))
+            fail(f"`--{missing[1]}` is needed: {flags.FLAGS[missing[1]].help}" if missing else error)
         for flag in flags.FLAGS.get_flags_for_module(module):  # shells expand no ~ behind a =
             if isinstance(flag.value, str) and (found := HOME.fullmatch(flag.value)):
                 flag.value = (found[1] or "") + os.path.expanduser(found[2])
         return positional
 
-    keras.config.set_floatx("float32")  # --precision says what is computed in, not keras.json
     logging.disable(logging.INFO)  # TensorFlow's and Keras' notices would drown what a command prints
+    notices = logging.getLogger("kvision")
+    notices.addHandler(logging.StreamHandler())  # as they are, without absl's time and thread
+    notices.propagate = False
     app.run(lambda argv: main(argv[1:]), flags_parser=parse)
+
+
+def import_keras() -> None:
+    """Imports Keras and TensorFlow, once the flags are parsed, and checks how Keras is set up.
+
+    Raises:
+        UserError: the settings of Keras choose another backend than TensorFlow, or channels first.
+    """
+    settings = (
+        "Keras reads KERAS_BACKEND and keras.json, which is in the folder KERAS_HOME or else in ~/.keras"
+    )
+    quiet = LOG_LEVEL not in os.environ  # else a user chose what TensorFlow prints
+    if quiet:
+        os.environ[LOG_LEVEL] = "3"
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    try:
+        with without_lines(NOTICES) if quiet else contextlib.nullcontext():
+            import keras
+    except (ImportError, ValueError) as error:
+        raise UserError(f"Keras cannot be imported: {error} ({settings})") from error
+    keras.config.set_floatx("float32")  # --precision says what is computed in, not keras.json
+    for name, expected in KERAS.items():
+        value = getattr(keras.config, name)()
+        if value != expected:
+            raise UserError(f"The setting {name!r} of Keras must be {expected!r}; got {value!r}. {settings}.")
 
 
 def _help(module) -> str:

@@ -13,18 +13,15 @@ import numpy as np
 
 from kvision import _classifiers, labels, registry
 from kvision import weights as published
+from kvision._choices import FORMS, WEIGHTS
 from kvision.data import Data, load
 from kvision.data.skipped import Unreadable
-from kvision.data.sources import FORMS, open_source
+from kvision.data.sources import open_source
 from kvision.errors import NoLabels, UserError
 from kvision.names import listed, say_once
 from kvision.spec import did_you_mean
 
-WEIGHTS = "imagenet, a tag that kvision-info lists, hf-hub:OWNER/REPOSITORY or a file"  # for commands
-MAX_UNREADABLE = "Share of the images that may fail to decode and are skipped; more end the command."
-EXIF = "Turn images as their EXIF orientation says; a run's own choice by default, else true."
 MOST_FILES = 10  # unreadable ones, and classes of such, in a message
-NAMES = "The network's class names: a file with one a line, imagenet, or numbers; its own by default."
 MODEL, LABELS, FLAGS = "model.keras", "labels.txt", "flags.txt"
 
 
@@ -226,6 +223,12 @@ def load_data(
         exif=opened.exif if exif is None else exif,
         **keywords,
     )
+
+
+def is_inside(path: Path, data: str) -> bool:
+    """Whether a path is that of a dataset's class folders or below, where it would be taken for a class."""
+    kind, _, folder = data.partition(":")
+    return kind == "folder" and path.resolve().is_relative_to(Path(folder).expanduser().resolve())
 
 
 def read_flags(run) -> dict[str, str]:

@@ -1,7 +1,12 @@
-"""What commands print when they end."""
+"""How commands begin, and what they print when they end."""
 
-import logging
+import importlib.metadata
+import json
 import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import pytest
@@ -39,12 +44,105 @@ def test_home_is_expanded(text):
     assert (found[1] or "") + os.path.expanduser(found[2]) == text.replace("~", os.path.expanduser("~"))
 
 
-def test_commands_compute_in_float32_whatever_keras_json_says(monkeypatch):
-    monkeypatch.setattr(_cli.app, "run", lambda *arguments, **keywords: None)
-    monkeypatch.setattr(logging, "disable", lambda level: None)
+def test_commands_compute_in_float32_whatever_keras_json_says():
     keras.config.set_floatx("float16")
     try:
-        _cli.run(test_commands_compute_in_float32_whatever_keras_json_says)
+        _cli.import_keras()
         assert keras.config.floatx() == "float32"
     finally:
         keras.config.set_floatx("float32")
+
+
+CHILD = """
+import importlib.metadata, sys
+
+def command(*arguments):
+    sys.argv[1:] = arguments
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name=sys.argv[0])
+    try:
+        return script.load()()
+    except SystemExit as end:
+        return end.code
+
+sys.argv = sys.argv[1:]
+"""
+
+
+def child(name, code, **environment):
+    """Runs Python code in a process of its own, where `command(...)` is the command of this name."""
+    environment = {key: value for key, value in os.environ.items() if key != _cli.LOG_LEVEL} | environment
+    call = [sys.executable, "-c", CHILD + code, name]
+    return subprocess.run(call, capture_output=True, text=True, check=False, env=environment)
+
+
+SCRIPTS = sorted(
+    script.name
+    for script in importlib.metadata.entry_points(group="console_scripts")
+    if script.name.startswith("kvision-")
+)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_tensorflow_is_not_imported_before_the_flags_are_parsed(name):
+    wrong = ("one", "more") if name == "kvision-info" else ()  # others lack something that they need
+    done = child(
+        name,
+        "assert command('--help') == 0\n"
+        "assert command('--no_such_flag') == 2\n"
+        f"assert command(*{wrong}) == 2\n"
+        "assert not {'keras', 'tensorflow'} & sys.modules.keys()",
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_commands_print_their_own_lines_alone():
+    """No notice of TensorFlow's libraries, unless it is asked for."""
+    done = child("kvision-info", "command('lenet5')")
+    assert done.stdout.startswith("Builds lenet5")
+    assert done.stderr == ""
+    assert "oneDNN" in child("kvision-info", "command('lenet5')", **{_cli.LOG_LEVEL: "0"}).stderr
+
+
+def test_a_flag_that_is_missing_is_explained():
+    said = "kvision-predict: `--model` is needed: A run folder, a .keras file, or a name that "
+    assert child("kvision-predict", "command()").stderr.startswith(said)
+
+
+def test_notices_are_sentences_without_the_time_and_the_thread():
+    notice = "command(); import logging; logging.getLogger('kvision').warning('%s: fresh.', 'lenet5')"
+    assert child("kvision-predict", notice).stderr.endswith(".\nlenet5: fresh.\n")
+
+
+def test_trainings_and_exports_print_their_own_lines_alone(tmp_path):
+    scripts, run = Path(sys.executable).parent, tmp_path / "run"
+    train = [scripts / "kvision-train", "--model=lenet5", "--channels=1", "--data=digits", "--epochs=1",
+             "--batch_size=600", f"--output={run}"]  # fmt: skip
+    environment = {key: value for key, value in os.environ.items() if key != _cli.LOG_LEVEL}
+    for command in (
+        [scripts / "kvision-launch", "--workers=2", "--", *train],
+        [scripts / "kvision-export", f"--model={run}", "--quantize=float32", "--images=20"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        printed = done.stdout + done.stderr
+        assert str(run) in printed
+        assert not re.search(r"[IWEF]\d{4} \d|WARNING|INFO|warn", printed), printed
+
+
+def test_what_is_held_back_is_printed_where_tensorflow_cannot_be_imported(tmp_path):
+    (tmp_path / "tensorflow.py").write_text("import os; os.write(2, b'why\\n'); raise ImportError('broken')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = child("kvision-info", "sys.exit(command('lenet5'))", PYTHONPATH=path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("why\nkvision-info: Keras cannot be imported: broken")
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"backend": "jax"}, "'backend' of Keras must be 'tensorflow'; got 'jax'. Keras reads KERAS_BACKEND and"),
+    ({"image_data_format": "channels_first"}, "'image_data_format' of Keras must be 'channels_last'; got"),
+])  # fmt: skip
+def test_settings_of_keras_that_do_not_fit_are_one_sentence(settings, words, tmp_path):
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    done = child("kvision-info", "sys.exit(command('lenet5'))", KERAS_HOME=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"kvision-info: The setting {words}")
+    assert done.stderr.count("\n") == 1

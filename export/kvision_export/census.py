@@ -7,17 +7,16 @@ tflite/converter/tools/versioning/runtime_version.cc and op_version.cc.
 import contextlib
 import dataclasses
 import io
-import os
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.compiled_model import CompiledModel
-from ai_edge_litert.interpreter import Interpreter
 
+from kvision._stderr import without_lines
 from kvision.errors import UserError
-from kvision_export import contents, flatbuffer, metadata
+from kvision_export import contents, flatbuffer, metadata, verify
 
 RUNTIMES = {  # the oldest runtime of each version of an operator, from version 1 on
     "ABS": "1.13 2.4 2.5 2.6", "ADD": "1.5 1.14 2.4 2.6", "AVERAGE_POOL_2D": "1.5 1.14 2.3",
@@ -135,7 +134,8 @@ def of(content: bytes) -> Census:
 
 
 def _accelerated(content) -> bool | None:
-    with contextlib.suppress(Exception), _silent():  # where there is no accelerator for this processor
+    # LiteRT raises where it has no accelerator for this processor.
+    with without_lines(""), contextlib.suppress(Exception):
         return bool(CompiledModel.from_buffer(content).is_fully_accelerated())
     return None
 
@@ -222,9 +222,7 @@ def runtime(operators) -> str:
 
 
 def _partitions(content) -> tuple[int, dict[str, int]]:
-    interpreter = Interpreter(model_content=content)
-    interpreter.allocate_tensors()
-    operators = interpreter._get_ops_details()
+    operators = verify.allocated(content)._get_ops_details()
     delegates = [operator for operator in operators if operator["op_name"] == "DELEGATE"]
     inside = _inside(operators, delegates)
     left = Counter(
@@ -253,19 +251,6 @@ def _inside(operators, delegates) -> set[int]:
             inside.add(operator["index"])
             todo += [int(i) for i in operator["inputs"] if int(i) not in ends]
     return inside
-
-
-@contextlib.contextmanager
-def _silent():
-    """Hides what LiteRT's libraries print."""
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nothing:
-        os.dup2(nothing.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _gpu(content) -> str:

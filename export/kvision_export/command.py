@@ -13,31 +13,18 @@ labels.txt, report.json and report.html.
 says what is in files that are there, and ends with 1 where one has a fault.
 """
 
-import dataclasses
-import sys
-from pathlib import Path
-
-import numpy as np
-import rich.box
-import rich.console
-import rich.table
-import rich.text
 from absl import flags
 
-from kvision import _classifiers, _cli, runs
-from kvision.data import read_errors
-from kvision.data.sources import FORMS
-from kvision.errors import NoLabels, UserError
-from kvision.names import shown
-from kvision.spec import Preprocess
-from kvision_export import census, exporter, files, quantize, verify
-from kvision_export.checks import check_output
+from kvision import _cli
+from kvision._choices import FORMS, WEIGHTS
+from kvision.errors import UserError
+from kvision_export.choices import BACKENDS, MODES, TARGETS
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A run folder, a .keras file, or a name that kvision-info lists.")
 flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may be NaN or infinity.")
-flags.DEFINE_string("weights", None, f"Trained weights of a name: {runs.WEIGHTS}.")
-flags.DEFINE_string("labels", None, runs.NAMES)
+flags.DEFINE_string("weights", None, f"Trained weights of a name: {WEIGHTS}.")
+flags.DEFINE_string("labels", None, _cli.NAMES)
 flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
 flags.DEFINE_list(
     "mean", None, "Mean that a .keras network wants subtracted from pixels in [0, 255]: one value, or one a "
@@ -49,12 +36,12 @@ flags.DEFINE_list(
     None,
     "Range that it wants pixels scaled to, such as -1,1 or 0,1; in place of --mean and --std.",
 )
-flags.DEFINE_enum("target", "cpu", [*exporter.TARGETS], "What runs the files; chooses --quantize and --ends.")
-flags.DEFINE_list("quantize", None, f"Any of {', '.join(exporter.MODES)}; by --target, float32,int8 for cpu.")
+flags.DEFINE_enum("target", "cpu", [*TARGETS], "What runs the files; chooses --quantize and --ends.")
+flags.DEFINE_list("quantize", None, f"Any of {', '.join(MODES)}; by --target, float32,int8 for cpu.")
 flags.DEFINE_enum(
     "ends", None, ("uint8", "float32", "int8"), "Ends of int8 files: pixels or floats in, or int8 in and out."
 )
-flags.DEFINE_enum("backend", "litert", quantize.BACKENDS, "litert-quantizer, or TensorFlow's quantizer.")
+flags.DEFINE_enum("backend", "litert", BACKENDS, "litert-quantizer, or TensorFlow's quantizer.")
 flags.DEFINE_string(
     "calibration", None, f"{FORMS}; a run folder's own by default. Its training images give the int8 ranges, "
     "its held-out ones the report. A folder of images without class folders, or with those of other classes, "
@@ -63,8 +50,8 @@ flags.DEFINE_string(
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
 flags.DEFINE_bool("allow_outside", False, "Whether a CSV file may list images outside its own folder.")
 flags.DEFINE_bool("strict", False, "End at a file that fails to decode.")
-flags.DEFINE_float("max_unreadable", 0.1, runs.MAX_UNREADABLE, 0, 1)
-flags.DEFINE_bool("exif", None, runs.EXIF)
+flags.DEFINE_float("max_unreadable", 0.1, _cli.MAX_UNREADABLE, 0, 1)
+flags.DEFINE_bool("exif", None, _cli.EXIF)
 flags.DEFINE_integer(
     "calibration_images", 64, "How many images give the int8 ranges; as many others choose steps.", 2
 )
@@ -84,251 +71,26 @@ def main(positional):
     """Exports or checks by the flags; returns the exit code."""
     with _cli.user_errors():
         if FLAGS.check:
-            return check(positional)
+            if not positional:
+                raise UserError("Which files? kvision-export --check FILE.tflite ...")
+            _cli.import_keras()
+            from kvision_export import run
+
+            return run.check(positional)
         if positional:
             raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
         if FLAGS.model is None:
             raise UserError("What is to be exported? Give --model, or --check and files.")
-        modes = FLAGS.quantize or exporter.TARGETS[FLAGS.target][0]
+        modes = FLAGS.quantize or TARGETS[FLAGS.target][0]
         for mode in modes:
-            if mode not in exporter.MODES:
-                raise UserError(
-                    f"`--quantize`: unknown mode {mode!r}. Valid modes: {', '.join(exporter.MODES)}."
-                )
-        opened = runs.open_trained(
-            FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.labels, FLAGS.allow_nonfinite
-        )
-        if preprocess := preprocess_of_flags():
-            opened = dataclasses.replace(opened, model=_classifiers.normalized(opened.model, preprocess))
-        output = output_of(opened)
-        check_output(output)
-        remarks = []
-        try:
-            images, answers = load_images(opened, "val", FLAGS.images)
-        except NoLabels as error:
-            images, answers = load_images(opened, "val", FLAGS.images, labeled=False)
-            remarks.append(f"The images are taken without labels, wherever they lie. {error}")
-        calibration = None
-        if {"int8", "int16x8"} & {*modes}:
-            count, labeled = 2 * FLAGS.calibration_images, answers is not None
-            calibration, _ = load_images(opened, "train", count, balanced=True, labeled=labeled)
-        report = exporter.export(
-            opened.model,
-            output,
-            images=images,
-            labels=answers,
-            calibration=calibration,
-            class_names=opened.class_names,
-            target=FLAGS.target,
-            modes=modes,
-            backend=FLAGS.backend,
-            ends=FLAGS.ends,
-            compare=FLAGS.compare,
-            description=FLAGS.description,
-            licence=FLAGS.licence,
-            remarks=remarks,
-            tolerances={mode: tolerance(mode) for mode in modes},
-            say=lambda text: print(text, file=sys.stderr, flush=True),
-        )
-    print_table(report, output)
+            if mode not in MODES:
+                raise UserError(f"`--quantize`: unknown mode {mode!r}. Valid modes: {', '.join(MODES)}.")
+        _cli.import_keras()
+        from kvision_export import run
+
+        report, output = run.export(modes)
+    run.print_table(report, output)
     return 1 if report["doubts"] or any(file["refusal"] for file in report["files"] if file["file"]) else 0
-
-
-def preprocess_of_flags() -> Preprocess | None:
-    """The normalisation that --mean and --std or --input_range ask for; None for none."""
-    given = {
-        name: FLAGS[name].value for name in ("mean", "std", "input_range") if FLAGS[name].value is not None
-    }
-    values = {name: numbers(name, texts) for name, texts in given.items()}
-    if "input_range" in values:
-        if len(values) > 1:
-            raise UserError("`--input_range` and `--mean` or `--std` say the same in two ways: give one.")
-        low, high = values["input_range"] if len(values["input_range"]) == 2 else (0, 0)
-        if not low < high:
-            raise UserError(
-                f"`--input_range` must be two numbers, the lower first; got {','.join(given['input_range'])}."
-            )
-        std = 255 / (high - low)
-        return Preprocess((-low * std,), (std,))
-    if not values:
-        return None
-    mean, std = values.get("mean", (0.0,)), values.get("std", (1.0,))
-    count = max(len(mean), len(std))
-    if {len(mean), len(std)} - {1, count}:
-        raise UserError(f"`--mean` and `--std` must have one value a channel, or one; got {mean} and {std}.")
-    mean, std = (part * count if len(part) == 1 else part for part in (mean, std))
-    if max(map(abs, mean)) <= 1 and max(std) <= 1 and {*mean, *std} != {0.0, 1.0}:
-        scaled = " ".join(
-            f"--{name}={','.join(f'{255 * value:g}' for value in values[name])}" for name in values
-        )
-        raise UserError(f"`--mean` and `--std` are of pixels in [0, 255], not in [0, 1]: give {scaled}.")
-    return Preprocess(mean, std)
-
-
-def numbers(name: str, texts: list[str]) -> tuple[float, ...]:
-    """The values of a flag that lists numbers."""
-    try:
-        values = tuple(map(float, texts))
-    except ValueError:
-        values = ()
-    if not values or not np.isfinite(values).all() or (name == "std" and min(values) <= 0):
-        kind = "positive numbers" if name == "std" else "numbers"
-        raise UserError(f"`--{name}` must be {kind} with commas between them; got {','.join(texts)!r}.")
-    return values
-
-
-def output_of(opened: runs.Opened) -> Path:
-    """The folder to write."""
-    if FLAGS.output:
-        return Path(FLAGS.output)
-    return Path(FLAGS.model) / "export" if opened.flags else Path("exports") / opened.model.name
-
-
-def load_images(
-    opened: runs.Opened, split: str, count: int, balanced: bool = False, labeled: bool = True
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Up to `count` images of a split, and their labels; None without labels.
-
-    Args:
-        opened: the network.
-        split: "train" or "val".
-        count: of images.
-        balanced: whether as many of each class as can be.
-        labeled: whether labels are read.
-    """
-    data = runs.load_data(
-        opened,
-        FLAGS.calibration,
-        split,
-        val_fraction=FLAGS.val_fraction,
-        allow_outside=FLAGS.allow_outside,
-        training=True,
-        batch_size=1,
-        exif=FLAGS.exif,
-        max_unreadable=FLAGS.max_unreadable,
-        labeled=labeled,
-    )
-    most = -(-count // len(data.class_names)) if balanced else count
-    of_class = dict.fromkeys(range(len(data.class_names)), 0)
-    chosen, rest = [], []
-    with read_errors([data]):
-        for image, label in data.dataset.take(data.size).as_numpy_iterator():
-            full = of_class[int(label[0])] >= most
-            (rest if full else chosen).append((image[0], label[0]))
-            of_class[int(label[0])] += not full
-            del rest[count:]
-            if len(chosen) == count:
-                break
-    runs.report_unreadable(data.unreadable, FLAGS.strict)
-    images, answers = zip(*(chosen + rest)[:count], strict=True)
-    return np.stack(images), np.array(answers) if labeled else None
-
-
-def tolerance(mode: str) -> verify.Tolerance:
-    """What the flags ask of a mode."""
-    return files.tolerance(
-        mode,
-        difference=FLAGS.max_difference,
-        float16=FLAGS.min_agreement_float16,
-        agreement=FLAGS.min_agreement,
-        drop=FLAGS.max_drop / 100,
-    )
-
-
-def print_table(report: dict, output: Path) -> None:
-    """Prints the report for people."""
-    table = rich.table.Table(
-        title=f"{report['model']} on {report['images']} held-out images",
-        caption="KL in nats, SQNR in dB, milliseconds by threads, speed against float32",
-        box=rich.box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    keras = report["keras"]
-    columns = (
-        "file",
-        "kB",
-        *(["top-1"] if keras else []),
-        "agree",
-        "KL",
-        "SQNR",
-        "1 thr",
-        "2 thr",
-        "speed",
-        "",
-    )
-    for column in columns:
-        table.add_column(column, justify="left" if column == "file" else "right", no_wrap=True)
-    if keras:
-        doubted = "DOUBT" if report["doubts"] else ""
-        table.add_row("Keras", "", f"{100 * keras['top1']:.1f}", *[""] * 6, doubted)
-    for file in report["files"]:
-        near, right, ms = file["fidelity"], file["accuracy"], file["latency_ms"]
-        table.add_row(
-            file["mode"],
-            f"{file['size'] / 1000:.0f}",
-            *([f"{100 * right['top1']:.1f}"] if keras else []),
-            f"{100 * near['agreement']:.1f}",
-            f"{near['kl']:.3f}",
-            "" if file["mode"] == "float32" else f"{near['sqnr']:.1f}",
-            *(f"{of:.2f}" for of in ms.values()),
-            f"{file['float_latency_ms'][1] / ms[1]:.2f}",
-            "" if not file["file"] else "FAIL" if file["refusal"] else "ok",
-        )
-    rich.console.Console(highlight=False).print(table)
-    for sentence in (*report["remarks"], *report["doubts"]):
-        print(shown(sentence))
-    made = [file for file in report["files"] if file["file"]]
-    for file in made:
-        if file["census"]["input"]["dtype"] == "int8":
-            print(f"{file['mode']}: {file['census']['metadata']['image']}")
-        for warning in file["warnings"]:
-            print(f"{file['mode']}: {warning}")
-    accepted = [file for file in made if not file["refusal"]]
-    advice = f" Use {min(accepted, key=lambda file: file['size'])['file']}." if accepted else ""
-    for file in made:
-        if file["refusal"]:
-            print(f"{file['file']} is outside its tolerance: {file['refusal']}.{advice}")
-    print(f"Written to {output}; look at {output / 'report.html'}.")
-
-
-def check(paths) -> int:
-    """Prints the census of files; returns 1 where one has a fault."""
-    if not paths:
-        raise UserError("Which files? kvision-export --check FILE.tflite ...")
-    console = rich.console.Console(highlight=False)
-    takens = [census.take(Path(path)) for path in paths]
-    for path, taken in zip(paths, takens, strict=True):
-        table = rich.table.Table(title=rich.text.Text(str(path)), show_header=False, title_justify="left")
-        for name, value in rows_of(taken):
-            table.add_row(name, rich.text.Text(value))
-        console.print(table)
-    return 1 if any(taken.faults for taken in takens) else 0
-
-
-def rows_of(taken: census.Census) -> list[tuple[str, str]]:
-    """What `--check` says of a file."""
-    about = dict(taken.metadata)
-    labels = about.pop("labels", [])
-    said = {True: "fully accelerated", False: "not fully accelerated", None: "not compiled here"}
-    computed = (
-        ", ".join(f"{sum(counts.values())} in {kind}" for kind, counts in taken.computed_in.items())
-        + "; weights: "
-        + (", ".join(f"{count} {kind}" for kind, count in taken.stored_as.items()) or "none")
-    )
-    return [
-        ("faults", " ".join(taken.faults) or "none"),
-        ("operators", ", ".join(f"{count} {name}" for name, count in taken.operators.items())),
-        ("computed", computed),
-        ("oldest runtime", f"TFLite {taken.runtime}" if taken.runtime else "not in the table"),
-        ("bytes", ", ".join(f"{size:,} of {name}" for name, size in taken.sections.items())),
-        ("XNNPACK", f"partitions: {taken.partitions}; left out: "
-         + (", ".join(f"{count} {name}" for name, count in taken.left_out.items()) or "nothing")),
-        ("CompiledModel", said[taken.accelerated]),
-        ("GPU", taken.gpu or "not analysed"),
-        ("metadata", "; ".join(f"{key} {value}" for key, value in about.items() if value) or "none"),
-        ("labels", f"{len(labels)}: {', '.join(labels[:5])}" + ", ..." * (len(labels) > 5)),
-    ]  # fmt: skip
 
 
 def entry():

@@ -1,6 +1,7 @@
 """From a Keras model to float TFLite files."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -56,7 +57,8 @@ def convert_apart(
     with _saved(model) as folder:
         np.save(folder / "images.npy", np.asarray(images))
         command = [sys.executable, "-m", "kvision_export.convert", str(folder), *modes]
-        child = subprocess.run(command, capture_output=True, text=True, check=False)
+        quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"} | os.environ  # so that its last line is the reason
+        child = subprocess.run(command, capture_output=True, text=True, check=False, env=quiet)
         made = [mode for mode in modes if (folder / f"{mode}.tflite").exists()]
         if {*modes} - {*made, PEER}:
             raise UserError(f"{model.name} cannot be converted: {_reason(child)}")

@@ -14,7 +14,7 @@ import numpy as np
 
 from kvision import _classifiers, runs
 from kvision.errors import UserError
-from kvision_export import convert, doubts, metadata, quantize, report, verify
+from kvision_export import convert, doubts, metadata, report, verify
 from kvision_export.checks import (
     PAGE,
     REPORT,
@@ -27,16 +27,10 @@ from kvision_export.checks import (
     functional,
     pixels,
 )
+from kvision_export.choices import BACKENDS, MODES, TARGETS
 from kvision_export.files import Job, tolerance
 from kvision_export.verify import Tolerance
 
-MODES = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
-TARGETS = {  # modes by default, ends of int8 files, whether their layers may be float
-    "cpu": (("float32", "int8"), "uint8", True),
-    "gpu": (("float32", "float16"), "uint8", True),
-    "npu": (("int8",), "int8", False),
-    "edgetpu": (("int8",), "int8", False),
-}
 MODULES = ("kvision", "keras", "tensorflow", "ai_edge_litert", "litert_quantizer")  # of a report's versions
 
 
@@ -94,7 +88,7 @@ def export(
     modes, ends = list(modes or default_modes), ends or default_ends
     for mode in modes:
         choose("mode", mode, dict.fromkeys(MODES))
-    choose("backend", backend, dict.fromkeys(quantize.BACKENDS))
+    choose("backend", backend, dict.fromkeys(BACKENDS))
     choose("ends", ends, dict.fromkeys(("uint8", "float32", "int8")))
     images = pixels("images", images)
     model = functional(model, images)

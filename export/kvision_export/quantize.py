@@ -16,7 +16,6 @@ from litert_quantizer.qtyping import TFLOperationName
 from kvision.errors import UserError
 from kvision_export import flatbuffer
 
-BACKENDS = ("litert", "tf")
 Scopes = Iterable[str]
 SCALE = 4e-9  # at the least; the 6 of RELU6 in it must be an int32
 HEADROOM = 2.006  # of 16 bits, for images that reach further; no power of two, which ADD's kernel may refuse
@@ -35,7 +34,7 @@ def quantize(
     Args:
         content: a float `.tflite` file.
         ranges: of each of its computed tensors, by index: `Ranges.find`.
-        backend: one of `BACKENDS`.
+        backend: one of `choices.BACKENDS`.
         bits: of the activations, 8 or 16.
         floats: names of tensors whose operators stay float.
 

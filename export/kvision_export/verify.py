@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from kvision._stderr import without_lines
 from kvision_export import flatbuffer
 
 TURNS, WARMUP, RUNS = 4, 2, 20
@@ -243,10 +244,17 @@ def _centred(logits):
     return logits - logits.mean(-1, keepdims=True)
 
 
-def _open(content, threads, pixels=True):
+def allocated(content: bytes | Path, threads: int | None = None) -> Interpreter:
+    """An interpreter of a file with XNNPACK, ready to be fed."""
     source = {"model_content": content} if isinstance(content, bytes) else {"model_path": str(content)}
     interpreter = Interpreter(**source, num_threads=threads)
-    interpreter.allocate_tensors()
+    with without_lines("INFO: Created TensorFlow Lite XNNPACK delegate"):
+        interpreter.allocate_tensors()
+    return interpreter
+
+
+def _open(content, threads, pixels=True):
+    interpreter = allocated(content, threads)
     details = interpreter.get_input_details()[0]
     scale, zero_point = (
         (1.0, -128 if details["dtype"] == np.int8 else 0) if pixels else details["quantization"]

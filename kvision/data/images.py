@@ -5,6 +5,7 @@ import os
 
 import tensorflow as tf
 
+from kvision._choices import INTERPOLATIONS
 from kvision.data.decoding import (
     BY_PILLOW,
     axes,
@@ -17,8 +18,6 @@ from kvision.data.decoding import (
     turn,
 )
 from kvision.errors import UserError
-
-INTERPOLATIONS = {"bilinear": "triangle", "bicubic": "keyscubic"}  # and TensorFlow's name of the kernel
 
 
 def check_fit(crop, interpolation) -> None:

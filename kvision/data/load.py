@@ -5,15 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from kvision._choices import AUGMENTATIONS, CACHES
 from kvision.data.cache import Disk, keep
 from kvision.data.decoding import decode
 from kvision.data.images import check_fit, fit, random_crop
 from kvision.data.skipped import Skipped, Unreadable
 from kvision.data.sources import Source, open_source
 from kvision.errors import UserError
-
-AUGMENTATIONS = ("none", "crop", "crop_flip")
-CACHES = ("none", "ram", "disk")
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,10 @@ def test_errors(run, tmp_path):
         ([f"--model={run}", f"--labels={tmp_path.parent / 'nowhere'}"], "No such file"),
         (["--model=mobilenet_v9", "--calibration=digits"], "Did you mean"),
         ([f"--model={run}", "--output=/dev/null/x"], "/dev/null"),
+        (
+            [f"--model={run}", f"--calibration=folder:{tmp_path}", f"--output={tmp_path}/out"],
+            "must be outside the folder of the images",
+        ),
         ([f"--model={run}", f"--output={run}"], "neither empty nor an earlier export"),
     ):
         assert words in command("kvision-export", *arguments, code=2)

@@ -16,8 +16,9 @@ from helpers import tiny
 import kvision
 from kvision.runs import open_model
 from kvision_tools import checkpoints
+from kvision_tools.choices import OPTIMIZERS
 from kvision_tools.loop import Loop, means
-from kvision_tools.optimizers import NAMES, make_optimizer
+from kvision_tools.optimizers import make_optimizer
 
 SMALL = {"width_multiplier": 0.1, "input_shape": (32, 32, 3), "num_classes": 4, "classifier_activation": None}
 SHALLOW = SMALL | {"depth_multiplier": 0.3}
@@ -152,7 +153,7 @@ def test_evaluation_counts_every_image():
     assert result["accuracy"] == pytest.approx(np.mean(np.argmax(logits, -1) == labels))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_weight_decay_spares_norms_and_biases(name):
     model = kvision.models.mobilenet_v1(**SMALL)
     optimizer = optimizer_for(model, name, weight_decay=0.5)

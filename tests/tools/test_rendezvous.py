@@ -57,7 +57,11 @@ def test_workers_meet():
     here = addresses(3)
     assert meet_all(here, {0: SAME, 1: SAME, 2: SAME}) == [None] * 3
     differ = meet_all(here, {0: SAME, 1: SAME, 2: {"flags": ["--seed=1"]}})
-    assert differ == [f"worker 2 ({here[2]}) has other flags than worker 0: --seed=0, --seed=1."] * 3
+    name = f"worker 2 ({here[2]}) has other"
+    assert differ == [f"{name} flags than worker 0: --seed=1 instead of --seed=0."] * 3
+    one, other = {"checkpoints": ["step_1.safetensors"]}, {"checkpoints": []}
+    differ = meet_all(here, {0: one, 1: one, 2: other})
+    assert differ == [f"{name} checkpoints than worker 0: none instead of step_1.safetensors."] * 3
     late = meet_all(here, {0: SAME, 2: SAME}, timeout=0.5)
     assert late == [f"worker 1 ({here[1]}) did not come within 0.5 seconds."] * 2
     assert meet_all(here, {1: SAME}, 0.5) == [f"worker 0 ({here[0]}) did not come within 0.5 seconds."]

@@ -56,7 +56,10 @@ def test_a_run_goes_on_with_its_own_flags_alone(parsed, tmp_path):
     parsed(f"--output={run}", "--dry_run", "--worker_timeout=5")
     assert run_folder.check(run, False)
     parsed("--model_kwarg=c=3", "--nostrict")
-    with pytest.raises(ValueError, match="other flags .--model_kwarg=c=3."):
+    with pytest.raises(
+        ValueError,
+        match="the run has --model_kwarg=a=1 --model_kwarg=b=2, this command .* --model_kwarg=c=3.",
+    ):
         run_folder.check(run, False)
     assert not run_folder.check(run, True)
 
@@ -68,8 +71,42 @@ def test_flags_that_an_older_run_did_not_have_are_at_their_defaults(parsed, tmp_
     path.write_text("\n".join(line for line in lines if not line.startswith("--nan_restores")) + "\n")
     assert run_folder.check(path.parent, False)
     parsed("--nan_restores=7")
-    with pytest.raises(ValueError, match="other flags .--nan_restores=7."):
+    with pytest.raises(ValueError, match="the run has no --nan_restores, this command --nan_restores=7."):
         run_folder.check(path.parent, False)
+
+
+def test_paths_of_one_file_are_equal(parsed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    parsed("--data=folder:images", "--weights=w.safetensors")
+    run = made(tmp_path / "run")
+    for data, weights in (
+        (f"folder:{tmp_path}/images/", f"{tmp_path}/w.safetensors"),
+        ("folder:~/images", "~/w.safetensors"),
+        ("folder:./run/../images", "./w.safetensors"),
+    ):
+        parsed(f"--data={data}", f"--weights={weights}")
+        assert run_folder.check(run, False)
+    parsed("--data=csv:images", "--weights=w.safetensors")
+    with pytest.raises(ValueError, match="the run has --data=folder:images, this command --data=csv:images"):
+        run_folder.check(run, False)
+
+
+def test_a_run_may_become_longer(parsed, tmp_path, capsys):
+    parsed("--epochs=4", "--warmup_epochs=0.5")
+    run = made(tmp_path / "run")
+    assert run_folder.warmup_epochs(run) == 0.5
+    assert run_folder.warmup_epochs(tmp_path) is None
+    parsed("--epochs=6", "--warmup_epochs=0.5")
+    assert run_folder.check(run, False)
+    assert not run_folder.is_this(run)  # a launcher that started a new run over it does not go on with it
+    made(run)
+    assert "had 4 epochs and goes on to 6, with the learning rates" in capsys.readouterr().err
+    assert "--epochs=6" in (run / runs.FLAGS).read_text().splitlines()
+    for flags in (["--epochs=4", "--warmup_epochs=0.5"], ["--epochs=8", "--warmup_epochs=0.5", "--seed=3"]):
+        parsed(*flags)
+        with pytest.raises(ValueError, match=f"the run has --epochs=6, this command {flags[0]}"):
+            run_folder.check(run, False)
 
 
 def complete(run):
@@ -320,6 +357,41 @@ def test_files_that_were_touched_alone_are_said(parsed, tmp_path, capsys, monkey
     (tmp_path / "b").write_bytes(b"12345")
     with pytest.raises(ValueError, match="other names, sizes, contents or labels"):
         run_folder.compare(run, identities_now())
+
+
+def learning_rates(run):
+    lines = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
+    return [row[lines[0].index("learning_rate")] for row in lines[1:]]
+
+
+def test_a_finished_run_becomes_longer(tmp_path):
+    """Its warm-up stays, and the learning rates are from there on those of a run of the new length."""
+    lenet = ["kvision-train", "--model=lenet5", "--channels=1", "--data=digits", "--batch_size=300"]
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    command(*lenet, "--epochs=1", f"--output={run}")
+    printed = command(*lenet, "--epochs=3", f"--output={run}")
+    assert "had 1 epochs and goes on to 3" in printed
+    assert "Going on after step 4" in printed
+    command(*lenet, "--epochs=3", "--warmup_epochs=0.5", f"--output={whole}")
+    assert learning_rates(run)[1:] == learning_rates(whole)[1:]
+    assert "has all of its 3 epochs" in command(*lenet, "--epochs=3", f"--output={run}")
+    words = "the run has --epochs=3, this command --epochs=2"
+    assert words in command(*lenet, "--epochs=2", f"--output={run}", code=2)
+
+
+def test_warm_ups_that_do_not_fit_and_folders_that_cannot_be(tmp_path):
+    images = dark_and_light(tmp_path)
+    arguments = ["kvision-train", *TINY, f"--data=folder:{images}"]
+    sentence = command(*arguments, "--epochs=2", "--warmup_epochs=2", "--ema_decay=1", "--output=", code=2)
+    assert "`--warmup_epochs` (2.0) must be below --epochs (2)." in sentence
+    assert "`--ema_decay` must be between 0 and 1; got 1.0." in sentence
+    assert "`--output` must be a folder; got ''." in sentence
+    sentence = command(*arguments, "--epochs=1", "--warmup_epochs=0.9", f"--output={tmp_path}-run", code=2)
+    assert "`--warmup_epochs` (0.9) must end before the run's 1 steps do." in sentence
+    for inside in (images, images / "dark", images / "runs" / "new"):
+        sentence = command(*arguments, f"--output={inside}", code=2)
+        assert f"`--output` must be outside the folder of --data=folder:{images}; got '{inside}'." in sentence
+    assert {path.name for path in images.iterdir()} == {"dark", "light"}
 
 
 def test_commands_refuse_other_images(tmp_path_factory, tmp_path):

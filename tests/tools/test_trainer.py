@@ -1,8 +1,10 @@
 """Epochs around the step: Keras callbacks, going on after a kill, SIGTERM and NaN losses."""
 
 import csv
+import itertools
 import os
 import random
+import re
 import resource
 import signal
 import time
@@ -10,12 +12,13 @@ import time
 import keras
 import numpy as np
 import pytest
+import rich.console
 import safetensors.numpy
 import tensorflow as tf
 from helpers import command, start
 
 from kvision_tools import checkpoints
-from kvision_tools.callbacks import EventFiles, RunFiles, print_table
+from kvision_tools.callbacks import EventFiles, Progress, RunFiles, print_table
 from kvision_tools.loop import Loop
 from kvision_tools.startup import REQUEUE
 from kvision_tools.trainer import Trainer
@@ -137,6 +140,60 @@ def test_a_checkpoint_that_holds_nan_is_passed_over(tmp_path, capsys):
     assert not capsys.readouterr().err
 
 
+class Cut:
+    """Validation batches, of which one asks the trainer to end."""
+
+    def __init__(self, batches, at):
+        self.batches, self.left, self.run = batches, at, None
+
+    def __iter__(self):
+        for batch in self.batches:
+            self.left -= 1
+            if not self.left:
+                self.run.ask("SIGTERM")
+            yield batch
+
+
+def comparable(history):
+    return [{key: value for key, value in row.items() if key != "images_per_second"} for row in history]
+
+
+@pytest.mark.parametrize(
+    "batch", [2, 4, 6, 8]
+)  # of the first epoch's weights and their average, and of the next
+def test_an_end_that_is_asked_for_in_a_validation(batch, tmp_path, capsys):
+    def with_average(folder):
+        run = trainer()
+        loop = Loop(run.model, run.optimizer, tf.distribute.get_strategy(), ema_decay=0.5)
+        validation = list(itertools.islice(batches(size=16), 4))
+        return Trainer(loop, batches, validation, steps=8, epochs=3, steps_per_loop=3, folder=folder)
+
+    expected = with_average(tmp_path / "whole")
+    expected.fit()
+    run = with_average(tmp_path / "cut")
+    run.validation = Cut(run.validation, batch)
+    run.validation.run = run
+    with pytest.raises(SystemExit) as end:
+        run.fit()
+    assert end.value.code == REQUEUE
+    assert run.validation.left == 0  # no later batch was evaluated
+    assert f"SIGTERM: saved after step {8 + 8 * (batch > 8)}; " in capsys.readouterr().err
+    again = with_average(tmp_path / "cut")
+    assert comparable(again.fit()) == comparable(expected.history)
+    assert again.history[0]["images_per_second"] > 0
+    for one, other in zip(again.model.get_weights(), expected.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_checkpoints_of_earlier_versions_that_lack_the_training_time(tmp_path):
+    run = trainer(tmp_path, epochs=1)
+    run.fit()
+    state = run._state()
+    del state["seconds"]
+    checkpoints.save(tmp_path, run.step, run.loop, state)
+    assert trainer(tmp_path).step == 8
+
+
 def test_an_epoch_or_a_validation_without_images_is_an_error(tmp_path):
     trainer(tmp_path, epochs=1).fit()
     with pytest.raises(ValueError, match="Epoch 2 would end at step 4, but the run is after step 8"):
@@ -188,6 +245,23 @@ def test_the_average_of_weights_is_kept_where_its_loss_is_lower(loss, kept, tmp_
     saved = keras.saving.load_model(tmp_path / "model.keras").get_layer("dense").bias
     np.testing.assert_array_equal(saved, [kept] * 2)
     np.testing.assert_array_equal(run.model.get_layer("dense").bias, [1.0, 1.0])
+
+
+def test_the_progress_line_has_metrics_once_there_are_some():
+    progress = Progress(epochs=2, steps=8, first=0, batch_size=8)
+    progress.set_model(trainer().model)
+
+    def line():
+        console = rich.console.Console(width=200)
+        with console.capture() as printed:
+            console.print(progress.bar.get_renderable())
+        return printed.get()
+
+    progress.on_epoch_begin(0, {})
+    assert "epoch 1/2" in line()
+    assert not re.search("nan|loss|images/s", line())
+    progress.on_train_batch_end(2, {"loss": 0.5, "accuracy": 0.25})
+    assert "loss 0.500 accuracy 0.250 rate 0.1" in line()
 
 
 def write_epochs(events, count):

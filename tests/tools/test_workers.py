@@ -204,7 +204,9 @@ def test_two_workers_that_are_ended_and_killed_give_the_losses_of_one(tmp_path, 
     np.testing.assert_allclose(rows(run), rows(one), rtol=1e-5)
     differ = Launched(*arguments, "--seed=3")
     assert differ.process.wait(60) == 2
-    assert "holds a run with other flags (--seed=0, --seed=3)" in "".join(differ.lines)
+    assert "holds a run with other flags (the run has --seed=0, this command --seed=3)" in "".join(
+        differ.lines
+    )
     assert len(rows(run)) == 5
     anew = Launched(*arguments, "--seed=3", "--overwrite")
     while (run / "checkpoints/step_00000020.safetensors").exists():

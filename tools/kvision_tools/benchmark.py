@@ -54,6 +54,7 @@ def main(positional):
             raise UserError(f"`--against` takes keras and timm; got {', '.join(sorted(unknown))!r}.")
         if kind == "data" and not (FLAGS.data or "").startswith("folder:"):
             raise UserError(f"`--data=folder:PATH` is what all sides read; got {FLAGS.data!r}.")
+        _cli.import_keras()
         peers = {name: timm_name(name) for name in FLAGS.model if "timm" in FLAGS.against and kind != "data"}
         for name in FLAGS.model:
             kvision.info(name)

@@ -41,23 +41,12 @@ class Progress(keras.callbacks.Callback):
             "{task.description}",
             rich.progress.BarColumn(),
             rich.progress.TaskProgressColumn(),
-            "{task.fields[speed]:.0f} images/s",
-            "loss {task.fields[loss]:.3f}",
-            "accuracy {task.fields[accuracy]:.3f}",
-            "rate {task.fields[rate]:.2g}",
+            "{task.fields[metrics]}",
             rich.progress.TimeRemainingColumn(),
             console=self.console,
             transient=True,
         )
-        self.task = self.bar.add_task(
-            "training",
-            total=epochs * steps,
-            completed=first,
-            speed=0,
-            loss=float("nan"),
-            accuracy=0,
-            rate=0,
-        )
+        self.task = self.bar.add_task("training", total=epochs * steps, completed=first, metrics="")
 
     def on_train_begin(self, logs):
         self.bar.start()
@@ -73,10 +62,8 @@ class Progress(keras.callbacks.Callback):
         self.bar.update(
             self.task,
             completed=self.done + batch + 1,
-            speed=speed,
-            loss=logs["loss"],
-            accuracy=logs["accuracy"],
-            rate=float(self.model.optimizer.learning_rate),
+            metrics=f"{speed:.0f} images/s loss {logs['loss']:.3f} accuracy {logs['accuracy']:.3f} "
+            f"rate {float(self.model.optimizer.learning_rate):.2g}",
         )
 
     def on_epoch_end(self, epoch, logs):

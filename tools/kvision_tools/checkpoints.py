@@ -63,7 +63,7 @@ def restore(folder: Path, loop, like: dict | None = None) -> dict | None:
         folder: of the checkpoints.
         loop: whose variables are set.
         like: a state whose keys and types the restored one must have, and the lengths of its lists, but of
-            empty ones.
+            empty ones; it may have other keys besides.
 
     Raises:
         ValueError: there are checkpoints, but none is good.
@@ -132,11 +132,11 @@ def _check(tensors, state, variables, like):
 
 
 def _alike(value, like) -> bool:
-    """Whether a JSON value has the keys and types of another, and the lengths of lists that are not empty."""
+    """Whether a JSON value has at least the keys of another, its types, and the lengths of filled lists."""
     if type(value) is not type(like):
         return False
     if isinstance(like, dict):
-        return value.keys() == like.keys() and all(_alike(value[key], like[key]) for key in like)
+        return value.keys() >= like.keys() and all(_alike(value[key], like[key]) for key in like)
     if isinstance(like, list) and like:
         return len(value) == len(like) and all(map(_alike, value, like))
     return True

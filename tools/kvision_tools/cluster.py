@@ -6,8 +6,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import tensorflow as tf
-
 from kvision.errors import UserError
 
 RESTARTED = "KVISION_RESTARTED"  # set by kvision-launch, so that --overwrite does not begin anew then
@@ -48,7 +46,7 @@ def find_cluster(name: str) -> Cluster:
     """The cluster of a strategy: this process alone, or what TF_CONFIG or else SLURM says.
 
     Args:
-        name: one of `strategy.NAMES`; "one" and "mirrored" are for this process alone.
+        name: one of `choices.STRATEGIES`; "one" and "mirrored" are for this process alone.
 
     Raises:
         UserError: "multiworker" where neither says anything, or what they say cannot be followed.
@@ -131,6 +129,8 @@ def _short(value) -> str:
 
 
 def _slurm_cluster() -> Cluster:
+    import tensorflow as tf  # not before it is needed: kvision-launch does without
+
     gpus = Path("/dev/nvidia0").exists() or "CUDA_VISIBLE_DEVICES" in os.environ
     without = {"gpus_per_node": 4096, "gpus_per_task": 1, "auto_set_gpu": False}  # it would divide by zero
     try:

@@ -6,14 +6,11 @@ kvision-evaluate --model=efficientnet_lite0 --weights=imagenet --data=folder:PAT
 
 import warnings
 
-import keras
 import numpy as np
 from absl import flags
 
-from kvision import _cli, runs
-from kvision.data import read_errors
-from kvision.data.images import INTERPOLATIONS
-from kvision.data.sources import ALL_SPLITS, FORMS
+from kvision import _cli
+from kvision._choices import ALL_SPLITS, FORMS, INTERPOLATIONS, WEIGHTS
 from kvision.errors import UserError
 
 FLAGS = flags.FLAGS
@@ -21,8 +18,8 @@ flags.DEFINE_string(
     "model", None, "A run folder, a .keras file, or a name that kvision-info lists.", required=True
 )
 flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may be NaN or infinity.")
-flags.DEFINE_string("weights", None, f"Trained weights of a name: {runs.WEIGHTS}.")
-flags.DEFINE_string("labels", None, runs.NAMES)
+flags.DEFINE_string("weights", None, f"Trained weights of a name: {WEIGHTS}.")
+flags.DEFINE_string("labels", None, _cli.NAMES)
 flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
 flags.DEFINE_string("data", None, f"{FORMS}; a run folder's own by default.")
 flags.DEFINE_enum("split", "val", ALL_SPLITS, "Images to evaluate; test where the dataset has such a split.")
@@ -32,8 +29,8 @@ flags.DEFINE_float(
     "crop", None, "Share of the resized image's side that is evaluated; the network's own by default.", 0, 1
 )
 flags.DEFINE_bool("strict", False, "End at a file that fails to decode.")
-flags.DEFINE_float("max_unreadable", 0.1, runs.MAX_UNREADABLE, 0, 1)
-flags.DEFINE_bool("exif", None, runs.EXIF)
+flags.DEFINE_float("max_unreadable", 0.1, _cli.MAX_UNREADABLE, 0, 1)
+flags.DEFINE_bool("exif", None, _cli.EXIF)
 flags.DEFINE_enum(
     "interpolation", None, INTERPOLATIONS, "Kernel of that resizing; the network's own by default."
 )
@@ -45,6 +42,12 @@ def main(positional):
     with _cli.user_errors():
         if positional:
             raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
+        _cli.import_keras()
+        import keras
+
+        from kvision import runs
+        from kvision.data import read_errors
+
         opened = runs.open_trained(
             FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.labels, FLAGS.allow_nonfinite
         )

@@ -25,6 +25,7 @@ def main(positional):
     with _cli.user_errors():
         if len(positional) > 1:
             raise UserError(f"One name or pattern was expected; got {len(positional)}.")
+        _cli.import_keras()
         pattern = positional[0] if positional else "*"
         names = kvision.list_models(pattern)
         if not names:

@@ -4,6 +4,8 @@
 under `MultiWorkerMirroredStrategy` at all (Keras 3.15); a step of one's own works in all of these.
 """
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -183,24 +185,32 @@ class Loop:
             average.assign(values[1])
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def evaluate_batch(self, batch):
-        """Like `train`, for one batch in inference mode, without label smoothing; `(3,)`."""
-        return self._sum(self.strategy.run(self._evaluation_step, args=batch))
+    def evaluate_batch(self, batch, signal=0.0):
+        """Like `train`, for one batch in inference mode, without label smoothing."""
+        return self._sum(self.strategy.run(self._evaluation_step, args=(*batch, signal)))
 
-    def evaluate(self, batches) -> dict[str, float]:
-        """Mean loss and accuracy over distributed batches, as many for each replica: see `with_blanks`."""
+    def evaluate(self, batches, asked: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
+        """Mean loss and accuracy over distributed batches, as many for each replica: see `with_blanks`.
+
+        Args:
+            batches: of images and labels.
+            asked: whether this worker was asked to end; once one was, all return None after their batch.
+        """
         totals = np.zeros(3)
         for batch in batches:
-            totals += self.evaluate_batch(batch).numpy()
+            *sums, signals = self.evaluate_batch(batch, tf.constant(float(asked()))).numpy()
+            if signals:
+                return None
+            totals += sums
         return means(totals)
 
-    def _evaluation_step(self, images, labels):
+    def _evaluation_step(self, images, labels, signal):
         there = labels >= 0
         outputs = _in_float32(self.model(images, training=False))
         logits = tf.boolean_mask(outputs["predictions"], there)
         labels = tf.boolean_mask(labels, there)
         losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        return _sums(losses, labels, logits)
+        return tf.concat([_sums(losses, labels, logits), [signal]], 0)
 
 
 def with_blanks(dataset, count):

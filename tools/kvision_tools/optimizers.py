@@ -4,8 +4,6 @@ import keras
 
 from kvision_tools.transfer import scale_rates
 
-NAMES = ("sgd", "rmsprop", "adamw")
-
 
 def make_optimizer(
     name: str,

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from kvision import _cli, runs
-from kvision.data import read_image
+from kvision import _cli
+from kvision._choices import WEIGHTS
 from kvision.errors import UserError
 from kvision.names import shown
 
@@ -24,10 +24,10 @@ flags.DEFINE_string(
     "model", None, "A run folder, a .keras file, or a name that kvision-info lists.", required=True
 )
 flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may be NaN or infinity.")
-flags.DEFINE_string("weights", None, f"Trained weights of a name: {runs.WEIGHTS}.")
-flags.DEFINE_string("labels", None, runs.NAMES)
+flags.DEFINE_string("weights", None, f"Trained weights of a name: {WEIGHTS}.")
+flags.DEFINE_string("labels", None, _cli.NAMES)
 flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
-flags.DEFINE_bool("exif", None, runs.EXIF)
+flags.DEFINE_bool("exif", None, _cli.EXIF)
 flags.DEFINE_integer("topk", 5, "How many classes.", 1)
 flags.DEFINE_bool("strict", False, "End at an unreadable file.")
 
@@ -37,6 +37,10 @@ def main(arguments):
     with _cli.user_errors():
         if not arguments:
             raise UserError("Which images? kvision-predict --model=MODEL IMAGE...")
+        _cli.import_keras()
+        from kvision import runs
+        from kvision.data import read_image
+
         opened = runs.open_trained(
             FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.labels, FLAGS.allow_nonfinite
         )

@@ -44,11 +44,16 @@ def meet(cluster: Cluster, facts: dict[str, list[str]], timeout: float) -> "Meet
     if cluster.addresses[1:]:
         try:
             meeting.gather()
-            meeting.compare(facts, lambda first, other: sorted({*first} ^ {*other}))
+            meeting.compare(facts, _changed_lines)
         except BaseException:
             meeting.close()
             raise
     return meeting
+
+
+def _changed_lines(first, other) -> list[str]:
+    missing, more = (" ".join(sorted({*a} - {*b})) or "none" for a, b in ((first, other), (other, first)))
+    return [] if missing == more else [f"{more} instead of {missing}"]
 
 
 class Meeting:

@@ -14,9 +14,10 @@ from absl import flags
 import kvision
 import kvision.data
 from kvision import _cli, runs
+from kvision._choices import SPLITS
 from kvision.data.identity import Identity
 from kvision.data.skipped import Unreadable
-from kvision.data.sources import SPLITS, open_source
+from kvision.data.sources import open_source
 from kvision.errors import UserError
 from kvision_tools import checkpoints, optimizers, run_folder, startup, strategy, transfer
 from kvision_tools.callbacks import CURVES, EventFiles, Progress, RunFiles, Strict, plot_curves, print_table
@@ -42,19 +43,22 @@ class Run:
     """Everything of a run, opened and checked from the flags."""
 
     def __init__(self):
-        check_flags()
+        self.folder = Path(FLAGS.output or f"runs/{FLAGS.model}").expanduser()
+        check_flags(self.folder)
         size = FLAGS.image_size or kvision.info(FLAGS.model).variant.image_size
         self.image_shape = (size, size, FLAGS.channels)
         crop, interpolation = runs.evaluation(FLAGS.model, FLAGS.weights, size)
         FLAGS.crop = FLAGS.crop or crop
         FLAGS.interpolation = FLAGS.interpolation or interpolation
-        self.folder = Path(FLAGS.output or f"runs/{FLAGS.model}").expanduser()
         if RESTARTED in os.environ and run_folder.is_this(self.folder):
             FLAGS.overwrite = False
         goes_on = run_folder.check(self.folder, FLAGS.overwrite)
         self.cluster = cluster = find_cluster(FLAGS.strategy)
         newest = "" if FLAGS.overwrite else checkpoints.newest(self.folder / "checkpoints")
-        here = {"flags": run_folder.flag_lines(), "checkpoints": [newest]}
+        here = {
+            "flags": [*run_folder.flag_lines(), FLAGS["overwrite"].serialize()],
+            "checkpoints": [newest] if newest else [],
+        }
         meeting = meet(cluster, here, FLAGS.worker_timeout)
         self.writes = cluster.index == 0
         self.strategy = strategy.make_strategy(FLAGS.strategy, cluster)
@@ -98,6 +102,11 @@ class Run:
             raise UserError(
                 f"`--batch_size` {FLAGS.batch_size} exceeds the {self.train_data.size} training images."
             )
+        steps, warmup_steps = self.steps * FLAGS.epochs, round(self.steps * FLAGS.warmup_epochs)
+        if warmup_steps >= steps:
+            raise UserError(
+                f"`--warmup_epochs` ({FLAGS.warmup_epochs}) must end before the run's {steps} steps do."
+            )
         keras.utils.set_random_seed(FLAGS.seed)
         keras.config.set_floatx("float32")
         mixed = "" if FLAGS.precision == "float32" else "mixed_"
@@ -110,8 +119,8 @@ class Run:
                 model=self.model,
                 learning_rate=learning_rate(),
                 weight_decay=FLAGS.weight_decay,
-                steps=self.steps * FLAGS.epochs,
-                warmup_steps=round(self.steps * FLAGS.warmup_epochs),
+                steps=steps,
+                warmup_steps=warmup_steps,
                 layer_decay=FLAGS.layer_decay,
             )
         self.loop = Loop(
@@ -205,10 +214,14 @@ class Run:
 
     def _sum_over_devices(self, value):
         """The sum of what each worker gives, once for each of its devices; all wait for each other."""
-        sums = self.strategy.run(
-            lambda: tf.distribute.get_replica_context().all_reduce("SUM", tf.constant(float(value)))
-        )
-        return float(self.strategy.experimental_local_results(sums)[0])
+
+        @tf.function(autograph=False)  # the strategy warns of a collective outside one
+        def summed():
+            return self.strategy.run(
+                lambda: tf.distribute.get_replica_context().all_reduce("SUM", tf.constant(float(value)))
+            )
+
+        return float(self.strategy.experimental_local_results(summed())[0])
 
     def train(self):
         """Trains to the end and says what came of it."""
@@ -251,11 +264,14 @@ def _changed_data(first: dict, other: dict) -> list[str]:
     return Identity.from_json(first).changes(Identity.from_json(other))
 
 
-def check_flags():
+def check_flags(folder):
     """A ValueError for flags outside their range, or that contradict each other; it names them all."""
     if FLAGS.warmup_epochs is None:
-        FLAGS.warmup_epochs = min(1.0, FLAGS.epochs / 2)
+        there = None if FLAGS.overwrite else run_folder.warmup_epochs(folder)
+        FLAGS.warmup_epochs = min(1.0, FLAGS.epochs / 2) if there is None else there
     mistakes = []
+    if FLAGS.output == "":
+        mistakes.append("`--output` must be a folder; got ''.")
     positive = ("crop", "min_crop_area", "learning_rate", "learning_rate_per_256", "layer_decay", "clip_norm",
                 "nan_rate_factor")  # fmt: skip
     for name in positive:
@@ -269,6 +285,8 @@ def check_flags():
         mistakes.append(f"`--warmup_epochs` ({FLAGS.warmup_epochs}) must be below --epochs ({FLAGS.epochs}).")
     if FLAGS["min_crop_area"].present and FLAGS.augment == "none":
         mistakes.append("`--min_crop_area` needs --augment=crop or crop_flip, which cut the boxes.")
+    if runs.is_inside(folder, FLAGS.data):
+        mistakes.append(f"`--output` must be outside the folder of --data={FLAGS.data}; got '{folder}'.")
     if mistakes:
         raise UserError(" ".join(mistakes))
 

@@ -1,5 +1,6 @@
 """The run folder: whose it is, which run made it on which images, and what of it may be removed."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -16,6 +17,7 @@ from absl import flags
 from kvision import labels, runs
 from kvision.data.identity import Identity
 from kvision.errors import UserError
+from kvision.weights._fetch import is_file
 from kvision_tools.checkpoints import newest
 from kvision_tools.files import replacing
 
@@ -42,7 +44,7 @@ def flag_lines() -> list[str]:
 
 
 def check(folder: Path, overwrite: bool) -> bool:
-    """Whether the folder holds this run, to go on with.
+    """Whether the folder holds this run, to go on with; it may have had fewer epochs.
 
     Raises:
         ValueError: the folder holds no run, or another than this and no `overwrite`, or with it what no run
@@ -57,6 +59,12 @@ def check(folder: Path, overwrite: bool) -> bool:
 def is_this(folder: Path) -> bool:
     """Whether the folder holds a run with the flags of this one."""
     return bool(there := _read_flags(folder)) and not _differences(there)
+
+
+def warmup_epochs(folder: Path) -> float | None:
+    """The warm-up of the run in a folder; None where there is none."""
+    with contextlib.suppress(ValueError):  # it is missing, or no number
+        return float(_value(_read_flags(folder).get("warmup_epochs", "")))
 
 
 def compare(folder: Path, identities: Mapping[str, Identity]) -> None:
@@ -123,12 +131,21 @@ def _fill(folder, identities, overwrite):
         DATASET: json.dumps({split: identity.to_json() for split, identity in identities.items()}) + "\n",
         runs.LABELS: "\n".join(identities["train"].class_names) + "\n",
     }
+    all_flags = "\n".join([*flag_lines(), f"--output={folder}"]) + "\n"
     if _holds_this(folder, overwrite):  # another process may have begun meanwhile
         contents = {name: text for name, text in contents.items() if not (folder / name).exists()}
+        before = _read_flags(folder)
+        if _is_longer(_differences(before)):
+            contents[runs.FLAGS] = all_flags
+            print(
+                f"'{folder}' had {_value(before['epochs'])} epochs and goes on to {FLAGS.epochs}, with the "
+                "learning rates that a run of this length has from here on.",
+                file=sys.stderr,
+            )
     else:
         (folder / BEGINNING).touch()
         _clear(folder)
-        contents[runs.FLAGS] = "\n".join([*flag_lines(), f"--output={folder}"]) + "\n"
+        contents[runs.FLAGS] = all_flags
     for name, content in contents.items():
         with replacing(folder / name) as beside:
             beside.write_text(content, encoding="utf-8")
@@ -163,9 +180,13 @@ def _holds_this(folder, overwrite) -> bool:
             )
         return False
     if there:
-        if differ := _differences(there):
+        if (differ := _differences(there)) and not _is_longer(differ):
+            texts = [
+                f"the run has {_words(name, its)}, this command {_words(name, ours)}"
+                for name, (its, ours) in differ.items()
+            ]
             raise UserError(
-                f"'{folder}' holds a run with other flags ({', '.join(differ)}); --overwrite starts anew."
+                f"'{folder}' holds a run with other flags ({'; '.join(texts)}); --overwrite starts anew."
             )
         if "metrics.csv" in names and not newest(folder / "checkpoints"):
             raise UserError(f"'{folder}' holds a run without its checkpoints: --overwrite starts anew.")
@@ -217,17 +238,46 @@ def _read_flags(folder) -> dict[str, str]:
     return {name: line for name, line in there.items() if name not in NOT_OF_THE_RUN} if ours else {}
 
 
-def _differences(there) -> list[str]:
-    """The lines in which the flags of a run folder and this run's differ.
+def _differences(there) -> dict[str, tuple[str, str]]:
+    """The lines of a run folder's flags and of this run's that differ, by name.
 
-    A flag that the folder's run did not have yet is at its default there.
+    A flag that the folder's run did not have yet is at its default there. Paths of one file are equal.
     """
     here = _serialized()
     for name in here.keys() - there.keys():
         if FLAGS[name].value == FLAGS[name].default:
             del here[name]
-    lines = {line for lines in here.values() for line in lines.splitlines()}
-    return sorted(lines ^ {line for lines in there.values() for line in lines.splitlines()})
+    pairs = {name: (there.get(name, ""), here.get(name, "")) for name in sorted(here.keys() | there.keys())}
+    return {name: (its, ours) for name, (its, ours) in pairs.items() if _absolute(its) != _absolute(ours)}
+
+
+def _absolute(lines: str) -> set[str]:
+    """The lines of a flag, with absolute paths."""
+    return {_with_absolute_path(line) for line in lines.splitlines()}
+
+
+def _with_absolute_path(line):
+    flag, _, value = line.partition("=")
+    kind, colon, path = value.partition(":")
+    if flag == "--data" and colon and kind != "tfds":
+        return f"{flag}={kind}:{os.path.abspath(os.path.expanduser(path))}"
+    if flag == "--weights" and is_file(value):
+        return f"{flag}={os.path.abspath(os.path.expanduser(value))}"
+    return line
+
+
+def _is_longer(differ) -> bool:
+    """Whether this run differs from that of a folder in more epochs alone."""
+    before = _value(differ["epochs"][0]) if differ.keys() == {"epochs"} else ""
+    return before.isdecimal() and FLAGS.epochs > int(before)
+
+
+def _value(line: str) -> str:
+    return line.partition("=")[2]
+
+
+def _words(name, lines) -> str:
+    return " ".join(lines.splitlines()) or f"no --{name}"
 
 
 def _few(names) -> str:

@@ -7,8 +7,6 @@ import tensorflow as tf
 
 from kvision_tools.cluster import Cluster
 
-NAMES = ("auto", "one", "mirrored", "multiworker")
-
 
 def make_strategy(name: str, cluster: Cluster) -> tf.distribute.Strategy:
     """The strategy that a name means, before anything else of TensorFlow runs.

@@ -17,18 +17,14 @@ from pathlib import Path
 from kvision_tools import startup
 
 if __name__ == "__main__" or Path(sys.argv[0]).name == "kvision-train":
-    startup.begin()  # before what takes seconds to import
+    startup.begin()
 
 from absl import flags
 
-from kvision import _cli, runs
-from kvision.data.images import INTERPOLATIONS
-from kvision.data.load import AUGMENTATIONS, CACHES
-from kvision.data.sources import FORMS
+from kvision import _cli
+from kvision._choices import AUGMENTATIONS, CACHES, FORMS, INTERPOLATIONS, WEIGHTS
 from kvision.errors import UserError
-from kvision_tools import optimizers, strategy
-from kvision_tools.dry_run import dry_run
-from kvision_tools.run import Run
+from kvision_tools.choices import OPTIMIZERS, STRATEGIES
 
 TRANSIENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE)  # full disks, lost mounts
 
@@ -37,14 +33,14 @@ flags.DEFINE_string("model", None, "A name that kvision-info lists.", required=T
 flags.DEFINE_multi_string(
     "model_kwarg", [], "KEY=VALUE of the builder, repeatable: --model_kwarg=width_multiplier=0.35"
 )
-flags.DEFINE_string("weights", None, f"To start from: {runs.WEIGHTS}.")
+flags.DEFINE_string("weights", None, f"To start from: {WEIGHTS}.")
 flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may be NaN or infinity.")
 flags.DEFINE_string("freeze", "none", "none, trunk (all but the top), or N: the first N groups by depth.")
 flags.DEFINE_string("data", None, f"{FORMS}.", required=True)
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
 flags.DEFINE_bool("allow_outside", False, "Whether a CSV file may list images outside its own folder.")
 flags.DEFINE_bool("strict", False, "End the run at a file that fails to decode.")
-flags.DEFINE_float("max_unreadable", 0.1, runs.MAX_UNREADABLE, 0, 1)
+flags.DEFINE_float("max_unreadable", 0.1, _cli.MAX_UNREADABLE, 0, 1)
 flags.DEFINE_bool("exif", True, "Turn images as their EXIF orientation says.")
 flags.DEFINE_enum("cache", "none", CACHES, "Decoded images in memory, or encoded ones in ~/.cache/kvision.")
 flags.DEFINE_integer("image_size", None, "Height and width in pixels; the network's own by default.", 1)
@@ -53,14 +49,23 @@ flags.DEFINE_enum("augment", "none", AUGMENTATIONS, "Random boxes of the trainin
 flags.DEFINE_float("min_crop_area", 0.08, "Smallest share of an image that --augment cuts out.", 0, 1)
 flags.DEFINE_float("crop", None, "Share of the resized side that is evaluated; the weights' own, or 1.", 0, 1)
 flags.DEFINE_enum("interpolation", None, INTERPOLATIONS, "Before --crop; the weights' own, or bilinear.")
-flags.DEFINE_integer("epochs", 10, "Passes over the training images.", 1)
+flags.DEFINE_integer(
+    "epochs",
+    10,
+    "Passes over the training images. More of them lengthen the run in --output: from its last step on, it "
+    "has the learning rates of a run of the new length; the warm-up stays.",
+    1,
+)
 flags.DEFINE_integer("batch_size", 32, "Images in a step, over all devices and workers.", 1)
 flags.DEFINE_integer("accumulate", 1, "Parts of a batch that pass one after the other, to save memory.", 1)
-flags.DEFINE_enum("optimizer", "sgd", optimizers.NAMES, "Its settings: kvision_tools/optimizers.py.")
+flags.DEFINE_enum("optimizer", "sgd", OPTIMIZERS, "Its settings: kvision_tools/optimizers.py.")
 flags.DEFINE_float("learning_rate", None, "At its peak; 0.05 by default.", 0)
 flags.DEFINE_float("learning_rate_per_256", None, "Instead: for each 256 images of a batch.", 0)
 flags.DEFINE_float(
-    "warmup_epochs", None, "Epochs of linear growth, before the cosine; 1 by default, or half of fewer.", 0
+    "warmup_epochs",
+    None,
+    "Epochs of linear growth, before the cosine; 1 by default, or half of fewer, or the run's in --output.",
+    0,
 )
 flags.DEFINE_float("weight_decay", 0.0, "Decoupled; spares norms and biases.", 0)
 flags.DEFINE_float("layer_decay", 1.0, "Of the learning rate, for each group of layers behind.", 0, 1)
@@ -78,7 +83,7 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_bool("jit_compile", False, "Forward and backward pass by XLA.")
 flags.DEFINE_bool("deterministic", False, "The same run gives the same bits; slower on GPUs.")
-flags.DEFINE_enum("strategy", "auto", strategy.NAMES, "Which devices share a step.")
+flags.DEFINE_enum("strategy", "auto", STRATEGIES, "Which devices share a step.")
 flags.DEFINE_float("worker_timeout", 300.0, "Seconds to wait for other workers.", 0)
 flags.DEFINE_integer(
     "steps_per_loop", 10, "Steps in one call of the device, after which metrics are read.", 1
@@ -98,6 +103,10 @@ def main(positional):
     with _cli.user_errors():
         if positional:
             raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
+        _cli.import_keras()
+        from kvision_tools.dry_run import dry_run
+        from kvision_tools.run import Run
+
         with requeued("the same command goes on", TRANSIENT):
             run = Run()
             if FLAGS.dry_run:

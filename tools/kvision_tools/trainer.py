@@ -65,7 +65,7 @@ class Trainer:
         self.nan_restores, self.nan_rate_factor = nan_restores, nan_rate_factor
         self.again, self.asked = again, ""  # the name of the signal that asks for an end
         self.step, self.history, self.nans = 0, [], 0
-        self.totals = np.zeros(3)  # of the epoch so far
+        self.totals, self.seconds = np.zeros(3), 0.0  # sums and training time of the epoch so far
         self.rate_factor = tf.Variable(1.0, trainable=False)
         rate = self.optimizer._get_current_learning_rate
         self.optimizer._get_current_learning_rate = lambda: rate() * self.rate_factor
@@ -98,7 +98,9 @@ class Trainer:
         return self.history
 
     def ask(self, name: str) -> None:
-        """Asks for a checkpoint and the end after the next call of the device; from any thread.
+        """Asks for a checkpoint and the end after the next call of the device or batch of the validation.
+
+        It may be called from any thread. A validation that was cut off is taken anew when the run goes on.
 
         Args:
             name: of the signal that asks, for the message.
@@ -107,20 +109,20 @@ class Trainer:
 
     def _epoch(self, epoch, callbacks):
         callbacks.on_epoch_begin(epoch)
-        end, first, started = (epoch + 1) * self.steps, self.step, time.monotonic()
+        end = (epoch + 1) * self.steps
         while self.step < end:
             before = self.step
             steps = min(
                 self.steps_per_loop, end - before, self.checkpoint_steps - before % self.checkpoint_steps
             )
             callbacks.on_train_batch_begin(before % self.steps)
-            signal = tf.constant(float(bool(self.asked)))
+            started, signal = time.monotonic(), tf.constant(float(bool(self.asked)))
             *sums, asked = self.loop.train(self.batches, tf.constant(steps), signal).numpy()
             if not math.isfinite(sums[0]):
                 self._go_back(f"The loss is {sums[0]} in step {before + steps}")
-                first, started = min(first, self.step), time.monotonic()
                 continue
             self.step, self.totals = before + steps, self.totals + sums
+            self.seconds += time.monotonic() - started
             callbacks.on_train_batch_end((self.step - 1) % self.steps, {"steps": steps, **means(sums)})
             if asked:
                 self._stop()
@@ -133,17 +135,26 @@ class Trainer:
             )
         logs = means(self.totals) | {
             "learning_rate": float(self.optimizer.learning_rate),
-            "images_per_second": self.totals[2] * (end - first) / self.steps / (time.monotonic() - started),
+            "images_per_second": self.totals[2] / self.seconds,
         }
-        logs |= {f"val_{key}": value for key, value in self.loop.evaluate(self.validation).items()}
+        logs |= {f"val_{key}": value for key, value in self._validate().items()}
         if self.loop.ema_decay:
-            self.loop.swap_average()
-            logs |= {f"val_ema_{key}": value for key, value in self.loop.evaluate(self.validation).items()}
-            self.loop.swap_average()
-        self.totals = np.zeros(3)
+            logs |= {f"val_ema_{key}": value for key, value in self._validate(average=True).items()}
+        self.totals, self.seconds = np.zeros(3), 0.0
         self.history.append({"epoch": epoch + 1, **logs})
         callbacks.on_epoch_end(epoch, logs)
         self._save()
+
+    def _validate(self, average=False) -> dict[str, float]:
+        """Metrics of the weights, or of their moving average, on the validation images."""
+        if average:
+            self.loop.swap_average()
+        metrics = self.loop.evaluate(self.validation, lambda: bool(self.asked))
+        if average:
+            self.loop.swap_average()
+        if metrics is None:
+            self._stop()
+        return metrics
 
     def _save(self):
         if not self.folder:
@@ -160,16 +171,18 @@ class Trainer:
             "step": self.step,
             "history": self.history,
             "totals": self.totals.tolist(),
+            "seconds": self.seconds,
             "nans": self.nans,
             "rate_factor": float(self.rate_factor),
         }
 
     def _restore(self) -> bool:
         like = self._state() | {"history": []}
+        del like["seconds"]  # which earlier versions did not keep
         state = checkpoints.restore(self.folder, self.loop, like) if self.folder else None
         if state:
             self.step, self.history[:] = state["step"], state["history"]
-            self.totals = np.array(state["totals"])
+            self.totals, self.seconds = np.array(state["totals"]), state.get("seconds", math.nan)
             self.nans = max(self.nans, state["nans"])
             self.rate_factor.assign(state["rate_factor"])
         return bool(state)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from kvision._choices import ALL_SPLITS, FORMS
 from kvision.data.sources.check import check_images
 from kvision.data.sources.csv_list import csv_list
 from kvision.data.sources.digits import digits
@@ -18,9 +19,6 @@ from kvision.errors import UserError
 from kvision.names import check_class_names
 from kvision.spec import did_you_mean
 
-SPLITS = ("train", "val")  # of a training
-ALL_SPLITS = (*SPLITS, "test", "all")  # of an evaluation
-FORMS = "digits, folder:PATH, csv:PATH, tfrecord:GLOB or tfds:NAME"
 KINDS = {"digits": digits, "folder": folder, "csv": csv_list, "tfrecord": tfrecord, "tfds": tfds}
 
 

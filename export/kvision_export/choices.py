@@ -1,0 +1,10 @@
+"""What users choose from, free of TensorFlow, so that the command can name it before it imports that."""
+
+MODES = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
+TARGETS = {  # modes by default, ends of int8 files, whether their layers may be float
+    "cpu": (("float32", "int8"), "uint8", True),
+    "gpu": (("float32", "float16"), "uint8", True),
+    "npu": (("int8",), "int8", False),
+    "edgetpu": (("int8",), "int8", False),
+}
+BACKENDS = ("litert", "tf")
