@@ -16,7 +16,7 @@ def warnings_of(taken: Census, target: str, share: float) -> list[str]:
 
     Args:
         taken: its census.
-        target: what runs it, see `exporter.TARGETS`.
+        target: what runs it, see `choices.TARGETS`.
         share: its time of the float32 file's.
     """
     warnings = []
@@ -42,7 +42,7 @@ def advice(file, files: Sequence, float_size: int, target: str, images: int) -> 
         file: a `files.File`.
         files: all that were made for use, itself among them.
         float_size: bytes of the float32 file.
-        target: what runs it, see `exporter.TARGETS`.
+        target: what runs it, see `choices.TARGETS`.
         images: how many it was judged on.
     """
     sentences = [inside(file.census)]

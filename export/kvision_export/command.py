@@ -21,11 +21,16 @@ from kvision.errors import UserError
 from kvision_export.choices import BACKENDS, MODES, TARGETS
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model", None, "A run folder, a .keras file, or a name that kvision-info lists.")
-flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may be NaN or infinity.")
-flags.DEFINE_string("weights", None, f"Trained weights of a name: {WEIGHTS}.")
+flags.DEFINE_string("model", None, "Run folder, .keras file, or name of a network that kvision-info lists.")
+flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may hold NaN or infinity.")
+flags.DEFINE_string("weights", None, f"Trained weights for a network given by name: {WEIGHTS}.")
 flags.DEFINE_string("labels", None, _cli.NAMES)
-flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
+flags.DEFINE_integer(
+    "image_size",
+    None,
+    "Height and width of the input in pixels, for a name or a network that takes any size.",
+    1,
+)
 flags.DEFINE_list(
     "mean", None, "Mean that a .keras network wants subtracted from pixels in [0, 255]: one value, or one a "
     "channel. It becomes a layer of the files, which take pixels then."
@@ -36,12 +41,22 @@ flags.DEFINE_list(
     None,
     "Range that it wants pixels scaled to, such as -1,1 or 0,1; in place of --mean and --std.",
 )
-flags.DEFINE_enum("target", "cpu", [*TARGETS], "What runs the files; chooses --quantize and --ends.")
-flags.DEFINE_list("quantize", None, f"Any of {', '.join(MODES)}; by --target, float32,int8 for cpu.")
 flags.DEFINE_enum(
-    "ends", None, ("uint8", "float32", "int8"), "Ends of int8 files: pixels or floats in, or int8 in and out."
+    "target",
+    "cpu",
+    [*TARGETS],
+    "Processor that runs the files; chooses the defaults of --quantize and --ends.",
 )
-flags.DEFINE_enum("backend", "litert", BACKENDS, "litert-quantizer, or TensorFlow's quantizer.")
+flags.DEFINE_list(
+    "quantize", None, f"Modes to write: any of {', '.join(MODES)}; by --target, float32,int8 for cpu."
+)
+flags.DEFINE_enum(
+    "ends",
+    None,
+    ("uint8", "float32", "int8"),
+    "Dtypes at the ends of int8 files: uint8 or float32 for pixels in, or int8 in and out.",
+)
+flags.DEFINE_enum("backend", "litert", BACKENDS, "Quantizer: litert-quantizer or TensorFlow's.")
 flags.DEFINE_string(
     "calibration", None, f"{FORMS}; a run folder's own by default. Its training images give the int8 ranges, "
     "its held-out ones the report. A folder of images without class folders, or with those of other classes, "
@@ -49,22 +64,39 @@ flags.DEFINE_string(
 )  # fmt: skip
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
 flags.DEFINE_bool("allow_outside", False, "Whether a CSV file may list images outside its own folder.")
-flags.DEFINE_bool("strict", False, "End at a file that fails to decode.")
+flags.DEFINE_bool("strict", False, "Whether to end at the first file that fails to decode.")
 flags.DEFINE_float("max_unreadable", 0.1, _cli.MAX_UNREADABLE, 0, 1)
 flags.DEFINE_bool("exif", None, _cli.EXIF)
 flags.DEFINE_integer(
-    "calibration_images", 64, "How many images give the int8 ranges; as many others choose steps.", 2
+    "calibration_images",
+    64,
+    "Number of images that give the int8 ranges; as many others choose the steps.",
+    2,
 )
-flags.DEFINE_integer("images", 500, "How many held-out images the files are compared on, at the most.", 1)
-flags.DEFINE_bool("compare", True, "Measure TFLiteConverter's own int8 file too.")
-flags.DEFINE_string("description", "", "A sentence or two for the files' metadata.")
+flags.DEFINE_integer("images", 500, "Largest number of held-out images on which the files are compared.", 1)
+flags.DEFINE_bool("compare", True, "Whether TFLiteConverter's own int8 file is measured too.")
+flags.DEFINE_string("description", "", "Description for the files' metadata, in a sentence or two.")
 flags.DEFINE_string("licence", "", "License of the weights, for the files' metadata.")
 flags.DEFINE_float("max_difference", 1e-4, "Largest difference of a float32 file's probabilities.", 0)
-flags.DEFINE_float("min_agreement_float16", 0.995, "With the Keras model's first class.", 0, 1)
-flags.DEFINE_float("min_agreement", 0.97, "The same for the other modes, or else --max_drop.", 0, 1)
-flags.DEFINE_float("max_drop", 0.5, "Points of top-1 that the other modes may lose.", 0, 100)
-flags.DEFINE_string("output", None, "The folder; RUN/export or exports/NAME by default.")
-flags.DEFINE_bool("check", False, "Say what is in the files that are named behind the options.")
+flags.DEFINE_float(
+    "min_agreement_float16",
+    0.995,
+    "Smallest share of images on which a float16 file's first class is the Keras model's.",
+    0,
+    1,
+)
+flags.DEFINE_float(
+    "min_agreement",
+    0.97,
+    "The same for the other modes; a file below it is accepted if --max_drop holds.",
+    0,
+    1,
+)
+flags.DEFINE_float("max_drop", 0.5, "Percentage points of top-1 that the other modes may lose.", 0, 100)
+flags.DEFINE_string("output", None, "Folder to write; RUN/export or exports/NAME by default.")
+flags.DEFINE_bool(
+    "check", False, "Whether to say only what is in the .tflite files that are named after the options."
+)
 
 
 def main(positional):

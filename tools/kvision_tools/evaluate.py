@@ -15,26 +15,34 @@ from kvision.errors import UserError
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
-    "model", None, "A run folder, a .keras file, or a name that kvision-info lists.", required=True
+    "model", None, "Run folder, .keras file, or name of a network that kvision-info lists.", required=True
 )
-flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may be NaN or infinity.")
-flags.DEFINE_string("weights", None, f"Trained weights of a name: {WEIGHTS}.")
+flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may hold NaN or infinity.")
+flags.DEFINE_string("weights", None, f"Trained weights for a network given by name: {WEIGHTS}.")
 flags.DEFINE_string("labels", None, _cli.NAMES)
-flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
-flags.DEFINE_string("data", None, f"{FORMS}; a run folder's own by default.")
-flags.DEFINE_enum("split", "val", ALL_SPLITS, "Images to evaluate; test where the dataset has such a split.")
+flags.DEFINE_integer(
+    "image_size",
+    None,
+    "Height and width of the input in pixels, for a name or a network that takes any size.",
+    1,
+)
+flags.DEFINE_string("data", None, f"Dataset: {FORMS}; a run folder's own by default.")
+flags.DEFINE_enum("split", "val", ALL_SPLITS, "Split to evaluate.")
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
 flags.DEFINE_bool("allow_outside", False, "Whether a CSV file may list images outside its own folder.")
 flags.DEFINE_float(
     "crop", None, "Share of the resized image's side that is evaluated; the network's own by default.", 0, 1
 )
-flags.DEFINE_bool("strict", False, "End at a file that fails to decode.")
+flags.DEFINE_bool("strict", False, "Whether to end at the first file that fails to decode.")
 flags.DEFINE_float("max_unreadable", 0.1, _cli.MAX_UNREADABLE, 0, 1)
 flags.DEFINE_bool("exif", None, _cli.EXIF)
 flags.DEFINE_enum(
-    "interpolation", None, INTERPOLATIONS, "Kernel of that resizing; the network's own by default."
+    "interpolation",
+    None,
+    INTERPOLATIONS,
+    "Interpolation with which images are resized; the network's own by default.",
 )
-flags.DEFINE_integer("batch_size", 32, "Images at once.", 1)
+flags.DEFINE_integer("batch_size", 32, "Number of images in a step.", 1)
 
 
 def main(positional):

@@ -17,7 +17,7 @@ from kvision import _cli
 from kvision.errors import UserError
 
 FLAGS = flags.FLAGS
-flags.DEFINE_bool("markdown", False, "Print the list as a Markdown table.")
+flags.DEFINE_bool("markdown", False, "Whether the list is printed as a Markdown table.")
 
 
 def main(positional):

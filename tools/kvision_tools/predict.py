@@ -21,15 +21,20 @@ from kvision.names import shown
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
-    "model", None, "A run folder, a .keras file, or a name that kvision-info lists.", required=True
+    "model", None, "Run folder, .keras file, or name of a network that kvision-info lists.", required=True
 )
-flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may be NaN or infinity.")
-flags.DEFINE_string("weights", None, f"Trained weights of a name: {WEIGHTS}.")
+flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may hold NaN or infinity.")
+flags.DEFINE_string("weights", None, f"Trained weights for a network given by name: {WEIGHTS}.")
 flags.DEFINE_string("labels", None, _cli.NAMES)
-flags.DEFINE_integer("image_size", None, "Height and width, for a name or a network of any size.", 1)
+flags.DEFINE_integer(
+    "image_size",
+    None,
+    "Height and width of the input in pixels, for a name or a network that takes any size.",
+    1,
+)
 flags.DEFINE_bool("exif", None, _cli.EXIF)
-flags.DEFINE_integer("topk", 5, "How many classes.", 1)
-flags.DEFINE_bool("strict", False, "End at an unreadable file.")
+flags.DEFINE_integer("topk", 5, "Number of classes to print for each image.", 1)
+flags.DEFINE_bool("strict", False, "Whether to end at the first unreadable file.")
 
 
 def main(arguments):

@@ -29,26 +29,53 @@ from kvision_tools.choices import OPTIMIZERS, STRATEGIES
 TRANSIENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE)  # full disks, lost mounts
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model", None, "A name that kvision-info lists.", required=True)
+flags.DEFINE_string("model", None, "Name of the network, as kvision-info lists it.", required=True)
 flags.DEFINE_multi_string(
-    "model_kwarg", [], "KEY=VALUE of the builder, repeatable: --model_kwarg=width_multiplier=0.35"
+    "model_kwarg",
+    [],
+    "Keyword of the builder as KEY=VALUE, such as --model_kwarg=width_multiplier=0.35; repeatable.",
 )
-flags.DEFINE_string("weights", None, f"To start from: {WEIGHTS}.")
-flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may be NaN or infinity.")
-flags.DEFINE_string("freeze", "none", "none, trunk (all but the top), or N: the first N groups by depth.")
-flags.DEFINE_string("data", None, f"{FORMS}.", required=True)
+flags.DEFINE_string("weights", None, f"Weights to start from: {WEIGHTS}.")
+flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may hold NaN or infinity.")
+flags.DEFINE_string(
+    "freeze", "none", "What is not trained: none, trunk (all but the top), or N, the first N groups by depth."
+)
+flags.DEFINE_string("data", None, f"Dataset: {FORMS}.", required=True)
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
 flags.DEFINE_bool("allow_outside", False, "Whether a CSV file may list images outside its own folder.")
-flags.DEFINE_bool("strict", False, "End the run at a file that fails to decode.")
+flags.DEFINE_bool("strict", False, "Whether the run ends at the first file that fails to decode.")
 flags.DEFINE_float("max_unreadable", 0.1, _cli.MAX_UNREADABLE, 0, 1)
-flags.DEFINE_bool("exif", True, "Turn images as their EXIF orientation says.")
-flags.DEFINE_enum("cache", "none", CACHES, "Decoded images in memory, or encoded ones in ~/.cache/kvision.")
-flags.DEFINE_integer("image_size", None, "Height and width in pixels; the network's own by default.", 1)
-flags.DEFINE_integer("channels", 3, "3 for RGB, 1 for grey.")
-flags.DEFINE_enum("augment", "none", AUGMENTATIONS, "Random boxes of the training images, mirrored too.")
+flags.DEFINE_bool("exif", True, "Whether images are turned as their EXIF orientation says.")
+flags.DEFINE_enum(
+    "cache",
+    "none",
+    CACHES,
+    "Where images are kept after the first epoch: decoded in memory, or encoded in ~/.cache/kvision.",
+)
+flags.DEFINE_integer(
+    "image_size", None, "Height and width of the input in pixels; the network's own by default.", 1
+)
+flags.DEFINE_integer("channels", 3, "Channels of the input: 3 for RGB, 1 for grey.")
+flags.DEFINE_enum(
+    "augment",
+    "none",
+    AUGMENTATIONS,
+    "Augmentation of the training images; crop_flip cuts out random boxes and mirrors half of them.",
+)
 flags.DEFINE_float("min_crop_area", 0.08, "Smallest share of an image that --augment cuts out.", 0, 1)
-flags.DEFINE_float("crop", None, "Share of the resized side that is evaluated; the weights' own, or 1.", 0, 1)
-flags.DEFINE_enum("interpolation", None, INTERPOLATIONS, "Before --crop; the weights' own, or bilinear.")
+flags.DEFINE_float(
+    "crop",
+    None,
+    "Share of the resized image's side that is evaluated; by default that of the weights, or 1.",
+    0,
+    1,
+)
+flags.DEFINE_enum(
+    "interpolation",
+    None,
+    INTERPOLATIONS,
+    "Interpolation with which images are resized before --crop; by default that of the weights, or bilinear.",
+)
 flags.DEFINE_integer(
     "epochs",
     10,
@@ -56,47 +83,79 @@ flags.DEFINE_integer(
     "has the learning rates of a run of the new length; the warm-up stays.",
     1,
 )
-flags.DEFINE_integer("batch_size", 32, "Images in a step, over all devices and workers.", 1)
-flags.DEFINE_integer("accumulate", 1, "Parts of a batch that pass one after the other, to save memory.", 1)
-flags.DEFINE_enum("optimizer", "sgd", OPTIMIZERS, "Its settings: kvision_tools/optimizers.py.")
-flags.DEFINE_float("learning_rate", None, "At its peak; 0.05 by default.", 0)
-flags.DEFINE_float("learning_rate_per_256", None, "Instead: for each 256 images of a batch.", 0)
+flags.DEFINE_integer("batch_size", 32, "Number of images in a step, over all devices and workers.", 1)
+flags.DEFINE_integer(
+    "accumulate",
+    1,
+    "Number of parts into which a batch is split to save memory; their gradients are accumulated.",
+    1,
+)
+flags.DEFINE_enum(
+    "optimizer", "sgd", OPTIMIZERS, "Optimizer; its settings are in kvision_tools/optimizers.py."
+)
+flags.DEFINE_float("learning_rate", None, "Peak learning rate; 0.05 by default.", 0)
+flags.DEFINE_float(
+    "learning_rate_per_256",
+    None,
+    "Peak learning rate for each 256 images of a batch, in place of --learning_rate.",
+    0,
+)
 flags.DEFINE_float(
     "warmup_epochs",
     None,
     "Epochs of linear growth, before the cosine; 1 by default, or half of fewer, or the run's in --output.",
     0,
 )
-flags.DEFINE_float("weight_decay", 0.0, "Decoupled; spares norms and biases.", 0)
-flags.DEFINE_float("layer_decay", 1.0, "Of the learning rate, for each group of layers behind.", 0, 1)
-flags.DEFINE_float("clip_norm", None, "Largest norm of all gradients together.", 0)
-flags.DEFINE_float("label_smoothing", 0.0, "Share of the label spread over all classes.", 0, 1)
-flags.DEFINE_float("norm_momentum", None, "Of the batch norms; a short run needs 0.9.", 0, 1)
+flags.DEFINE_float("weight_decay", 0.0, "Decoupled weight decay of kernels; norms and biases have none.", 0)
+flags.DEFINE_float(
+    "layer_decay",
+    1.0,
+    "Factor on the learning rate of each group of layers, relative to the group after it.",
+    0,
+    1,
+)
+flags.DEFINE_float("clip_norm", None, "Global norm to which gradients are clipped.", 0)
+flags.DEFINE_float("label_smoothing", 0.0, "Share of the label that is spread over all classes.", 0, 1)
+flags.DEFINE_float(
+    "norm_momentum", None, "Momentum of the moving statistics of batch norms; a short run needs 0.9.", 0, 1
+)
 flags.DEFINE_bool(
     "sync_batch_norm",
     False,
-    "Batch norms see the images of all devices; else each its own, and the first one's statistics are saved.",
+    "Whether batch norms see the images of all devices; otherwise each sees its own, and the first one's "
+    "statistics are saved.",
 )
-flags.DEFINE_float("ema_decay", None, "Of a moving average of the weights, evaluated beside them.", 0, 1)
+flags.DEFINE_float(
+    "ema_decay", None, "Decay of a moving average of the weights, which is evaluated beside them.", 0, 1
+)
 flags.DEFINE_enum(
-    "precision", "float32", ("float32", "bfloat16", "float16"), "Of arithmetic, not of weights."
+    "precision", "float32", ("float32", "bfloat16", "float16"), "Compute dtype; variables stay float32."
 )
-flags.DEFINE_bool("jit_compile", False, "Forward and backward pass by XLA.")
-flags.DEFINE_bool("deterministic", False, "The same run gives the same bits; slower on GPUs.")
-flags.DEFINE_enum("strategy", "auto", STRATEGIES, "Which devices share a step.")
+flags.DEFINE_bool("jit_compile", False, "Whether the forward and the backward pass are compiled by XLA.")
+flags.DEFINE_bool("deterministic", False, "Whether equal runs give equal bits; slower on GPUs.")
+flags.DEFINE_enum("strategy", "auto", STRATEGIES, "Distribution strategy: which devices share a step.")
 flags.DEFINE_float("worker_timeout", 300.0, "Seconds to wait for other workers.", 0)
 flags.DEFINE_integer(
-    "steps_per_loop", 10, "Steps in one call of the device, after which metrics are read.", 1
+    "steps_per_loop", 10, "Number of steps in one call of the device, after which metrics are read.", 1
 )
-flags.DEFINE_integer("checkpoint_steps", None, "Between checkpoints; there is one after each epoch too.", 1)
 flags.DEFINE_integer(
-    "nan_restores", 3, "How often to go back to a checkpoint when the loss is not finite.", 0
+    "checkpoint_steps", None, "Number of steps between checkpoints; there is one after each epoch too.", 1
 )
-flags.DEFINE_float("nan_rate_factor", 1.0, "Of the learning rate, each time.", 0, 1)
+flags.DEFINE_integer(
+    "nan_restores",
+    3,
+    "Number of times that the run goes back to a checkpoint when the loss is not finite.",
+    0,
+)
+flags.DEFINE_float("nan_rate_factor", 1.0, "Factor on the learning rate each time that happens.", 0, 1)
 flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.", 0, 2**32 - 1)
-flags.DEFINE_string("output", None, "The run folder; runs/MODEL by default.")
-flags.DEFINE_bool("overwrite", False, "Start anew in a folder that holds another run.")
-flags.DEFINE_bool("dry_run", False, "Say what would be trained, and its memory and time; write nothing.")
+flags.DEFINE_string("output", None, "Run folder; runs/MODEL by default.")
+flags.DEFINE_bool("overwrite", False, "Whether a run in --output is replaced by a new one.")
+flags.DEFINE_bool(
+    "dry_run",
+    False,
+    "Whether to say only what would be trained, and its memory and time; nothing is written.",
+)
 
 
 def main(positional):
