@@ -1,7 +1,8 @@
 """Says where the variables of an HDF5 file lie: a script of its own, which reads the file from stdin.
 
 The HDF5 library crashes on some damaged files, and in others never gets through a heap of words whose sizes
-are wrong. This process may crash, or ends itself, and its parent says so in a sentence. What it prints is JSON: `{"LAYER/PLACE": [dtype, shape, offset]}` of layers as Keras 3 saves them, or a sentence.
+are wrong. This process may crash, or ends itself, and its parent says so in a sentence. What it prints is
+JSON: `{"LAYER/PLACE": [dtype, shape, offset]}` of layers as Keras 3 saves them, or a sentence.
 """
 
 import contextlib
