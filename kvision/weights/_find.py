@@ -1,10 +1,9 @@
 """From what `weights=` was given to a row of the table."""
 
-import fnmatch
 from collections.abc import Mapping
 
 from kvision.errors import UserError
-from kvision.spec import Variant, Weights, did_you_mean
+from kvision.spec import Variant, Weights, did_you_mean, select
 from kvision.weights._fetch import ENDINGS, SCHEMES, describe, is_file, named
 from kvision.weights._rows import ROWS
 
@@ -14,8 +13,9 @@ FREE = {  # columns that do not change what trained weights mean, or to which th
 
 
 def list_weights(pattern: str = "*") -> list[Weights]:
-    """The published checkpoints whose MODEL.TAG matches a shell pattern: `list_weights("resnet50*")`."""
-    return [row for row in ROWS if fnmatch.fnmatchcase(f"{row.model}.{row.tag}", pattern)]
+    """The published checkpoints whose MODEL.TAG matches a shell pattern or contains a word: `"resnet50*"`."""
+    chosen = select(pattern, (f"{row.model}.{row.tag}" for row in ROWS))
+    return [row for row in ROWS if f"{row.model}.{row.tag}" in chosen]
 
 
 def rows_of(model: str) -> tuple[Weights, ...]:
