@@ -1,24 +1,25 @@
 """The feature pyramid of any model, and the attention of Transformers."""
 
 import re
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Collection
 
 import keras
 
 from kvision._nested import networks, part_of
 from kvision.errors import UserError
 from kvision.layers import AttentionShares, MultiHeadSelfAttention, TokenTap
-from kvision.spec import did_you_mean
+from kvision.spec import nearest
 
 
-def features(model: keras.Model, names: Sequence[str] = ("c3", "c4", "c5")) -> keras.Model:
+def features(model: keras.Model, names: str | Collection[str] = ("c3", "c4", "c5")) -> keras.Model:
     """The network up to its taps.
 
     Args:
         model: a network of kvision, with or without a top, or a functional or sequential model that has one
             as a layer. The weights are shared with it.
-        names: taps: `c1` to `c5` are the last tensors at strides 2 to 32, before a head convolution. A ViT
-            has the one that is nearest to its patch size.
+        names: one tap or several: `c1` to `c5` are the last tensors at strides 2 to 32, before a head
+            convolution. A ViT has only the one that is nearest to its patch size.
 
     Returns:
         A model from the same pixels to a dict of the feature maps by name, each
@@ -27,7 +28,9 @@ def features(model: keras.Model, names: Sequence[str] = ("c3", "c4", "c5")) -> k
     Raises:
         ValueError: the model has no layer of such a name, or several networks that do.
     """
-    names = [names] if isinstance(names, str) else list(names)
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, Collection) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"`names` must be taps such as ('c3', 'c4', 'c5'); got {reprlib.repr(names)}.")
 
     def fits(network):
         return any(layer.name in names for layer in network.layers)
@@ -46,7 +49,7 @@ def features(model: keras.Model, names: Sequence[str] = ("c3", "c4", "c5")) -> k
     if not names:
         raise UserError("`names` must name at least one tap, such as 'c5'.")
     if not networks(model, fits):
-        raise _no_tap(model, names[0])
+        raise _no_tap(model, next(iter(names)))
     return part_of(model, fits, pyramid)
 
 
@@ -54,7 +57,8 @@ def _no_tap(model, name) -> UserError:
     taps = {layer.name for network in networks(model, _taps) for layer in _taps(network)}
     if not taps:
         return UserError(f"{model.name} has no taps, and so no {name!r}: only networks of kvision have them.")
-    return UserError(f"{model.name} has no tap {name!r}. {did_you_mean(str(name), taps)}")
+    valid = f"Its taps: {', '.join(sorted(taps))}."
+    return UserError(f"{model.name} has no tap {name!r}. {nearest(name, taps)} {valid}".replace("  ", " "))
 
 
 def _taps(network) -> list[keras.layers.Layer]:

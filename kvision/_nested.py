@@ -1,5 +1,6 @@
 """Models that are layers of other models, as `keras.Sequential([backbone, classifier])` has them."""
 
+import reprlib
 from collections.abc import Callable
 
 import keras
@@ -7,8 +8,15 @@ import keras
 from kvision.errors import UserError
 
 
+def check_model(model, key: str = "model") -> None:
+    """A UserError for an argument that is no `keras.Model`."""
+    if not isinstance(model, keras.Model):
+        raise UserError(f"`{key}` must be a `keras.Model`; got {reprlib.repr(model)}.")
+
+
 def networks(model: keras.Model, fits: Callable[[keras.Model], bool]) -> list[keras.Model]:
     """The outermost models that fit: the model itself, or those among its layers and the layers of these."""
+    check_model(model)
     if fits(model):
         return [model]
     inside = (layer for layer in model.layers if isinstance(layer, keras.Model))

@@ -1,10 +1,9 @@
 """Networks by name."""
 
-import fnmatch
 from collections.abc import Callable
 
 from kvision.errors import UserError
-from kvision.spec import ModelInfo, did_you_mean
+from kvision.spec import ModelInfo, did_you_mean, select
 
 _BUILDERS: dict[str, Callable] = {}
 _INFO: dict[str, ModelInfo] = {}
@@ -36,8 +35,8 @@ def create_model(name: str, /, **keywords):
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The names that match a shell pattern, sorted: `list_models("*lite*")`."""
-    return sorted(fnmatch.filter(_BUILDERS, pattern))
+    """The names that match a shell pattern or contain a word, sorted: `list_models("lite")`."""
+    return sorted(select(pattern, _BUILDERS))
 
 
 def info(name: str, /) -> ModelInfo:

@@ -2,7 +2,9 @@
 
 import dataclasses
 import difflib
+import fnmatch
 import math
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -176,6 +178,15 @@ class ModelInfo:
     variant: Variant
     weights: tuple[Weights, ...] = ()
     classifier: str = "classifier"
+
+
+def select(pattern: str, names: Iterable[str]) -> set[str]:
+    """The names that match a shell pattern; for a word, the name that it is, or else all that contain it."""
+    if not isinstance(pattern, str):
+        raise UserError(f"`pattern` must be a text such as '*resnet*'; got {reprlib.repr(pattern)}.")
+    names = set(names)
+    wild = any(character in pattern for character in "*?[")
+    return set(fnmatch.filter(names, pattern if wild or pattern in names else f"*{pattern}*"))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -77,9 +77,11 @@ DISTINCT = distinct(kvision.list_models())
 
 
 def tiny(name, /, **keywords):
-    """The small form of a network: three classes, the smallest image, but 64 pixels where it can."""
-    size = max(64, {"inceptionv3": 75, "xceptionv1": 71, "alexnetv1": 67}.get(kvision.info(name).family, 0))
-    channels = len(kvision.info(name).variant.preprocess.mean)
+    """The small form of a network: three classes, the smallest image of 64 pixels or more."""
+    info = kvision.info(name)
+    size = max(64, {"inceptionv3": 75, "xceptionv1": 71, "alexnetv1": 67}.get(info.family, 0))
+    size += -size % getattr(info.variant, "patch_size", 1)
+    channels = len(info.variant.preprocess.mean)
     shape = {"input_shape": (size, size, channels), "num_classes": 3}
     return kvision.create_model(name, **(shape | small_columns(name) | keywords))
 

@@ -32,7 +32,7 @@ def pickled(value, storages: list) -> bytes:
             built = b"" if state is None else pickled(state, storages) + b"b"
             return pickled(Class(name), storages) + pickled(tuple(arguments), storages) + b"R" + built
         case np.ndarray():
-            storages.append(np.ascontiguousarray(value))
+            storages.append(np.asarray(value, order="C"))
             kind = Class(f"torch.{STORAGES[value.dtype.name]}Storage")
             reference = ("storage", kind, str(len(storages) - 1), "cpu", value.size)
             strides = tuple(stride // value.itemsize for stride in storages[-1].strides)

@@ -104,7 +104,7 @@ def test_commands_print_their_own_lines_alone():
 
 
 def test_a_flag_that_is_missing_is_explained():
-    said = "kvision-predict: `--model` is needed: A run folder, a .keras file, or a name that "
+    said = "kvision-predict: `--model` is needed: Run folder, .keras file, or name of a network "
     assert child("kvision-predict", "command()").stderr.startswith(said)
 
 

@@ -73,10 +73,19 @@ def depthwise_conv(
     )(x)
 
 
-def patchify(x, *, filters, size, name):
-    """Each square of `size` pixels to one. `(batch, H, W, C)` to `(batch, H // size, W // size, filters)`."""
+def patchify(x, *, filters, size, whole=False, name):
+    """Each square of `size` pixels to one. `(batch, H, W, C)` to `(batch, H // size, W // size, filters)`.
+
+    With `whole`, an image that is not made of whole squares is a UserError; else the rest is cut off.
+    """
     if any(side is not None and side < size for side in x.shape[1:3]):
         raise UserError(f"`patch_size` {size} is larger than the image's {x.shape[1:3]} pixels.")
+    if whole and any(side % size for side in x.shape[1:3]):
+        height, width = ((side + size // 2) // size * size for side in x.shape[1:3])
+        raise UserError(
+            f"`input_shape` must be a multiple of `patch_size` {size}; got {x.shape[1:3]} pixels, to which "
+            f"{(height, width)} is nearest."
+        )
     return conv(
         x,
         filters=filters,

@@ -11,7 +11,15 @@ class BatchNorm(keras.layers.BatchNormalization):
     and normalises in separate operations. In training on TensorFlow, maps `(batch, height, width, channels)`
     go through one fused kernel instead (through cuDNN on a GPU). The moving variance stays Keras': it is that
     of the batch, not of the population.
+
+    Saved models hold `keras.layers.BatchNormalization` in its place, so Keras alone opens them. One that is
+    read from a file trains with Keras' operations, to the same results.
     """
+
+    @property
+    def __class__(self):
+        """What Keras serialises this layer as."""
+        return keras.layers.BatchNormalization
 
     def call(self, inputs, training=None, mask=None):
         if not (training and self.trainable and mask is None and self._fuses(inputs)):

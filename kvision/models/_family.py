@@ -204,9 +204,10 @@ class Family:
         try:
             height, width, channels = input_shape
             height, width = (None if n is None else _values.integer("", n) for n in (height, width))
-            sizes = (height, width, _values.integer("", channels))
+            sizes = (height, width, _values.integer("", channels, most=10**4))
         except (TypeError, ValueError):
-            _values.refuse("input_shape", "(height, width, channels) in positive integers", input_shape)
+            expected = "(height, width, channels) in positive integers, of at most 10,000,000 and 10,000"
+            _values.refuse("input_shape", expected, input_shape)
         if any(size is not None and size < self.min_size for size in sizes[:2]):
             raise UserError(
                 f"`input_shape` {sizes} is too small: {name} needs at least "

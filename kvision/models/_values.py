@@ -59,14 +59,15 @@ def refuse(key, expected, value, hint=""):
     raise UserError(f"`{key}` must be {expected}; got {reprlib.repr(value)}.{hint and ' ' + hint}")
 
 
-def integer(key, value) -> int:
-    """A positive integer; a boolean is none."""
+def integer(key, value, most=10**7) -> int:
+    """A positive integer of a size that can be meant; a boolean is none."""
     value = _plain(value)
     try:
         number = 0 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = 0
-    return number if number > 0 else refuse(key, "a positive integer", value)
+    expected = "a positive integer" + f" of at most {most:,}" * (number > most)
+    return number if 0 < number <= most else refuse(key, expected, value)
 
 
 def boolean(key, value) -> bool:

@@ -1,7 +1,8 @@
 """Swin Transformer (Liu et al. 2021, https://arxiv.org/abs/2103.14030).
 
-The image's size is fixed when the network is built, and may be any: maps are padded to whole windows, windows
-shrink to small maps, and bias tables of other windows are resampled when they are loaded.
+The image's size is fixed when the network is built, and may be any multiple of the patch size: maps are
+padded to whole windows, windows shrink to small maps, and bias tables of other windows are resampled when
+they are loaded.
 """
 
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ VARIANTS = {  # section 3.3; drop paths of section A2.1 and the released code; t
 def trunk(x, v: SwinVariant):
     if None in x.shape[1:3]:
         raise UserError("A Swin needs a fixed image size: `input_shape` must give height and width.")
-    x = patchify(x, filters=v.filters, size=v.patch_size, name="patch_embed.proj")
+    x = patchify(x, filters=v.filters, size=v.patch_size, whole=True, name="patch_embed.proj")
     x = layer_norm(x, epsilon=v.norm_epsilon, name="patch_embed.norm")
     rates = iter(drop_path_rates(v.drop_path_rate, sum(v.depths)))
     for stage, (depth, num_heads) in enumerate(zip(v.depths, v.num_heads, strict=True)):

@@ -1,8 +1,8 @@
 """Vision Transformer (Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929).
 
 Tiny and small are DeiT's sizes. The classifier is one dense layer, as after fine-tuning. The image's size
-is fixed when the network is built, and may be any: position embeddings of other sizes are resampled when they
-are loaded.
+is fixed when the network is built, and may be any multiple of the patch size: position embeddings of other
+sizes are resampled when they are loaded.
 """
 
 import math
@@ -73,7 +73,7 @@ def trunk(x, v: ViTVariant):
         raise UserError("`auxiliary` needs `distilled=True`: only a distilled network has two classifiers.")
     if None in x.shape[1:3]:
         raise UserError("A ViT needs a fixed image size: `input_shape` must give height and width.")
-    x = patchify(x, filters=v.filters, size=v.patch_size, name="patch_embed.proj")
+    x = patchify(x, filters=v.filters, size=v.patch_size, whole=True, name="patch_embed.proj")
     grid = x.shape[1:3]
     x = keras.layers.Reshape((math.prod(grid), v.filters), name="patch_embed.flatten")(x)
     if v.distilled:

@@ -1,21 +1,25 @@
 """From what `weights=` was given to a row of the table."""
 
-import fnmatch
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 
 from kvision.errors import UserError
-from kvision.spec import Variant, Weights, did_you_mean
+from kvision.spec import Variant, Weights, did_you_mean, select
 from kvision.weights._fetch import ENDINGS, SCHEMES, describe, is_file, named
 from kvision.weights._rows import ROWS
 
+LOG = logging.getLogger("kvision")
+PERMISSIVE = ("apache-2.0", "mit", "bsd-3-clause")
+SHAPELESS = {"norm_epsilon", "padding"}  # columns that leave the weights' shapes as they are
 FREE = {  # columns that do not change what trained weights mean, or to which they are adapted
     "auxiliary", "drop_path_rate", "dropout_rate", "norm_momentum", "resolution_multiplier", "window_size",
 }  # fmt: skip
 
 
 def list_weights(pattern: str = "*") -> list[Weights]:
-    """The published checkpoints whose MODEL.TAG matches a shell pattern: `list_weights("resnet50*")`."""
-    return [row for row in ROWS if fnmatch.fnmatchcase(f"{row.model}.{row.tag}", pattern)]
+    """The published checkpoints whose MODEL.TAG matches a shell pattern or contains a word: `"resnet50*"`."""
+    chosen = select(pattern, (f"{row.model}.{row.tag}" for row in ROWS))
+    return [row for row in ROWS if f"{row.model}.{row.tag}" in chosen]
 
 
 def rows_of(model: str) -> tuple[Weights, ...]:
@@ -40,7 +44,9 @@ def find(weights, model: str | None, variant: Variant, default: Variant) -> Weig
     """The row that `weights=` names.
 
     Args:
-        weights: "imagenet", a tag, or what `kvision.weights.load` takes.
+        weights: "imagenet", a tag, or what `kvision.weights.load` takes. For other columns than the table's,
+            "imagenet" is the most accurate row that has them; a better one that differs only in columns
+            without influence on the weights' shapes is logged.
         model: the builder's name; None for a network that is not in a table.
         variant: the network's row of its family's table, with the keywords that were given.
         default: the same without them.
@@ -58,13 +64,14 @@ def find(weights, model: str | None, variant: Variant, default: Variant) -> Weig
     if is_file(word):
         return None
     rows = matching(weights, model)
+    others = _others(rows_of(model or ""), default) if word == "imagenet" else []
+    for row in (*rows, *others):
+        if not _differing(row, variant, default):
+            _log_better(row, others, variant, default)
+            return row
     needed = [_differing(row, variant, default) for row in rows]
-    if {} in needed:
-        return rows[needed.index({})]
     if rows:
-        keywords = " or ".join(
-            ", ".join(f"{key}={value!r}" for key, value in columns.items()) for columns in needed
-        )
+        keywords = " or ".join(map(_keywords, needed))
         raise UserError(f"`weights={word!r}` of {model} need {keywords}.")
     rows, whose = rows_of(model or ""), model or "This network"
     if word == "imagenet":
@@ -78,6 +85,41 @@ def find(weights, model: str | None, variant: Variant, default: Variant) -> Weig
         f"{whose} has no weights {word!r}. {did_you_mean(word, ['imagenet', *(row.tag for row in rows)])} "
         f"A file ends with {', '.join(ENDINGS)}, a repository begins with hf-hub:."
     )
+
+
+def _others(rows: Iterable[Weights], default: Variant) -> list[Weights]:
+    """ImageNet's rows under a permissive licence: those of the network's image size first, then the best."""
+    good = [row for row in rows if row.license in PERMISSIVE and row.num_classes == 1000 and row.top1]
+    return sorted(good, key=lambda row: (_of_size(row, default), row.top1), reverse=True)
+
+
+def _of_size(row: Weights, default: Variant) -> bool:
+    return default.input_size in (row.input_size, row.test_size)
+
+
+def _log_better(row: Weights, others: list[Weights], variant: Variant, default: Variant) -> None:
+    """Says which row is more accurate on the network's image size, and which columns it needs."""
+    for better in others:
+        needed = _differing(better, variant, default)
+        if (
+            needed
+            and needed.keys() <= SHAPELESS
+            and _of_size(better, default)
+            and better.top1 > (row.top1 or 0)
+        ):
+            LOG.warning(
+                "%s: `weights='imagenet'` are %s; %s need %s.",
+                row.model, _described(row), _described(better), _keywords(needed),
+            )  # fmt: skip
+            return
+
+
+def _described(row: Weights) -> str:
+    return f"{row.tag!r} ({row.top1} % top-1, {row.license or 'licence not stated'})"
+
+
+def _keywords(columns: dict) -> str:
+    return ", ".join(f"{key}={value!r}" for key, value in columns.items())
 
 
 def _differing(row: Weights, variant: Variant, default: Variant) -> dict:

@@ -21,7 +21,6 @@ from kvision.weights._archive import open_archive, read_entry
 from kvision.weights._parameters import parameters
 
 WEIGHTS = "model.weights.h5"  # in a .keras file
-SECONDS = 60  # in which a file of any size says where its variables are
 
 
 def read_h5(path: str) -> dict[str, np.ndarray]:
@@ -65,10 +64,10 @@ def _keras_weights(path: str) -> bytes:
 
 
 def _index(content: bytes) -> dict[str, list]:
-    """What `_h5_index` says of a file, in a process that the HDF5 library may end."""
+    """What `_h5_index` says of a file, in a process of its own, which the HDF5 library may end."""
     command = [sys.executable, "-P", _h5_index.__file__]
     try:
-        done = subprocess.run(command, input=content, capture_output=True, timeout=SECONDS, check=True)
+        done = subprocess.run(command, input=content, capture_output=True, check=True)
         answer = json.loads(done.stdout)
     except (subprocess.SubprocessError, ValueError):
         raise UserError("it is damaged so that the HDF5 library fails") from None

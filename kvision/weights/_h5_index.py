@@ -1,17 +1,21 @@
 """Says where the variables of an HDF5 file lie: a script of its own, which reads the file from stdin.
 
-The HDF5 library crashes on some damaged files. This process may, and its parent says so in a sentence. What
-it prints is JSON: `{"LAYER/PLACE": [dtype, shape, offset]}` of layers as Keras 3 saves them, or a sentence.
+The HDF5 library crashes on some damaged files, and in others never gets through a heap of words whose sizes
+are wrong. This process may crash, or ends itself, and its parent says so in a sentence. What it prints is
+JSON: `{"LAYER/PLACE": [dtype, shape, offset]}` of layers as Keras 3 saves them, or a sentence.
 """
 
+import contextlib
 import io
 import json
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import h5py
 
+SECONDS, BYTES_A_SECOND = 3, 2**23  # of the processor; a second goes through 6,000 variables
 VARIABLES = "vars"  # the group of a layer's own variables, which bears the layer's name
 
 
@@ -68,9 +72,20 @@ def _place(dataset) -> list:
     return [dtype, dataset.shape, dataset.id.get_offset()]
 
 
+def _limit(size: int) -> None:
+    """Ends this process when a file of so many bytes takes more of the processor than any sound one."""
+    with contextlib.suppress(ImportError):  # on Windows
+        import resource
+
+        seconds = int(time.process_time()) + SECONDS + size // BYTES_A_SECOND
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+
 if __name__ == "__main__":
     try:
-        answer = index(sys.stdin.buffer.read())
+        content = sys.stdin.buffer.read()
+        _limit(len(content))
+        answer = index(content)
     except Exception as error:  # whatever a damaged file makes the library raise
         answer = str(error)
     print(json.dumps(answer))

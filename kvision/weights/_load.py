@@ -13,6 +13,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from kvision._nested import check_model
 from kvision.errors import UserError
 from kvision.spec import Weights
 from kvision.weights import _fetch
@@ -120,6 +121,8 @@ def from_keras(model: keras.Model, keras_model: keras.Model) -> None:
         ValueError: it is another network (ResNet is: its 1 x 1 convolutions stride and have biases); the
             message says what differs first.
     """
+    check_model(model)
+    check_model(keras_model, "keras_model")
     _assign(model, tensors_of(model, keras_model), f"keras.applications' {keras_model.name}")
 
 
@@ -130,7 +133,7 @@ def save(model: keras.Model, path) -> None:
         ValueError: `path` does not end with .safetensors.
         OSError: it cannot be written; nothing is left half-written.
     """
-    path = Path(path).expanduser()
+    path = Path(_fetch.named(path)).expanduser()
     if path.suffix != ".safetensors":
         raise UserError(f"`path` must end with .safetensors; got {str(path)!r}.")
     tensors = {

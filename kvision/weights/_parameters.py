@@ -2,6 +2,7 @@
 
 import keras
 
+from kvision._nested import check_model
 from kvision.errors import UserError
 
 NORMS = (keras.layers.BatchNormalization, keras.layers.LayerNormalization)
@@ -15,6 +16,7 @@ NORM_NAMES = {
 
 def parameters(model: keras.Model) -> dict:
     """Each parameter by its reference name: the variable, its axes in PyTorch's order, and its layer."""
+    check_model(model)
     found = {}
     for layer in model.layers:
         if isinstance(layer, keras.Model) and layer.weights:

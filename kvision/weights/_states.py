@@ -4,12 +4,15 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 
+import numpy as np
+
 from kvision.errors import UserError
 from kvision.weights._pickle import Unknown
 
 WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 AVERAGE = re.compile(
-    r"(?<!no_)(?<!without_)(?<!pre_)(?<!before_)(?<![^._/])(?:ema|swa|avg|averaged?)(?:[._/]|$)"
+    r"(?<!no_)(?<!without_)(?<!pre_)(?<!before_)(?<![^._/])(?:ema|swa|avg|averaged?|shadow)(?:[._/]|$)",
+    re.IGNORECASE,
 )
 STATISTICS = re.compile(r"optim|exp_avg|grad|momentum|square")  # in the keys of what optimizers keep
 KEYS = (  # the better first
@@ -39,11 +42,9 @@ def fitting(state: Mapping, wanted: Collection[str]) -> tuple[dict, list[str]]:
     Raises:
         UserError: there are no tensors, or several networks that fit equally.
     """
-    dicts = {
-        path: _clean(tensors, wanted)
-        for path, tensors in _dicts(state, "", set())
-        if not STATISTICS.search(path)
-    }
+    entries = [entry for entry in _entries(state, "", set()) if not STATISTICS.search(entry[0])]
+    dicts = {path: _clean(value, wanted) for path, value in entries if isinstance(value, Mapping)}
+    unfit = {path: reason for path, value in entries if (reason := _unfit_average(path, value))}
     prefixes = {path: _prefixes(names, wanted) for path, names in dicts.items()}
     fits = {path: max(counts.values()) for path, counts in prefixes.items()}
     most = max(fits.values(), default=0)
@@ -53,7 +54,8 @@ def fitting(state: Mapping, wanted: Collection[str]) -> tuple[dict, list[str]]:
     if not most:
         return max(dicts.values(), key=len), []
     best = [path for path in dicts if fits[path] == most]
-    averages = [path for path in best if AVERAGE.search(path)]
+    best = [path for path in best if path not in unfit] or best
+    averages = [path for path in best if AVERAGE.search(path) or "n_averaged" in dicts[path]]
     known = [path for key in KEYS for path in averages or best if path.rpartition("/")[2] == key]
     if len(averages or best) > 1 and not known:
         raise _several(best)
@@ -63,6 +65,8 @@ def fitting(state: Mapping, wanted: Collection[str]) -> tuple[dict, list[str]]:
         notes.append(f"the average of the weights was taken, which is under {taken!r:.80}")
     elif len(best) > 1:
         notes.append(f"the weights under {taken!r:.80} were taken")
+    if not averages:
+        notes += [f"{path!r:.80} was left out: it {reason}" for path, reason in unfit.items()]
     prefix, *others = [prefix for prefix, count in sorted(prefixes[taken].items()) if count == most]
     if not prefix:
         return dicts[taken], notes
@@ -78,14 +82,40 @@ def fitting(state: Mapping, wanted: Collection[str]) -> tuple[dict, list[str]]:
     return tensors, notes
 
 
-def _dicts(state: Mapping, path: str, seen: set[int]) -> Iterator[tuple[str, Mapping]]:
-    """The dicts in a checkpoint that hold arrays, by the keys that lead to them."""
+def _entries(state: Mapping, path: str, seen: set[int]) -> Iterator[tuple[str, object]]:
+    """The dicts in a checkpoint that hold arrays, its lists and unknown objects, by the keys to them."""
     seen.add(id(state))
     if any(hasattr(value, "shape") for value in state.values()):
         yield path, state
     for key, value in state.items():
-        if isinstance(value, Mapping) and id(value) not in seen and path.count("/") < DEPTH:
-            yield from _dicts(value, f"{path}/{key}" if path else str(key), seen)
+        inner = f"{path}/{key}" if path else str(key)
+        if isinstance(value, Mapping):
+            if id(value) not in seen and path.count("/") < DEPTH:
+                yield from _entries(value, inner, seen)
+        elif isinstance(value, Unknown | list | tuple):
+            yield inner, value
+
+
+def _unfit_average(path: str, value) -> str | None:
+    """Why an average of the weights cannot be taken; None where it can, or is none."""
+    key = path.rpartition("/")[2]
+    if isinstance(value, Unknown):
+        return f"is an object of the class {value.kind:.80}" if key in KEYS and AVERAGE.search(key) else None
+    if not isinstance(value, Mapping):
+        kernels = (len(getattr(item, "shape", ())) > 1 for item in value)
+        return "is a list of tensors without names" if AVERAGE.search(path) and any(kernels) else None
+    if key == "average_model_state":  # of Lightning's StochasticWeightAveraging
+        return "is an average without its batch norms' statistics"
+    if key == "ema_state_dict" and "steps" in value:  # of MMEngine's EMAHook
+        return "holds the weights before averaging, and 'state_dict' their average"
+    return "averages nothing yet" if "n_averaged" in value and _is_zero(value["n_averaged"]) else None
+
+
+def _is_zero(tensor) -> bool:
+    try:
+        return not np.any(np.asarray(tensor))
+    except Exception:  # whatever a damaged file makes its reader raise
+        return False
 
 
 def _clean(tensors: Mapping, wanted: Collection[str]) -> dict:

@@ -249,12 +249,72 @@ ROWS = kvision.info("mobilenet_v3_small").variant.rows
         ("densenet121", {"compression": 1.5}, "`compression` must be a number above 0, and at most 1"),
         ("vit_tiny_patch16", {"patch_size": 64, "input_shape": (32, 32, 3)}, "`patch_size` 64 is larger"),
         ("googlenet", {"auxiliary": True, "input_shape": (None, None, 3)}, "needs a fixed image size"),
+        ("mobilenet_v2", {"num_classes": -1}, "`num_classes` must be a positive integer; got -1"),
+        ("mobilenet_v2", {"num_classes": 10**12}, "`num_classes` must be .* of at most 10,000,000; got 1000"),
+        ("vit_tiny_patch16", {"depth": 10**9}, "`depth` must be a positive integer of at most 10,000,000"),
+        ("mobilenet_v2", {"input_shape": (64, 64, 10**12)}, "`input_shape` must be .* and 10,000; got .64"),
+        ("mobilenet_v2", {"input_shape": (224, 224)}, "`input_shape` must be .height, width"),
+        ("mobilenet_v2", {"weights": 7}, "no weights '7'"),
+        ("vit_tiny_patch16", {"input_shape": (70, 64, 3)}, r"`patch_size` 16; got .*, to which \(64, 64\)"),
+        ("deit_tiny", {"input_shape": (64, 72, 3)}, r"`patch_size` 16; got .*, to which \(64, 80\)"),
+        ("swin_tiny", {"input_shape": (64, 67, 3)}, r"`patch_size` 4; got .*, to which \(64, 68\)"),
     ],
 )  # fmt: skip
 def test_values_of_the_wrong_kind_are_refused_in_a_sentence(name, keywords, message):
     with pytest.raises(UserError, match=message) as error:
         kvision.create_model(name, **keywords)
     assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model, vit: kvision.features(None), "`model` must be a `keras.Model`; got None"),
+        (lambda model, vit: kvision.features("mobilenet_v2"), "`model` must be .*; got 'mobilenet_v2'"),
+        (lambda model, vit: kvision.features(vit), "no tap 'c3'. Did you mean 'c4'. Its taps: c4"),
+        (lambda model, vit: kvision.features(model, 3), r"`names` must be taps such as \('c3'.*; got 3"),
+        (lambda model, vit: kvision.features(model, b"c3"), "`names` must be taps .*; got b'c3'"),
+        (lambda model, vit: kvision.features(model, ("c3", None)), "`names` must be .*; got .'c3', None"),
+        (lambda model, vit: kvision.features(model, "stem"), "no tap 'stem'. Its taps: c1, c2, c3, c4, c5"),
+        (lambda model, vit: kvision.attention_maps(None), "`model` must be a `keras.Model`; got None"),
+        (lambda model, vit: kvision.depth_groups([model]), "`model` must be .*; got .<Functional"),
+        (lambda model, vit: kvision.list_models(3), r"`pattern` must be a text such as '\*resnet\*'; got 3"),
+        (lambda model, vit: kvision.list_models(None), "`pattern` must be a text .*; got None"),
+        (lambda model, vit: kvision.list_weights(["*"]), r"`pattern` must be a text .*; got \['\*'\]"),
+        (lambda model, vit: kvision.info("x"), "Unknown model 'x'"),
+        (lambda model, vit: kvision.weights.save(model, None), "`path` must end with .*; got 'None'"),
+        (lambda model, vit: kvision.weights.save(model, 3), "`path` must end with .safetensors; got '3'"),
+        (lambda model, vit: kvision.weights.save(None, "a.safetensors"), "`model` must be a `keras.Model`"),
+        (lambda model, vit: kvision.weights.load(None, {}), "`model` must be a `keras.Model`; got None"),
+        (lambda model, vit: kvision.weights.state_dict(3), "`model` must be a `keras.Model`; got 3"),
+        (lambda model, vit: kvision.weights.from_keras(model, None), "`keras_model` must be a `keras.Model`"),
+        (lambda model, vit: kvision.weights.load(model, None), "must be a mapping or the path"),
+    ],
+)  # fmt: skip
+def test_arguments_of_the_wrong_kind_are_refused_in_a_sentence(call, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    model = mobilenet_v2(**SMALL)
+    vit = kvision.models.vit_tiny_patch16(filters=16, depth=1, num_heads=2, input_shape=(64, 64, 3))
+    with pytest.raises(UserError, match=message) as error:
+        call(model, vit)
+    assert len(str(error.value)) < 1500
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_tap_may_be_given_as_a_word_and_a_path_as_bytes(tmp_path):
+    model = mobilenet_v2(**SMALL)
+    assert kvision.features(model, "c3").output.keys() == {"c3"}
+    kvision.weights.save(model, bytes(tmp_path / "a.safetensors"))
+    assert (tmp_path / "a.safetensors").exists()
+
+
+def test_a_word_finds_the_names_that_contain_it():
+    assert kvision.list_models("vgg11") == ["vgg11"]
+    assert kvision.list_models("vgg1") == kvision.list_models("*vgg1*") != []
+    assert kvision.list_models("nothing") == []
+    assert kvision.list_models("lite?") == []
+    assert kvision.list_weights("deit_base.fb_in1k") == kvision.list_weights("deit_base.fb_in1[k]")
+    assert kvision.list_weights("lite0") == kvision.list_weights("efficientnet_lite0.*") != []
 
 
 def test_numpys_scalars_and_lists_are_taken():
@@ -300,8 +360,8 @@ def floatx(request):
     "name", ["mobilenet_v4_hybrid_medium", "deit_tiny_distilled", "swin_tiny", "alexnet"]
 )
 def test_any_floatx_gives_the_same_answers(name, floatx):
-    pixels = np.random.default_rng(0).uniform(0, 255, (2, 67, 67, 3)).astype("float32")
-    columns = {"input_shape": (67, 67, 3), "classifier_activation": None}
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 80, 80, 3)).astype("float32")
+    columns = {"input_shape": (80, 80, 3), "classifier_activation": None}
     model = randomized(tiny(name, **columns))
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")

@@ -3,14 +3,17 @@
 import inspect
 import math
 import re
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import DISTINCT, small_columns, tiny
+from helpers import DISTINCT, randomized, small_columns, tiny
 
 import kvision
+from kvision import _classifiers
 
 SHARED = [
     "include_top", "weights", "input_shape", "pooling", "num_classes",
@@ -142,6 +145,46 @@ def test_a_saved_model_gives_the_same_outputs(small, tmp_path):
     maps = [kvision.features(m, (tap,))(pixels(model))[tap] for m in (model, again)]
     assert maps[0].ndim == 4
     np.testing.assert_array_equal(*maps)
+
+
+WITHOUT_KVISION = """
+import sys
+sys.modules["kvision"] = None
+import keras, numpy as np
+pixels = np.load("pixels.npy")
+for path in sys.argv[1:]:
+    model = keras.saving.load_model(path)
+    assert {type(layer).__module__.split(".")[0] for layer in model.layers} == {"keras"}
+    np.save(f"{path}.npy", model.predict(pixels, verbose=0))
+"""
+
+
+def test_keras_alone_opens_networks_of_its_own_layers(tmp_path):
+    """Convolutions and batch norms, also trained in mixed precision on several devices."""
+    models = {name: randomized(tiny(name)) for name in ("mobilenet_v2", "mobilenet_v3_large", "resnet50")}
+    images = pixels(models["resnet50"])
+    np.save(tmp_path / "pixels.npy", images)
+    for name, model in models.items():
+        model.save(tmp_path / f"{name}.keras")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        trained = tiny("resnet50")
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for layer in trained.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True
+    trained.set_weights(models["resnet50"].get_weights())
+    _classifiers.portable(trained).save(tmp_path / "trained.keras")
+    names = [*models, "trained"]
+    command = [sys.executable, "-c", WITHOUT_KVISION, *(f"{name}.keras" for name in names)]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    for name, model in (models | {"trained": models["resnet50"]}).items():
+        answers = np.load(tmp_path / f"{name}.keras.npy")
+        np.testing.assert_array_equal(answers, model.predict(images, verbose=0))
+        again = tiny(model.name)
+        kvision.weights.load(again, tmp_path / f"{name}.keras")
+        assert all(map(np.array_equal, again.get_weights(), model.get_weights()))
 
 
 def test_mixed_precision_has_the_same_layers_and_normalises_and_answers_in_float32(small):

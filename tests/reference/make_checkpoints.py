@@ -34,6 +34,8 @@ def main():
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.copy_(torch.arange(start, start + parameter.numel()).reshape(parameter.shape))
+    ema = AveragedModel(average)
+    ema.n_averaged += 1
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=0.0)
     sum(parameter.sum() for parameter in network.parameters()).backward()
     optimizer.step()
@@ -53,7 +55,7 @@ def main():
         "epoch": 3,
         "arch": "lenet5",
         "state_dict": nn.DataParallel(torch.compile(network)).state_dict(),
-        "state_dict_ema": AveragedModel(average).state_dict(),
+        "state_dict_ema": ema.state_dict(),
         "optimizer": optimizer.state_dict(),
         "scheduler": torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10).state_dict(),
         "scaler": torch.amp.GradScaler("cpu").state_dict(),

@@ -18,6 +18,7 @@ from peers import ours
 
 import kvision
 from kvision.spec import IMAGENET, PLUS_MINUS_ONE, Weights
+from kvision.weights._find import PERMISSIVE
 
 ROWS = Path(kvision.__file__).parent / "weights" / "_rows.py"
 HEAD = '''"""The published checkpoints, made by tests/reference/make_weight_rows.py; not to be edited.
@@ -34,7 +35,6 @@ from kvision.spec import IMAGENET, PLUS_MINUS_ONE, Preprocess, Weights
 # top-1, its size, columns, default
 ROWS = (
 '''
-PERMISSIVE = ("apache-2.0", "mit", "bsd-3-clause")
 TORCHVISION = {"alexnet": "alexnet_owt", "googlenet": "googlenet_bn"}  # what timm lacks
 KERAS = {  # top-1 at 224: documentation of tf.keras.applications.mobilenet and mobilenet_v2, TensorFlow 2.4
     ("mobilenet_v1", "MobileNet"): {1.0: 70.6, 0.75: 68.4, 0.5: 63.7, 0.25: 50.6},

@@ -1,6 +1,7 @@
 """Checkpoints as people's own trainings and clouds write them."""
 
 import json
+import re
 from pathlib import Path
 
 import keras
@@ -91,6 +92,12 @@ def forms(tensors):
         "an average two keys deep": {"model": average, "model_ema": {"module": tensors}},
         "an average in other words": {"params": average, "params_ema": prefixed(tensors, "module.")},
         "an average of timm": {"state_dict_ema": tensors, "state_dict": average, "optimizer": {"state": {}}},
+        "an average in capitals": {"model": average, "EMA": tensors},
+        "an average in a shadow": {"model": average, "shadow": tensors},
+        "an average of PyTorch": {
+            "model": average,
+            "best": prefixed(tensors, "module.") | {"n_averaged": np.ones((), "int64")},
+        },
         "an average without biases": {"model": tensors, "model_ema": partial},
         "statistics under the same names": {"momentum": statistics, "model": tensors},
         "numbers beside them": tensors | {"epoch": 3, "args": OTHER, "name": "x", "none": None},
@@ -283,6 +290,56 @@ def test_commands_take_a_checkpoint(tmp_path, tensors):
     arguments = "kvision-evaluate", "--model=lenet5", f"--weights={tmp_path / 'a.pt'}", "--data=digits"
     assert "NaN or infinity in f6.bias" in command(*arguments, code=2)
     assert "images" in command(*arguments, "--allow_nonfinite")
+
+
+def averages_that_are_left_out(tensors):
+    """Checkpoints in which the tensors are meant, and what is said of the average beside them."""
+    other = {name: value + 1 for name, value in tensors.items()}
+    wrapped, counter = prefixed(other, "module."), np.zeros((), "int64")
+    arrays = list(other.values())
+    shadow = {"decay": 0.99, "num_updates": 7, "shadow_params": arrays}
+    callbacks = {"SWA": {"n_averaged": 1, "average_model_state": prefixed(other, "model.")}}
+    nameless = "was left out: it is a list of tensors without names"
+    return {
+        "torch_ema": ({"model": tensors, "ema": shadow}, f"'ema/shadow_params' {nameless}"),
+        "diffusers": ({"state_dict": tensors, "unet_ema": shadow}, f"'unet_ema/shadow_params' {nameless}"),
+        "shadow": ({"state_dict": tensors} | shadow, f"'shadow_params' {nameless}"),
+        "a list": ({"model": tensors, "ema_weights": arrays}, f"'ema_weights' {nameless}"),
+        "a tuple": (tensors | {"ema": tuple(arrays)}, f"'ema' {nameless}"),
+        "an object": ({"model": tensors, "ema": Call("mine.Ema")}, "it is an object of the class mine.Ema"),
+        "none yet": ({"model": tensors, "swa": wrapped | {"n_averaged": counter}}, "it averages nothing yet"),
+        "lightning": (
+            {"state_dict": prefixed(tensors, "model."), "callbacks": callbacks},
+            "'callbacks/SWA/average_model_state' was left out: it is an average without its batch norms'",
+        ),
+        "mmengine": (
+            {"state_dict": tensors, "ema_state_dict": wrapped | {"steps": counter}},
+            "it holds the weights before averaging, and 'state_dict' their average",
+        ),
+    }
+
+
+@pytest.mark.parametrize("form", averages_that_are_left_out({}))
+def test_an_average_that_is_left_out_is_named(form, tensors, tmp_path, caplog):
+    checkpoint, words = averages_that_are_left_out(tensors)[form]
+    write_pth(tmp_path / "a.pth", checkpoint)
+    assert equal(lenet5(tmp_path / "a.pth"), tensors)
+    (message,) = caplog.messages
+    assert re.search(words, message), message
+
+
+def test_what_is_no_average_is_not_named(tensors, tmp_path, caplog):
+    losses = [np.zeros(()), np.ones(())]
+    number = Call("numpy.core.multiarray.scalar")
+    nothing = {
+        "ema": None,
+        "avg_loss": losses,
+        "ema_loss": number,
+        "optimizer": {"exp_avg": [np.zeros((2, 2))]},
+    }
+    write_pth(tmp_path / "a.pth", {"model": tensors} | nothing)
+    assert equal(lenet5(tmp_path / "a.pth"), tensors)
+    assert not caplog.messages
 
 
 @pytest.mark.parametrize(

@@ -328,6 +328,16 @@ def test_a_file_that_crashes_the_hdf5_library(network, tmp_path, monkeypatch):
     refused(network, tmp_path / "a.weights.h5", "damaged so that the HDF5 library fails")
 
 
+def test_a_file_that_the_hdf5_library_never_gets_through(network, bounded, tmp_path):
+    """A word of 2**64 - 16 bytes ends where it begins."""
+    path = tmp_path / "a.weights.h5"
+    network.save_weights(path)
+    content = path.read_bytes()
+    size = content.index(b"GCOL") + 16 + 8  # of the first word in the heap, behind two heads
+    path.write_bytes(content[:size] + (2**64 - 16).to_bytes(8, "little") + content[size + 8 :])
+    refused(network, path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", mutations.KINDS)
 def test_ten_thousand_damaged_files_within_memory_and_time(kind, tmp_path):

@@ -2,15 +2,18 @@
 
 import dataclasses
 import importlib
+import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 import kvision
+from kvision.errors import UserError
 from kvision.spec import IMAGENET
 
 REFERENCE = Path(__file__).parents[1] / "reference"
+SYMMETRIC = {"padding": "symmetric", "norm_epsilon": 1e-5}
 ZOO = Path(__file__).parents[3] / "shared/reference/zoo.json"
 
 
@@ -36,6 +39,45 @@ def test_rows():
         "hf-hub:timm/resnet50.a1_in1k", "apache-2.0", IMAGENET, 1000, 224, 288,
     )  # fmt: skip
     assert row.default
+
+
+def test_every_tag_is_taken_or_names_the_keywords_that_it_needs():
+    """By the builder's own columns, and by those that its sentence names."""
+    for row in kvision.list_weights():
+        variant = kvision.info(row.model).variant
+        needed = {key: value for key, value in row.columns.items() if getattr(variant, key) != value}
+        alike = [r for r in kvision.weights.rows_of(row.model) if r.tag == row.tag]
+        if any(not r.columns for r in alike):
+            assert kvision.weights.find(row.tag, row.model, variant, variant) in alike
+            continue
+        with pytest.raises(UserError) as error:
+            kvision.weights.find(row.tag, row.model, variant, variant)
+        assert all(f"{key}={value!r}" in str(error.value) for key, value in needed.items())
+        given = dataclasses.replace(variant, **needed)
+        assert kvision.weights.find(row.tag, row.model, given, variant) is row
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "tag", "said"),
+    [
+        ("mobilenet_v2", {}, "keras", "'ra_in1k' .72.91 % top-1, apache-2.0. need .*padding='symmetric'"),
+        ("mobilenet_v2", SYMMETRIC, "ra_in1k", None),
+        ("mobilenet_v2", {"width_multiplier": 1.4}, "keras", "'ra_in1k' .* need .*padding='symmetric'"),
+        ("mobilenet_v2", {"width_multiplier": 0.35}, "keras", None),
+        ("mobilenet_v1", {}, "keras", "'ra4_e3600_r224_in1k' .* need .*norm_epsilon=1e-05"),
+        ("mobilenet_v3_large", {}, "in1k", "'miil_in21k_ft_in1k' .77.92 % top-1, apache-2.0. need"),
+        ("efficientnet_lite0", {}, "in1k", "'in1k' .74.846 % top-1, apache-2.0.; 'ra_in1k' .75.488 %"),
+        ("efficientnet_lite0", SYMMETRIC, "ra_in1k", None),
+        ("efficientnet_b0", {}, "ns_jft_in1k", None),
+        ("resnet50", {}, "a1_in1k", None),
+    ],
+)
+def test_imagenet_is_the_best_row_of_the_columns_and_a_better_one_is_named(name, columns, tag, said, caplog):
+    default = kvision.info(name).variant
+    row = kvision.weights.find("imagenet", name, dataclasses.replace(default, **columns), default)
+    assert row.tag == tag
+    assert len(caplog.messages) == bool(said)
+    assert re.search(said or "", "".join(caplog.messages)), caplog.messages
 
 
 @pytest.mark.skipif(not ZOO.exists(), reason="the peers' published checkpoints are not here")
