@@ -1,4 +1,4 @@
-.PHONY: demo test check clean
+.PHONY: demo test test-lowest check clean
 PYTHON ?= python3.11
 BIN := .venv/bin
 
@@ -9,6 +9,10 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/pytest
+
+# The tests with the lowest version of each dependency.
+test-lowest: .venv-lowest/installed
+	.venv-lowest/bin/pytest
 
 check: .venv/installed
 	$(BIN)/ruff check .
@@ -21,5 +25,13 @@ check: .venv/installed
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	touch $@
 
+.venv-lowest/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct \
+		--requirements pyproject.toml --extra dev
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --no-deps --editable .
+	touch $@
+
 clean:
-	rm -rf .venv runs exports
+	rm -rf .venv .venv-lowest runs exports

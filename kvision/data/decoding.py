@@ -11,7 +11,12 @@ import tensorflow as tf
 
 from kvision.names import plain, shown
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")  # none runs a program
+PIL.Image.init()
+FORMATS = tuple(  # none runs a program; AVIF comes with Pillow 11.3
+    name
+    for name in ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "AVIF", "JPEG2000")
+    if name in PIL.Image.OPEN
+)
 warnings.filterwarnings("ignore", category=PIL.Image.DecompressionBombWarning)  # below `MOST_PIXELS`
 MAYBE_TURNED = rb"(?s)\C*(Exif\x00|eXIf|tiff:Orientation|Raw profile type exif|XML:com\.adobe\.xmp)\C*"
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -50,5 +50,5 @@ class BatchNorm(keras.layers.BatchNormalization):
             and self.variable_dtype == "float32"
             and inputs.dtype in ("float32", "float16", "bfloat16")
             and not self.synchronized
-            and not self.renorm
+            and not getattr(self, "renorm", False)  # which older Keras lacks
         )
