@@ -25,6 +25,8 @@ def test_a_table_of_both_sides(kind, tmp_path):
         float(keras["step_seconds"]) / float(ours["step_seconds"]), rel=0.01
     )
     assert f"{float(keras['speed']):.2f} x as fast" in printed
+    assert ours["step_seconds_least"] == ours["step_seconds"] == ours["step_seconds_most"]  # of one turn
+    assert ours["processor"] in printed
 
 
 @pytest.mark.slow

@@ -4,15 +4,18 @@
     kvision-benchmark data --data=folder:PATH --image_size=224 --batch_size=32 --against=keras
     kvision-benchmark forward --model=efficientnet_b0 --against=keras --csv=forward.csv
 
-The sides take turns, each turn in a process of its own; a figure is the median of its turns. keras is the
-network of keras.applications under Model.fit (our own network where it has none), and
-image_dataset_from_directory with RandomCrop and RandomFlip; timm is its network and loader on PyTorch,
-channels last.
+The sides take turns, each turn in a process of its own; a figure is the median of its turns, beside which
+stand the fastest and the slowest. keras is the network of keras.applications under Model.fit (our own network
+where it has none), and image_dataset_from_directory with RandomCrop and RandomFlip; timm is its network and
+loader on PyTorch, channels last.
 """
 
+import contextlib
 import csv
 import json
 import os
+import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -84,16 +87,20 @@ def compare(kind, ours, theirs) -> list[dict]:
     rows = []
     for side, measured in times.items():
         first, step = (statistics.median(turn[key] for turn in measured) for key in ("first", "step"))
+        steps = [turn["step"] for turn in measured]
         base = rows[0] if rows else {"step_seconds": step, "first_seconds": first}
         rows.append(
             {
                 "what": ours,
                 "side": side,
                 "step_seconds": round(step, 6),
+                "step_seconds_least": round(min(steps), 6),
+                "step_seconds_most": round(max(steps), 6),
                 "images_per_second": round(FLAGS.batch_size / step, 1),
                 "first_seconds": round(first, 3),
                 "speed": round(step / base["step_seconds"], 3),
                 "speed_first": round(first / base["first_seconds"], 3),
+                "processor": processor(),
             }
         )
     return rows
@@ -116,23 +123,38 @@ def run(side, kind, name) -> dict:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+def processor() -> str:
+    """Name of this machine's processor, and the number of cores that this process may use."""
+    with contextlib.suppress(OSError):
+        name = re.search(r"^model name\s*: (.+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if name:
+            return f"{name[1]}, {len(os.sched_getaffinity(0))} cores"
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
+
+
 def show(kind, rows):
     """Prints the rows; a speed above 1 says how many times as fast ours is."""
     table = rich.table.Table(
-        "", "side", "a batch" if kind == "data" else "a step", "images/s", "first", "ours is"
+        "",
+        "side",
+        "a batch" if kind == "data" else "a step",
+        "turns",
+        "images/s",
+        "first",
+        "ours is",
     )
     for row in rows:
         table.add_row(
             row["what"],
             row["side"],
             f"{1000 * row['step_seconds']:.1f} ms",
+            f"{1000 * row['step_seconds_least']:.0f} to {1000 * row['step_seconds_most']:.0f}",
             f"{row['images_per_second']:.0f}",
             f"{row['first_seconds']:.2f} s",
-            ""
-            if row["side"] == "ours"
-            else f"{row['speed']:.2f} x as fast, first {row['speed_first']:.2f} x",
+            "" if row["side"] == "ours" else f"{row['speed']:.2f} x as fast",
         )
     rich.console.Console(highlight=False).print(table)
+    print(f"Processor: {rows[0]['processor']}")
 
 
 def entry():
