@@ -162,7 +162,7 @@ def test_info():
 def test_help(name):
     printed = command(f"kvision-{name}", "--help")
     assert printed.startswith(f"kvision-{name}: ")
-    assert name != "train" or "Height and width of the input in pixels; the network's own." in printed
+    assert name != "train" or "Height and width of the input in pixels; the network's own by" in printed
     if name not in ("info", "launch"):
         assert "--model=MODEL" in printed
 
