@@ -17,7 +17,8 @@ LONGEST = 700  # characters of a message
 HOME = re.compile(r"(\w+:)?(~.*)", re.DOTALL)  # a path, also behind `folder:`
 REPEAT = ";\n    repeat this option"  # absl's own words behind the help of a repeatable flag
 MISSING = re.compile(r"flag --(\w+)=None: ")  # absl's words for a required flag that is not given
-LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # of TensorFlow's libraries: 3 leaves what ends the process
+LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # of TensorFlow's libraries
+NO_NOTICES = "3"  # the level that leaves what ends the process
 NOTICES = r"[IWE]\d{4} |WARNING: All log messages before absl::"  # of its libraries while they are loaded
 KERAS = {"backend": "tensorflow", "image_data_format": "channels_last"}  # settings of Keras that we need
 
@@ -64,12 +65,10 @@ def import_keras() -> None:
     settings = (
         "Keras reads KERAS_BACKEND and keras.json, which is in the folder KERAS_HOME or else in ~/.keras"
     )
-    quiet = LOG_LEVEL not in os.environ  # else a user chose what TensorFlow prints
-    if quiet:
-        os.environ[LOG_LEVEL] = "3"
+    if os.environ.setdefault(LOG_LEVEL, NO_NOTICES) == NO_NOTICES:
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
     try:
-        with without_lines(NOTICES) if quiet else contextlib.nullcontext():
+        with without_notices():
             import keras
     except (ImportError, ValueError) as error:
         raise UserError(f"Keras cannot be imported: {error} ({settings})") from error
@@ -78,6 +77,12 @@ def import_keras() -> None:
         value = getattr(keras.config, name)()
         if value != expected:
             raise UserError(f"The setting {name!r} of Keras must be {expected!r}; got {value!r}. {settings}.")
+
+
+def without_notices() -> contextlib.AbstractContextManager:
+    """Leaves out what TensorFlow's libraries print at any level, unless a user chose another level."""
+    quiet = os.environ.get(LOG_LEVEL, NO_NOTICES) == NO_NOTICES
+    return without_lines(NOTICES) if quiet else contextlib.nullcontext()
 
 
 def _help(module) -> str:
