@@ -113,7 +113,9 @@ def main(positional):
             raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
         if FLAGS.model is None:
             raise UserError("What is to be exported? Give --model, or --check and files.")
-        modes = FLAGS.quantize or TARGETS[FLAGS.target][0]
+        modes = TARGETS[FLAGS.target][0] if FLAGS.quantize is None else FLAGS.quantize
+        if not modes:
+            raise UserError(f"`--quantize` names no mode. Valid modes: {', '.join(MODES)}.")
         for mode in modes:
             if mode not in MODES:
                 raise UserError(f"`--quantize`: unknown mode {mode!r}. Valid modes: {', '.join(MODES)}.")

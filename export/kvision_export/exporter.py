@@ -145,7 +145,8 @@ def export(
         files = job.advised(files)
         (beside / runs.LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
         right = None if labels is None else verify.accuracy(expected, labels, expected)
-        remarks = [*remarks, *verify.remarks(len(images), labels is not None)]
+        count = None if calibration is None else len(calibration)
+        remarks = [*remarks, *verify.remarks(len(images), labels is not None, count)]
         found = {
             "model": model.name,
             "target": target,

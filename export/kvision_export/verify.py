@@ -15,6 +15,7 @@ from kvision_export import flatbuffer
 TURNS, WARMUP, RUNS = 4, 2, 20
 WORST = 20  # images of a report
 FEW = 100  # images, below which a single one is more than 1 %
+FEW_RANGES = 32  # calibration images, below which activations leave the ranges that they gave
 Z = 1.96  # of a confidence interval of 95 %
 SMALLEST = 1e-30  # probability of which a logarithm is taken
 
@@ -168,9 +169,20 @@ class Tolerance:
         return ""
 
 
-def remarks(count: int, labeled: bool) -> list[str]:
-    """What a reader of measurements on `count` images should know, a sentence each."""
+def remarks(count: int, labeled: bool, calibrating: int | None = None) -> list[str]:
+    """What a reader of measurements should know of the images, a sentence each.
+
+    Args:
+        count: how many images the files are judged on.
+        labeled: whether these have labels.
+        calibrating: how many images give the ranges and choose the steps of int8; None for none.
+    """
     sentences = []
+    if calibrating is not None and calibrating < FEW_RANGES:
+        sentences.append(
+            f"Ranges and steps of int8 come from {calibrating} calibration images alone: with "
+            f"{FEW_RANGES} or more the file may be much better."
+        )
     if not labeled:
         sentences.append(
             "Top-1 is left out, as the images have no labels; files are judged by their agreement with the "

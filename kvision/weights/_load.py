@@ -118,11 +118,17 @@ def from_keras(model: keras.Model, keras_model: keras.Model) -> None:
         keras_model: of keras.applications, with its top. Another number of classes or channels is adapted to.
 
     Raises:
-        ValueError: it is another network (ResNet is: its 1 x 1 convolutions stride and have biases); the
-            message says what differs first.
+        ValueError: the two are not of these kinds; or `keras_model` is another network (ResNet is: its 1 x 1
+            convolutions stride and have biases), and the message says what differs first.
     """
     check_model(model)
     check_model(keras_model, "keras_model")
+    ours = ["trunk" in {layer.name for layer in network.layers} for network in (model, keras_model)]
+    if ours != [True, False]:
+        raise UserError(
+            "`model` must be a network of kvision and `keras_model` one of keras.applications; got "
+            f"{model.name} and {keras_model.name}."
+        )
     _assign(model, tensors_of(model, keras_model), f"keras.applications' {keras_model.name}")
 
 

@@ -99,6 +99,7 @@ def test_errors(run, tmp_path):
             [f"--model={run}", "--quantize=int2"],
             "Valid modes: float32, float16, dynamic, int8, int16x8, int4",
         ),
+        ([f"--model={run}", "--quantize="], "`--quantize` names no mode"),
         (["--model=mobilenet_v1", "--calibration=digits"], "mobilenet_v1 has fresh weights"),
         ([f"--model={run / 'model.keras'}"], "A dataset is needed"),
         ([f"--model={run}", f"--labels={tmp_path.parent / 'nowhere'}"], "No such file"),

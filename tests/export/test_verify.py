@@ -103,3 +103,10 @@ def test_tolerances(tolerance, measured, refusal):
     found = tolerance.refusal(*measured)
     assert found.startswith(refusal)
     assert bool(found) == bool(refusal)
+
+
+def test_few_images_are_said():
+    assert not verify.remarks(500, True, 128)
+    (sentence,) = verify.remarks(500, True, 4)
+    assert "4 calibration images" in sentence
+    assert "1 image:" in verify.remarks(1, True)[0]

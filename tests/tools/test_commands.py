@@ -63,6 +63,13 @@ def test_flags_repeat_a_run(run, tmp_path):
     assert [row["loss"] for row in rows(tmp_path / "again")] == [row["loss"] for row in rows(output)]
 
 
+def test_all_flags_at_their_defaults_are_taken_from_a_file(tmp_path):
+    """As `flags.txt` has them, of a run without augmentation."""
+    (tmp_path / "flags.txt").write_text("--augment=none\n--min_crop_area=0.08\n--epochs=1\n")
+    flags = [*TINY, "--data=digits", f"--flagfile={tmp_path / 'flags.txt'}", "--dry_run"]
+    assert "images" in command("kvision-train", *flags, f"--output={tmp_path / 'run'}")
+
+
 def test_a_finished_run_is_left_alone_and_other_flags_are_refused(run):
     output, _ = run
     before = (output / "metrics.csv").read_text()

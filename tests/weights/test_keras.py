@@ -51,3 +51,13 @@ def test_other_networks_of_keras_are_refused(name, application, keywords, words)
     keras.utils.clear_session(free_memory=False)
     with pytest.raises(ValueError, match=words):
         kvision.weights.from_keras(model, theirs)
+
+
+def test_models_in_the_other_order_are_refused():
+    theirs = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), alpha=0.35)
+    ours = kvision.create_model("mobilenet_v2", input_shape=(32, 32, 3), width_multiplier=0.35)
+    before = theirs.get_weights()
+    for pair in ((theirs, ours), (theirs, theirs), (ours, ours)):
+        with pytest.raises(ValueError, match="must be a network of kvision and `keras_model` one of keras"):
+            kvision.weights.from_keras(*pair)
+    assert all(map(np.array_equal, before, theirs.get_weights()))

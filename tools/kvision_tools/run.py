@@ -283,7 +283,7 @@ def check_flags(folder):
         mistakes.append("`--learning_rate` and `--learning_rate_per_256` exclude each other: give one.")
     if FLAGS.warmup_epochs >= FLAGS.epochs:
         mistakes.append(f"`--warmup_epochs` ({FLAGS.warmup_epochs}) must be below --epochs ({FLAGS.epochs}).")
-    if FLAGS["min_crop_area"].present and FLAGS.augment == "none":
+    if FLAGS.min_crop_area != FLAGS["min_crop_area"].default and FLAGS.augment == "none":
         mistakes.append("`--min_crop_area` needs --augment=crop or crop_flip, which cut the boxes.")
     if runs.is_inside(folder, FLAGS.data):
         mistakes.append(f"`--output` must be outside the folder of --data={FLAGS.data}; got '{folder}'.")
