@@ -95,7 +95,8 @@ def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool)
         The network's class for each of the dataset's, and a sentence on what should be known; "" for nothing.
 
     Raises:
-        NoLabels: the dataset has other classes; both lists are shown.
+        NoLabels: the dataset has none of the network's classes; both lists are shown.
+        UserError: it has some of them and others; both lists are shown.
     """
     if tuple(class_names) == tuple(data_names):
         return list(range(len(data_names))), ""
@@ -107,7 +108,8 @@ def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool)
             of = f"{len(absent)} of the network's {len(class_names)}"
             return places, f"The data lacks {of} classes: {listed(absent)}." if absent else ""
         if {*places} != {None} or _are_numbers(class_names) == _are_numbers(data_names):
-            raise NoLabels(
+            # Where some names meet, the others may be slips of the pen.
+            raise (NoLabels if {*places} == {None} else UserError)(
                 f"The data has classes that the network lacks, or that mean the same: "
                 f"{listed(unknown or data_names)}. Data: {listed(data_names)}; "
                 f"network: {listed(class_names)}. "

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kvision import labels
-from kvision.errors import UserError
+from kvision.errors import NoLabels, UserError
 
 NUMBERED = labels.numbers(3)
 ELEVEN = tuple(sorted(map(str, range(11))))  # 0, 1, 10, 2, ... as folders are sorted
@@ -58,6 +58,13 @@ def test_other_classes_are_refused(names, data_names, named, words):
     with pytest.raises(UserError, match=words) as error:
         labels.match(names, data_names, named=named)
     assert "\x1b" not in str(error.value)
+
+
+def test_where_some_names_meet_the_data_is_not_taken_for_unlabelled():
+    for data_names, kind in ((("red", "rod"), UserError), (("black", "white"), NoLabels)):
+        with pytest.raises(UserError) as error:
+            labels.match(("red", "green"), data_names, named=True)
+        assert type(error.value) is kind
 
 
 @pytest.mark.parametrize(

@@ -178,11 +178,6 @@ def remarks(count: int, labeled: bool, calibrating: int | None = None) -> list[s
         calibrating: how many images give the ranges and choose the steps of int8; None for none.
     """
     sentences = []
-    if calibrating is not None and calibrating < FEW_RANGES:
-        sentences.append(
-            f"Ranges and steps of int8 come from {calibrating} calibration images alone: with "
-            f"{FEW_RANGES} or more the file may be much better."
-        )
     if not labeled:
         sentences.append(
             "Top-1 is left out, as the images have no labels; files are judged by their agreement with the "
@@ -191,6 +186,11 @@ def remarks(count: int, labeled: bool, calibrating: int | None = None) -> list[s
     if count < FEW:
         images = "1 image" if count == 1 else f"{count} images, each of which is {100 / count:.1f} %"
         sentences.append(f"The files are judged on {images}: small differences show on {FEW} or more.")
+    if calibrating is not None and calibrating < FEW_RANGES:
+        sentences.append(
+            f"Ranges and steps of int8 come from {calibrating} calibration images alone: with "
+            f"{FEW_RANGES} or more the file may be much better."
+        )
     return sentences
 
 

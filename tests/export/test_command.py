@@ -229,11 +229,12 @@ def test_images_without_labels(layout, reason, tmp_path):
     printed = command("kvision-export", f"--model={run}", f"--calibration=folder:{data}", "--nocompare",
                       "--quantize=float32,int8", "--calibration_images=4", "--min_agreement=0.5")  # fmt: skip
     report = json.loads((run / "export/report.json").read_text())
-    why, no_labels, few = report["remarks"]
+    why, no_labels, few, ranges = report["remarks"]
     assert "without labels" in why
     assert reason in why
     assert no_labels.startswith("Top-1 is left out, as the images have no labels")
     assert f"{report['images']} images, each of which is 6.2 %" in few
+    assert "8 calibration images" in ranges
     assert report["images"] == 16
     assert report["keras"] is None
     assert "top-1" not in printed
