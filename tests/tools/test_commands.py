@@ -63,6 +63,18 @@ def test_flags_repeat_a_run(run, tmp_path):
     assert [row["loss"] for row in rows(tmp_path / "again")] == [row["loss"] for row in rows(output)]
 
 
+def test_a_run_whose_best_model_is_damaged_does_not_go_on(run, tmp_path):
+    shutil.copytree(run[0], tmp_path / "run")
+    model = tmp_path / "run/model.keras"
+    content = model.read_bytes()
+    flags = [f"--flagfile={tmp_path / 'run/flags.txt'}", f"--output={tmp_path / 'run'}"]
+    assert "has all of its 4 epochs" in command("kvision-train", *flags)
+    middle = len(content) // 2
+    for damaged in (content[:middle], content[:middle] + bytes(9) + content[middle + 9 :], None):
+        model.unlink() if damaged is None else model.write_bytes(damaged)
+        assert "is missing or damaged" in command("kvision-train", *flags, code=2)
+
+
 def test_all_flags_at_their_defaults_are_taken_from_a_file(tmp_path):
     """As `flags.txt` has them, of a run without augmentation."""
     (tmp_path / "flags.txt").write_text("--augment=none\n--min_crop_area=0.08\n--epochs=1\n")

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -114,6 +115,22 @@ def test_a_step_with_synchronized_batch_norm_is_that_of_one_process(tmp_path):
         assert {*expected} == {*got}
         for key in expected:
             np.testing.assert_allclose(got[key], expected[key], rtol=1e-5, atol=1e-5, err_msg=key)
+
+
+def test_workers_validate_the_model_that_is_saved(tmp_path):
+    """Each has its own statistics of batch norms that are not synchronised; the first one's are saved."""
+    (tmp_path / "images").mkdir()
+    data = f"--data=folder:{dark_and_light(tmp_path / 'images')}"
+    workers = [tmp_path / "first", tmp_path / "second"]
+    for folder in workers:
+        folder.mkdir()
+    flags = [*FLAGS, data, "--nosync_batch_norm", "--epochs=2", "--learning_rate=0.01", "--ema_decay=0.5"]
+    _, ends = pair(workers, *flags, f"--output={tmp_path / 'run'}")
+    assert [code for code, _ in ends] == [0, 0], ends
+    with open(tmp_path / "run/metrics.csv") as file:
+        losses = [float(row[f"{kind}_loss"]) for row in csv.DictReader(file) for kind in ("val", "val_ema")]
+    printed = command("kvision-evaluate", f"--model={tmp_path / 'run'}")
+    assert re.search(r"loss (\d+\.\d+)", printed)[1] in {f"{loss:.4f}" for loss in losses}
 
 
 def rows(run):

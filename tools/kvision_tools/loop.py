@@ -56,9 +56,11 @@ class Loop:
             from_logits=True, label_smoothing=label_smoothing, reduction=None, dtype="float32"
         )
         self._weights = model.trainable_variables
+        self._statistics = []
         for layer in model.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = sync_batch_norm
+                self._statistics += [layer.moving_mean.value, layer.moving_variance.value]
         self._gradients = (
             tf.function(self._gradients, jit_compile=True, autograph=False)
             if jit_compile
@@ -192,10 +194,14 @@ class Loop:
     def evaluate(self, batches, asked: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """Mean loss and accuracy over distributed batches, as many for each replica: see `with_blanks`.
 
+        Batch norms use the first replica's statistics on all replicas.
+
         Args:
             batches: of images and labels.
             asked: whether this worker was asked to end; once one was, all return None after their batch.
         """
+        if self._statistics and self.strategy.num_replicas_in_sync > 1:
+            self._share_statistics()
         totals = np.zeros(3)
         for batch in batches:
             *sums, signals = self.evaluate_batch(batch, tf.constant(float(asked()))).numpy()
@@ -203,6 +209,19 @@ class Loop:
                 return None
             totals += sums
         return means(totals)
+
+    @tf.function(autograph=False)
+    def _share_statistics(self):
+        """Gives all replicas the first one's statistics of batch norms, which are those that are saved."""
+
+        def share():
+            replica = tf.distribute.get_replica_context()
+            is_first = tf.equal(replica.replica_id_in_sync_group, 0)
+            own = [tf.where(is_first, variable, tf.zeros_like(variable)) for variable in self._statistics]
+            for variable, first in zip(self._statistics, replica.all_reduce("SUM", own), strict=True):
+                variable.assign(first)
+
+        self.strategy.run(share)
 
     def _evaluation_step(self, images, labels, signal):
         there = labels >= 0

@@ -8,6 +8,8 @@ import re
 import socket
 import sys
 import time
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
@@ -190,10 +192,24 @@ def _holds_this(folder, overwrite) -> bool:
             )
         if "metrics.csv" in names and not newest(folder / "checkpoints"):
             raise UserError(f"'{folder}' holds a run without its checkpoints: --overwrite starts anew.")
+        if "metrics.csv" in names and not _is_archive(folder / runs.MODEL):
+            raise UserError(
+                f"'{folder / runs.MODEL}', with the weights of the run's best epoch, is missing or damaged: "
+                "put it back, or --overwrite starts anew."
+            )
         return True
     if names - FIRST:
         raise UserError(f"'{folder}' is not empty and no run folder: give another --output.")
     return False
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether a file is a ZIP archive whose members have their checksums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        return False
 
 
 def _foreign(folder) -> list[str]:
