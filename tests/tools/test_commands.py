@@ -308,6 +308,6 @@ def test_a_run_that_lost_files_says_so(run, tmp_path):
     assert "has all of its 4 epochs" in command(*again)
     assert (output / "labels.txt").read_text() == "dark\nlight\n"
     (output / "model.keras").unlink()
-    assert "but no model.keras" in command(*again, code=2)
+    assert "model.keras', with the weights of the run's best epoch, is missing" in command(*again, code=2)
     shutil.rmtree(output / "checkpoints")
     assert "a run without its checkpoints" in command(*again, code=2)

@@ -227,10 +227,6 @@ class Run:
         """Trains to the end and says what came of it."""
         step, history = self.trainer.step, self.trainer.history
         if len(history) >= FLAGS.epochs:
-            if not (self.folder / runs.MODEL).is_file():
-                _cli.fail(
-                    f"'{self.folder}' has all of its epochs but no {runs.MODEL}: --overwrite starts anew."
-                )
             print(f"{self.folder} has all of its {FLAGS.epochs} epochs; --overwrite starts anew.")
             if self.writes and not (self.folder / CURVES).exists():  # it was killed when it drew them
                 plot_curves(history, self.folder / CURVES)
