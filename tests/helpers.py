@@ -11,9 +11,12 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
 import kvision
+from kvision.tasks import Classification
+from kvision_tools.loop import Loop
 
 TINY = [
     "--model=mobilenet_v1", "--model_kwarg=width_multiplier=0.25", "--image_size=32", "--batch_size=64",
@@ -120,8 +123,21 @@ def write_images(root, *names):
 
 def pairs(data):
     """The mean pixel and the label of each image of a `kvision.data.Data`."""
-    return [(image.mean().round(), label) for images, labels in data.dataset.as_numpy_iterator()
-            for image, label in zip(images, labels, strict=True)]  # fmt: skip
+    return [(image.mean().round(), label) for batch in data.dataset.as_numpy_iterator()
+            for image, label in zip(batch["image"], batch["label"], strict=True)]  # fmt: skip
+
+
+def examples(images, labels):
+    """A dataset of examples as the training step takes them in batches."""
+    batch = {"image": images, "label": labels, "weight": np.ones(len(labels), "float32")}
+    return tf.data.Dataset.from_tensor_slices(batch)
+
+
+def make_loop(model, optimizer, strategy=None, label_smoothing=0.0, **keywords):
+    """A `Loop` of a classifier."""
+    class_names = tuple(map(str, range(4)))
+    task = Classification(class_names=class_names, label_smoothing=label_smoothing)
+    return Loop(model, optimizer, strategy or tf.distribute.get_strategy(), task, **keywords)
 
 
 def dark_and_light(root):

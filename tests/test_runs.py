@@ -25,8 +25,8 @@ def run(tmp_path):
 def accuracy(opened, data, **keywords):
     loaded = runs.load_data(opened, f"folder:{data}", "val", val_fraction=0.25, **keywords)
     right = [
-        opened.model.predict_on_batch(images).argmax(-1) == answers
-        for images, answers in loaded.dataset.as_numpy_iterator()
+        opened.model.predict_on_batch(batch["image"]).argmax(-1) == batch["label"]
+        for batch in loaded.dataset.as_numpy_iterator()
     ]
     return np.mean(np.concatenate(right))
 

@@ -144,10 +144,11 @@ def load_images(
     of_class = dict.fromkeys(range(len(data.class_names)), 0)
     chosen, rest = [], []
     with read_errors([data]):
-        for image, label in data.dataset.take(data.size).as_numpy_iterator():
-            full = of_class[int(label[0])] >= most
-            (rest if full else chosen).append((image[0], label[0]))
-            of_class[int(label[0])] += not full
+        for batch in data.dataset.take(data.size).as_numpy_iterator():
+            (image,), (label,) = batch["image"], batch["label"]
+            full = of_class[int(label)] >= most
+            (rest if full else chosen).append((image, label))
+            of_class[int(label)] += not full
             del rest[count:]
             if len(chosen) == count:
                 break

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import tensorflow as tf
 
 from kvision._choices import AUGMENTATIONS, CACHES
 from kvision.data.cache import Disk, keep
 from kvision.data.decoding import decode
 from kvision.data.images import check_fit, fit, random_crop
+from kvision.data.pipeline import make_batches
 from kvision.data.skipped import Skipped, Unreadable
 from kvision.data.sources import Source, open_source
 from kvision.errors import UserError
@@ -19,8 +19,9 @@ class Data:
     """A split, ready to use.
 
     Attributes:
-        dataset: batches of float32 images in [0, 255], `(batch, height, width, channels)`, and int64
-            labels `(batch,)`. An error in it is best met within `kvision.data.read_errors`.
+        dataset: batches, each a dict of `"image"`, float32 `(batch, height, width, channels)` in [0, 255],
+            `"weight"`, float32 `(batch,)` of ones, and `"label"`, int64 `(batch,)`. An error in it is best
+            met within `kvision.data.read_errors`.
         class_names: in the order of the labels.
         size: number of images; unreadable ones are counted.
         skipped: which images were left out so far, and what ended the reading.
@@ -101,7 +102,7 @@ def load(
         data if isinstance(data, Source) else open_source(data, split, channels, val_fraction, allow_outside)
     )
     image_of, labels = source.image, tf.constant(source.labels)
-    if image_of(tf.constant(0, tf.int64)).dtype != tf.string:
+    if not source.encoded:
         pass  # the images are in memory anyway
     elif cache == "disk" and source.files:
         image_of = keep(image_of, Disk(source.files), tf.string, ())
@@ -129,7 +130,8 @@ def load(
             )
             if augment == "crop_flip":
                 image = tf.image.stateless_random_flip_left_right(image, seeds)
-        return position, tf.ensure_shape(image, (*image_size, channels)), label
+        image = tf.ensure_shape(image, (*image_size, channels))
+        return position, {"image": image, "weight": tf.constant(1.0), "label": label}
 
     skipped = Skipped(source, max_unreadable)
 
@@ -140,67 +142,5 @@ def load(
         skipped.add(int(index_at(tf.constant(position, tf.int64))), prepare_again)
 
     stop = 2**62 if training else source.size
-    batches = _batches(prepare, start + shard[0], stop, shard[1], batch_size, note, fill=training)
+    batches = make_batches(prepare, start + shard[0], stop, shard[1], batch_size, note, fill=training)
     return Data(batches.prefetch(2), source.class_names, source.size, skipped)
-
-
-def _batches(prepare, first, stop, step, size, note, *, fill) -> tf.data.Dataset:
-    """Batches of what `prepare` makes of each `step`-th position from `first` up to `stop`.
-
-    Positions at which it fails are noted and left out, unless `note` raises an error. With `fill`, what comes
-    next in the batch (or the whole next batch) takes their places: so a batch follows from its positions
-    alone, wherever a pass begins.
-    """
-
-    def end_of(begin):
-        return tf.minimum(begin + size * step, stop)
-
-    def batch_at(begin):
-        positions = tf.data.Dataset.range(begin, end_of(begin), step)
-        batch = positions.map(prepare, tf.data.AUTOTUNE).ignore_errors().batch(size)
-        shapes = tf.nest.flatten(batch.element_spec)
-        empty = tuple(tf.zeros([0, *part.shape[1:]], part.dtype) for part in shapes)
-        batch = batch.concatenate(tf.data.Dataset.from_tensors(empty)).take(1)  # an empty one if all failed
-        return batch.map(lambda *parts: (begin, *parts))
-
-    def note_all(begin, end, present):
-        try:
-            for missing in sorted({*range(begin, end, step)} - set(present.tolist())):
-                note(missing)
-        except Exception:  # kept in `Skipped.failure`; TensorFlow would print its traceback
-            return np.int64(-1)
-        return np.int64(0)
-
-    def check(empty_before, parts):
-        """Notes what is missing, and counts how many empty batches there are up to this one."""
-        begin, present, *_ = parts
-        end = end_of(begin)
-        count = (end - begin + step - 1) // step
-        nothing = tf.constant(0, tf.int64)
-        noted = tf.cond(
-            tf.size(present, tf.int64) == count,
-            lambda: nothing,
-            lambda: tf.numpy_function(note_all, (begin, end, present), tf.int64),
-        )
-        with tf.control_dependencies([tf.debugging.Assert(noted >= 0, ["The reading of images ended."])]):
-            empty = tf.cast(tf.size(present) == 0, tf.int64) + tf.ensure_shape(noted, ())
-        return (empty_before + 1) * empty, (empty_before, *parts)
-
-    def filled(empty_before, begin, present, images, labels):
-        takers = tf.searchsorted(present, begin + step * tf.range(size, dtype=tf.int64))
-        takers = tf.minimum(takers, tf.size(present) - 1)
-        images, labels = tf.cond(
-            tf.size(present) == size,
-            lambda: (images, labels),
-            lambda: (tf.gather(images, takers), tf.gather(labels, takers)),
-        )
-        images, labels = tf.ensure_shape(images, (size, *images.shape[1:])), tf.ensure_shape(labels, (size,))
-        return tf.data.Dataset.from_tensors((images, labels)).repeat(empty_before + 1)
-
-    starts = tf.data.Dataset.range(first, stop, size * step)
-    batches = starts.interleave(
-        batch_at, cycle_length=3, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
-    )
-    batches = batches.scan(tf.constant(0, tf.int64), check)
-    batches = batches.filter(lambda empty_before, begin, present, *_: tf.size(present) > 0)
-    return batches.flat_map(filled) if fill else batches.map(lambda _, __, ___, *batch: batch)

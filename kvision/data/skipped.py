@@ -87,7 +87,7 @@ class Skipped:
             raise UserError(f"{name!r} is no record of an image: {_first_line(error)}.") from None
         except (tf.errors.OpError, OSError) as error:
             raise OSError(f"{name!r} cannot be read: {_first_line(error)}.") from None
-        return reason(image.numpy()) if image.dtype == tf.string else None
+        return reason(image.numpy()) if self.source.encoded else None
 
 
 @contextlib.contextmanager

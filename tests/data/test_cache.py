@@ -32,8 +32,9 @@ def test_caches_hold_what_was_read(folder, tmp_path_factory, monkeypatch, cache,
             path.write_bytes(b"gone")  # whoever reads it now finds no image
     got += [next(batches) for _ in range(2)]
     for ours, theirs in zip(got, expected, strict=True):
-        np.testing.assert_allclose(ours[0], theirs[0], atol=3)  # a box of a JPEG, or a box of its pixels
-        np.testing.assert_array_equal(ours[1], theirs[1])
+        # a box of a JPEG, or a box of its pixels
+        np.testing.assert_allclose(ours["image"], theirs["image"], atol=3)
+        np.testing.assert_array_equal(ours["label"], theirs["label"])
 
 
 def test_one_image_is_cached_by_several_threads_at_once(tmp_path, monkeypatch):
@@ -73,7 +74,8 @@ def make_project(root, level):
 def read(project, kind="disk"):
     """The label of each level in the project, as read through the cache."""
     data = load(f"folder:{project}/data", "train", image_size=(8, 8), channels=1, cache=kind)
-    images, labels = (np.concatenate(parts) for parts in zip(*data.dataset.as_numpy_iterator(), strict=True))
+    batches = list(data.dataset.as_numpy_iterator())
+    images, labels = (np.concatenate([batch[name] for batch in batches]) for name in ("image", "label"))
     assert not data.unreadable
     return dict(zip(images[:, 0, 0, 0].round().astype(int).tolist(), labels.tolist(), strict=True))
 
@@ -172,7 +174,7 @@ def test_a_cache_that_vanishes_during_training_loses_no_image(project, cache, ca
     batches = data.dataset.as_numpy_iterator()
     seen = set()
     for step in range(12):
-        seen |= {round(float(level)) for level in next(batches)[0][:, 0, 0, 0]}
+        seen |= {round(float(level)) for level in next(batches)["image"][:, 0, 0, 0]}
         if step % 3 == 1:
             shutil.rmtree(cache, ignore_errors=True)
     assert seen == set(read(project))
@@ -191,7 +193,7 @@ def test_images_that_change_places_change_in_the_cache_too(tmp_path, monkeypatch
 
     def levels():
         data = load(f"folder:{tmp_path}/data", "all", image_size=(8, 8), cache="disk")
-        return [int(image.mean()) for images, _ in data.dataset.as_numpy_iterator() for image in images]
+        return [int(image.mean()) for batch in data.dataset.as_numpy_iterator() for image in batch["image"]]
 
     assert levels() == [50, 50, 200, 200]
     (tmp_path / "data/cat/0.bmp").rename(tmp_path / "aside")

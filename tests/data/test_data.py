@@ -14,8 +14,8 @@ def test_digits_are_whole_and_split_once():
     train = load("digits", "train", image_size=(8, 8), channels=1, batch_size=100)
     val = load("digits", "val", image_size=(8, 8), channels=1, batch_size=100)
     assert (train.size, val.size) == (1437, 360)
-    images, labels = zip(*val.dataset.as_numpy_iterator(), strict=True)
-    images, labels = np.concatenate(images), np.concatenate(labels)
+    batches = list(val.dataset.as_numpy_iterator())
+    images, labels = (np.concatenate([batch[name] for batch in batches]) for name in ("image", "label"))
     assert images.shape == (360, 8, 8, 1)
     assert (images.min(), images.max()) == (0, 255)
     # the first of the UCI file's images is a 0, its first row 0 0 5 13 9 1 0 0
@@ -34,18 +34,18 @@ def training(start=0, seed=0, **keywords):
 
 def test_training_order_follows_from_the_seed():
     first, again, other = (next(training(seed=seed, augment="crop_flip")) for seed in (1, 1, 2))
-    np.testing.assert_array_equal(first[0], again[0])
-    assert not np.array_equal(first[1], other[1])
+    np.testing.assert_array_equal(first["image"], again["image"])
+    assert not np.array_equal(first["label"], other["label"])
 
 
 def test_an_epoch_has_every_image_once_and_epochs_differ():
     batches = training(batch_size=479, channels=1)
     epochs = [[next(batches) for _ in range(3)] for _ in range(2)]
-    digests = [sorted(image.tobytes() for images, _ in epoch for image in images) for epoch in epochs]
+    digests = [sorted(image.tobytes() for batch in epoch for image in batch["image"]) for epoch in epochs]
     once = load("digits", "train", image_size=(8, 8), channels=1).dataset.as_numpy_iterator()
-    val = [image.tobytes() for images, _ in once for image in images]
+    val = [image.tobytes() for batch in once for image in batch["image"]]
     assert digests[0] == digests[1] == sorted(val)
-    assert not np.array_equal(epochs[0][0][0], epochs[1][0][0])
+    assert not np.array_equal(epochs[0][0]["image"], epochs[1][0]["image"])
 
 
 def test_skipping_gives_what_would_have_come():
@@ -53,7 +53,7 @@ def test_skipping_gives_what_would_have_come():
     for _ in range(100):  # into the second epoch
         expected = next(batches)
     skipped = next(training(start=99 * 16, augment="crop"))
-    np.testing.assert_array_equal(skipped[0], expected[0])
+    np.testing.assert_array_equal(skipped["image"], expected["image"])
 
 
 @pytest.mark.parametrize("shard", [(0, 1), (1, 3)])
@@ -68,8 +68,10 @@ def test_unreadable_files_leave_every_batch_where_it_was(folder, size, shard):
     batches = [batch for batch, _ in zip(data.dataset.as_numpy_iterator(), range(40), strict=False)]
     for step in (1, 7, 13, 22, 39):
         again = load(f"folder:{folder}", "train", start=step * size * shard[1], **how)
-        for part, expected in zip(next(again.dataset.as_numpy_iterator()), batches[step], strict=True):
-            np.testing.assert_array_equal(part, expected)
+        batch = next(again.dataset.as_numpy_iterator())
+        assert batch.keys() == batches[step].keys() == {"image", "weight", "label"}
+        for name, part in batch.items():
+            np.testing.assert_array_equal(part, batches[step][name])
     names = {
         path.name for path in folder.rglob("*.*") if path.name in ("notes.txt", "cut.jpg", "1.png", "2.jpg")
     }
@@ -82,7 +84,7 @@ def test_shards_are_a_batch_together(training):
     def labels(batch_size, shard=(0, 1)):
         how = {"image_size": (8, 8), "training": training, "shard": shard, "start": 96}
         batches = load("digits", "train", batch_size=batch_size, **how).dataset.as_numpy_iterator()
-        return [labels.tolist() for (_, labels), _ in zip(batches, range(5), strict=False)]
+        return [batch["label"].tolist() for batch, _ in zip(batches, range(5), strict=False)]
 
     one, two = labels(32), [labels(16, (index, 2)) for index in range(2)]
     for whole, first, second in zip(one, *two, strict=True):

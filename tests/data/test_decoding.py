@@ -239,7 +239,7 @@ def test_datasets_turn_images_or_do_not(tmp_path, exif):
             how = {"training": augment != "none", "augment": augment, "cache": cache, "seed": 3, "exif": exif}
             images = [
                 next(load(f"folder:{tmp_path / kind}", "train", image_size=(60, 50), batch_size=6,
-                          val_fraction=0.2, **how).dataset.as_numpy_iterator())[0]
+                          val_fraction=0.2, **how).dataset.as_numpy_iterator())["image"]
                 for kind in ("turned", "upright")
             ]  # fmt: skip
             assert np.abs(images[0] - images[1]).mean() < 0.5  # a JPEG of a JPEG

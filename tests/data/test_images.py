@@ -50,8 +50,8 @@ def test_files_and_datasets_are_fitted_alike(tmp_path):
     expected = fit(decode(path.read_bytes(), 3), (64, 64), **how)
     np.testing.assert_array_equal(read_image(path, (64, 64), **how), expected)
     data = load(f"folder:{tmp_path}", "val", image_size=(64, 64), val_fraction=0.5, **how)
-    [(images, _)] = data.dataset.as_numpy_iterator()
-    np.testing.assert_array_equal(images, [expected])
+    [batch] = data.dataset.as_numpy_iterator()
+    np.testing.assert_array_equal(batch["image"], [expected])
 
 
 @pytest.mark.parametrize("how", [{"crop": 0.0}, {"crop": 87.5}, {"interpolation": "cubic"}])

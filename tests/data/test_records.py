@@ -238,11 +238,11 @@ def test_tfds(tmp_path):
     data = load("tfds:dummy_mnist", "val", image_size=(32, 32), batch_size=8)
     batches = list(data.dataset.as_numpy_iterator())
     assert data.size == 20
-    assert [images.shape for images, _ in batches] == [(8, 32, 32, 3), (8, 32, 32, 3), (4, 32, 32, 3)]
+    assert [batch["image"].shape for batch in batches] == [(8, 32, 32, 3), (8, 32, 32, 3), (4, 32, 32, 3)]
     assert data.class_names == tuple("0123456789")
     train = load("tfds:dummy_mnist", "train", image_size=(32, 32), channels=1, training=True, batch_size=8)
     batches = train.dataset.as_numpy_iterator()
-    assert {next(batches)[0].shape for _ in range(5)} == {(8, 32, 32, 1)}
+    assert {next(batches)["image"].shape for _ in range(5)} == {(8, 32, 32, 1)}
     splits = {split: open_source("tfds:dummy_mnist", split) for split in ("train", "test", "val", "all")}
     assert [source.size for source in splits.values()] == [20, 20, 20, 40]
     assert splits["val"].identity == splits["test"].identity != splits["train"].identity

@@ -111,12 +111,13 @@ def test_whole_batches_of_damaged_files_are_replaced_wherever_a_pass_begins(dama
         ("a",), np.zeros(20, np.int64), lambda index: tf.where(bad[index], "damaged", whole[index])
     )
     how = HOW | {"max_unreadable": 1.0, "batch_size": 2}
-    batches = [images[:, 0, 0, 0] for images, _ in read(load(source, "train", **how))]
+    batches = [batch["image"][:, 0, 0, 0] for batch in read(load(source, "train", **how))]
     assert {round(level) for images in batches[:20] for level in images} == {*range(20)} - damaged
     for step in range(1, 25, 7):
-        [(images, _)] = read(load(source, "train", start=2 * step, **how), 1)
-        np.testing.assert_array_equal(images[:, 0, 0, 0], batches[step])
-    once = np.concatenate([images for images, _ in read(load(source, "val", **how | {"training": False}))])
+        [batch] = read(load(source, "train", start=2 * step, **how), 1)
+        np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batches[step])
+    batches = read(load(source, "val", **how | {"training": False}))
+    once = np.concatenate([batch["image"] for batch in batches])
     assert once[:, 0, 0, 0].round().tolist() == sorted({*range(20)} - damaged)
 
 

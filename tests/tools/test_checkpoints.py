@@ -9,6 +9,7 @@ import safetensors
 import safetensors.numpy
 import tensorflow as tf
 
+from kvision.tasks import Classification
 from kvision_tools import checkpoints
 from kvision_tools.loop import Loop
 
@@ -25,7 +26,7 @@ def loop():
     model = keras.Sequential(layers, name="network")
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9, name="sgd")
     optimizer.build(model.trainable_variables)
-    return Loop(model, optimizer, tf.distribute.get_strategy())
+    return Loop(model, optimizer, tf.distribute.get_strategy(), Classification(class_names=("a", "b", "c")))
 
 
 @pytest.fixture

@@ -151,14 +151,15 @@ def test_evaluate_matches_classes_by_name(folder, tmp_path):
 
 def test_a_run_is_evaluated_as_it_was_validated(run, folder, tmp_path):
     def images(opened, **how):
-        return next(iter(runs.load_data(opened, None, "val", val_fraction=0.5, **how).dataset))[0].numpy()
+        data = runs.load_data(opened, None, "val", val_fraction=0.5, **how)
+        return next(iter(data.dataset))["image"].numpy()
 
     shutil.copytree(run[0], tmp_path / "run")
     opened = runs.open_model(str(tmp_path / "run"))
     assert (opened.crop, opened.interpolation) == (0.9, "bicubic")
     how = {"image_size": (32, 32), "crop": 0.9, "interpolation": "bicubic"}
     data = kvision.data.load(f"folder:{folder}", "val", **how)
-    np.testing.assert_array_equal(images(opened), next(iter(data.dataset))[0])
+    np.testing.assert_array_equal(images(opened), next(iter(data.dataset))["image"])
     flags = tmp_path / "run" / runs.FLAGS
     older = [line for line in flags.read_text().splitlines() if not line.startswith(("--crop", "--inter"))]
     flags.write_text("\n".join(older) + "\n")

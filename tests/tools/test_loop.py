@@ -11,13 +11,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import tiny
+from helpers import examples, make_loop, tiny
 
 import kvision
 from kvision.runs import open_model
 from kvision_tools import checkpoints
 from kvision_tools.choices import OPTIMIZERS
-from kvision_tools.loop import Loop, means
 from kvision_tools.optimizers import make_optimizer
 
 SMALL = {"width_multiplier": 0.1, "input_shape": (32, 32, 3), "num_classes": 4, "classifier_activation": None}
@@ -28,7 +27,13 @@ def dataset(batches=4, batch=8, size=32):
     random = np.random.default_rng(0)
     images = random.uniform(0, 255, (batches * batch, size, size, 3)).astype("float32")
     labels = random.integers(0, 4, batches * batch)
-    return tf.data.Dataset.from_tensor_slices((images, labels)).repeat().batch(batch)
+    return examples(images, labels).repeat().batch(batch)
+
+
+def loss_of(loop, data, steps=1):
+    """The loss over some steps of training."""
+    sums, _ = loop.train(data, tf.constant(steps))
+    return loop.task.metrics({name: value.numpy() for name, value in sums.items()})["loss"]
 
 
 def optimizer_for(model, name="sgd", **keywords):
@@ -47,10 +52,10 @@ def test_a_step_is_that_of_model_fit():
         keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 100), momentum=0.9, nesterov=True),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    history = theirs.fit(dataset(), steps_per_epoch=3, epochs=1, verbose=0, shuffle=False)
-    loop = Loop(ours, optimizer_for(ours), tf.distribute.get_strategy())
-    sums = loop.train(iter(dataset()), tf.constant(3))
-    assert means(sums)["loss"] == pytest.approx(history.history["loss"][0], rel=1e-5)
+    pairs = dataset().map(lambda batch: (batch["image"], batch["label"]))
+    history = theirs.fit(pairs, steps_per_epoch=3, epochs=1, verbose=0, shuffle=False)
+    loop = make_loop(ours, optimizer_for(ours))
+    assert loss_of(loop, iter(dataset()), 3) == pytest.approx(history.history["loss"][0], rel=1e-5)
     for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -76,10 +81,13 @@ def test_side_classifiers_count_in_training_and_are_left_out_after(tmp_path):
         loss = losses["predictions"] + 0.3 * (losses["aux1"] + losses["aux2"])
     expected = tape.gradient(loss, model.trainable_variables)
     before = model.get_weights()
-    loop = Loop(model, keras.optimizers.SGD(1.0), tf.distribute.get_strategy())
-    data = tf.data.Dataset.from_tensors((images, labels))
-    sums = loop.train(iter(data), tf.constant(1))
-    assert means(sums)["loss"] == pytest.approx(float(losses["predictions"]), rel=1e-4)
+    loop = make_loop(model, keras.optimizers.SGD(1.0))
+    data = examples(images, labels).batch(8)
+    sums, _ = loop.train(iter(data), tf.constant(1))
+    metrics = loop.task.metrics({name: value.numpy() for name, value in sums.items()})
+    assert list(metrics) == ["loss", "aux1_loss", "aux2_loss", "accuracy"]
+    assert metrics["loss"] == pytest.approx(float(losses["predictions"]), rel=1e-4)
+    assert metrics["aux1_loss"] == pytest.approx(0.3 * float(losses["aux1"]), rel=1e-4)
     after = dict(zip((v.path for v in model.weights), model.get_weights(), strict=True))
     start = dict(zip((v.path for v in model.weights), before, strict=True))
     for variable, gradient in zip(model.trainable_variables, expected, strict=True):
@@ -107,11 +115,9 @@ def test_a_distilled_networks_heads_are_trained_as_equals_and_answer_with_their_
         heads = [outputs["class"], outputs["distillation"]]
         loss = (cross_entropy(labels, heads[0]) + cross_entropy(labels, heads[1])) / 2
     expected = tape.gradient(loss, model.trainable_variables)
-    data = tf.data.Dataset.from_tensors((images, labels))
-    loop = Loop(model, keras.optimizers.SGD(1.0), tf.distribute.get_strategy())
-    sums = loop.train(iter(data), tf.constant(1))
-    mean = (heads[0] + heads[1]) / 2
-    assert means(sums)["loss"] == pytest.approx(float(cross_entropy(labels, mean)), rel=1e-4)
+    data = examples(images, labels).batch(8)
+    loop = make_loop(model, keras.optimizers.SGD(1.0))
+    assert loss_of(loop, iter(data)) == pytest.approx(float(loss), rel=1e-4)
     for old, variable, gradient in zip(before, model.trainable_variables, expected, strict=True):
         np.testing.assert_allclose(old - variable.numpy(), gradient, rtol=1e-3, atol=1e-5)
     outputs = model(images)
@@ -129,13 +135,11 @@ def test_xla_takes_the_same_steps():
         model = tiny("resnet18", num_classes=4, classifier_activation=None)
         before = model.get_weights()
         optimizer = optimizer_for(model, learning_rate=0.01)
-        loop = Loop(
-            model, optimizer, tf.distribute.get_strategy(), jit_compile=jit_compile, label_smoothing=0.1
-        )
+        loop = make_loop(model, optimizer, jit_compile=jit_compile, label_smoothing=0.1)
         assert hasattr(loop._gradients, "experimental_get_compiler_ir") == jit_compile
-        sums = loop.train(iter(dataset(size=64)), tf.constant(2))
+        loss = loss_of(loop, iter(dataset(size=64)), 2)
         moves = [new - old for new, old in zip(model.get_weights(), before, strict=True)]
-        results.append((means(sums), moves))
+        results.append((loss, moves))
     (loss, moves), (xla_loss, xla_moves) = results
     assert xla_loss == pytest.approx(loss, rel=1e-5)
     for move, xla_move in zip(moves, xla_moves, strict=True):
@@ -144,9 +148,10 @@ def test_xla_takes_the_same_steps():
 
 def test_evaluation_counts_every_image():
     model = kvision.models.mobilenet_v1(**SMALL)
-    loop = Loop(model, optimizer_for(model), tf.distribute.get_strategy(), label_smoothing=0.1)
+    loop = make_loop(model, optimizer_for(model), label_smoothing=0.1)
     data = dataset(batch=8).take(3).unbatch().batch(10)  # the last batch has 4
-    images, labels = (np.concatenate(part) for part in zip(*data.as_numpy_iterator(), strict=True))
+    batches = list(data.as_numpy_iterator())
+    images, labels = (np.concatenate([batch[name] for batch in batches]) for name in ("image", "label"))
     logits = model(images, training=False)
     result = loop.evaluate(data)
     losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
@@ -183,7 +188,7 @@ def test_a_restored_run_goes_on_bit_for_bit(name, tmp_path):
         keras.utils.set_random_seed(0)
         model = kvision.models.efficientnet_lite0(drop_path_rate=0.5, dropout_rate=0.5, **SHALLOW)
         optimizer = optimizer_for(model, name, learning_rate=0.01)
-        return Loop(model, optimizer, tf.distribute.get_strategy(), ema_decay=0.9)
+        return make_loop(model, optimizer, ema_decay=0.9)
 
     loop = start()
     batches = iter(dataset())
@@ -202,7 +207,7 @@ def test_a_restored_run_goes_on_bit_for_bit(name, tmp_path):
 
 def loop_of(name, **keywords):
     model = getattr(kvision.models, name)(**SMALL)
-    return Loop(model, optimizer_for(model), tf.distribute.get_strategy(), **keywords)
+    return make_loop(model, optimizer_for(model), **keywords)
 
 
 def test_checkpoints_are_kept_whole_and_of_one_network(tmp_path, capsys):
@@ -261,7 +266,7 @@ def test_the_average_of_weights_warms_up():
 def test_gradients_are_clipped_by_their_common_norm():
     model = kvision.models.mobilenet_v1(**SMALL)
     before = [v.numpy() for v in model.trainable_variables]
-    loop = Loop(model, keras.optimizers.SGD(1.0), tf.distribute.get_strategy(), clip_norm=1e-3)
+    loop = make_loop(model, keras.optimizers.SGD(1.0), clip_norm=1e-3)
     loop.train(iter(dataset()), tf.constant(1))
     moves = [v.numpy() - old for v, old in zip(model.trainable_variables, before, strict=True)]
     assert np.sqrt(sum((move**2).sum() for move in moves)) == pytest.approx(1e-3, rel=1e-3)
@@ -274,7 +279,7 @@ def test_a_step_that_overflows_is_left_out():
         model = kvision.models.mobilenet_v1(**SMALL)
     finally:
         keras.config.set_dtype_policy("float32")
-    loop = Loop(model, optimizer_for(model), tf.distribute.get_strategy(), scale_loss=True)
+    loop = make_loop(model, optimizer_for(model), scale_loss=True)
     batches = iter(dataset())
     loop.loss_scale.assign(2.0**40)
     before = [v.numpy() for v in model.trainable_variables]
@@ -285,7 +290,7 @@ def test_a_step_that_overflows_is_left_out():
     assert int(loop.optimizer.iterations) == 0
     loop.loss_scale.assign(4.0)
     loop._good_steps.assign(1998.0)
-    assert np.isfinite(loop.train(batches, tf.constant(2))).all()
+    assert np.isfinite(loss_of(loop, batches, 2))
     assert (float(loop.loss_scale), int(loop.optimizer.iterations)) == (8.0, 2)
 
 
@@ -296,10 +301,10 @@ sys.path += {paths}
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import kvision
-from kvision_tools.loop import Loop, means, with_blanks
+from kvision_tools.loop import with_blanks
 from kvision_tools.strategy import Cluster, make_strategy
-from helpers import tiny
-from test_loop import OPTIONS, dataset, optimizer_for
+from helpers import make_loop, tiny
+from test_loop import OPTIONS, dataset, loss_of, optimizer_for
 
 results, keywords = [], OPTIONS[sys.argv[1]]
 for name in ("one", "mirrored"):
@@ -309,11 +314,11 @@ for name in ("one", "mirrored"):
     with strategy.scope():
         model = tiny("resnet18", num_classes=4, classifier_activation=None)
         optimizer = optimizer_for(model, learning_rate=0.003)
-    loop = Loop(model, optimizer, strategy, sync_batch_norm=True, **keywords)
+    loop = make_loop(model, optimizer, strategy, sync_batch_norm=True, **keywords)
     size = 8 // keywords.get("accumulate", 1) // strategy.num_replicas_in_sync
     parts = lambda data: strategy.distribute_datasets_from_function(lambda _: data.unbatch().batch(size))
     train = iter(parts(dataset(size=64)))
-    losses = [means(loop.train(train, tf.constant(steps)).numpy())["loss"] for steps in (1, 2, 3)]
+    losses = [loss_of(loop, train, steps) for steps in (1, 2, 3)]
     uneven = with_blanks(dataset(size=64).unbatch().take(17).batch(size), 17 // (2 * size) * 2 + 2)
     evaluate = lambda: loop.evaluate(strategy.distribute_datasets_from_function(lambda _: uneven))["loss"]
     losses.append(evaluate())

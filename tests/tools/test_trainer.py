@@ -17,12 +17,14 @@ import safetensors.numpy
 import tensorflow as tf
 from helpers import command, start
 
+from kvision.tasks import Classification
 from kvision_tools import checkpoints
 from kvision_tools.callbacks import EventFiles, Progress, RunFiles, print_table
 from kvision_tools.loop import Loop
 from kvision_tools.startup import REQUEUE
 from kvision_tools.trainer import Trainer
 
+TASK = Classification(class_names=("left", "right"))
 RANDOM = [  # dropout, stochastic depth, augmentation and a moving average; the same bits again
     "--model=efficientnet_lite0", "--model_kwarg=width_multiplier=0.1", "--model_kwarg=depth_multiplier=0.3",
     "--model_kwarg=drop_path_rate=0.3", "--model_kwarg=dropout_rate=0.3", "--image_size=32", "--data=digits",
@@ -38,9 +40,11 @@ def batches(step=0, nans=0, size=8, bad=None):
     points = (random.normal(0, 1, (64, 2)) + labels[:, None]).astype("float32")
 
     def poisoned(index, batch):
-        return tf.where(index == (-1 if bad is None or nans else bad), np.inf, batch[0]), batch[1]
+        infinite = index == (-1 if bad is None or nans else bad)
+        return batch | {"image": tf.where(infinite, np.inf, batch["image"])}
 
-    data = tf.data.Dataset.from_tensor_slices((points, labels)).repeat().batch(size)
+    examples = {"image": points, "label": labels, "weight": np.ones(64, "float32")}
+    data = tf.data.Dataset.from_tensor_slices(examples).repeat().batch(size)
     return iter(data.enumerate().map(poisoned).skip(step))
 
 
@@ -49,7 +53,7 @@ def trainer(folder=None, rate=0.1, **keywords):
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="dense")], name="network")
     optimizer = keras.optimizers.SGD(rate, name="sgd")
     optimizer.build(model.trainable_variables)
-    loop = Loop(model, optimizer, tf.distribute.get_strategy())
+    loop = Loop(model, optimizer, tf.distribute.get_strategy(), TASK)
     validation = tf.data.Dataset.from_tensors(next(batches(size=64)))
     keywords = {"steps": 8, "epochs": 4, "steps_per_loop": 3, "folder": folder} | keywords
     return Trainer(loop, keywords.pop("batches", batches), validation, **keywords)
@@ -164,7 +168,7 @@ def comparable(history):
 def test_an_end_that_is_asked_for_in_a_validation(batch, tmp_path, capsys):
     def with_average(folder):
         run = trainer()
-        loop = Loop(run.model, run.optimizer, tf.distribute.get_strategy(), ema_decay=0.5)
+        loop = Loop(run.model, run.optimizer, tf.distribute.get_strategy(), TASK, ema_decay=0.5)
         validation = list(itertools.islice(batches(size=16), 4))
         return Trainer(loop, batches, validation, steps=8, epochs=3, steps_per_loop=3, folder=folder)
 
@@ -220,7 +224,7 @@ def row(epoch, accuracy, loss, **more):
 )
 def test_of_equal_accuracies_the_lower_loss_is_kept(rows, kept, tmp_path, capsys):
     run, history = trainer(), []
-    files = RunFiles(tmp_path, run.loop, history, "0123456789")
+    files = RunFiles(tmp_path, run.loop, history)
     files.set_model(run.model)
     for number, values in enumerate(rows):
         run.model.get_layer("dense").bias.assign([float(number + 1)] * 2)
@@ -228,18 +232,18 @@ def test_of_equal_accuracies_the_lower_loss_is_kept(rows, kept, tmp_path, capsys
         files.on_epoch_end(number, {})
     saved = keras.saving.load_model(tmp_path / "model.keras").get_layer("dense").bias
     np.testing.assert_array_equal(saved, [kept] * 2)
-    print_table(rows)
+    print_table(rows, "accuracy")
     assert f"best: epoch {kept}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("loss", "kept"), [(0.6, 7.0), (0.7, 1.0), (0.8, 1.0)])
 def test_the_average_of_weights_is_kept_where_its_loss_is_lower(loss, kept, tmp_path):
     run = trainer()
-    loop = Loop(run.model, run.optimizer, tf.distribute.get_strategy(), ema_decay=0.5)
+    loop = Loop(run.model, run.optimizer, tf.distribute.get_strategy(), TASK, ema_decay=0.5)
     run.model.get_layer("dense").bias.assign([1.0, 1.0])
     loop._averages[-1].assign([7.0, 7.0])
     history = [row(1, 0.5, 0.7, val_ema_accuracy=0.5, val_ema_loss=loss)]
-    files = RunFiles(tmp_path, loop, history, "0123456789")
+    files = RunFiles(tmp_path, loop, history)
     files.set_model(run.model)
     files.on_epoch_end(0, {})
     saved = keras.saving.load_model(tmp_path / "model.keras").get_layer("dense").bias
@@ -248,7 +252,7 @@ def test_the_average_of_weights_is_kept_where_its_loss_is_lower(loss, kept, tmp_
 
 
 def test_the_progress_line_has_metrics_once_there_are_some():
-    progress = Progress(epochs=2, steps=8, first=0, batch_size=8)
+    progress = Progress("accuracy", epochs=2, steps=8, first=0, batch_size=8)
     progress.set_model(trainer().model)
 
     def line():

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tensorflow as tf
-from helpers import TINY, command, dark_and_light, tiny
+from helpers import TINY, command, dark_and_light, examples, make_loop, tiny
 
 import kvision
 from kvision_tools import checkpoints
 from kvision_tools.choices import OPTIMIZERS
-from kvision_tools.loop import Loop
 from kvision_tools.optimizers import make_optimizer
 from kvision_tools.transfer import freeze
 
@@ -30,7 +29,7 @@ def optimizer_for(model, name="sgd", **keywords):
 def dataset():
     random = np.random.default_rng(0)
     images = random.uniform(0, 255, (16, 32, 32, 3)).astype("float32")
-    return tf.data.Dataset.from_tensor_slices((images, random.integers(0, 3, 16))).repeat().batch(8)
+    return examples(images, random.integers(0, 3, 16)).repeat().batch(8)
 
 
 def values(model):
@@ -84,10 +83,10 @@ def test_frozen_groups_stay_as_they_are(what):
     count = {"trunk": len(groups) - 1, "3": 3, "none": 0}[what]
     frozen = paths(model, groups[:count])
     before = values(model)
-    images = next(iter(dataset()))[0]
+    images = next(iter(dataset()))["image"]
     trunk = kvision.features(model, ["c1", "c5"])
     features = trunk(images, training=True)
-    loop = Loop(model, optimizer_for(model, "adamw", layer_decay=0.9), tf.distribute.get_strategy())
+    loop = make_loop(model, optimizer_for(model, "adamw", layer_decay=0.9))
     loop.train(iter(dataset()), tf.constant(2))
     after = values(model)
     same = {path for path, value in after.items() if np.array_equal(value, before[path])}
@@ -104,7 +103,7 @@ def test_a_frozen_run_is_restored_whole(tmp_path):
         model = tiny("resnet18", **COLUMNS)
         freeze(model, "trunk")
         optimizer = optimizer_for(model, layer_decay=0.9)
-        return model, Loop(model, optimizer, tf.distribute.get_strategy())
+        return model, make_loop(model, optimizer)
 
     model, loop = start()
     loop.train(iter(dataset()), tf.constant(1))
@@ -130,9 +129,9 @@ import numpy as np, keras, sys, tensorflow as tf
 sys.path += {paths}
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from helpers import make_loop
 from test_transfer import COLUMNS, dataset, optimizer_for, values
 import kvision
-from kvision_tools.loop import Loop
 from kvision_tools.strategy import Cluster, make_strategy
 from kvision_tools.transfer import freeze
 
@@ -147,7 +146,7 @@ for name in ("one", "mirrored"):
         for layer in model.layers:  # a layer of the trunk that has no statistics
             layer.trainable |= layer.name == "conv_stem"
         optimizer = optimizer_for(model, "adamw", learning_rate=0.01, layer_decay=0.5)
-    loop = Loop(model, optimizer, strategy)
+    loop = make_loop(model, optimizer, strategy)
     loop.train(iter(strategy.experimental_distribute_dataset(dataset())), tf.constant(3))
     results.append(values(model))
 assert strategy.num_replicas_in_sync == 2

@@ -6,7 +6,7 @@ import errno
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -24,17 +24,19 @@ CURVES = "curves.png"
 
 
 class Progress(keras.callbacks.Callback):
-    """A live line of images a second, loss, accuracy and time left, and one line an epoch.
+    """A live line of images a second, loss, the task's metric and time left, and one line an epoch.
 
     Args:
+        monitor: name of the task's metric, see `kvision.tasks.Task`.
         epochs: of the whole run.
         steps: in an epoch.
         first: steps done before.
         batch_size: images in a step.
     """
 
-    def __init__(self, epochs: int, steps: int, first: int, batch_size: int):
+    def __init__(self, monitor: str, epochs: int, steps: int, first: int, batch_size: int):
         super().__init__()
+        self.monitor = monitor
         self.epochs, self.steps, self.batch_size = epochs, steps, batch_size
         self.console = rich.console.Console(highlight=False)
         self.bar = rich.progress.Progress(
@@ -62,15 +64,17 @@ class Progress(keras.callbacks.Callback):
         self.bar.update(
             self.task,
             completed=self.done + batch + 1,
-            metrics=f"{speed:.0f} images/s loss {logs['loss']:.3f} accuracy {logs['accuracy']:.3f} "
+            metrics=f"{speed:.0f} images/s loss {logs['loss']:.3f} "
+            f"{self.monitor} {logs[self.monitor]:.3f} "
             f"rate {float(self.model.optimizer.learning_rate):.2g}",
         )
 
     def on_epoch_end(self, epoch, logs):
-        average = f", its average {logs['val_ema_accuracy']:.3f}" if "val_ema_accuracy" in logs else ""
+        monitor, average = self.monitor, f"val_ema_{self.monitor}"
+        average = f", its average {logs[average]:.3f}" if average in logs else ""
         self.console.print(
-            f"epoch {epoch + 1}/{self.epochs}: loss {logs['loss']:.3f}, accuracy {logs['accuracy']:.3f}; "
-            f"val {logs['val_loss']:.3f}, {logs['val_accuracy']:.3f}{average}; "
+            f"epoch {epoch + 1}/{self.epochs}: loss {logs['loss']:.3f}, {monitor} {logs[monitor]:.3f}; "
+            f"val {logs['val_loss']:.3f}, {logs[f'val_{monitor}']:.3f}{average}; "
             f"{logs['images_per_second']:.0f} images/s",
             soft_wrap=True,
         )
@@ -110,35 +114,36 @@ class RunFiles(keras.callbacks.Callback):
         folder: the run folder.
         loop: that trains the model.
         history: the epochs so far, one dict each; the trainer extends it.
-        class_names: in the order of the outputs, to be kept in the model's file.
     """
 
-    def __init__(self, folder: Path, loop: Loop, history: list[dict], class_names: Sequence[str]):
+    def __init__(self, folder: Path, loop: Loop, history: list[dict]):
         super().__init__()
-        self.folder, self.loop, self.history, self.class_names = folder, loop, history, class_names
+        self.folder, self.loop, self.history = folder, loop, history
 
     def on_epoch_end(self, epoch, logs):
         *before, now = self.history
-        if best(now) > max(map(best, before), default=(-1.0,)):
-            average = best(now) > _worth(now, "val")
+        monitor = self.loop.task.monitor
+        if all(best(now, monitor) > best(row, monitor) for row in before):
+            average = best(now, monitor) > _worth(now, f"val_{monitor}", "val_loss")
             if average:
                 self.loop.swap_average()
             with replacing(self.folder / runs.MODEL, ".keras") as beside:
                 _classifiers.portable(self.model).save(beside)
-                labels.add_to_keras(beside, self.class_names)
+                labels.add_to_keras(beside, self.loop.task.class_names)
             if average:
                 self.loop.swap_average()
         with (
             replacing(self.folder / "metrics.csv") as beside,
             open(beside, "w", newline="", encoding="utf-8") as file,
         ):
-            writer = csv.DictWriter(file, self.history[0].keys())
+            columns = dict.fromkeys(name for row in self.history for name in row)
+            writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.history)
 
     def on_train_end(self, logs):
         if self.history:
-            plot_curves(self.history, self.folder / CURVES)
+            plot_curves(self.history, self.loop.task.monitor, self.folder / CURVES)
 
 
 class Strict(keras.callbacks.Callback):
@@ -160,22 +165,23 @@ class Strict(keras.callbacks.Callback):
         self.on_train_batch_end(epoch)
 
 
-def best(row: dict) -> tuple[float, float]:
+def best(row: dict, monitor: str) -> tuple[float, float]:
     """What the better of an epoch's weights and their moving average is worth, to be compared.
 
-    The higher validation accuracy decides; of equal ones, the lower validation loss.
+    The higher `monitor` on validation decides; of equal ones, the lower validation loss.
     """
-    return max(_worth(row, kind) for kind in ("val", "val_ema") if f"{kind}_accuracy" in row)
+    kinds = (kind for kind in ("val", "val_ema") if f"{kind}_{monitor}" in row)
+    return max(_worth(row, f"{kind}_{monitor}", f"{kind}_loss") for kind in kinds)
 
 
-def _worth(row, kind) -> tuple[float, float]:
-    loss = row[f"{kind}_loss"]
-    return row[f"{kind}_accuracy"], -math.inf if math.isnan(loss) else -loss
+def _worth(row, metric, loss) -> tuple[float, float]:
+    """Both of an epoch's values so that higher is better; NaN is worst."""
+    return tuple(-math.inf if math.isnan(value) else value for value in (row[metric], -row[loss]))
 
 
-def print_table(history: list[dict]) -> None:
-    """The best epoch and the last on the console."""
-    best_row = max(history, key=best)
+def print_table(history: list[dict], monitor: str) -> None:
+    """The best epoch by `monitor` and the last on the console."""
+    best_row = max(history, key=lambda row: best(row, monitor))
     columns = [key for key in history[0] if key != "epoch"]
     table = rich.table.Table("", *(f"epoch {row['epoch']}" for row in (best_row, history[-1])))
     table.columns[1].header = f"best: {table.columns[1].header}"
@@ -185,8 +191,8 @@ def print_table(history: list[dict]) -> None:
     rich.console.Console(highlight=False).print(table)
 
 
-def plot_curves(history: list[dict], path: Path) -> None:
-    """Loss and accuracy over epochs, training and validation, as a PNG."""
+def plot_curves(history: list[dict], monitor: str, path: Path) -> None:
+    """Loss and `monitor` over epochs, training and validation, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -194,7 +200,7 @@ def plot_curves(history: list[dict], path: Path) -> None:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     epochs = [row["epoch"] for row in history]
-    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", monitor), strict=True):
         lines = {
             metric: "training",
             f"val_{metric}": "validation",

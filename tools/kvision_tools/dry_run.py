@@ -16,12 +16,12 @@ def dry_run(run) -> None:
     """Takes a few steps of a `train.Run` and prints a table; writes nothing."""
     batches = run.batches(0, 0)
     started = time.perf_counter()
-    run.loop.train(batches, tf.constant(1)).numpy()
+    float(run.loop.train(batches, tf.constant(1))[1])
     first = time.perf_counter() - started
     times = []
     for _ in range(STEPS):
         started = time.perf_counter()
-        run.loop.train(batches, tf.constant(1)).numpy()
+        float(run.loop.train(batches, tf.constant(1))[1])
         times.append(time.perf_counter() - started)
     step, model = float(np.median(times)), run.model
     parameters = {kind: sum(v.value.shape.num_elements() for v in variables) for kind, variables in (

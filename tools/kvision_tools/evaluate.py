@@ -79,7 +79,9 @@ def main(positional):
     warnings.filterwarnings("ignore", "Your input ran out of data")  # how many can be read shows at the end
     with _cli.user_errors():
         with read_errors([data]):
-            values = opened.model.evaluate(data.dataset, verbose=0, return_dict=True)
+            values = opened.model.evaluate(
+                data.dataset.map(lambda batch: (batch["image"], batch["label"])), verbose=0, return_dict=True
+            )
         runs.report_unreadable(data.unreadable, FLAGS.strict)
         if not np.isfinite(values["loss"]) and not FLAGS.allow_nonfinite:
             raise UserError(f"{opened.model.name} answers with NaN or infinity: its weights are damaged.")

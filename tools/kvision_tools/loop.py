@@ -11,21 +11,19 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.errors import UserError
+from kvision.tasks import Task
 
-AUXILIARY_WEIGHT = 0.3  # of the losses of auxiliary heads (GoogLeNet, section 5)
-DISTILLED = {"class": 0.5, "distillation": 0.5}  # of a distilled DeiT's heads (DeiT, equation 3)
 FIRST_LOSS_SCALE, SCALE_GROWS_AFTER = 2.0**15, 2000  # Micikevicius et al. 2018, as in Keras
 
 
 class Loop:
-    """Trains and evaluates a classifier that returns logits.
+    """Trains and evaluates a network.
 
     Args:
-        model: built under the strategy's scope. Auxiliary heads count in training alone. The two heads of a
-            distilled network are trained as equals, and their mean, the predictions, is evaluated.
+        model: built under the strategy's scope, with the outputs that the task expects.
         optimizer: built for the model.
         strategy: of `tf.distribute`.
-        label_smoothing: of the training loss, in [0, 1).
+        task: what is learned: its losses and metrics.
         accumulate: batches whose gradients are averaged to one step.
         clip_norm: largest norm of all gradients together; None for any.
         ema_decay: of the moving average of all weights, below 1; None for no average. It is at most
@@ -41,8 +39,8 @@ class Loop:
         model,
         optimizer,
         strategy,
+        task: Task,
         *,
-        label_smoothing=0.0,
         accumulate=1,
         clip_norm=None,
         ema_decay=None,
@@ -50,11 +48,8 @@ class Loop:
         sync_batch_norm=False,
         jit_compile=False,
     ):
-        self.model, self.optimizer, self.strategy = model, optimizer, strategy
+        self.model, self.optimizer, self.strategy, self.task = model, optimizer, strategy, task
         self.accumulate, self.clip_norm, self.ema_decay = accumulate, clip_norm, ema_decay
-        self._train_loss = keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=label_smoothing, reduction=None, dtype="float32"
-        )
         self._weights = model.trainable_variables
         self._statistics = []
         for layer in model.layers:
@@ -69,7 +64,7 @@ class Loop:
         # Gradients are summed over replicas here, where the sum can be clipped; not again by Keras.
         optimizer._all_reduce_sum_gradients = lambda pairs: pairs
         with strategy.scope():
-            self._sums = [_local(v) for v in self._weights] if accumulate > 1 else []
+            self._totals = [_local(v) for v in self._weights] if accumulate > 1 else []
             self.loss_scale = _once(FIRST_LOSS_SCALE) if scale_loss else None
             self._good_steps = _once(0.0)
             self._averages = [_once(v.numpy()) for v in self._averaged] if ema_decay else []
@@ -94,27 +89,25 @@ class Loop:
         """Takes `steps` steps.
 
         Args:
-            batches: an iterator over distributed batches of images and labels; a step takes `accumulate`.
+            batches: an iterator over distributed batches, see `kvision.tasks.Task`; a step takes
+                `accumulate`.
             steps: a scalar tensor.
             signal: a float that is summed over all workers.
 
         Returns:
-            float32 `(4,)`: the sums of losses and of right answers, the number of images, and the sum of
+            The sums for the metrics: "images", "loss" and what the task adds, float32; and the sum of
             `signal`.
         """
-        totals = _sum_of(steps, lambda: self._step(batches))
-        signals = self.strategy.reduce("SUM", self.strategy.run(lambda: tf.identity(signal)), axis=None)
-        return tf.concat([totals, [signals]], 0)
+        totals = self._sum_of(steps, batches, self._step)
+        signals = self._sum(self.strategy.run(lambda: tf.identity(signal)))
+        return totals, signals
 
     def _step(self, batches):
         if self.accumulate == 1:
-            gradients, sums = self.strategy.run(self._gradients, args=next(batches))
+            gradients, sums = self.strategy.run(self._gradients, args=(next(batches),))
             totals = self._sum(sums)
         else:
-            totals = _sum_of(
-                self.accumulate,
-                lambda: self._sum(self.strategy.run(self._accumulate, args=next(batches))),
-            )
+            totals = self._sum_of(self.accumulate, batches, self._accumulate_batch)
             gradients = self.strategy.run(self._take)
         if self.loss_scale is None:
             self._update(gradients)
@@ -124,34 +117,61 @@ class Loop:
             self._rescale(finite)
         return totals
 
-    def _sum(self, values):
-        return self.strategy.reduce("SUM", values, axis=None)
+    def _sum_of(self, count, batches, step):
+        """The sums that `step(batches)` returns, added up over `count` calls."""
+        return tf.while_loop(  # autograph would take a second here
+            lambda i, totals: i < count,
+            lambda i, totals: (i + 1, tf.nest.map_structure(tf.add, totals, step(batches))),
+            (tf.constant(0), self._zeros(batches.element_spec)),
+            parallel_iterations=1,
+        )[1]
 
-    def _gradients(self, images, labels):
+    def _zeros(self, element_spec) -> dict:
+        """Zeros of the names and shapes that the sums of a training step have."""
+        specs = {
+            name: tf.nest.flatten(spec, expand_composites=True)[0] for name, spec in element_spec.items()
+        }
+        with tf.Graph().as_default():  # of which nothing is run
+            batch = {name: tf.zeros((1, *spec.shape[1:]), spec.dtype) for name, spec in specs.items()}
+            spec = self.model.compute_output_spec(keras.KerasTensor(batch["image"].shape, "float32"))
+            outputs = tf.nest.map_structure(lambda output: tf.zeros(output.shape), spec)
+            sums = self._sums(self.task.losses(outputs, batch, training=True), outputs, batch)
+            shapes = {name: value.shape for name, value in sums.items()}
+        return {name: tf.zeros(shape) for name, shape in shapes.items()}
+
+    def _sum(self, values):
+        return tf.nest.map_structure(lambda v: self.strategy.reduce("SUM", v, axis=None), values)
+
+    def _gradients(self, batch):
         replicas = self.strategy.num_replicas_in_sync
         with tf.GradientTape() as tape:
-            outputs = _in_float32(self.model(images, training=True))
-            logits = outputs["predictions"]
-            targets = tf.one_hot(labels, logits.shape[-1])
-            losses = {key: self._train_loss(targets, output) for key, output in outputs.items()}
-            weighted = [
-                weight * tf.reduce_mean(losses[key]) for key, weight in _loss_weights(outputs).items()
-            ]
+            outputs = _in_float32(self.model(batch["image"], training=True))
+            losses = self.task.losses(outputs, batch, training=True)
             # Every replica has an equal share of the batch, and gradients are summed over replicas.
-            loss = tf.add_n([*weighted, *self.model.losses]) / (replicas * self.accumulate)
+            loss = tf.add_n([*map(tf.reduce_mean, losses.values()), *self.model.losses])
+            loss /= replicas * self.accumulate
             loss *= 1.0 if self.loss_scale is None else self.loss_scale
-        return tape.gradient(loss, self._weights), _sums(losses["predictions"], labels, logits)
+        return tape.gradient(loss, self._weights), self._sums(losses, outputs, batch)
 
-    def _accumulate(self, images, labels):
-        gradients, sums = self._gradients(images, labels)
-        for total, gradient in zip(self._sums, gradients, strict=True):
+    def _sums(self, losses, outputs, batch):
+        weight = batch["weight"]
+        terms = {name: tf.reduce_sum(tf.where(weight > 0, weight * term, 0)) for name, term in losses.items()}
+        total = {} if "loss" in terms else {"loss": tf.add_n([*terms.values()])}
+        return {"images": tf.reduce_sum(weight)} | total | terms | self.task.sums(outputs, batch)
+
+    def _accumulate_batch(self, batches):
+        return self._sum(self.strategy.run(self._accumulate, args=(next(batches),)))
+
+    def _accumulate(self, batch):
+        gradients, sums = self._gradients(batch)
+        for total, gradient in zip(self._totals, gradients, strict=True):
             total.assign_add(gradient)
         return sums
 
     def _take(self):
-        gradients = [tf.identity(total) for total in self._sums]
+        gradients = [tf.identity(total) for total in self._totals]
         with tf.control_dependencies(gradients):
-            for total in self._sums:
+            for total in self._totals:
                 total.assign(tf.zeros_like(total))
         return gradients
 
@@ -188,27 +208,32 @@ class Loop:
 
     @tf.function(reduce_retracing=True, autograph=False)
     def evaluate_batch(self, batch, signal=0.0):
-        """Like `train`, for one batch in inference mode, without label smoothing."""
-        return self._sum(self.strategy.run(self._evaluation_step, args=(*batch, signal)))
+        """Like `train`, for one batch in inference mode, with the losses of evaluation."""
+        return self._sum(self.strategy.run(self._evaluation_step, args=(batch, signal)))
 
     def evaluate(self, batches, asked: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-        """Mean loss and accuracy over distributed batches, as many for each replica: see `with_blanks`.
+        """The task's metrics over distributed batches, as many for each replica: see `with_blanks`.
 
         Batch norms use the first replica's statistics on all replicas.
 
         Args:
-            batches: of images and labels.
+            batches: see `kvision.tasks.Task`.
             asked: whether this worker was asked to end; once one was, all return None after their batch.
+
+        Raises:
+            UserError: no image could be read.
         """
         if self._statistics and self.strategy.num_replicas_in_sync > 1:
             self._share_statistics()
-        totals = np.zeros(3)
+        totals = {}
         for batch in batches:
-            *sums, signals = self.evaluate_batch(batch, tf.constant(float(asked()))).numpy()
+            sums, signals = self.evaluate_batch(batch, tf.constant(float(asked())))
             if signals:
                 return None
-            totals += sums
-        return means(totals)
+            add(totals, sums)
+        if not totals.get("images"):
+            raise UserError("No image could be read, so there is no loss and no accuracy.")
+        return self.task.metrics(totals)
 
     @tf.function(autograph=False)
     def _share_statistics(self):
@@ -223,33 +248,31 @@ class Loop:
 
         self.strategy.run(share)
 
-    def _evaluation_step(self, images, labels, signal):
-        there = labels >= 0
-        outputs = _in_float32(self.model(images, training=False))
-        logits = tf.boolean_mask(outputs["predictions"], there)
-        labels = tf.boolean_mask(labels, there)
-        losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-        return tf.concat([_sums(losses, labels, logits), [signal]], 0)
+    def _evaluation_step(self, batch, signal):
+        outputs = _in_float32(self.model(batch["image"], training=False))
+        losses = self.task.losses(outputs, batch, training=False)
+        return self._sums(losses, outputs, batch), tf.identity(signal)
+
+
+def add(totals: dict[str, np.ndarray], sums) -> None:
+    """Adds the sums of some steps to those of the steps before, in double precision."""
+    for name, value in sums.items():
+        totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)
 
 
 def with_blanks(dataset, count):
-    """The first `count` batches; where there are fewer, then one image of label -1, which counts for nothing.
+    """The first `count` batches; where there are fewer, one image of weight 0 each, which counts for nothing.
 
     A replica that has no batch while others have one fails (TensorFlow 2.21, batch norm of no image).
     """
-    images, labels = dataset.element_spec
-    blank = tf.zeros((1, *images.shape[1:]), images.dtype), -tf.ones((1,), labels.dtype)
+    blank = tf.nest.map_structure(
+        lambda spec: tf.zeros((1, *spec.shape[1:]), spec.dtype), dataset.element_spec
+    )
     return dataset.concatenate(tf.data.Dataset.from_tensors(blank).repeat()).take(count)
 
 
-def _sum_of(count, step):
-    """The sum of the float32 `(3,)` that `step` returns `count` times; autograph would take a second here."""
-    return tf.while_loop(
-        lambda i, totals: i < count,
-        lambda i, totals: (i + 1, totals + step()),
-        (tf.constant(0), tf.zeros(3)),
-        parallel_iterations=1,
-    )[1]
+def _blank(spec):
+    return tf.zeros((1, *spec.shape[1:]), spec.dtype)
 
 
 def _once(value):
@@ -271,28 +294,5 @@ def _infinities(gradients):
     return tf.add_n([tf.reduce_sum(tf.cast(~tf.math.is_finite(g), tf.float32)) for g in gradients])
 
 
-def _in_float32(outputs) -> dict:
-    """The logits of each head by its name."""
-    outputs = outputs if isinstance(outputs, dict) else {"predictions": outputs}
-    return {key: tf.cast(value, tf.float32) for key, value in outputs.items()}
-
-
-def _loss_weights(names) -> dict[str, float]:
-    """The weights in the training loss of the heads that are trained."""
-    if DISTILLED.keys() <= set(names):
-        return DISTILLED
-    return {name: 1.0 if name == "predictions" else AUXILIARY_WEIGHT for name in names}
-
-
-def _sums(losses, labels, logits):
-    right = keras.metrics.sparse_categorical_accuracy(labels, logits)
-    values = tf.reduce_sum(losses), tf.reduce_sum(right), tf.size(labels)
-    return tf.stack([tf.cast(value, tf.float32) for value in values])
-
-
-def means(totals) -> dict[str, float]:
-    """Mean loss and accuracy from the sums that a `Loop` returns."""
-    loss, right, images = (float(total) for total in totals[:3])
-    if not images:
-        raise UserError("No image could be read, so there is no loss and no accuracy.")
-    return {"loss": loss / images, "accuracy": right / images}
+def _in_float32(outputs):
+    return tf.nest.map_structure(lambda output: tf.cast(output, tf.float32), outputs)

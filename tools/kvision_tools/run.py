@@ -19,6 +19,7 @@ from kvision.data.identity import Identity
 from kvision.data.skipped import Unreadable
 from kvision.data.sources import open_source
 from kvision.errors import UserError
+from kvision.tasks import Classification
 from kvision_tools import checkpoints, optimizers, run_folder, startup, strategy, transfer
 from kvision_tools.callbacks import CURVES, EventFiles, Progress, RunFiles, Strict, plot_curves, print_table
 from kvision_tools.cluster import RESTARTED, find_cluster
@@ -127,7 +128,7 @@ class Run:
             self.model,
             self.optimizer,
             self.strategy,
-            label_smoothing=FLAGS.label_smoothing,
+            Classification(class_names=self.class_names, label_smoothing=FLAGS.label_smoothing),
             accumulate=FLAGS.accumulate,
             clip_norm=FLAGS.clip_norm,
             ema_decay=FLAGS.ema_decay,
@@ -225,11 +226,11 @@ class Run:
 
     def train(self):
         """Trains to the end and says what came of it."""
-        step, history = self.trainer.step, self.trainer.history
+        step, history, monitor = self.trainer.step, self.trainer.history, self.loop.task.monitor
         if len(history) >= FLAGS.epochs:
             print(f"{self.folder} has all of its {FLAGS.epochs} epochs; --overwrite starts anew.")
             if self.writes and not (self.folder / CURVES).exists():  # it was killed when it drew them
-                plot_curves(history, self.folder / CURVES)
+                plot_curves(history, monitor, self.folder / CURVES)
             return
         if step:
             print(f"Going on after step {step} of {self.folder}.")
@@ -237,8 +238,8 @@ class Run:
         if self.writes:
             callbacks += [
                 EventFiles(self.folder / "tensorboard"),
-                RunFiles(self.folder, self.loop, history, self.class_names),
-                Progress(FLAGS.epochs, self.steps, step, FLAGS.batch_size),
+                RunFiles(self.folder, self.loop, history),
+                Progress(monitor, FLAGS.epochs, self.steps, step, FLAGS.batch_size),
             ]
         try:
             with kvision.data.read_errors(self.opened):
@@ -252,7 +253,7 @@ class Run:
             sys.exit(1)
         runs.report_unreadable(self.unreadable, strict=False)
         if self.writes:
-            print_table(history)
+            print_table(history, monitor)
             print(f"Run folder: {self.folder}")
 
 

@@ -44,9 +44,11 @@ def random_batch(size, channels, batch):
 
 def ours(kind, model, size, channels, batch, steps, data):
     import keras
+    import numpy as np
     import tensorflow as tf
 
     import kvision.data
+    from kvision.tasks import Classification
     from kvision_tools.loop import Loop
     from kvision_tools.optimizers import make_optimizer
 
@@ -63,11 +65,18 @@ def ours(kind, model, size, channels, batch, steps, data):
     optimizer = make_optimizer(
         "sgd", model=network, learning_rate=1e-3, weight_decay=0.0, steps=10_000, warmup_steps=0
     )
-    loop = Loop(network, optimizer, tf.distribute.get_strategy())
-    batches = iter(tf.data.Dataset.from_tensors(examples).repeat().prefetch(2))
-    loop.train(batches, tf.constant(1)).numpy()
+    loop = Loop(
+        network, optimizer, tf.distribute.get_strategy(), Classification(class_names=tuple("0123456789"))
+    )
+    batch = dict(zip(("image", "label"), examples, strict=True)) | {"weight": np.ones(batch, "float32")}
+    batches = iter(tf.data.Dataset.from_tensors(batch).repeat().prefetch(2))
+
+    def step(count):
+        return float(loop.train(batches, tf.constant(count))[0]["loss"])
+
+    step(1)
     first = time.perf_counter() - started
-    return first, measure(lambda: loop.train(batches, tf.constant(GROUP)).numpy(), steps, GROUP)[1]
+    return first, measure(lambda: step(GROUP), steps, GROUP)[1]
 
 
 def theirs_of_keras(kind, model, size, channels, batch, steps, data):

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kvision.errors import UserError
 from kvision_tools import checkpoints
-from kvision_tools.loop import Loop, means
+from kvision_tools.loop import Loop, add
 from kvision_tools.startup import REQUEUE
 
 
@@ -65,7 +65,7 @@ class Trainer:
         self.nan_restores, self.nan_rate_factor = nan_restores, nan_rate_factor
         self.again, self.asked = again, ""  # the name of the signal that asks for an end
         self.step, self.history, self.nans = 0, [], 0
-        self.totals, self.seconds = np.zeros(3), 0.0  # sums and training time of the epoch so far
+        self.totals, self.seconds = {}, 0.0  # sums and training time of the epoch so far
         self.rate_factor = tf.Variable(1.0, trainable=False)
         rate = self.optimizer._get_current_learning_rate
         self.optimizer._get_current_learning_rate = lambda: rate() * self.rate_factor
@@ -108,6 +108,7 @@ class Trainer:
         self.asked = name
 
     def _epoch(self, epoch, callbacks):
+        metrics = self.loop.task.metrics
         callbacks.on_epoch_begin(epoch)
         end = (epoch + 1) * self.steps
         while self.step < end:
@@ -117,30 +118,31 @@ class Trainer:
             )
             callbacks.on_train_batch_begin(before % self.steps)
             started, signal = time.monotonic(), tf.constant(float(bool(self.asked)))
-            *sums, asked = self.loop.train(self.batches, tf.constant(steps), signal).numpy()
-            if not math.isfinite(sums[0]):
-                self._go_back(f"The loss is {sums[0]} in step {before + steps}")
+            sums, asked = self.loop.train(self.batches, tf.constant(steps), signal)
+            if not math.isfinite(loss := float(sums["loss"])):
+                self._go_back(f"The loss is {loss} in step {before + steps}")
                 continue
-            self.step, self.totals = before + steps, self.totals + sums
+            self.step = before + steps
+            add(self.totals, sums)
             self.seconds += time.monotonic() - started
-            callbacks.on_train_batch_end((self.step - 1) % self.steps, {"steps": steps, **means(sums)})
+            callbacks.on_train_batch_end((self.step - 1) % self.steps, {"steps": steps, **metrics(sums)})
             if asked:
                 self._stop()
             if self.step % self.checkpoint_steps == 0 and self.step < end:
                 self._save()
-        if not self.totals[2]:
+        if not self.totals:
             raise UserError(
                 f"Epoch {epoch + 1} would end at step {end}, but the run is after step {self.step}: the "
                 "images are fewer than when it began."
             )
-        logs = means(self.totals) | {
+        logs = metrics(self.totals) | {
             "learning_rate": float(self.optimizer.learning_rate),
-            "images_per_second": self.totals[2] / self.seconds,
+            "images_per_second": float(self.totals["images"]) / self.seconds,
         }
         logs |= {f"val_{key}": value for key, value in self._validate().items()}
         if self.loop.ema_decay:
             logs |= {f"val_ema_{key}": value for key, value in self._validate(average=True).items()}
-        self.totals, self.seconds = np.zeros(3), 0.0
+        self.totals, self.seconds = {}, 0.0
         self.history.append({"epoch": epoch + 1, **logs})
         callbacks.on_epoch_end(epoch, logs)
         self._save()
@@ -170,7 +172,7 @@ class Trainer:
         return {
             "step": self.step,
             "history": self.history,
-            "totals": self.totals.tolist(),
+            "totals": {name: np.asarray(value).tolist() for name, value in self.totals.items()},
             "seconds": self.seconds,
             "nans": self.nans,
             "rate_factor": float(self.rate_factor),
@@ -178,11 +180,15 @@ class Trainer:
 
     def _restore(self) -> bool:
         like = self._state() | {"history": []}
-        del like["seconds"]  # which earlier versions did not keep
+        del like["seconds"], like["totals"]  # of which earlier versions kept others
         state = checkpoints.restore(self.folder, self.loop, like) if self.folder else None
         if state:
             self.step, self.history[:] = state["step"], state["history"]
-            self.totals, self.seconds = np.array(state["totals"]), state.get("seconds", math.nan)
+            totals = state["totals"]
+            if isinstance(totals, list):  # of an earlier version
+                totals = dict(zip(("loss", "accuracy", "images"), totals, strict=True)) if any(totals) else {}
+            self.totals = {name: np.array(value) for name, value in totals.items()}
+            self.seconds = state.get("seconds", math.nan)
             self.nans = max(self.nans, state["nans"])
             self.rate_factor.assign(state["rate_factor"])
         return bool(state)

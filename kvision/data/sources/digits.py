@@ -19,4 +19,5 @@ def digits(_, split: str, options: Options) -> Source:
     chosen = {"train": ~held_out, "val": held_out, "all": np.full(len(images), True)}[split]
     pixels = np.repeat(images[chosen][..., None] * (255 / 16), options.channels, axis=-1)
     images = tf.constant(pixels, tf.float32)
-    return Source(tuple("0123456789"), labels[chosen].astype(np.int64), lambda index: images[index])
+    labels = labels[chosen].astype(np.int64)
+    return Source(tuple("0123456789"), labels, lambda index: images[index], encoded=False)

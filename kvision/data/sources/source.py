@@ -32,9 +32,10 @@ class Source:
     Attributes:
         class_names: in the order of the labels.
         labels: int64 `(images,)`, each a place in `class_names`.
-        image: from an index tensor to an encoded image, or pixels `(height, width, channels)`.
+        image: from an index tensor to an encoded image, or to pixels `(height, width, channels)`.
         name_of: from an index to a name for messages, which a terminal can print.
         files: what is read, see `identity.Files`; None for what comes with the package.
+        encoded: whether images are encoded, or pixels.
     """
 
     class_names: tuple[str, ...]
@@ -42,6 +43,7 @@ class Source:
     image: Callable
     name_of: Callable[[int], str] = str
     files: Files | None = None
+    encoded: bool = True
 
     @property
     def size(self) -> int:
