@@ -1,0 +1,114 @@
+"""Semantic segmentation: one class a pixel."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import keras
+import numpy as np
+from keras import ops
+
+from kvision.tasks.task import Task
+
+IGNORED = 255  # class of pixels that count for nothing, as in PASCAL VOC
+AUXILIARY_WEIGHT = 0.5  # of the loss of the auxiliary head (torchvision's references/segmentation)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmentation(Task):
+    """Logits `(batch, height, width, classes)` and a target `"mask"`, int32 `(batch, height, width)`.
+
+    Pixels of the class 255 count for nothing. Of a network with named outputs, "predictions" is judged; the
+    other heads count in training alone.
+
+    Attributes:
+        class_weights: weight of each class in the cross-entropy, whose mean over an image's pixels is
+            weighted; None for equal weights.
+        dice_weight: weight of the Dice loss (Milletari et al. 2016), which is added to the cross-entropy: one
+            minus the mean of the soft Dice coefficients of the classes that the image has.
+    """
+
+    name: ClassVar = "segmentation"
+    monitor: ClassVar = "mean_iou"
+
+    class_weights: tuple[float, ...] | None = None
+    dice_weight: float = 0.0
+
+    def losses(self, outputs, batch, training):
+        """See `Task.losses`; an auxiliary head's term has the head's name."""
+        heads = outputs if isinstance(outputs, dict) else {"predictions": outputs}
+        losses = {"loss": self._loss(heads["predictions"], batch["mask"])}
+        if training:
+            losses |= {
+                f"{head}_loss": AUXILIARY_WEIGHT * self._loss(logits, batch["mask"])
+                for head, logits in heads.items()
+                if head != "predictions"
+            }
+        return losses
+
+    def sums(self, outputs, batch):
+        """The confusion matrix, "confusion": pixels `(class, predicted class)`."""
+        logits = outputs["predictions"] if isinstance(outputs, dict) else outputs
+        classes = len(self.class_names)
+        pairs = classes * ops.cast(batch["mask"], "int32") + ops.cast(ops.argmax(logits, -1), "int32")
+        weight = batch["weight"][:, None, None] * ops.cast(batch["mask"] != IGNORED, "float32")
+        pairs = ops.where(weight > 0, pairs, 0)
+        counts = ops.segment_sum(ops.ravel(weight), ops.ravel(pairs), num_segments=classes**2)
+        return {"confusion": ops.reshape(counts, (classes, classes))}
+
+    def metrics(self, sums):
+        """The loss, and what `scores` says of the confusion matrix."""
+        means = super().metrics({name: value for name, value in sums.items() if name != "confusion"})
+        return means | scores(np.asarray(sums["confusion"], np.float64))
+
+    def _loss(self, logits, mask):
+        known = ops.cast(mask != IGNORED, "float32")
+        targets = ops.one_hot(ops.where(mask != IGNORED, mask, 0), logits.shape[-1])
+        weight = known
+        if self.class_weights is not None:
+            weight = known * ops.sum(targets * ops.convert_to_tensor(self.class_weights, "float32"), -1)
+        losses = keras.losses.categorical_crossentropy(targets, logits, True)
+        loss = _share(ops.sum(weight * losses, (1, 2)), ops.sum(weight, (1, 2)))
+        if self.dice_weight:
+            targets = targets * known[..., None]
+            probabilities = ops.softmax(logits) * known[..., None]
+            there = ops.sum(targets, (1, 2))
+            dice = _share(
+                2 * ops.sum(targets * probabilities, (1, 2)), there + ops.sum(probabilities, (1, 2))
+            )
+            present = ops.cast(there > 0, "float32")
+            loss += self.dice_weight * (1 - _share(ops.sum(present * dice, -1), ops.sum(present, -1)))
+        return loss
+
+
+def _share(part, whole):
+    """The quotient; 0 where both are 0."""
+    return part / ops.maximum(whole, 1e-12)
+
+
+def scores(confusion: np.ndarray) -> dict[str, float]:
+    """The four scores of Long et al. 2015, section 5, in [0, 1], of the classes that occur.
+
+    Args:
+        confusion: pixels `(class, predicted class)`.
+
+    Returns:
+        "mean_iou"; "pixel_accuracy"; "mean_accuracy", of the classes; and "frequency_weighted_iou". All are 0
+        where there is no pixel.
+    """
+    pixels, right = confusion.sum(1), np.diag(confusion)
+    iou = class_iou(confusion)
+    present = pixels > 0
+    frequency = pixels / max(pixels.sum(), 1)
+    return {
+        "mean_iou": float(np.nanmean(iou)) if confusion.any() else 0.0,
+        "pixel_accuracy": float(right.sum() / max(pixels.sum(), 1)),
+        "mean_accuracy": float(np.mean(right[present] / pixels[present])) if present.any() else 0.0,
+        "frequency_weighted_iou": float(np.nansum(frequency * iou)),
+    }
+
+
+def class_iou(confusion: np.ndarray) -> np.ndarray:
+    """Intersection over union of each class; NaN where it occurs neither in masks nor in predictions."""
+    right = np.diag(confusion)
+    union = confusion.sum(0) + confusion.sum(1) - right
+    return np.divide(right, union, out=np.full(len(right), np.nan), where=union > 0)
