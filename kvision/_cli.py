@@ -28,23 +28,30 @@ EXIF = "Turn images as their EXIF orientation says; a run's own choice by defaul
 NAMES = "The network's class names: a file with one a line, imagenet, or numbers; its own by default."
 
 
-def run(main: Callable[[list[str]], int | None]) -> None:
+def run(main: Callable[[list[str]], int | None], define: Callable[[], None] = lambda: None) -> None:
     """Runs a command: parses the flags of `main`'s module, then calls `main(positional)`.
 
     Flags that do not parse end it with one sentence and exit code 2.
+
+    Args:
+        main: of the command.
+        define: defines its flags, unless its module does when it is imported.
     """
     module = sys.modules[main.__module__]
+    others = {*flags.FLAGS} - {flag.name for flag in flags.FLAGS.get_flags_for_module(module)}
+    define()
+    own = [flags.FLAGS[name] for name in {*flags.FLAGS} - others]
 
     def parse(argv):
         if {"--help", "-help", "-h"} & set(argv[1:]):
-            print(f"{module.__doc__.strip()}\n\n{_help(module)}")
+            print(f"{module.__doc__.strip()}\n\n{_help(own)}")
             sys.exit(0)
         try:
             positional = flags.FLAGS(argv)
         except flags.Error as error:
             missing = MISSING.match(str(error))
             fail(f"`--{missing[1]}` is needed: {flags.FLAGS[missing[1]].help}" if missing else error)
-        for flag in flags.FLAGS.get_flags_for_module(module):  # shells expand no ~ behind a =
+        for flag in own:  # shells expand no ~ behind a =
             if isinstance(flag.value, str) and (found := HOME.fullmatch(flag.value)):
                 flag.value = (found[1] or "") + os.path.expanduser(found[2])
         return positional
@@ -85,9 +92,9 @@ def without_notices() -> contextlib.AbstractContextManager:
     return without_lines(NOTICES) if quiet else contextlib.nullcontext()
 
 
-def _help(module) -> str:
+def _help(own) -> str:
     lines = []
-    for flag in flags.FLAGS.get_flags_for_module(module):
+    for flag in own:
         empty = flag.default in (None, [], False, "")
         default = "" if empty else f" (default: {flag.default_as_str.strip(chr(39))})"
         choices = getattr(flag.parser, "enum_values", None)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import kvision
-from kvision_tools.info import markdown
+from kvision_tools.commands.info import markdown
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

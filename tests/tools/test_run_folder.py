@@ -9,28 +9,38 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
 from helpers import TINY, command, dark_and_light
 
 from kvision import runs
 from kvision.data.identity import Files, identify
-from kvision_tools import run_folder, train
+from kvision_tools import run_folder
+from kvision_tools.config import define_flags, from_flags
 
 ARGUMENTS = ["kvision-train", "--model=lenet5", "--data=digits", "--model_kwarg=a=1", "--model_kwarg=b=2"]
 
 
+class Command:
+    """The command whose flags were parsed last."""
+
+    config = None
+
+
 @pytest.fixture
 def parsed():
-    """Sets the flags of kvision-train."""
+    """Parses flags of kvision-train."""
 
     def parse(*more):
-        for flag in train.FLAGS.get_flags_for_module(train.__name__):
-            flag.unparse()
-        train.FLAGS([*ARGUMENTS, *more])
+        flag_values = flags.FlagValues()
+        define_flags(flag_values)
+        flag_values([*ARGUMENTS, *more])
+        Command.config = from_flags(flag_values)
 
-    yield parse
-    for flag in train.FLAGS.get_flags_for_module(train.__name__):
-        flag.unparse()
-    train.FLAGS.unparse_flags()
+    return parse
+
+
+def check(folder, overwrite=False):
+    return run_folder.check(folder, Command.config, overwrite)
 
 
 def identities(names=("cat", "dog"), labels=(0, 0, 1)):
@@ -39,7 +49,7 @@ def identities(names=("cat", "dog"), labels=(0, 0, 1)):
 
 
 def made(folder, overwrite=False, **what):
-    run_folder.make(folder, identities(**what), overwrite).close()
+    run_folder.make(folder, Command.config, identities(**what), overwrite).close()
     return folder
 
 
@@ -50,18 +60,18 @@ def contents(folder):
 def test_a_run_goes_on_with_its_own_flags_alone(parsed, tmp_path):
     parsed()
     run = tmp_path / "run"
-    assert not run_folder.check(run, False)
+    assert not check(run, False)
     made(run)
-    assert run_folder.check(run, False)
-    parsed(f"--output={run}", "--dry_run", "--worker_timeout=5")
-    assert run_folder.check(run, False)
+    assert check(run, False)
+    parsed(f"--output={run}", "--worker_timeout=5")
+    assert check(run, False)
     parsed("--model_kwarg=c=3", "--nostrict")
     with pytest.raises(
         ValueError,
         match="the run has --model_kwarg=a=1 --model_kwarg=b=2, this command .* --model_kwarg=c=3.",
     ):
-        run_folder.check(run, False)
-    assert not run_folder.check(run, True)
+        check(run, False)
+    assert not check(run, True)
 
 
 def test_flags_that_an_older_run_did_not_have_are_at_their_defaults(parsed, tmp_path):
@@ -69,10 +79,10 @@ def test_flags_that_an_older_run_did_not_have_are_at_their_defaults(parsed, tmp_
     path = made(tmp_path / "run") / runs.FLAGS
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for line in lines if not line.startswith("--nan_restores")) + "\n")
-    assert run_folder.check(path.parent, False)
+    assert check(path.parent, False)
     parsed("--nan_restores=7")
     with pytest.raises(ValueError, match="the run has no --nan_restores, this command --nan_restores=7."):
-        run_folder.check(path.parent, False)
+        check(path.parent, False)
 
 
 def test_paths_of_one_file_are_equal(parsed, tmp_path, monkeypatch):
@@ -86,10 +96,10 @@ def test_paths_of_one_file_are_equal(parsed, tmp_path, monkeypatch):
         ("folder:./run/../images", "./w.safetensors"),
     ):
         parsed(f"--data={data}", f"--weights={weights}")
-        assert run_folder.check(run, False)
+        assert check(run, False)
     parsed("--data=csv:images", "--weights=w.safetensors")
     with pytest.raises(ValueError, match="the run has --data=folder:images, this command --data=csv:images"):
-        run_folder.check(run, False)
+        check(run, False)
 
 
 def test_a_run_may_become_longer(parsed, tmp_path, capsys):
@@ -98,15 +108,15 @@ def test_a_run_may_become_longer(parsed, tmp_path, capsys):
     assert run_folder.warmup_epochs(run) == 0.5
     assert run_folder.warmup_epochs(tmp_path) is None
     parsed("--epochs=6", "--warmup_epochs=0.5")
-    assert run_folder.check(run, False)
-    assert not run_folder.is_this(run)  # a launcher that started a new run over it does not go on with it
+    assert check(run, False)
+    assert not run_folder.is_this(run, Command.config)  # a launcher that started a new run over it does not go on with it
     made(run)
     assert "had 4 epochs and goes on to 6, with the learning rates" in capsys.readouterr().err
     assert "--epochs=6" in (run / runs.FLAGS).read_text().splitlines()
-    for flags in (["--epochs=4", "--warmup_epochs=0.5"], ["--epochs=8", "--warmup_epochs=0.5", "--seed=3"]):
-        parsed(*flags)
-        with pytest.raises(ValueError, match=f"the run has --epochs=6, this command {flags[0]}"):
-            run_folder.check(run, False)
+    for given in (["--epochs=4", "--warmup_epochs=0.5"], ["--epochs=8", "--warmup_epochs=0.5", "--seed=3"]):
+        parsed(*given)
+        with pytest.raises(ValueError, match=f"the run has --epochs=6, this command {given[0]}"):
+            check(run, False)
 
 
 def complete(run):
@@ -166,7 +176,7 @@ def test_what_no_run_writes_is_not_removed(name, parsed, tmp_path):
     (top, *_) = name.split("/")
     for _ in range(2):
         with pytest.raises(ValueError, match=f"is not replaced, as no run writes .*{top}"):
-            run_folder.check(run, True)
+            check(run, True)
         with pytest.raises(ValueError, match="is not replaced"):
             made(run, True)
         (run / run_folder.BEGINNING).touch()  # a beginning that was cut off removes no more
@@ -183,7 +193,7 @@ def test_a_foreign_flags_txt_makes_no_run_folder(text, overwrite, parsed, tmp_pa
     (tmp_path / runs.FLAGS).write_bytes(text)
     for _ in range(2):
         with pytest.raises(ValueError, match="not empty and no run folder"):
-            run_folder.check(tmp_path, overwrite)
+            check(tmp_path, overwrite)
         with pytest.raises(ValueError, match="not empty and no run folder"):
             made(tmp_path, overwrite)
     assert (tmp_path / runs.FLAGS).read_bytes() == text
@@ -194,11 +204,11 @@ def test_a_run_without_its_flags_is_not_begun_anew_in_silence(parsed, tmp_path):
     run = complete(tmp_path / "run")
     (run / runs.FLAGS).unlink()
     with pytest.raises(ValueError, match="not empty and no run folder"):
-        run_folder.check(run, False)
+        check(run, False)
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(ValueError, match="is a file"):
-        run_folder.check(file, True)
+        check(file, True)
 
 
 class Cut(BaseException):
@@ -257,12 +267,12 @@ def test_a_beginning_that_was_cut_off_is_begun_anew(old, parsed, tmp_path, monke
 def test_an_empty_folder_and_one_with_a_lock_hold_no_run(parsed, tmp_path):
     parsed()
     (tmp_path / run_folder.LOCK).touch()
-    assert not run_folder.check(tmp_path, False)
+    assert not check(tmp_path, False)
     (tmp_path / f".{runs.LABELS}").touch()
-    assert not run_folder.check(tmp_path, False)
+    assert not check(tmp_path, False)
     (tmp_path / runs.LABELS).write_text("mine")
     with pytest.raises(ValueError, match="not empty and no run folder"):
-        run_folder.check(tmp_path, False)
+        check(tmp_path, False)
 
 
 HOLDER = """
@@ -270,10 +280,11 @@ import sys
 from pathlib import Path
 import numpy as np
 from kvision.data.identity import identify
-from kvision_tools import run_folder, train
-train.FLAGS({arguments})
+from kvision_tools import run_folder
+from kvision_tools.config import TrainConfig
 here = identify(("cat", "dog"), np.array((0, 0, 1)), None)
-lock = run_folder.make(Path({run!r}), {{"train": here, "val": here}}, False)
+config = TrainConfig(model="lenet5", data="digits", model_kwarg={{"a": 1, "b": 2}})
+lock = run_folder.make(Path({run!r}), config, {{"train": here, "val": here}}, False)
 print("made", flush=True)
 sys.stdin.read()
 """
@@ -282,7 +293,7 @@ sys.stdin.read()
 def test_one_training_at_a_time(parsed, tmp_path):
     run = tmp_path / "run"
     parsed()
-    code = HOLDER.format(arguments=ARGUMENTS, run=str(run))
+    code = HOLDER.format(run=str(run))
     holder = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
@@ -291,15 +302,15 @@ def test_one_training_at_a_time(parsed, tmp_path):
         before = contents(run)
         for overwrite in (False, True):
             with pytest.raises(ValueError, match=f"Another training .*'process {holder.pid} on .*, since"):
-                run_folder.check(run, overwrite)
+                check(run, overwrite)
             with pytest.raises(ValueError, match="Another training"):
                 made(run, overwrite)
         assert contents(run) == before
         holder.kill()
-    assert run_folder.check(run, False)  # at once
-    lock = run_folder.make(run, identities(), False)
+    assert check(run, False)  # at once
+    lock = run_folder.make(run, Command.config, identities(), False)
     with pytest.raises(ValueError, match=f"'process {os.getpid()} on"):
-        run_folder.check(run, False)
+        check(run, False)
     lock.close()
 
 
@@ -350,7 +361,7 @@ def test_files_that_were_touched_alone_are_said(parsed, tmp_path, capsys, monkey
         return {"train": here, "val": here}
 
     run = tmp_path / "run"
-    run_folder.make(run, identities_now(), False).close()
+    run_folder.make(run, Command.config, identities_now(), False).close()
     os.utime(tmp_path / "b", (1, 1))
     run_folder.compare(run, identities_now())
     assert "were written since" in capsys.readouterr().err

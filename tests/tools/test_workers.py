@@ -19,8 +19,8 @@ import safetensors.numpy
 import tensorflow as tf
 from helpers import COMMANDS, command, dark_and_light, start
 
-from kvision_tools.launch import _free_ports
-from kvision_tools.train import entry
+from kvision_tools.commands.launch import _free_ports
+from kvision_tools.commands.train import entry
 
 FLAGS = [  # images without flat parts, where a rounding error would move many units over a kink at once
     "--model=resnet18", "--model_kwarg=filters=8", "--model_kwarg=depths=(1,1,1,1)", "--image_size=64",

@@ -15,7 +15,7 @@ import rich.progress
 import rich.table
 import tensorflow as tf
 
-from kvision import _classifiers, _cli, labels, runs
+from kvision import _classifiers, labels, runs
 from kvision.data.skipped import Unreadable
 from kvision_tools.files import replacing
 from kvision_tools.loop import Loop
@@ -147,7 +147,7 @@ class RunFiles(keras.callbacks.Callback):
 
 
 class Strict(keras.callbacks.Callback):
-    """Ends the command at the first file that fails to decode.
+    """Ends the run at the first file that fails to decode, with a `UserError`.
 
     Args:
         unreadable: gives those that were met so far, by name.
@@ -158,8 +158,7 @@ class Strict(keras.callbacks.Callback):
         self.unreadable = unreadable
 
     def on_train_batch_end(self, batch, logs=None):
-        with _cli.user_errors():
-            runs.report_unreadable(self.unreadable(), strict=True)
+        runs.report_unreadable(self.unreadable(), strict=True)
 
     def on_epoch_end(self, epoch, logs=None):
         self.on_train_batch_end(epoch)

@@ -14,16 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from absl import flags
-
 from kvision import labels, runs
 from kvision.data.identity import Identity
 from kvision.errors import UserError
 from kvision.weights._fetch import is_file
 from kvision_tools.checkpoints import newest
+from kvision_tools.config import TrainConfig, keyword
 from kvision_tools.files import replacing
 
-FLAGS = flags.FLAGS
 # what may differ when a run goes on
 NOT_OF_THE_RUN = ("output", "overwrite", "dry_run", "worker_timeout", "max_unreadable")
 DATASET = "dataset.json"
@@ -40,12 +38,12 @@ FILES = re.compile(  # that kvision-train and kvision-export write, and what kil
 FOLDERS = re.compile(r"checkpoints|tensorboard(/train|/validation)?|export|\.export\.(part|old)")
 
 
-def flag_lines() -> list[str]:
+def flag_lines(config: TrainConfig) -> list[str]:
     """The flags of kvision-train that make this run, as in flags.txt."""
-    return [line for lines in _serialized().values() for line in lines.splitlines()]
+    return [line for lines in _lines(config).values() for line in lines.splitlines()]
 
 
-def check(folder: Path, overwrite: bool) -> bool:
+def check(folder: Path, config: TrainConfig, overwrite: bool) -> bool:
     """Whether the folder holds this run, to go on with; it may have had fewer epochs.
 
     Raises:
@@ -55,12 +53,12 @@ def check(folder: Path, overwrite: bool) -> bool:
     if (folder / LOCK).is_file():
         with open(folder / LOCK, errors="replace") as file:
             _hold(file, folder, fcntl.LOCK_SH)
-    return _holds_this(folder, overwrite)
+    return _holds_this(folder, config, overwrite)
 
 
-def is_this(folder: Path) -> bool:
-    """Whether the folder holds a run with the flags of this one."""
-    return bool(there := _read_flags(folder)) and not _differences(there)
+def is_this(folder: Path, config: TrainConfig) -> bool:
+    """Whether the folder holds a run with this configuration."""
+    return bool(there := _read_flags(folder)) and not _differences(there, config)
 
 
 def warmup_epochs(folder: Path) -> float | None:
@@ -106,13 +104,13 @@ def compare(folder: Path, identities: Mapping[str, Identity]) -> None:
         )
 
 
-def make(folder: Path, identities: Mapping[str, Identity], overwrite: bool) -> TextIO:
+def make(folder: Path, config: TrainConfig, identities: Mapping[str, Identity], overwrite: bool) -> TextIO:
     """Makes the run folder where `check` finds none to go on with, in place of what it allows to replace.
 
     Returns:
         The lock, which is held until it is closed or the process ends, however it ends.
     """
-    _holds_this(folder, overwrite)
+    _holds_this(folder, config, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     lock = open(folder / LOCK, "a+", errors="replace")  # noqa: SIM115
     try:
@@ -121,26 +119,26 @@ def make(folder: Path, identities: Mapping[str, Identity], overwrite: bool) -> T
         now = time.strftime("%Y-%m-%d %H:%M:%S")
         lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {now}")
         lock.flush()
-        _fill(folder, identities, overwrite)
+        _fill(folder, config, identities, overwrite)
     except BaseException:
         lock.close()
         raise
     return lock
 
 
-def _fill(folder, identities, overwrite):
+def _fill(folder, config, identities, overwrite):
     contents = {
         DATASET: json.dumps({split: identity.to_json() for split, identity in identities.items()}) + "\n",
         runs.LABELS: "\n".join(identities["train"].class_names) + "\n",
     }
-    all_flags = "\n".join([*flag_lines(), f"--output={folder}"]) + "\n"
-    if _holds_this(folder, overwrite):  # another process may have begun meanwhile
+    all_flags = "\n".join([*flag_lines(config), f"--output={folder}"]) + "\n"
+    if _holds_this(folder, config, overwrite):  # another process may have begun meanwhile
         contents = {name: text for name, text in contents.items() if not (folder / name).exists()}
         before = _read_flags(folder)
-        if _is_longer(_differences(before)):
+        if _is_longer(_differences(before, config), config):
             contents[runs.FLAGS] = all_flags
             print(
-                f"'{folder}' had {_value(before['epochs'])} epochs and goes on to {FLAGS.epochs}, with the "
+                f"'{folder}' had {_value(before['epochs'])} epochs and goes on to {config.epochs}, with the "
                 "learning rates that a run of this length has from here on.",
                 file=sys.stderr,
             )
@@ -169,7 +167,7 @@ def _hold(file, folder, how):
         )
 
 
-def _holds_this(folder, overwrite) -> bool:
+def _holds_this(folder, config, overwrite) -> bool:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"`--output` must be a folder; '{folder}' is a file.")
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
@@ -182,7 +180,7 @@ def _holds_this(folder, overwrite) -> bool:
             )
         return False
     if there:
-        if (differ := _differences(there)) and not _is_longer(differ):
+        if (differ := _differences(there, config)) and not _is_longer(differ, config):
             texts = [
                 f"the run has {_words(name, its)}, this command {_words(name, ours)}"
                 for name, (its, ours) in differ.items()
@@ -233,10 +231,9 @@ def _clear(folder):
             Path(root, name).rmdir()
 
 
-def _serialized() -> dict[str, str]:
+def _lines(config) -> dict[str, str]:
     """The lines of this run's flags in flags.txt, by name; a repeated flag has several, one of None is ""."""
-    all_flags = FLAGS.get_flags_for_module(FLAGS.find_module_defining_flag("model"))
-    return {flag.name: flag.serialize() for flag in all_flags if flag.name not in NOT_OF_THE_RUN}
+    return {name: line for name, line in config.lines().items() if name not in NOT_OF_THE_RUN}
 
 
 def _read_flags(folder) -> dict[str, str]:
@@ -248,32 +245,34 @@ def _read_flags(folder) -> dict[str, str]:
     there: dict[str, str] = {}
     for line in lines:
         name = line.removeprefix("--").partition("=")[0]
-        name = name if name in FLAGS else name.removeprefix("no")
+        name = name if hasattr(TrainConfig, name) or name == "model_kwarg" else name.removeprefix("no")
         there[name] = f"{there[name]}\n{line}" if name in there else line
     ours = all(line.startswith("--") for line in lines) and {"model", "data"} <= there.keys()
     return {name: line for name, line in there.items() if name not in NOT_OF_THE_RUN} if ours else {}
 
 
-def _differences(there) -> dict[str, tuple[str, str]]:
+def _differences(there, config) -> dict[str, tuple[str, str]]:
     """The lines of a run folder's flags and of this run's that differ, by name.
 
     A flag that the folder's run did not have yet is at its default there. Paths of one file are equal.
     """
-    here = _serialized()
+    here, default = _lines(config), TrainConfig(model=config.model, data=config.data).lines()
     for name in here.keys() - there.keys():
-        if FLAGS[name].value == FLAGS[name].default:
+        if here[name] == default[name]:
             del here[name]
     pairs = {name: (there.get(name, ""), here.get(name, "")) for name in sorted(here.keys() | there.keys())}
     return {name: (its, ours) for name, (its, ours) in pairs.items() if _absolute(its) != _absolute(ours)}
 
 
-def _absolute(lines: str) -> set[str]:
-    """The lines of a flag, with absolute paths."""
-    return {_with_absolute_path(line) for line in lines.splitlines()}
+def _absolute(lines: str) -> set:
+    """What the lines of a flag mean: paths are absolute, keywords have values."""
+    return {_meaning(line) for line in lines.splitlines()}
 
 
-def _with_absolute_path(line):
+def _meaning(line):
     flag, _, value = line.partition("=")
+    if flag == "--model_kwarg" and "=" in value:
+        return flag, repr(keyword(value))
     kind, colon, path = value.partition(":")
     if flag == "--data" and colon and kind != "tfds":
         return f"{flag}={kind}:{os.path.abspath(os.path.expanduser(path))}"
@@ -282,10 +281,10 @@ def _with_absolute_path(line):
     return line
 
 
-def _is_longer(differ) -> bool:
+def _is_longer(differ, config) -> bool:
     """Whether this run differs from that of a folder in more epochs alone."""
     before = _value(differ["epochs"][0]) if differ.keys() == {"epochs"} else ""
-    return before.isdecimal() and FLAGS.epochs > int(before)
+    return before.isdecimal() and config.epochs > int(before)
 
 
 def _value(line: str) -> str:

@@ -60,7 +60,7 @@ def _run(command, asked) -> int:
     workers, codes, forwards = [], [], []
     # It reads the workers' numbers; the end of its input says that this process is gone.
     watch = subprocess.Popen(
-        [sys.executable, "-IS", Path(__file__).with_name("watch.py")],
+        [sys.executable, "-IS", Path(__file__).parents[1] / "watch.py"],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,

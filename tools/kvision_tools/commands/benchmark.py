@@ -48,7 +48,7 @@ flags.DEFINE_integer("turns", 3, "Number of turns of each side.", 1)
 flags.DEFINE_string("timm_python", sys.executable, "Python interpreter of an environment that has timm.")
 flags.DEFINE_string("csv", None, "CSV file to which the table is written.")
 
-SIDES = Path(__file__).with_name("sides.py")
+SIDES = Path(__file__).parents[1] / "sides.py"
 
 
 def main(positional):
