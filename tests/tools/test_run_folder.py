@@ -109,7 +109,8 @@ def test_a_run_may_become_longer(parsed, tmp_path, capsys):
     assert run_folder.warmup_epochs(tmp_path) is None
     parsed("--epochs=6", "--warmup_epochs=0.5")
     assert check(run, False)
-    assert not run_folder.is_this(run, Command.config)  # a launcher that started a new run over it does not go on with it
+    # a launcher that started a new run over it does not go on with it
+    assert not run_folder.is_this(run, Command.config)
     made(run)
     assert "had 4 epochs and goes on to 6, with the learning rates" in capsys.readouterr().err
     assert "--epochs=6" in (run / runs.FLAGS).read_text().splitlines()

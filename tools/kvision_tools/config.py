@@ -9,6 +9,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from absl import flags
 
 from kvision import _cli
@@ -167,8 +168,11 @@ class TrainConfig:
             raise UserError(" ".join(mistakes))
         for field in dataclasses.fields(self):  # equal values have equal lines
             value, (kind, _) = getattr(self, field.name), kind_of(field.name)
-            if value is not None:
-                object.__setattr__(self, field.name, dict(value) if kind is Mapping else kind(value))
+            if kind is Mapping:
+                value = {key: v.item() if isinstance(v, np.generic) else v for key, v in value.items()}
+            elif value is not None:
+                value = kind(value)
+            object.__setattr__(self, field.name, value)
 
     @property
     def folder(self) -> str:
@@ -222,7 +226,7 @@ class TrainConfig:
             yield "`--output` must be a folder; got ''."
         for name in POSITIVE:
             if getattr(self, name) == 0:
-                yield f"`--{name}` must be positive; got 0."
+                yield f"`--{name}` must be positive; got {getattr(self, name)}."
         if self.ema_decay in (0, 1):
             yield f"`--ema_decay` must be between 0 and 1; got {self.ema_decay}."
         if self.learning_rate is not None and self.learning_rate_per_256 is not None:
