@@ -1,9 +1,10 @@
 """What users choose from, free of TensorFlow, so that commands can name it before they import that."""
 
-FORMS = "digits, folder:PATH, csv:PATH, tfrecord:GLOB or tfds:NAME"  # of a dataset
+FORMS = "digits, folder:PATH, csv:PATH, tfrecord:GLOB or tfds:NAME"  # of a dataset with labels
+MASK_FORMS = "shapes, masks:PATH, voc:PATH or tfds:NAME"  # of a dataset with masks
 SPLITS = ("train", "val")  # of a training
 ALL_SPLITS = (*SPLITS, "test", "all")  # of an evaluation
 INTERPOLATIONS = {"bilinear": "triangle", "bicubic": "keyscubic"}  # and TensorFlow's name of the kernel
-AUGMENTATIONS = ("none", "crop", "crop_flip")
+AUGMENTATIONS = ("none", "crop", "crop_flip", "scale_crop_flip")
 CACHES = ("none", "ram", "disk")
 WEIGHTS = "imagenet, a tag that kvision-info lists, hf-hub:OWNER/REPOSITORY or a file"

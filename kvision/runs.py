@@ -255,11 +255,13 @@ def report_unreadable(unreadable: Mapping[str, Unreadable], strict: bool) -> Non
     for sentence in sentences[:MOST_FILES]:
         print(sentence, file=sys.stderr)
     if sentences:
-        of_class = collections.Counter(file.class_name for file in unreadable.values()).most_common()
+        names = [file.class_name for file in unreadable.values() if file.class_name]
+        of_class = collections.Counter(names).most_common()
         shown = [f"{count} of {name!r}" for name, count in of_class[:MOST_FILES]]
         shown += [f"{len(of_class) - MOST_FILES} more classes"] * (len(of_class) > MOST_FILES)
         files = "file" if len(sentences) == 1 else "files"
-        print(f"Skipped {len(sentences)} unreadable {files}: {', '.join(shown)}.", file=sys.stderr)
+        by_class = f": {', '.join(shown)}" if shown else ""
+        print(f"Skipped {len(sentences)} unreadable {files}{by_class}.", file=sys.stderr)
 
 
 def _read(path, image_size) -> keras.Model:

@@ -60,7 +60,7 @@ def decode_examined(contents, channels, exif, orientation):
         return turn(to_channels(image, channels), orientation)
 
     def by_pillow():
-        pixels = _called(lambda contents: _pixels(contents, channels, exif), contents, tf.uint8)
+        pixels = called(lambda contents: _pixels(contents, channels, exif), contents, tf.uint8)
         return tf.ensure_shape(pixels, (None, None, channels))
 
     return tf.cond(orientation == BY_PILLOW, by_pillow, by_tensorflow)
@@ -103,7 +103,7 @@ def orientation_of(contents, exif):
     return tf.cond(
         plain,
         lambda: tf.constant(UPRIGHT),
-        lambda: tf.ensure_shape(_called(lambda contents: _look(contents, exif), contents, tf.int32), ()),
+        lambda: tf.ensure_shape(called(lambda contents: _look(contents, exif), contents, tf.int32), ()),
     )
 
 
@@ -148,18 +148,18 @@ def reason(contents: bytes) -> str | None:
     try:  # Pillow says more exactly what is wrong
         _pixels(contents, channels, exif=False)
     except Exception as error:
-        return _in_words(error)
+        return in_words(error)
     return "its data is damaged"
 
 
-def _called(function, contents, dtype):
+def called(function, contents, dtype):
     """Calls a function of bytes; its exceptions, which follow from the file, become `tf.errors.OpError`."""
 
     def call(contents):
         try:
             return function(contents), b""
         except Exception as error:  # whatever a damaged file makes its reader raise
-            return np.zeros((), dtype.as_numpy_dtype), _in_words(error).encode()
+            return np.zeros((), dtype.as_numpy_dtype), in_words(error).encode()
 
     if tf.executing_eagerly():  # where `numpy_function` takes the zeros from the end of what it passes
         value, fault = call(tf.convert_to_tensor(contents).numpy())
@@ -171,7 +171,8 @@ def _called(function, contents, dtype):
         return tf.identity(value)  # an exception in `call` would be logged with its traceback
 
 
-def _in_words(error) -> str:
+def in_words(error) -> str:
+    """Why a reader failed, in printable words."""
     if isinstance(error, PIL.UnidentifiedImageError):
         return f"its format is none of {', '.join(FORMATS)}"
     if isinstance(error, PIL.Image.DecompressionBombError):

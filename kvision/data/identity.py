@@ -54,9 +54,9 @@ class Identity:
 
     Attributes:
         class_names: in the order of the labels.
-        counts: number of images of each class.
-        files: SHA-256 of the names, sizes and labels of all images in order, and of the contents of the files
-            where these are small enough to be read.
+        counts: number of images of each class; that of all images alone where these have no single class.
+        files: SHA-256 of the names, sizes and labels of all images in order, of the names and sizes of the
+            files of their targets, and of the contents of all files where these are small enough to be read.
         times: SHA-256 of the files' modification times, which a copy changes; "" where `files` covers the
             contents.
     """
@@ -83,9 +83,12 @@ class Identity:
         """
         if self.class_names != now.class_names:
             return _changed_classes(self.class_names, now.class_names)
+        if self.labeled != now.labeled:
+            return ["images have a single class" if now.labeled else "images have no single class"]
+        whose = [f"class {quoted(name)} has" for name in self.class_names] if self.labeled else ["there are"]
         counts = [
-            f"class {quoted(name)} has {new} images instead of {old}"
-            for name, old, new in zip(self.class_names, self.counts, now.counts, strict=True)
+            f"{subject} {new} images instead of {old}"
+            for subject, old, new in zip(whose, self.counts, now.counts, strict=True)
             if old != new
         ]
         if counts:
@@ -93,32 +96,47 @@ class Identity:
         what = "images have other names, sizes, contents or labels, or another order"
         return [what] if self.files != now.files else []
 
+    @property
+    def labeled(self) -> bool:
+        """Whether `counts` are of classes."""
+        return len(self.counts) == len(self.class_names)
+
     def touched(self, now: "Identity") -> bool:
         """Whether files were written since, although nothing else that is known of them changed."""
         return not self.changes(now) and self.times != now.times
 
 
-def identify(class_names: Sequence[str], labels: np.ndarray, files: Files | None) -> Identity:
-    """The identity of a split. Without files, the labels alone count."""
-    counts = np.bincount(labels, minlength=len(class_names))
-    digest, times = hashlib.sha256(labels.astype("<i8").tobytes()), hashlib.sha256()
-    cheap = True
-    if files is not None:
-        for path, (size, time) in zip(files.paths, files.stamps, strict=True):
-            name = os.path.relpath(path, files.root)
-            digest.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
+def identify(
+    class_names: Sequence[str], labels: np.ndarray | None, *files: Files | None, size: int = 0
+) -> Identity:
+    """The identity of a split.
+
+    Args:
+        class_names, labels: of a `Source`.
+        *files: those that images and targets are read from. Without files, the labels alone count.
+        size: number of images, where there are no labels.
+    """
+    if labels is None:
+        counts, digest = (size,), hashlib.sha256(str(size).encode())
+    else:
+        counts = tuple(np.bincount(labels, minlength=len(class_names)).tolist())
+        digest = hashlib.sha256(labels.astype("<i8").tobytes())
+    times = hashlib.sha256()
+    present = [part for part in files if part is not None]
+    for part in present:
+        for path, (bytes_, time) in zip(part.paths, part.stamps, strict=True):
+            name = os.path.relpath(path, part.root)
+            digest.update(f"{name}\0{bytes_}\n".encode(errors="surrogateescape"))
             times.update(f"{time}\n".encode())
-        for places in (files.numbers, files.offsets):
+        for places in (part.numbers, part.offsets):
             digest.update(b"" if places is None else places.astype("<i8").tobytes())
-        cheap = sum(size for size, _ in files.stamps) <= CHEAP
-        if cheap:
-            for path, (size, _) in zip(files.paths, files.stamps, strict=True):
-                if size >= 0:
-                    with open(path, "rb") as file:
-                        digest.update(hashlib.file_digest(file, "sha256").digest())
-    return Identity(
-        tuple(class_names), tuple(counts.tolist()), digest.hexdigest(), "" if cheap else times.hexdigest()
-    )
+    cheap = sum(bytes_ for part in present for bytes_, _ in part.stamps) <= CHEAP
+    for part in present if cheap else []:
+        for path, (bytes_, _) in zip(part.paths, part.stamps, strict=True):
+            if bytes_ >= 0:
+                with open(path, "rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+    return Identity(tuple(class_names), counts, digest.hexdigest(), "" if cheap else times.hexdigest())
 
 
 def trace(path: str) -> str:

@@ -17,7 +17,10 @@ from kvision.data.decoding import (
     to_channels,
     turn,
 )
+from kvision.data.masks import IGNORED
 from kvision.errors import UserError
+
+GREY = 127.5  # of padding
 
 
 def check_fit(crop, interpolation) -> None:
@@ -66,6 +69,84 @@ def fit(image, size, *, crop=1.0, interpolation="bilinear"):
     return tf.clip_by_value(pixels, 0, 255)  # bicubic overshoots
 
 
+def letterbox(shape, size) -> tuple:
+    """Where an image lies that is fitted inside `size` as a whole, with its aspect ratio.
+
+    Args:
+        shape: `(height, width)` of the image.
+        size: `(height, width)` of the output.
+
+    Returns:
+        `resized` and `offset` of `place`, int32 `(2,)` each; padding is the same on both sides.
+    """
+    sides = tf.cast(shape, tf.float64)
+    resized = tf.cast(tf.round(sides * tf.reduce_min(size / sides)), tf.int32)
+    resized = tf.clip_by_value(resized, 1, size)
+    return resized, (size - resized) // 2
+
+
+def place(image, size, resized, offset, interpolation="bilinear"):
+    """Resizes an image and lays it on grey; what lies outside is cut off.
+
+    Args:
+        image: `(height, width, channels)` in [0, 255], any dtype.
+        size: `(height, width)` of the output.
+        resized: int32 `(2,)`, the height and width to which the image is resized.
+        offset: int32 `(2,)`, its first row and column in the output; negative ones are cut off.
+        interpolation: "bilinear" or "bicubic", antialiased.
+
+    Returns:
+        float32 `(*size, channels)` in [0, 255].
+    """
+    pixels = tf.raw_ops.ScaleAndTranslate(
+        images=image[None],
+        size=size,
+        scale=tf.cast(resized / tf.shape(image)[:2], tf.float32),
+        translation=tf.cast(offset, tf.float32),
+        kernel_type=INTERPOLATIONS[interpolation],
+        antialias=True,
+    )[0]
+    return tf.where(covered(size, resized, offset)[..., None], tf.clip_by_value(pixels, 0, 255), GREY)
+
+
+def place_mask(mask, size, resized, offset):
+    """`place` of a mask, int32 `(height, width)`, by its nearest pixels; what it does not cover is 255."""
+    for axis in range(2):
+        side, pixels = tf.shape(mask)[axis], tf.range(size[axis]) - offset[axis]
+        nearest = (2 * pixels + 1) * side // (2 * resized[axis])  # of the centre of each pixel
+        mask = tf.gather(mask, tf.clip_by_value(nearest, 0, side - 1), axis=axis)
+    return tf.where(covered(size, resized, offset), mask, IGNORED)
+
+
+def covered(size, resized, offset):
+    """Which pixels the image covers that `place` laid there, bool `size`."""
+    rows, columns = (
+        (tf.range(size[axis]) >= offset[axis]) & (tf.range(size[axis]) < offset[axis] + resized[axis])
+        for axis in range(2)
+    )
+    return rows[:, None] & columns
+
+
+def unletterbox(prediction, shape):
+    """A prediction for a letterboxed image, cut out of the padding and resized to the image's own size.
+
+    Args:
+        prediction: a mask, int32 `(height, width)`, of which the nearest pixels are taken; or logits or
+            probabilities, float32 `(height, width, classes)`, which are interpolated. As large as the
+            letterboxed image.
+        shape: `(height, width)` of the image.
+
+    Returns:
+        The mask or values of the image, `(*shape, ...)`.
+    """
+    prediction = tf.convert_to_tensor(prediction)
+    (height, width), (top, left) = letterbox(shape, tuple(prediction.shape[:2]))
+    cut = prediction[top : top + height, left : left + width]
+    if prediction.dtype.is_integer:
+        return place_mask(cut, shape, shape, (0, 0))
+    return tf.image.resize(cut, shape, antialias=True)
+
+
 def random_crop(image, size, *, min_area, seed, channels, exif=True):
     """Cuts a random box of at least `min_area` of the image and resizes it, as in Inception's training.
 
@@ -85,18 +166,6 @@ def random_crop(image, size, *, min_area, seed, channels, exif=True):
         float32 `(*size, channels)`.
     """
 
-    def random_box(shape):
-        start, box, _ = tf.image.stateless_sample_distorted_bounding_box(
-            shape,
-            bounding_boxes=tf.zeros((1, 0, 4)),
-            seed=seed,
-            min_object_covered=0.0,
-            aspect_ratio_range=(3 / 4, 4 / 3),
-            area_range=(min_area, 1.0),
-            use_image_if_no_bounding_boxes=True,
-        )
-        return start[:2], box[:2]
-
     def shrinkage(box):
         return tf.reduce_min(box // size)
 
@@ -104,7 +173,7 @@ def random_crop(image, size, *, min_area, seed, channels, exif=True):
         transposed, mirrored = axes(orientation)
         shape = tf.io.extract_jpeg_shape(image)[:2]  # as it is stored
         shape = tf.where(transposed, shape[::-1], shape)  # as it is seen
-        start, box = random_box(tf.concat([shape, [channels]], 0))
+        start, box = random_box(shape, min_area, seed)
         start = tf.where(mirrored, shape - start - box, start)
         corners = tf.stack([start, start + box])
         corners = tf.where(transposed, corners[:, ::-1], corners)  # in the stored image
@@ -118,8 +187,8 @@ def random_crop(image, size, *, min_area, seed, channels, exif=True):
         return turn(to_channels(pixels, channels), orientation)
 
     def cut(pixels):
-        start, box = random_box(tf.shape(pixels))
-        return tf.slice(pixels, tf.concat([start, [0]], 0), tf.concat([box, [-1]], 0))
+        (top, left), (height, width) = map(tf.unstack, random_box(tf.shape(pixels)[:2], min_area, seed))
+        return pixels[top : top + height, left : left + width]
 
     if image.dtype == tf.string:
         orientation = orientation_of(image, exif)
@@ -135,6 +204,27 @@ def random_crop(image, size, *, min_area, seed, channels, exif=True):
         lambda: tf.image.resize(image, size),
         lambda: tf.image.resize(image, size, antialias=True),
     )
+
+
+def random_crop_mask(mask, size, *, min_area, seed):
+    """`random_crop` of a mask, int32 `(height, width)`, by its nearest pixels; equal seeds, equal boxes."""
+    (top, left), box = map(tf.unstack, random_box(tf.shape(mask), min_area, seed))
+    cut = mask[top : top + box[0], left : left + box[1]]
+    return place_mask(cut, size, size, (0, 0))
+
+
+def random_box(shape, min_area, seed) -> tuple:
+    """The first pixel and the size of a random box of an image, int32 `(2,)` each; see `random_crop`."""
+    start, box, _ = tf.image.stateless_sample_distorted_bounding_box(
+        tf.concat([shape, [3]], 0),
+        bounding_boxes=tf.zeros((1, 0, 4)),
+        seed=seed,
+        min_object_covered=0.0,
+        aspect_ratio_range=(3 / 4, 4 / 3),
+        area_range=(min_area, 1.0),
+        use_image_if_no_bounding_boxes=True,
+    )
+    return start[:2], box[:2]
 
 
 def read_image(path, size, channels=3, crop=1.0, interpolation="bilinear", exif=True):

@@ -1,16 +1,18 @@
 """From a dataset's name to batches."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import tensorflow as tf
 
-from kvision._choices import AUGMENTATIONS, CACHES
+from kvision._choices import CACHES
 from kvision.data.cache import Disk, keep
-from kvision.data.decoding import decode
-from kvision.data.images import check_fit, fit, random_crop
+from kvision.data.images import check_fit
+from kvision.data.masks import checked_mask, decode_mask
 from kvision.data.pipeline import make_batches
 from kvision.data.skipped import Skipped, Unreadable
 from kvision.data.sources import Source, open_source
+from kvision.data.transforms import AUGMENTATIONS, Frame
 from kvision.errors import UserError
 
 
@@ -20,9 +22,10 @@ class Data:
 
     Attributes:
         dataset: batches, each a dict of `"image"`, float32 `(batch, height, width, channels)` in [0, 255],
-            `"weight"`, float32 `(batch,)` of ones, and `"label"`, int64 `(batch,)`. An error in it is best
-            met within `kvision.data.read_errors`.
-        class_names: in the order of the labels.
+            `"weight"`, float32 `(batch,)` of ones, and `"label"`, int64 `(batch,)`, or `"mask"`, int32
+            `(batch, height, width)`, 255 where a pixel has no class. An error in it is best met within
+            `kvision.data.read_errors`.
+        class_names: in the order of the labels, or of the classes in masks.
         size: number of images; unreadable ones are counted.
         skipped: which images were left out so far, and what ended the reading.
     """
@@ -58,19 +61,23 @@ def load(
     allow_outside: bool = False,
     exif: bool = True,
     max_unreadable: float = 0.1,
+    target: str = "label",
 ) -> Data:
     """Opens a split of a dataset.
 
     Args:
-        data: "digits", "folder:PATH", "csv:PATH", "tfrecord:GLOB" or "tfds:NAME"; or what `open_source` made
-            of it, which already is of one split.
+        data: "digits", "folder:PATH", "csv:PATH", "tfrecord:GLOB" or "tfds:NAME" have labels; "shapes",
+            "masks:PATH", "voc:PATH" or "tfds:NAME" have masks. Or what `open_source` made of it, which
+            already is of one split.
         split: "train", "val", "test" or "all", of those that the dataset has; "val" is its test images where
             it holds out no others.
-        image_size: `(height, width)`; an image is resized and cut to it.
+        image_size: `(height, width)`; an image is resized and cut to it, or letterboxed if it has a mask.
         channels: 3, or 1 for grey.
         batch_size: images a batch. Training batches are always full.
         training: shuffled and endless; else once, in order.
-        augment: "none", "crop" (random box, resized) or "crop_flip" (mirrored half of the time too).
+        augment: "none", "crop" (random box, resized), "crop_flip" (mirrored half of the time too) or
+            "scale_crop_flip" (scaled by 0.5 to 2 at a random place, mirrored half of the time, colours
+            changed).
         min_crop_area: smallest share of an image's area that a random box covers.
         crop: without augmentation, the share of the resized image's side that is kept, in (0, 1].
         interpolation: without augmentation, "bilinear" or "bicubic".
@@ -83,7 +90,9 @@ def load(
         allow_outside: whether the paths of a CSV file may be absolute, or lead out of its folder.
         exif: whether images are turned as their EXIF orientation says.
         max_unreadable: share of the images that may fail to decode, in [0, 1]; these are left out. With more,
-            the dataset raises an error, as it does for an image that cannot be read for another reason.
+            the dataset raises an error, as it does for an image that cannot be read for another reason, and
+            for a mask that does not fit its image or the classes.
+        target: what a batch has beside images: "label" or "mask".
 
     Raises:
         ValueError: a value outside its range.
@@ -98,18 +107,18 @@ def load(
     if not 0 <= max_unreadable <= 1:
         raise UserError(f"`max_unreadable` must be in [0, 1]; got {max_unreadable}.")
     check_fit(crop, interpolation)
-    source = (
-        data if isinstance(data, Source) else open_source(data, split, channels, val_fraction, allow_outside)
+    source = data
+    if not isinstance(source, Source):
+        source = open_source(data, split, channels, val_fraction, allow_outside, target=target)
+    frame = Frame(
+        size=image_size,
+        channels=channels,
+        crop=crop,
+        interpolation=interpolation,
+        min_crop_area=min_crop_area,
+        exif=exif,
     )
-    image_of, labels = source.image, tf.constant(source.labels)
-    if not source.encoded:
-        pass  # the images are in memory anyway
-    elif cache == "disk" and source.files:
-        image_of = keep(image_of, Disk(source.files), tf.string, ())
-    elif cache == "ram":
-        image_of = keep(
-            lambda index: decode(source.image(index), channels, exif), {}, tf.uint8, (None, None, channels)
-        )
+    kept = _kept(source, cache, frame)
 
     def index_at(position):
         if not training:
@@ -118,22 +127,16 @@ def load(
         return tf.random.experimental.index_shuffle(position % source.size, seeds, source.size - 1)
 
     def prepare(position):
-        index = index_at(position)
-        image, label = image_of(index), labels[index]
-        if augment == "none":
-            image = decode(image, channels, exif) if image.dtype == tf.string else image
-            image = fit(image, image_size, crop=crop, interpolation=interpolation)
-        else:
-            seeds = (seed, position)
-            image = random_crop(
-                image, image_size, min_area=min_crop_area, seed=seeds, channels=channels, exif=exif
-            )
-            if augment == "crop_flip":
-                image = tf.image.stateless_random_flip_left_right(image, seeds)
-        image = tf.ensure_shape(image, (*image_size, channels))
-        return position, {"image": image, "weight": tf.constant(1.0), "label": label}
+        example = kept.example(index_at(position))
+        if "mask" in example:
+            image = frame.pixels(example["image"])
+            mask = checked_mask(decode_mask(example["mask"]), tf.shape(image)[:2], len(source.class_names))
+            example |= {"image": image, "mask": mask}
+        example = AUGMENTATIONS[augment](example, (seed, position), frame)
+        image = tf.ensure_shape(example["image"], (*image_size, channels))
+        return position, example | {"image": image, "weight": tf.constant(1.0)}
 
-    skipped = Skipped(source, max_unreadable)
+    skipped = Skipped(source, max_unreadable, exif)
 
     def note(position):
         def prepare_again():
@@ -144,3 +147,25 @@ def load(
     stop = 2**62 if training else source.size
     batches = make_batches(prepare, start + shard[0], stop, shard[1], batch_size, note, fill=training)
     return Data(batches.prefetch(2), source.class_names, source.size, skipped)
+
+
+def _kept(source: Source, cache: str, frame: Frame) -> Source:
+    """The source, of which what was read once is kept as `load` says."""
+    if not source.encoded:  # it is in memory anyway
+        return source
+    if cache == "disk" and source.files:
+        files = {"image": source.files, **source.target_files}
+        fields = {"image": source.image, **source.targets}
+        kept = {name: keep(fields[name], Disk(files[name]), tf.string, ()) for name in files}
+    elif cache == "ram":
+        shape = (None, None, frame.channels)
+        kept = {"image": keep(lambda index: frame.pixels(source.image(index)), {}, tf.uint8, shape)}
+        if "mask" in source.targets:
+
+            def mask(index):
+                return tf.cast(decode_mask(source.targets["mask"](index)), tf.uint16)
+
+            kept["mask"] = keep(mask, {}, tf.uint16, (None, None))
+    else:
+        return source
+    return dataclasses.replace(source, image=kept.pop("image"), targets={**source.targets, **kept})

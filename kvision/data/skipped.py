@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from kvision.data.decoding import reason
+from kvision.data import decoding, masks
 from kvision.data.sources import Source
 from kvision.errors import UserError
 from kvision.names import plain, shown
@@ -18,7 +18,7 @@ class Unreadable:
 
     Attributes:
         reason: in a few words.
-        class_name: of its label.
+        class_name: of its label; "" where it has none.
     """
 
     reason: str
@@ -26,19 +26,20 @@ class Unreadable:
 
 
 class Skipped:
-    """Decides what becomes of an image that could not be prepared.
+    """Decides what becomes of an image that could not be prepared, itself or its mask.
 
     Args:
         source: of the images.
         most: share of them that may fail to decode.
+        exif: whether they are turned as their EXIF orientation says.
 
     Attributes:
-        unreadable: those that failed to decode, by name, as they are met.
+        unreadable: files that failed to decode, by name, as they are met.
         failure: what ended the reading; None if nothing did.
     """
 
-    def __init__(self, source: Source, most: float):
-        self.source, self.most = source, most
+    def __init__(self, source: Source, most: float, exif: bool):
+        self.source, self.most, self.exif = source, most, exif
         self.unreadable: dict[str, Unreadable] = {}
         self.failure: Exception | None = None
 
@@ -51,7 +52,7 @@ class Skipped:
 
         Raises:
             OSError: the image cannot be read.
-            UserError: too many images fail to decode.
+            UserError: too many images fail to decode; a mask does not fit its image or the classes.
             Exception: whatever else `prepare` raises. All of these are kept in `failure`.
         """
         try:
@@ -61,14 +62,23 @@ class Skipped:
             raise
 
     def _add(self, index, prepare):
-        name = self.source.name_of(index)
-        if name in self.unreadable:
+        fields = {"image": self.source.image, **self.source.targets}
+        names = {field: self.source.name(index, field) for field in fields}
+        if not self.unreadable.keys().isdisjoint(names.values()):
             return
-        why = self._reason(index, name)
-        if why is None:
-            prepare()
-            raise OSError(f"{name!r} could be read at the second attempt only.")
-        self.unreadable[name] = Unreadable(why, self.source.class_names[self.source.labels[index]])
+        example = {field: _read(read, index, names[field]) for field, read in fields.items()}
+        for field, name in names.items():
+            if (why := _damage(field, example[field], name)) is not None:
+                return self._note(index, name, why)
+        if "mask" in example:
+            self._check_mask(example, names["mask"])
+        prepare()
+        raise OSError(f"{names['image']!r} could be read at the second attempt only.")
+
+    def _note(self, index, name, why):
+        labels = self.source.labels
+        class_name = "" if labels is None else self.source.class_names[labels[index]]
+        self.unreadable[name] = Unreadable(why, class_name)
         count, size = len(self.unreadable), self.source.size
         if count > self.most * size or count == size:
             raise UserError(
@@ -76,18 +86,39 @@ class Skipped:
                 f"{name!r}: {why}."
             )
 
-    def _reason(self, index, name) -> str | None:
+    def _check_mask(self, example, name):
+        image = example["image"]
+        image = decoding.decode(image, 1, self.exif) if image.dtype == tf.string else image
+        mask = masks.decode_mask(example["mask"]).numpy()
         try:
-            image = self.source.image(tf.constant(index, tf.int64))
-        except tf.errors.NotFoundError:
-            raise FileNotFoundError(f"{name!r} is not there any more.") from None
-        except tf.errors.PermissionDeniedError:
-            raise PermissionError(f"{name!r} may not be read.") from None
-        except tf.errors.InvalidArgumentError as error:
-            raise UserError(f"{name!r} is no record of an image: {_first_line(error)}.") from None
-        except (tf.errors.OpError, OSError) as error:
-            raise OSError(f"{name!r} cannot be read: {_first_line(error)}.") from None
-        return reason(image.numpy()) if self.source.encoded else None
+            masks.check_size(mask, tuple(image.shape[:2]))
+            masks.check_classes(mask, len(self.source.class_names))
+        except UserError as error:
+            raise UserError(f"{name!r} {error}.") from None
+
+
+def _read(read, index, name) -> tf.Tensor:
+    """A field of an example, as it is read."""
+    try:
+        return read(tf.constant(index, tf.int64))
+    except tf.errors.NotFoundError:
+        raise FileNotFoundError(f"{name!r} is not there any more.") from None
+    except tf.errors.PermissionDeniedError:
+        raise PermissionError(f"{name!r} may not be read.") from None
+    except tf.errors.InvalidArgumentError as error:
+        raise UserError(f"{name!r} is no record of an image: {_first_line(error)}.") from None
+    except (tf.errors.OpError, OSError) as error:
+        raise OSError(f"{name!r} cannot be read: {_first_line(error)}.") from None
+
+
+def _damage(field, contents, name) -> str | None:
+    """Why a field failed to decode; None where it did not, or is not encoded."""
+    if contents.dtype != tf.string:
+        return None
+    try:
+        return (masks if field == "mask" else decoding).reason(contents.numpy())
+    except UserError as error:
+        raise UserError(f"{name!r} {error}.") from None
 
 
 @contextlib.contextmanager
@@ -99,7 +130,7 @@ def read_errors(opened: Sequence) -> Iterator[None]:
 
     Raises:
         OSError: an image cannot be read.
-        UserError: too many images fail to decode.
+        UserError: too many images fail to decode; a mask does not fit its image or the classes.
     """
     try:
         yield

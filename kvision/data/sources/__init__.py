@@ -1,4 +1,4 @@
-"""Where images come from: embedded digits, class folders, CSV lists, TFRecords, TensorFlow Datasets."""
+"""Where images come from: a file for each kind of dataset, from an index to an image and its targets."""
 
 import dataclasses
 import os
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from kvision._choices import ALL_SPLITS, FORMS
+from kvision._choices import ALL_SPLITS, FORMS, MASK_FORMS
 from kvision.data.sources.check import check_images
 from kvision.data.sources.csv_list import csv_list
 from kvision.data.sources.digits import digits
@@ -20,6 +20,7 @@ from kvision.names import check_class_names
 from kvision.spec import did_you_mean
 
 KINDS = {"digits": digits, "folder": folder, "csv": csv_list, "tfrecord": tfrecord, "tfds": tfds}
+TARGETS = {"label": FORMS, "mask": MASK_FORMS}  # and the datasets that give them
 
 
 def open_source(
@@ -30,27 +31,37 @@ def open_source(
     allow_outside: bool = False,
     labeled: bool = True,
     check_classes: Callable[[Sequence[str]], object] | None = None,
+    target: str = "label",
 ) -> Source:
-    """The split of the dataset that one of `FORMS` means, of which an image of each class can be read.
+    """The split of the dataset that one of `TARGETS` means, of which an image of each class can be read.
 
     Args:
         data, split, channels, val_fraction, allow_outside: see `kvision.data.load`.
-        labeled: whether the images' classes are read; else all are of the class "unlabeled", and those of a
+        labeled: whether the images' targets are read; else all are of the class "unlabeled", and those of a
             folder may lie anywhere below it.
         check_classes: is given the names of class folders before files are looked for, and may raise.
+        target: what images come with, a key of `TARGETS`.
 
     Raises:
         NoLabels: a folder has images and no class folders.
         UserError, FileNotFoundError: see `kvision.data.load`.
     """
+    if target not in TARGETS:
+        raise UserError(f"`target` must be one of {', '.join(map(repr, TARGETS))}; got {target!r}.")
     kind, _, name = data.partition(":")
-    if kind == "digits" and name:
-        raise UserError(f"'digits' takes no path; got {data!r}. Datasets are {FORMS}.")
-    if kind in KINDS and kind != "digits" and not name:
-        form = re.search(rf"{kind}:(\w+)", FORMS)
-        raise UserError(f"The {form[1].lower()} is missing in {data!r}: {form[0]} was expected.")
+    forms = TARGETS[target]
     if kind not in KINDS:
-        raise UserError(f"Unknown dataset {data!r}: {FORMS} was expected. {did_you_mean(kind, KINDS)}")
+        raise UserError(f"Unknown dataset {data!r}: {forms} was expected. {did_you_mean(kind, KINDS)}")
+    gives = [given for given, its_forms in TARGETS.items() if re.search(rf"\b{kind}\b", its_forms)]
+    if target not in gives:
+        if labeled:
+            raise UserError(f"{data!r} gives {gives[0]}s and no {target}s: {forms} was expected.")
+        target = gives[0]
+    form = re.search(rf"\b{kind}:(\w+)", TARGETS[target])
+    if not form and name:
+        raise UserError(f"{kind!r} takes no path; got {data!r}. Datasets are {forms}.")
+    if form and not name:
+        raise UserError(f"The {form[1].lower()} is missing in {data!r}: {form[0]} was expected.")
     if split not in ALL_SPLITS:
         raise UserError(f"`split` must be one of {', '.join(map(repr, ALL_SPLITS))}; got {split!r}.")
     if channels not in (1, 3):
@@ -61,19 +72,28 @@ def open_source(
         raise UserError(f"Unknown dataset {data!r}: a name without null characters was expected.")
     if kind != "tfds":
         name = os.path.expanduser(name)
-    source = KINDS[kind](name, split, Options(channels, val_fraction, allow_outside, labeled, check_classes))
+    options = Options(channels, val_fraction, allow_outside, labeled, check_classes, target)
+    source = KINDS[kind](name, split, options)
     if not labeled:
-        source = dataclasses.replace(source, class_names=(UNLABELED,), labels=np.zeros_like(source.labels))
-    check_class_names(source.class_names, repr(data))
-    outside = np.flatnonzero((source.labels < 0) | (source.labels >= len(source.class_names)))
-    if len(outside):
-        raise UserError(
-            f"{data!r}, split {split!r}: {len(outside)} images have no label of a class, the first "
-            f"{source.labels[outside[0]]} instead of 0 to {len(source.class_names) - 1}."
+        labels = np.zeros(source.size, np.int64)
+        source = dataclasses.replace(
+            source, class_names=(UNLABELED,), labels=labels, targets={}, target_files={}
         )
+    check_class_names(source.class_names, repr(data))
+    if source.labels is not None:
+        _check_labels(source, f"{data!r}, split {split!r}")
     if source.files:
         # the list of classes of TensorFlow Datasets is a definition, which may hold some without images
         check_images(
             source, channels, f"{data!r}, split {split!r}", complete=split == "train" and kind != "tfds"
         )
     return source
+
+
+def _check_labels(source: Source, where: str) -> None:
+    outside = np.flatnonzero((source.labels < 0) | (source.labels >= len(source.class_names)))
+    if len(outside):
+        raise UserError(
+            f"{where}: {len(outside)} images have no label of a class, the first "
+            f"{source.labels[outside[0]]} instead of 0 to {len(source.class_names) - 1}."
+        )

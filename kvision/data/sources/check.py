@@ -6,6 +6,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from kvision.data import masks
 from kvision.data.decoding import decode
 from kvision.data.sources.source import Source
 from kvision.errors import UserError
@@ -33,7 +34,7 @@ MOST = 3  # classes and reasons in a message
 
 
 def check_images(source: Source, channels: int, where: str, *, complete: bool) -> None:
-    """Decodes an image of each class.
+    """Decodes an image of each class with its mask, or one of all where an image has no single class.
 
     Args:
         source: of encoded images.
@@ -42,26 +43,32 @@ def check_images(source: Source, channels: int, where: str, *, complete: bool) -
         complete: whether a class without a readable image is an error; else a sentence on stderr says so.
 
     Raises:
-        UserError: no image can be read at all, or `complete` and one class has none.
+        UserError: no image can be read at all, or `complete` and one class has none; a mask is none or does
+            not fit the classes.
     """
-    order = np.argsort(source.labels, kind="stable")
-    groups = np.split(order, np.searchsorted(source.labels[order], np.arange(1, len(source.class_names))))
+    if source.labels is None:
+        class_names, groups = ("",), [np.arange(source.size)]
+    else:
+        class_names, order = source.class_names, np.argsort(source.labels, kind="stable")
+        groups = np.split(order, np.searchsorted(source.labels[order], np.arange(1, len(class_names))))
 
     def faults_of(group) -> dict[str, list[str]] | None:
         """The names of the images before the first that can be read, by what is wrong; None if one can."""
         faults = {}
         for index in group.tolist():
-            fault = _fault(source, index, channels)
-            if fault is None:
+            for field in ("image", *source.targets):
+                if fault := _fault(source, index, field, channels):
+                    faults.setdefault(fault, []).append(source.name(index, field))
+                    break
+            else:
                 return None
-            faults.setdefault(fault, []).append(source.name_of(index))
         return faults
 
     with concurrent.futures.ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as threads:
         faults = list(threads.map(faults_of, groups))
     lacking = [
         (name, len(group), of_class)
-        for name, group, of_class in zip(source.class_names, groups, faults, strict=True)
+        for name, group, of_class in zip(class_names, groups, faults, strict=True)
         if of_class is not None
     ]
     if not lacking:
@@ -77,8 +84,9 @@ def check_images(source: Source, channels: int, where: str, *, complete: bool) -
     shown = [f"{quoted(name)} {count}" for name, count, _ in lacking]
     shown = ", ".join([*shown[:MOST], *([f"and {len(shown) - MOST} more"] if len(shown) > MOST else [])])
     why = f" ({'; '.join(reasons)})" if reasons else ""
-    if len(lacking) == len(source.class_names):
-        raise UserError(f"{where}: none of {source.size} images can be read{why}. Images by class: {shown}.")
+    if len(lacking) == len(class_names):
+        by_class = "" if source.labels is None else f" Images by class: {shown}."
+        raise UserError(f"{where}: none of {source.size} images can be read{why}.{by_class}")
     sentence = (
         f"{where}: classes without an image that can be read, with their number of files: {shown}{why}."
     )
@@ -87,10 +95,11 @@ def check_images(source: Source, channels: int, where: str, *, complete: bool) -
     say_once(sentence)
 
 
-def _fault(source, index, channels) -> str | None:
-    """What is wrong with an image, as a predicate of several; None where it can be read."""
+def _fault(source, index, field, channels) -> str | None:
+    """What is wrong with a field of an example, as a predicate of several; None where it can be read."""
+    read = source.image if field == "image" else source.targets[field]
     try:
-        contents = source.image(tf.constant(index, tf.int64))
+        contents = read(tf.constant(index, tf.int64))
     except tf.errors.NotFoundError:
         return "are absent"
     except tf.errors.PermissionDeniedError:
@@ -98,8 +107,13 @@ def _fault(source, index, channels) -> str | None:
     except tf.errors.OpError as error:
         return f"cannot be opened ({type(error).__name__.removesuffix('Error')})"
     try:
-        decode(contents, channels)
-    except tf.errors.OpError:
+        if field == "image":
+            decode(contents, channels)
+        elif contents.dtype == tf.string:
+            masks.check_classes(masks.read_mask(contents.numpy()), len(source.class_names))
+    except UserError as error:
+        raise UserError(f"{source.name(index, field)!r} {error}.") from None
+    except Exception:  # whatever a damaged file makes its reader raise
         return _form(contents.numpy())
     return None
 

@@ -2,8 +2,8 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import tensorflow as tf
@@ -30,30 +30,52 @@ class Source:
     """One split of a dataset, of which any image can be had without those before it.
 
     Attributes:
-        class_names: in the order of the labels.
-        labels: int64 `(images,)`, each a place in `class_names`.
+        class_names: in the order of the labels, or of the classes in masks.
+        labels: int64 `(images,)`, each a place in `class_names`; None where an image has no single class.
         image: from an index tensor to an encoded image, or to pixels `(height, width, channels)`.
         name_of: from an index to a name for messages, which a terminal can print.
-        files: what is read, see `identity.Files`; None for what comes with the package.
+        files: what images are read from, see `identity.Files`; None for what comes with the package.
         encoded: whether images are encoded, or pixels.
+        targets: further fields by name, each from an index tensor to what it is read as: a "mask" to an
+            encoded mask, or to integers `(height, width)`.
+        target_files: what targets are read from, by name.
+        count: number of images, where there are no labels.
     """
 
     class_names: tuple[str, ...]
-    labels: np.ndarray
+    labels: np.ndarray | None
     image: Callable
     name_of: Callable[[int], str] = str
     files: Files | None = None
     encoded: bool = True
+    targets: Mapping[str, Callable] = field(default_factory=dict)
+    target_files: Mapping[str, Files] = field(default_factory=dict)
+    count: int = 0
 
     @property
     def size(self) -> int:
         """Number of images."""
-        return len(self.labels)
+        return self.count if self.labels is None else len(self.labels)
+
+    def example(self, index) -> dict:
+        """The image at an index tensor, its label where it has one, and its targets, as they are read."""
+        example = {"image": self.image(index)}
+        if self.labels is not None:
+            with tf.init_scope():  # so that a graph refers to them and holds no copy
+                labels = tf.constant(self.labels)
+            example["label"] = labels[index]
+        return example | {name: target(index) for name, target in self.targets.items()}
+
+    def name(self, index: int, field: str) -> str:
+        """A name for messages about the image, or about a target that has files of its own."""
+        files = self.target_files.get(field, self.files)
+        return self.name_of(index) if files is self.files else shown(files.paths[files.numbers[index]])
 
     @functools.cached_property
     def identity(self) -> Identity:
         """What the split is, to compare it with another."""
-        return identify(self.class_names, self.labels, self.files)
+        files = dict.fromkeys([self.files, *self.target_files.values()])
+        return identify(self.class_names, self.labels, *filter(None, files), size=self.size)
 
 
 @dataclass(frozen=True)
@@ -65,6 +87,7 @@ class Options:
     allow_outside: bool
     labeled: bool = True
     check_classes: Callable[[Sequence[str]], object] | None = None
+    target: str = "label"
 
 
 def of_files(root: str, class_names: Sequence[str], paths: list[str], labels: Sequence[int]) -> Source:

@@ -1,0 +1,101 @@
+"""Masks: the class of each pixel of an image."""
+
+import io
+
+import numpy as np
+import PIL.Image
+import tensorflow as tf
+
+from kvision.data.decoding import MOST_PIXELS, called, in_words
+from kvision.errors import UserError
+
+IGNORED = 255  # the value of pixels that have no class, and of padding
+EXPECTED = "a PNG of class indices (1 to 16 bits of grey, or a palette) was expected"
+PNG = b"\x89PNG\r\n\x1a\n"
+FORMS = {"1": np.uint8, "L": np.uint8, "P": np.uint8, "I;16": np.uint16, "I": np.uint16}  # Pillow's modes
+SCALES = {2: 85, 4: 17}  # by which Pillow multiplies grey of fewer bits
+
+
+def decode_mask(mask):
+    """A mask as it is read, int32 `(height, width)`.
+
+    Args:
+        mask: a scalar string tensor, an encoded mask, which is decoded; or integers `(height, width)`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: `read_mask` raises an error.
+    """
+    if mask.dtype == tf.string:
+        mask = called(lambda contents: read_mask(contents).astype(np.int32), mask, tf.int32)
+    return tf.ensure_shape(tf.cast(mask, tf.int32), (None, None))
+
+
+def read_mask(contents: bytes) -> np.ndarray:
+    """Decodes a PNG of class indices, or of a palette, of which the index counts and not the colour.
+
+    Returns:
+        uint8 or uint16 `(height, width)`.
+
+    Raises:
+        UserError: it is another kind of image; the sentence lacks its subject, the file.
+        Exception: whatever a damaged file makes Pillow raise.
+    """
+    if not contents:
+        raise ValueError("the file is empty")
+    if not PNG.startswith(contents[:8]):
+        raise UserError(f"is no PNG: {EXPECTED}")
+    with PIL.Image.open(io.BytesIO(contents), formats=["PNG"]) as image:
+        if image.mode not in FORMS:
+            raise UserError(f"has colours or transparency (Pillow's mode {image.mode}): {EXPECTED}")
+        if image.width * image.height > MOST_PIXELS:
+            raise PIL.Image.DecompressionBombError(f"{image.width * image.height} pixels")
+        mask = np.asarray(image).astype(FORMS[image.mode])
+        scale = SCALES.get(contents[24], 1) if image.mode == "L" else 1  # the header's bits per sample
+    return mask // scale
+
+
+def reason(contents: bytes) -> str | None:
+    """Why an encoded mask fails to decode, in printable words; None where it does not.
+
+    Raises:
+        UserError: it is no mask, see `read_mask`.
+    """
+    try:
+        read_mask(contents)
+    except UserError:
+        raise
+    except Exception as error:
+        return in_words(error)
+    return None
+
+
+def checked_mask(mask, image_size, num_classes):
+    """An int32 mask, which fits the image and has known classes.
+
+    Raises:
+        tf.errors.InvalidArgumentError: `check_size` or `check_classes` raises an error.
+    """
+    known = tf.reduce_all((mask >= 0) & (mask < num_classes) | (mask == IGNORED))
+    fits = tf.reduce_all(tf.shape(mask) == image_size)
+    with tf.control_dependencies([tf.debugging.Assert(known & fits, ["The mask is wrong."])]):
+        return tf.identity(mask)
+
+
+def check_size(mask: np.ndarray, image_size: tuple[int, int]) -> None:
+    """A UserError, whose sentence lacks its subject, for a mask of another size than its image's."""
+    if mask.shape != tuple(image_size):
+        (height, width), (image_height, image_width) = mask.shape, image_size
+        raise UserError(
+            f"has {width} x {height} pixels and its image, as its EXIF orientation turns it, "
+            f"{image_width} x {image_height}: a mask must be as large as its image"
+        )
+
+
+def check_classes(mask: np.ndarray, num_classes: int) -> None:
+    """A UserError, whose sentence lacks its subject, for a mask with a class that there is not."""
+    unknown = np.unique(mask[((mask < 0) | (mask >= num_classes)) & (mask != IGNORED)])
+    if len(unknown):
+        raise UserError(
+            f"has a pixel of the class {unknown[0]}: valid classes are 0 to {num_classes - 1}, and "
+            f"{IGNORED} for pixels that are ignored"
+        )
