@@ -42,7 +42,7 @@ KERAS = {  # top-1 at 224: documentation of tf.keras.applications.mobilenet and 
     ("xception", "Xception"): {1.0: None},
 }
 
-SEGMENTATION = {  # torchvision 0.29.1's weight enums COCO_WITH_VOC_LABELS_V1: file, mean IoU on COCO's val2017
+SEGMENTATION = {  # torchvision 0.29.1's enums COCO_WITH_VOC_LABELS_V1: file, mean IoU on COCO's val2017
     "fcn_resnet50": ("fcn_resnet50_coco-1167a1af.pth", 60.5),
     "fcn_resnet101": ("fcn_resnet101_coco-7ecb50ca.pth", 63.7),
     "deeplabv3_resnet50": ("deeplabv3_resnet50_coco-cd0a2569.pth", 66.4),
