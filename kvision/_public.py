@@ -1,6 +1,6 @@
 """The public names of kvision."""
 
-from kvision import blocks, labels, layers, models, weights
+from kvision import blocks, labels, layers, models, segmentation, weights
 from kvision._depth import depth_groups
 from kvision._features import attention_maps, features
 from kvision.registry import create_model, info, list_models
@@ -20,5 +20,6 @@ __all__ = [
     "list_models",
     "list_weights",
     "models",
+    "segmentation",
     "weights",
 ]

@@ -10,7 +10,7 @@ _INFO: dict[str, ModelInfo] = {}
 
 
 def register(info: ModelInfo, builder: Callable) -> None:
-    """Makes `builder` known under `info.name`. Called by `kvision.models`."""
+    """Makes `builder` known under `info.name`. Called by `Family.builder`."""
     if info.name in _BUILDERS:
         raise ValueError(f"The model name {info.name!r} is taken twice.")
     _BUILDERS[info.name] = builder
@@ -34,9 +34,20 @@ def create_model(name: str, /, **keywords):
     return _lookup(_BUILDERS, name)(**keywords)
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """The names that match a shell pattern or contain a word, sorted: `list_models("lite")`."""
-    return sorted(select(pattern, _BUILDERS))
+def list_models(pattern: str = "*", task: str | None = "classification") -> list[str]:
+    """The networks of a task by name, sorted.
+
+    Args:
+        pattern: a shell pattern that the names match, or a word that they contain: `list_models("lite")`.
+        task: "classification" or "segmentation"; None for the networks of all tasks.
+
+    Raises:
+        ValueError: there is no such task.
+    """
+    tasks = {info.task for info in _INFO.values()}
+    if task is not None and task not in tasks:
+        raise UserError(f"Unknown `task` {task!r}. {did_you_mean(str(task), tasks)}")
+    return sorted(select(pattern, (name for name, info in _INFO.items() if task in (None, info.task))))
 
 
 def info(name: str, /) -> ModelInfo:

@@ -142,6 +142,7 @@ class Weights:
         top1_size: height and width at which that was measured, in pixels.
         columns: the keywords that the builder needs, and their values; None where they are not known.
         default: whether `weights="imagenet"` means this row.
+        miou: published mean intersection over union in percent, of networks that classify pixels.
     """
 
     model: str
@@ -159,6 +160,7 @@ class Weights:
     top1_size: int | None = None
     columns: Mapping[str, object] | None = dataclasses.field(default_factory=dict, hash=False)
     default: bool = False
+    miou: float | None = None
 
 
 @dataclass(frozen=True)
@@ -167,10 +169,11 @@ class ModelInfo:
 
     Attributes:
         name: the builder's name.
-        family: the module below `kvision.models` that holds it.
+        family: the module that holds it, below `kvision.models` or the package of its task.
         variant: its row of the family's table.
         weights: its published checkpoints.
         classifier: the name of its classifier's layer.
+        task: "classification" or "segmentation".
     """
 
     name: str
@@ -178,6 +181,7 @@ class ModelInfo:
     variant: Variant
     weights: tuple[Weights, ...] = ()
     classifier: str = "classifier"
+    task: str = "classification"
 
 
 def select(pattern: str, names: Iterable[str]) -> set[str]:

@@ -89,10 +89,30 @@ def tiny(name, /, **keywords):
     return kvision.create_model(name, **(shape | small_columns(name) | keywords))
 
 
+SEGMENTERS = {  # one of each architecture: columns of its small form
+    "fcn32s": {},
+    "fcn16s": {},
+    "fcn8s": {},
+    "fcn_resnet50": SMALL["resnet"],
+    "deeplabv3_resnet50": SMALL["resnet"] | {"pyramid_filters": 8},
+    "deeplabv3_mobilenet_v3_large": NARROW | {"pyramid_filters": 8},
+    "lraspp_mobilenet_v3_large": NARROW | {"inner_filters": 8},
+}
+
+
+def tiny_segmenter(name, /, **keywords):
+    """The small form of a network of segmentation: three classes, 64 x 64 pixels."""
+    columns = {"input_shape": (64, 64, 3), "num_classes": 3} | SEGMENTERS[name]
+    if name in ("fcn32s", "fcn16s", "fcn8s") and "backbone" not in keywords:
+        columns["backbone"] = tiny("vgg11")
+    return kvision.create_model(name, **(columns | keywords))
+
+
 def built_without_memory(name, **keywords):
     """A network whose variables have shapes and no values."""
     with keras.StatelessScope(initialize_variables=False):
-        model = getattr(kvision.models, name)(**keywords)
+        builder = getattr(kvision.models, name, None) or getattr(kvision.segmentation, name)
+        model = builder(**keywords)
     keras.utils.clear_session(free_memory=False)  # else Keras gives them values at the next occasion
     return model
 

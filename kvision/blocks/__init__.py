@@ -23,6 +23,7 @@ from kvision.blocks.mobile import (
     stages,
     stem,
 )
+from kvision.blocks.segmentation import atrous_pyramid, fcn_head, head_norm, lite_head, resize_to_image
 from kvision.blocks.squeeze_excite import squeeze_excite
 from kvision.blocks.stochastic_depth import drop_path_rates
 from kvision.blocks.transformer import (
@@ -31,12 +32,13 @@ from kvision.blocks.transformer import (
     patch_merging,
     swin_block,
 )
-from kvision.blocks.width import make_divisible
+from kvision.blocks.width import dilated, make_divisible
 
 __all__ = [
     "ConvRow",
     "Row",
     "activate",
+    "atrous_pyramid",
     "basic_block",
     "batch_norm",
     "bottleneck",
@@ -46,18 +48,23 @@ __all__ = [
     "conv_block",
     "conv_norm_act",
     "depthwise_conv",
+    "dilated",
     "drop_path_rates",
     "encoder_block",
+    "fcn_head",
     "fused_inverted_residual",
     "head",
+    "head_norm",
     "hidden_layers",
     "inverted_residual",
     "layer_norm",
+    "lite_head",
     "make_divisible",
     "max_pool",
     "patch_merging",
     "patchify",
     "residual",
+    "resize_to_image",
     "squeeze_excite",
     "stages",
     "stem",

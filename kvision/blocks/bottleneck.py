@@ -6,7 +6,7 @@ from kvision.blocks.conv import activate, conv, conv_norm_act
 from kvision.errors import UserError
 
 
-def basic_block(x, *, filters, strides, groups, inner_filters, norm, name):
+def basic_block(x, *, filters, strides, groups, inner_filters, dilations=(1, 1), norm, name):
     """Two 3 x 3 convolutions and a residual (He et al. 2015, figure 5 left).
 
     Args:
@@ -15,6 +15,7 @@ def basic_block(x, *, filters, strides, groups, inner_filters, norm, name):
         strides: of the first.
         groups: must be 1.
         inner_filters: must be `filters`.
+        dilations: of the first convolution, and of the 3 x 3 convolutions after it.
         norm: `norm(x, activation=..., name=...)`.
         name: prefix of the layers' names.
 
@@ -29,6 +30,7 @@ def basic_block(x, *, filters, strides, groups, inner_filters, norm, name):
         filters=filters,
         kernel_size=3,
         strides=strides,
+        dilation=dilations[0],
         padding="symmetric",
         norm=norm,
         activation="relu",
@@ -36,16 +38,22 @@ def basic_block(x, *, filters, strides, groups, inner_filters, norm, name):
         norm_name=f"{name}.bn1",
     )
     x = conv_norm_act(
-        x, filters=filters, kernel_size=3, norm=norm, name=f"{name}.conv2", norm_name=f"{name}.bn2"
+        x,
+        filters=filters,
+        kernel_size=3,
+        dilation=dilations[1],
+        norm=norm,
+        name=f"{name}.conv2",
+        norm_name=f"{name}.bn2",
     )
     x = keras.layers.Add(name=f"{name}.add")([shortcut, x])
     return activate(x, activation="relu", name=f"{name}.act")
 
 
-def bottleneck(x, *, filters, strides, groups, inner_filters, norm, name):
+def bottleneck(x, *, filters, strides, groups, inner_filters, dilations=(1, 1), norm, name):
     """1 x 1, 3 x 3 in groups, 1 x 1 to four times the filters, and a residual (figure 5 right).
 
-    The 3 x 3 has the strides, as in torchvision and timm. Arguments as `basic_block`.
+    The 3 x 3 has the strides and the first dilation, as in torchvision and timm. Arguments as `basic_block`.
 
     Returns:
         `(batch, H / strides, W / strides, 4 * filters)`.
@@ -65,6 +73,7 @@ def bottleneck(x, *, filters, strides, groups, inner_filters, norm, name):
         kernel_size=3,
         strides=strides,
         groups=groups,
+        dilation=dilations[0],
         padding="symmetric",
         name=f"{name}.conv2",
     )

@@ -31,18 +31,23 @@ def conv(
     kernel_size=1,
     strides=1,
     groups=1,
+    dilation=1,
     padding="same",
     use_bias=False,
     initializer=he_initializer,
     name,
 ):
-    """A convolution. `(batch, H, W, C)` to `(batch, H / strides, W / strides, filters)`."""
+    """A convolution. `(batch, H, W, C)` to `(batch, H / strides, W / strides, filters)`.
+
+    With `dilation` at stride 1, both "same" and "symmetric" keep height and width.
+    """
     x, padding = pad(x, kernel_size=kernel_size, strides=strides, padding=padding, name=name)
     return _layer_of(x, kernel_size, padding, groups)(
         filters,
         kernel_size,
         strides=strides,
         groups=groups,
+        dilation_rate=dilation,
         padding=padding,
         use_bias=use_bias,
         kernel_initializer=initializer(),
@@ -59,13 +64,14 @@ def _layer_of(x, kernel_size, padding, groups):
 
 
 def depthwise_conv(
-    x, *, kernel_size, strides=1, padding="same", use_bias=False, initializer=he_initializer, name
+    x, *, kernel_size, strides=1, dilation=1, padding="same", use_bias=False, initializer=he_initializer, name
 ):
     """A depthwise convolution. `(batch, H, W, C)` to `(batch, H / strides, W / strides, C)`."""
     x, padding = pad(x, kernel_size=kernel_size, strides=strides, padding=padding, name=name)
     return keras.layers.DepthwiseConv2D(
         kernel_size,
         strides=strides,
+        dilation_rate=dilation,
         padding=padding,
         use_bias=use_bias,
         depthwise_initializer=initializer(),

@@ -10,7 +10,7 @@ import keras
 
 from kvision.blocks.conv import conv_norm_act, depthwise_conv, tap
 from kvision.blocks.stochastic_depth import drop_path_rates
-from kvision.blocks.width import make_divisible
+from kvision.blocks.width import dilated, make_divisible
 from kvision.layers import DropPath
 
 
@@ -49,7 +49,7 @@ def head(x, *, filters, activation, norm):
     )
 
 
-def stages(x, table, *, scale, activation, squeeze=None, drop_path_rate=0.0, norm, padding):
+def stages(x, table, *, scale, activation, squeeze=None, drop_path_rate=0.0, output_stride=32, norm, padding):
     """Builds a table and taps the last tensor of every stride as `c1`, `c2`, ...
 
     Args:
@@ -59,6 +59,8 @@ def stages(x, table, *, scale, activation, squeeze=None, drop_path_rate=0.0, nor
         activation: a Keras activation by name.
         squeeze: `squeeze(x, block_filters=..., name=...)`, or None for no squeeze-and-excitation.
         drop_path_rate: stochastic depth: block i of n, counted from 0, has the rate drop_path_rate * i / n.
+        output_stride: 8, 16 or 32. Below 32 the blocks that would pass it, and all after them, dilate their
+            depthwise convolutions, as in torchvision. The taps stay where they are.
         norm: `norm(x, activation=..., name=...)`.
         padding: "same" or "symmetric".
 
@@ -69,9 +71,11 @@ def stages(x, table, *, scale, activation, squeeze=None, drop_path_rate=0.0, nor
     table = [(rows,) if isinstance(rows, Row) else rows for rows in table]
     count = sum(row.depth for rows in table for row in rows)
     rates = iter(drop_path_rates(drop_path_rate, count, last_has_rate=False))
+    strides = [row.strides if i == 0 else 1 for rows in table for row in rows for i in range(row.depth)]
+    dilations = iter(dilated(strides, stride=2, output_stride=output_stride))
     for stage, rows in enumerate(table):
-        blocks = [(row, i) for row in rows for i in range(row.depth)]
-        for index, (row, i) in enumerate(blocks):
+        blocks = [(row, next(dilations)[1], i) for row in rows for i in range(row.depth)]
+        for index, (row, dilation, i) in enumerate(blocks):
             strides = row.strides if i == 0 else 1
             if strides > 1:
                 x, level = tap(x, f"c{level}"), level + 1
@@ -87,6 +91,7 @@ def stages(x, table, *, scale, activation, squeeze=None, drop_path_rate=0.0, nor
                 norm=norm,
                 padding=padding,
                 name=f"blocks.{stage}.{index}",
+                **({"dilation": dilation} if dilation > 1 else {}),
             )
     return tap(x, f"c{level}")
 
@@ -103,12 +108,14 @@ def inverted_residual(
     drop_path_rate,
     norm,
     padding,
+    dilation=1,
     name,
 ):
     """MBConv: expand, depthwise, squeeze-and-excite, project (MobileNetV2, section 3.3).
 
     Without the expansion where `expand_ratio` is 1. `(batch, H, W, C)` to
-    `(batch, H / strides, W / strides, filters)`; a residual where the two are alike.
+    `(batch, H / strides, W / strides, filters)`; a residual where the two are alike. With `dilation` the
+    depthwise convolution has it in place of the strides.
     """
     inputs = x
     dw_norm, project, project_norm = "bn1", "conv_pw", "bn2"
@@ -122,7 +129,14 @@ def inverted_residual(
             name=f"{name}.conv_pw",
             norm_name=f"{name}.bn1",
         )
-    x = depthwise_conv(x, kernel_size=kernel_size, strides=strides, padding=padding, name=f"{name}.conv_dw")
+    x = depthwise_conv(
+        x,
+        kernel_size=kernel_size,
+        strides=strides if dilation == 1 else 1,
+        dilation=dilation,
+        padding=padding,
+        name=f"{name}.conv_dw",
+    )
     x = norm(x, activation=activation, name=f"{name}.{dw_norm}")
     if squeeze:
         x = squeeze(x, block_filters=inputs.shape[-1], name=f"{name}.se")
@@ -200,6 +214,7 @@ def conv_block(
     drop_path_rate,  # nor has a residual
     norm,
     padding,
+    dilation=1,
     name,
 ):
     """Convolution, normalisation and activation as a row of a table."""
@@ -207,7 +222,8 @@ def conv_block(
         x,
         filters=filters,
         kernel_size=kernel_size,
-        strides=strides,
+        strides=strides if dilation == 1 else 1,
+        dilation=dilation,
         norm=norm,
         activation=activation,
         padding=padding,

@@ -4,11 +4,13 @@ from kvision.layers.batch_norm import BatchNorm
 from kvision.layers.drop_path import DropPath
 from kvision.layers.global_response_norm import GlobalResponseNormalization
 from kvision.layers.grouped_conv import GroupedConv2D
+from kvision.layers.initializers import Bilinear
 from kvision.layers.layer_scale import LayerScale
 from kvision.layers.local_response_norm import LocalResponseNormalization
 from kvision.layers.merge_patches import MergePatches
 from kvision.layers.mlp import MLP
 from kvision.layers.multi_query_attention import MultiQueryAttention
+from kvision.layers.resizing import CropLike, PadToMultiple, ResizeLike
 from kvision.layers.self_attention import AttentionShares, MultiHeadSelfAttention
 from kvision.layers.tokens import PositionEmbedding, PrefixToken, SinusoidalEncoding, TokenTap
 from kvision.layers.whole_conv import WholeConv2D
@@ -18,6 +20,8 @@ __all__ = [
     "MLP",
     "AttentionShares",
     "BatchNorm",
+    "Bilinear",
+    "CropLike",
     "DropPath",
     "GlobalResponseNormalization",
     "GroupedConv2D",
@@ -26,8 +30,10 @@ __all__ = [
     "MergePatches",
     "MultiHeadSelfAttention",
     "MultiQueryAttention",
+    "PadToMultiple",
     "PositionEmbedding",
     "PrefixToken",
+    "ResizeLike",
     "SinusoidalEncoding",
     "TokenTap",
     "WholeConv2D",

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import keras
 
@@ -65,7 +66,13 @@ class Family:
         side: `side(x, variant, num_classes, name)`, a side classifier from a tensor of the trunk to logits.
         sides: the side classifiers of a row with `auxiliary`: their names, and the layers they stand on.
         module: that holds the table; None for the trunk's.
+        decoder: `decoder(network, variant, num_classes)`, where a network has no top but answers for each
+            pixel: from the model of the trunk to logits by name, "predictions" first.
+        classifier_activation: by default.
+        task: as `kvision.list_models` takes it.
     """
+
+    doc: ClassVar[str] = BUILDER_DOC
 
     trunk: Callable
     variants: Mapping[str, Variant]
@@ -76,20 +83,23 @@ class Family:
     side: Callable | None = None
     sides: Mapping[str, str] = dataclasses.field(default_factory=dict)
     module: str | None = None
+    decoder: Callable | None = None
+    classifier_activation: str | None = "softmax"
+    task: str = "classification"
 
     def builder(self, name: str) -> Callable[..., keras.Model]:
         """The public function that builds a variant; it is registered under its name."""
         variant = self.variants[name]
 
         def build(**keywords) -> keras.Model:
-            return self.build(variant, **({"name": name} | keywords))
+            return self.build(variant, **(self._defaults(name) | keywords))
 
         module = self.module or self.trunk.__module__
         summary = (inspect.getdoc(sys.modules[module]) or "").splitlines()[0]
         build.__name__ = build.__qualname__ = name
         build.__module__ = module
-        build.__signature__ = _signature(variant, name)
-        build.__doc__ = BUILDER_DOC.format(
+        build.__signature__ = self._signature(variant, name)
+        build.__doc__ = self.doc.format(
             name=name,
             params=variant.params,
             size=variant.image_size,
@@ -99,8 +109,27 @@ class Family:
             row=type(variant).__name__,
         )
         rows = kvision.weights.rows_of(name)
-        register(ModelInfo(name, module.rpartition(".")[2], variant, rows, self.classifier), build)
+        family = module.rpartition(".")[2]
+        register(ModelInfo(name, family, variant, rows, self.classifier, self.task), build)
         return build
+
+    def _defaults(self, name) -> dict:
+        return {"name": name, "classifier_activation": self.classifier_activation}
+
+    def _signature(self, variant: Variant, name: str) -> inspect.Signature:
+        """The keywords of `build`, then the columns with the row's values as defaults."""
+        defaults = self._defaults(name) | {"num_classes": variant.num_classes}
+        shared = [p.replace(default=defaults.get(p.name, p.default)) for p in self.keywords()]
+        columns = [
+            inspect.Parameter(column, inspect.Parameter.KEYWORD_ONLY, default=getattr(variant, column))
+            for column in variant.columns()
+        ]
+        return inspect.Signature(shared + columns, return_annotation=keras.Model)
+
+    def keywords(self) -> list[inspect.Parameter]:
+        """The keywords of `build` that are no columns."""
+        parameters = inspect.signature(Family.build).parameters.values()
+        return [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
     def build(
         self,
@@ -134,7 +163,7 @@ class Family:
             raise UserError(f"`pooling={pooling!r}` needs `include_top=False`: the top has its own pooling.")
         table = {id(row): registered for registered, row in self.variants.items()}
         registered, default = table.get(id(variant)), variant
-        variant = _override(variant, columns)
+        variant = self._override(variant, columns)
         row = None if weights is None else kvision.weights.find(weights, registered, variant, default)
         any_classifier = num_classes is not None or not include_top
         if num_classes is None:
@@ -148,30 +177,12 @@ class Family:
                 )
         num_classes = _values.integer("num_classes", num_classes)
         input_shape = self._input_shape(input_shape, variant, name)
-        preprocess = preprocess or (row.preprocess if row else variant.preprocess)
-
-        wide = keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")
-        inputs = x = keras.Input(input_shape, dtype=wide, name="image")
-        if input_shape[-1] == 1 < len(variant.preprocess.mean):  # grey is what its RGB copy is
-            x = keras.layers.Concatenate(name="rgb")([x] * len(variant.preprocess.mean))
-        preprocess = preprocess.for_channels(x.shape[-1])
-        x = keras.layers.Rescaling(*preprocess.constants, dtype=wide, name="preprocess")(x)
-        last = features = self.trunk(x, variant)
-        features = keras.layers.Identity(name="trunk")(features)  # where the top begins
+        network = self.network(variant, input_shape, preprocess or (row and row.preprocess))
+        inputs, features = network.input, network.output
 
         if include_top or weights is not None:  # the top's weights are checked even if not kept
-            x = self.top(features, variant)
-            x = keras.layers.Dropout(variant.dropout_rate, name="dropout")(x)
-            if self.heads:
-                outputs = self.heads(x, variant, num_classes)
-            else:
-                outputs = {"predictions": keras.layers.Dense(num_classes, name=self.classifier)(x)}
-            if self.sides and variant.auxiliary:
-                if None in input_shape:
-                    raise UserError("`auxiliary` needs a fixed image size: give `input_shape`.")
-                whole = keras.Model(inputs, features)
-                for side, layer in self.sides.items():
-                    outputs[side] = self.side(whole.get_layer(layer).output, variant, num_classes, side)
+            wide = inputs.dtype
+            outputs = self._outputs(network, variant, num_classes)
             outputs = {
                 key: keras.layers.Activation(classifier_activation or "linear", dtype=wide, name=key)(logits)
                 for key, logits in outputs.items()
@@ -187,7 +198,7 @@ class Family:
                 )
             if include_top:
                 return model
-        tap = last._keras_history.operation
+        tap = network.get_layer("trunk").input._keras_history.operation
         if isinstance(tap, TokenTap):
             features = tap.feature_map(features)
         if pooling == "avg":
@@ -195,6 +206,40 @@ class Family:
         elif pooling == "max":
             features = keras.layers.GlobalMaxPooling2D(name="pool")(features)
         return keras.Model(inputs, features, name=name)
+
+    def network(self, variant: Variant, input_shape: tuple, preprocess: Preprocess | None) -> keras.Model:
+        """The model from pixels to the trunk's last feature map.
+
+        Args:
+            variant: the row, with the columns that were given.
+            input_shape: `(height, width, channels)`.
+            preprocess: None for the variant's.
+        """
+        wide = keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")
+        inputs = x = keras.Input(input_shape, dtype=wide, name="image")
+        if input_shape[-1] == 1 < len(variant.preprocess.mean):  # grey is what its RGB copy is
+            x = keras.layers.Concatenate(name="rgb")([x] * len(variant.preprocess.mean))
+        preprocess = (preprocess or variant.preprocess).for_channels(x.shape[-1])
+        x = keras.layers.Rescaling(*preprocess.constants, dtype=wide, name="preprocess")(x)
+        features = self.trunk(x, variant)
+        return keras.Model(inputs, keras.layers.Identity(name="trunk")(features))  # where the top begins
+
+    def _outputs(self, network, variant, num_classes) -> dict:
+        """Logits by name."""
+        if self.decoder:
+            return self.decoder(network, variant, num_classes)
+        x = self.top(network.output, variant)
+        x = keras.layers.Dropout(variant.dropout_rate, name="dropout")(x)
+        if self.heads:
+            outputs = self.heads(x, variant, num_classes)
+        else:
+            outputs = {"predictions": keras.layers.Dense(num_classes, name=self.classifier)(x)}
+        if self.sides and variant.auxiliary:
+            if None in network.input_shape[1:]:
+                raise UserError("`auxiliary` needs a fixed image size: give `input_shape`.")
+            for side, layer in self.sides.items():
+                outputs[side] = self.side(network.get_layer(layer).output, variant, num_classes, side)
+        return outputs
 
     def _input_shape(self, input_shape, variant, name):
         if input_shape is None:
@@ -215,27 +260,11 @@ class Family:
             )
         return sizes
 
-
-def _signature(variant: Variant, name: str) -> inspect.Signature:
-    """The keywords of `Family.build`, then the columns with the row's values as defaults."""
-    defaults = {"name": name, "num_classes": variant.num_classes}
-    shared = [
-        p.replace(default=defaults.get(p.name, p.default))
-        for p in inspect.signature(Family.build).parameters.values()
-        if p.kind is p.KEYWORD_ONLY
-    ]
-    columns = [
-        inspect.Parameter(column, inspect.Parameter.KEYWORD_ONLY, default=getattr(variant, column))
-        for column in variant.columns()
-    ]
-    return inspect.Signature(shared + columns, return_annotation=keras.Model)
-
-
-def _override(variant: Variant, columns: dict) -> Variant:
-    known = list(inspect.signature(Family.build).parameters)[2:-1] + variant.columns()
-    for column in columns:
-        if column not in known:
-            raise UnknownKeyword(
-                f"Unknown keyword {column!r}. {nearest(column, known)} Valid names: {', '.join(known)}."
-            )
-    return dataclasses.replace(variant, **_values.checked(variant, columns))
+    def _override(self, variant: Variant, columns: dict) -> Variant:
+        known = [parameter.name for parameter in self.keywords()] + variant.columns()
+        for column in columns:
+            if column not in variant.columns():
+                raise UnknownKeyword(
+                    f"Unknown keyword {column!r}. {nearest(column, known)} Valid names: {', '.join(known)}."
+                )
+        return dataclasses.replace(variant, **_values.checked(variant, columns))

@@ -4,6 +4,8 @@ The minimal forms are those of Google's released code: no squeeze-and-excitation
 3 x 3 kernels. The stem keeps 16 filters at width multipliers below 1, as there.
 """
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -62,6 +64,8 @@ class MobileNetV3Variant(BatchNormVariant):
         padding: "same" (TensorFlow) or "symmetric" (PyTorch).
         drop_path_rate: rate of stochastic depth; it grows linearly, so that block i of n, counted from 0, has
             drop_path_rate * i / n where it has a residual.
+        output_stride: 8, 16 or 32. Below 32 the last blocks keep their size and dilate their depthwise
+            convolutions instead, as in torchvision's segmentation networks.
     """
 
     rows: tuple[Row | tuple[Row, ...], ...]
@@ -71,6 +75,7 @@ class MobileNetV3Variant(BatchNormVariant):
     padding: str = "same"
     dropout_rate: float = 0.2
     drop_path_rate: float = 0.0
+    output_stride: int = 32
     norm_epsilon: float = 1e-3
     norm_momentum: float = 0.999
     preprocess: Preprocess = PLUS_MINUS_ONE
@@ -121,6 +126,7 @@ def trunk(x, v: MobileNetV3Variant):
         activation=v.activation,
         squeeze=None if v.minimal else squeeze,
         drop_path_rate=v.drop_path_rate,
+        output_stride=v.output_stride,
         norm=norm,
         padding=v.padding,
     )
@@ -132,6 +138,28 @@ def top(x, v: MobileNetV3Variant):
     x = conv(x, filters=filters, use_bias=True, name="conv_head")
     x = activate(x, activation=v.activation, name="conv_head.act")
     return keras.layers.Flatten(name="flatten")(x)
+
+
+def torchvision_names(names: Iterable[str]) -> dict[str, str]:
+    """The paths that torchvision's `features` have for the layers with weights of a trunk.
+
+    Args:
+        names: of these layers, in their order.
+    """
+    paths, blocks, parts = {}, [], []
+    for name in names:
+        block, layer = re.fullmatch(r"(blocks\.\d+\.\d+|)\.?(.*)", name).groups()
+        if block not in blocks:
+            blocks.append(block)
+            parts = []
+        kind = "norm" if layer.startswith("bn") else layer
+        if kind not in ("norm", "se.conv_expand"):
+            parts.append(layer)
+        end = {"norm": "1", "se.conv_reduce": "fc1", "se.conv_expand": "fc2"}.get(kind, "0")
+        plain = not block or parts == ["conv"]  # the first and the last convolution
+        path = f"{len(blocks) - 1}" if plain else f"{len(blocks) - 1}.block.{len(parts) - 1}"
+        paths[name] = f"{path}.{end}"
+    return paths
 
 
 FAMILY = Family(trunk, VARIANTS, top)

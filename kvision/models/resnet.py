@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from kvision.blocks import basic_block, batch_norm, bottleneck, conv_norm_act, max_pool, tap
+from kvision.blocks import basic_block, batch_norm, bottleneck, conv_norm_act, dilated, max_pool, tap
 from kvision.models._family import Family
 from kvision.spec import BatchNormVariant
 
@@ -23,6 +23,8 @@ class ResNetVariant(BatchNormVariant):
         filters: of the stem and of the first stage; they double from stage to stage.
         groups: of the 3 x 3 convolutions (the cardinality of ResNeXt).
         group_width: filters a group in the first stage; None for all filters.
+        output_stride: 8, 16 or 32. Below 32 the last stages keep their size and dilate their 3 x 3
+            convolutions instead, as torchvision's `replace_stride_with_dilation` and timm do.
     """
 
     depths: tuple[int, ...]
@@ -30,6 +32,7 @@ class ResNetVariant(BatchNormVariant):
     filters: int = 64
     groups: int = 1
     group_width: int | None = None
+    output_stride: int = 32
 
 
 VARIANTS = {  # ResNet Table 1, ResNeXt Table 1 and section 5.1; trainable parameters: timm
@@ -60,15 +63,19 @@ def trunk(x, v: ResNetVariant):
     )
     x = tap(x, "c1")
     x = max_pool(x, pool_size=3, padding="symmetric", name="maxpool")
-    for stage, depth in enumerate(v.depths):
+    stage_strides = dilated((1, 2, 2, 2), stride=4, output_stride=v.output_stride)
+    dilation = 1
+    for stage, (depth, (strides, next_dilation)) in enumerate(zip(v.depths, stage_strides, strict=True)):
         filters = v.filters * 2**stage
         for i in range(depth):
+            dilations, dilation = (dilation, next_dilation), next_dilation
             x = v.block(
                 x,
                 filters=filters,
-                strides=2 if i == 0 and stage > 0 else 1,
+                strides=strides if i == 0 else 1,
                 groups=v.groups,
                 inner_filters=v.groups * (v.group_width or v.filters) * 2**stage,
+                dilations=dilations,
                 norm=norm,
                 name=f"layer{stage + 1}.{i}",
             )

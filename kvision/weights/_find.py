@@ -12,7 +12,8 @@ LOG = logging.getLogger("kvision")
 PERMISSIVE = ("apache-2.0", "mit", "bsd-3-clause")
 SHAPELESS = {"norm_epsilon", "padding"}  # columns that leave the weights' shapes as they are
 FREE = {  # columns that do not change what trained weights mean, or to which they are adapted
-    "auxiliary", "drop_path_rate", "dropout_rate", "norm_momentum", "resolution_multiplier", "window_size",
+    "auxiliary", "drop_path_rate", "dropout_rate", "norm_momentum", "output_stride", "resolution_multiplier",
+    "window_size",
 }  # fmt: skip
 
 

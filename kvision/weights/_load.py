@@ -23,7 +23,7 @@ from kvision.weights._parameters import behind_trunk, classifiers, first_convolu
 from kvision.weights._states import IGNORED, fitting
 
 LOG = logging.getLogger("kvision")
-SIDES = ("aux1.", "aux2.", "AuxLogits.")  # side classifiers, which a network has in training at most
+SIDES = ("aux1.", "aux2.", "AuxLogits.", "aux_classifier.")  # auxiliary heads, at most for training
 
 
 def load(
@@ -193,7 +193,7 @@ def _assign(
             elif name.endswith("running_var") and values[name].min() < 0:
                 raise UserError(f"`weights`: {origin} holds a negative variance in {name}.")
         elif layer.name in heads and (
-            tensor is None or not include_top or _of_classes(tensor.shape, expected)
+            tensor is None or not include_top or _of_classes(tensor.shape, expected, layer)
         ):
             fresh.add(layer.name)
         elif tensor is not None:
@@ -230,9 +230,10 @@ def _assign(
         LOG.warning("%s: of %s, %s.", model.name, origin, ", ".join(dict.fromkeys(adapted)))
 
 
-def _of_classes(shape: tuple, expected: tuple) -> bool:
+def _of_classes(shape: tuple, expected: tuple, layer) -> bool:
     """Whether a classifier's weights differ from those that are expected in their number of classes alone."""
-    return len(shape) == len(expected) and shape[1:] == expected[1:] and shape[0] > 0
+    axes = 2 if isinstance(layer, keras.layers.Conv2DTranspose) else 1  # these map classes to classes
+    return len(shape) == len(expected) and shape[axes:] == expected[axes:] and 0 not in shape
 
 
 def _listed(names) -> str:

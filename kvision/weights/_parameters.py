@@ -45,13 +45,22 @@ def parameters(model: keras.Model) -> dict:
 
 
 def classifiers(model: keras.Model) -> set[str]:
-    """The names of the dense layers behind which there are no other weights."""
-    found, todo = set(), [output._keras_history.operation for output in keras.tree.flatten(model.outputs)]
+    """The names of the layers whose weights depend on the number of classes.
+
+    They are the dense layers behind which there are no other weights. In a network that answers for each
+    pixel they are such convolutions of its head, and the transposed convolutions that enlarge the answers.
+    """
+    outputs = keras.tree.flatten(model.outputs)
+    maps = len(outputs[0].shape) == 4 and any(layer.name == "trunk" for layer in model.layers)
+    head = behind_trunk(model) if maps else set()
+    found, todo = set(), [output._keras_history.operation for output in outputs]
     while todo:
         layer = todo.pop()
-        if isinstance(layer, keras.layers.Dense):
+        enlarges = isinstance(layer, keras.layers.Conv2DTranspose)
+        in_head = isinstance(layer, keras.layers.Conv2D) and layer.name in head
+        if enlarges or in_head or isinstance(layer, keras.layers.Dense):
             found.add(layer.name)
-        elif not layer.weights:
+        if enlarges or not layer.weights:
             nodes = layer._inbound_nodes
             todo += [tensor._keras_history.operation for node in nodes for tensor in node.input_tensors]
     return found

@@ -10,6 +10,8 @@ from kvision.blocks import encoder_block
 from kvision.layers import (
     MLP,
     BatchNorm,
+    Bilinear,
+    CropLike,
     DropPath,
     GlobalResponseNormalization,
     GroupedConv2D,
@@ -18,8 +20,10 @@ from kvision.layers import (
     MergePatches,
     MultiHeadSelfAttention,
     MultiQueryAttention,
+    PadToMultiple,
     PositionEmbedding,
     PrefixToken,
+    ResizeLike,
     SinusoidalEncoding,
     TokenTap,
     WholeConv2D,
@@ -152,6 +156,41 @@ def test_windows_see_themselves_alone():
         np.testing.assert_array_equal(moved, expected)
 
 
+def test_resizing_is_pytorchs_without_aligned_corners():
+    """The example in the documentation of `torch.nn.Upsample`."""
+    x = np.array([[1.0, 2.0], [3.0, 4.0]], "float32")[None, ..., None]
+    expected = [[1, 1.25, 1.75, 2], [1.5, 1.75, 2.25, 2.5], [2.5, 2.75, 3.25, 3.5], [3, 3.25, 3.75, 4]]
+    np.testing.assert_allclose(ResizeLike()(x, np.zeros((1, 4, 4, 1)))[0, ..., 0], expected, atol=1e-6)
+    x, like = keras.Input((None, None, 8)), keras.Input((None, None, 1))
+    model = keras.Model([x, like], ResizeLike()(x, like))
+    for size in ((5, 6), (40, 48), (13, 31), (3, 4)):  # sizes that are not known when it is traced
+        reference = np.zeros((2, *size, 1), "float32")
+        np.testing.assert_allclose(
+            model.predict([X, reference], verbose=0), ResizeLike()(X, reference), atol=1e-6
+        )
+
+
+@pytest.mark.parametrize("factor", [2, 3, 8])
+def test_a_bilinear_deconvolution_resizes(factor):
+    layer = keras.layers.Conv2DTranspose(
+        8, 2 * factor - factor % 2, factor, "same", use_bias=False, kernel_initializer=Bilinear()
+    )
+    inside = (slice(None), slice(factor, -factor), slice(factor, -factor))
+    expected = ResizeLike()(X, np.zeros((2, 5 * factor, 6 * factor, 1)))
+    np.testing.assert_allclose(layer(X)[inside], expected[inside], atol=1e-5)
+
+
+def test_padding_and_cropping():
+    padded = PadToMultiple(4)(X)
+    assert padded.shape == (2, 8, 8, 8)
+    assert not np.asarray(padded)[:, 5:].any()
+    assert not np.asarray(padded)[:, :, 6:].any()
+    np.testing.assert_array_equal(CropLike()(padded, X), X)
+    image = keras.Input((None, None, 8))
+    model = keras.Model(image, CropLike()(PadToMultiple(4)(image), image))
+    np.testing.assert_array_equal(model.predict(X, verbose=0), X)
+
+
 def test_sinusoidal_encodings():
     encoding = np.asarray(SinusoidalEncoding()(np.zeros((1, 10, 8), "float32")))[0]
     for position in (0, 3, 9):
@@ -195,6 +234,8 @@ def test_post_norm_normalises_what_comes_out():
         WindowAttention(2, window_size=3, shifted=True),
         MergePatches(),
         MLP(5),
+        PadToMultiple(4),
+        keras.layers.Conv2DTranspose(4, 4, 2, kernel_initializer=Bilinear()),
     ],
     ids=lambda layer: type(layer).__name__,
 )

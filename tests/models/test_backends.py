@@ -6,16 +6,17 @@ import sys
 
 import numpy as np
 from golden import formula_weights
-from helpers import tiny
+from helpers import SEGMENTERS, tiny, tiny_segmenter
 
 import kvision
 
 NAMES = ["vit_tiny_patch16", "deit_tiny_distilled", "swin_tiny", "resnext50_32x4d", "convnext_v2_atto",
-         "alexnet", "mobilenet_v4_hybrid_medium"]  # fmt: skip
+         "alexnet", "mobilenet_v4_hybrid_medium", "fcn8s", "lraspp_mobilenet_v3_large"]  # fmt: skip
 
 
 def logits(name):
-    model = tiny(name, classifier_activation=None)
+    build = tiny_segmenter if name in SEGMENTERS else tiny
+    model = build(name, classifier_activation=None)
     shapes = {key: value.shape for key, value in kvision.weights.state_dict(model).items()}
     kvision.weights.load(model, formula_weights(shapes, 1.4))
     pixels = np.random.default_rng(0).uniform(0, 255, (2, *model.input_shape[1:])).astype("float32")

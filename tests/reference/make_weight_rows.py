@@ -42,6 +42,14 @@ KERAS = {  # top-1 at 224: documentation of tf.keras.applications.mobilenet and 
     ("xception", "Xception"): {1.0: None},
 }
 
+SEGMENTATION = {  # torchvision 0.29.1's enums COCO_WITH_VOC_LABELS_V1: file, mean IoU on COCO's val2017
+    "fcn_resnet50": ("fcn_resnet50_coco-1167a1af.pth", 60.5),
+    "fcn_resnet101": ("fcn_resnet101_coco-7ecb50ca.pth", 63.7),
+    "deeplabv3_resnet50": ("deeplabv3_resnet50_coco-cd0a2569.pth", 66.4),
+    "deeplabv3_mobilenet_v3_large": ("deeplabv3_mobilenet_v3_large-fc3c493d.pth", 60.3),
+    "lraspp_mobilenet_v3_large": ("lraspp_mobilenet_v3_large-d234d4ea.pth", 57.9),
+}
+
 
 def preprocess(mean, std):
     constants = kvision.Preprocess(*(tuple(round(255 * v, 6) for v in values) for values in (mean, std)))
@@ -87,6 +95,14 @@ def from_keras():
             )  # fmt: skip
 
 
+def of_segmentation():
+    for model, (file, miou) in SEGMENTATION.items():
+        yield Weights(
+            model, "tv_coco_voc", f"https://download.pytorch.org/models/{file}", None, IMAGENET, 21, 520, 520,
+            1.0, 1.0, "bilinear", None, miou=miou,
+        )  # fmt: skip
+
+
 def best(rows):
     """The default among rows of one model: the most accurate at its own size and columns that all may use."""
     size = kvision.info(rows[0].model).variant.input_size
@@ -97,17 +113,23 @@ def best(rows):
 def table(zoo) -> str:
     peers = json.loads(Path(zoo).read_text())
     models = defaultdict(list)
-    for row in (*from_timm(peers["timm"]), *from_torchvision(peers["torchvision"]), *from_keras()):
+    for row in (
+        *from_timm(peers["timm"]),
+        *from_torchvision(peers["torchvision"]),
+        *from_keras(),
+        *of_segmentation(),
+    ):
         models[row.model].append(row)
     lines = []
     for _, rows in sorted(models.items()):
         default = None if any(row.default for row in rows) else best(rows)
         for row in rows:
             marked = dataclasses.replace(row, default=row.default or row is default)
-            values = [repr(value) for value in dataclasses.astuple(marked)]
+            *values, miou = map(repr, dataclasses.astuple(marked))
             values[4] = {IMAGENET: "IMAGENET", PLUS_MINUS_ONE: "PLUS_MINUS_ONE"}.get(
                 row.preprocess, repr(row.preprocess)
             )
+            values += [f"miou={miou}"] * (marked.miou is not None)
             lines.append(f"    Weights({', '.join(values)}),\n")
     return f"{HEAD}{''.join(lines)})\n"
 

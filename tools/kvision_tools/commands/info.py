@@ -27,7 +27,7 @@ def main(positional):
             raise UserError(f"One name or pattern was expected; got {len(positional)}.")
         _cli.import_keras()
         pattern = positional[0] if positional else "*"
-        names = kvision.list_models(pattern)
+        names = kvision.list_models(pattern) or kvision.list_models(pattern, task=None)
         if not names:
             kvision.info(pattern)  # raises, with the nearest names
     console = rich.console.Console(highlight=False)
@@ -62,11 +62,12 @@ def markdown(names: list[str]) -> str:
 
 def description(name: str) -> str:
     """A network's row, a column a line, and what its builder says."""
-    variant = kvision.info(name).variant
+    variant, task = kvision.info(name).variant, kvision.info(name).task
+    package = kvision.models if task == "classification" else getattr(kvision, task)
     columns = "\n".join(
         f"  {key} = {value}" for key, value in dataclasses.asdict(variant).items() if key != "rows"
     )
-    return f"{getattr(kvision.models, name).__doc__}\nRow of the table:\n{columns}"
+    return f"{getattr(package, name).__doc__}\nRow of the table:\n{columns}"
 
 
 def weights_table(name: str) -> rich.table.Table:
