@@ -27,6 +27,7 @@ class Classification(Task):
     """
 
     name: ClassVar = "classification"
+    target: ClassVar = "label"
     monitor: ClassVar = "accuracy"
 
     label_smoothing: float = 0.0

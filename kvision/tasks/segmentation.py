@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kvision.errors import UserError
 from kvision.tasks.task import Task
 
 IGNORED = 255  # class of pixels that count for nothing, as in PASCAL VOC
@@ -28,10 +29,18 @@ class Segmentation(Task):
     """
 
     name: ClassVar = "segmentation"
+    target: ClassVar = "mask"
     monitor: ClassVar = "mean_iou"
 
     class_weights: tuple[float, ...] | None = None
     dice_weight: float = 0.0
+
+    def __post_init__(self):
+        weights, classes = self.class_weights, len(self.class_names)
+        if weights is not None and (len(weights) != classes or min(weights) < 0 or not max(weights)):
+            raise UserError(
+                f"`class_weights` must be {classes} weights of at least 0, one a class; got {weights}."
+            )
 
     def losses(self, outputs, batch, training):
         """See `Task.losses`; an auxiliary head's term has the head's name."""

@@ -1,5 +1,6 @@
 """The interface between a task and what trains, evaluates and exports its networks."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,14 +18,21 @@ class Task:
 
     Attributes:
         name: key of the task in `kvision.tasks.TASKS`.
+        target: name of the batch's field that is learned, see `kvision.data.load`.
         monitor: metric by which the best epoch is chosen; higher is better. Of equal ones the lower loss is.
         class_names: in the order of the outputs.
     """
 
     name: ClassVar[str]
+    target: ClassVar[str]
     monitor: ClassVar[str]
 
     class_names: tuple[str, ...]
+
+    @classmethod
+    def options(cls) -> list[str]:
+        """The names of the task's own settings."""
+        return [field.name for field in dataclasses.fields(cls) if field.name != "class_names"]
 
     def losses(self, outputs, batch, training: bool) -> dict:
         """Terms of the loss, float32 `(batch,)` each, whose sum is minimised.

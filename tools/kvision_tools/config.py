@@ -124,6 +124,12 @@ class TrainConfig:
     )
     clip_norm: float | None = setting(None, "Global norm to which gradients are clipped.", 0)
     label_smoothing: float = setting(0.0, "Share of the label that is spread over all classes.", 0, 1)
+    class_weights: tuple[float, ...] | None = setting(
+        None, "Weights of the classes in the cross-entropy of segmentation, with commas between them."
+    )
+    dice_weight: float = setting(
+        0.0, "Weight of the Dice loss, added to the cross-entropy of segmentation.", 0
+    )
     norm_momentum: float | None = setting(
         None, "Momentum of the moving statistics of batch norms; a short run needs 0.9.", 0, 1
     )
@@ -198,6 +204,9 @@ class TrainConfig:
         if value is None and optional:
             return None
         lower, upper, choices = (field.metadata[name] for name in ("lower", "upper", "choices"))
+        if kind is tuple:
+            good = isinstance(value, Sequence) and all(isinstance(part, numbers.Real) for part in value)
+            return None if good else f"`--{field.name}` must be numbers; got {value!r}."
         if kind is Mapping:
             good = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
             return None if good else f"`--{field.name}` must be a mapping of keywords; got {value!r}."
@@ -251,6 +260,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
             how |= {"default": None, "required": True}
         if kind is Mapping:
             flags.DEFINE_multi_string(**how | {"default": []})
+        elif kind is tuple:
+            flags.DEFINE_list(**how)
         elif kind is bool:
             flags.DEFINE_bool(**how)
         elif kind is int:
@@ -266,7 +277,13 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 def from_flags(flag_values: flags.FlagValues) -> TrainConfig:
     """The configuration that parsed flags say."""
     values = {field.name: flag_values[field.name].value for field in dataclasses.fields(TrainConfig)}
-    return TrainConfig(**values | {"model_kwarg": dict(map(keyword, values["model_kwarg"]))})
+    values["model_kwarg"] = dict(map(keyword, values["model_kwarg"]))
+    if (texts := values["class_weights"]) is not None:
+        try:
+            values["class_weights"] = tuple(map(float, texts))
+        except ValueError:
+            raise UserError(f"`--class_weights` must be numbers; got {','.join(texts)}.") from None
+    return TrainConfig(**values)
 
 
 def kind_of(name: str) -> tuple[type, bool]:
@@ -275,7 +292,7 @@ def kind_of(name: str) -> tuple[type, bool]:
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not types.NoneType]
     if typing.get_origin(hint) is Mapping:
         return Mapping, False
-    return kinds[0], len(typing.get_args(hint)) > len(kinds)
+    return typing.get_origin(kinds[0]) or kinds[0], len(typing.get_args(hint)) > len(kinds)
 
 
 def keyword(item: str) -> tuple[str, object]:
@@ -298,4 +315,6 @@ def _line(name, value) -> str:
         return "\n".join(f"--{name}={key}={v if isinstance(v, str) else repr(v)}" for key, v in value.items())
     if isinstance(value, bool):
         return f"--{name}" if value else f"--no{name}"
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value))
     return "" if value is None else f"--{name}={value}"

@@ -20,7 +20,7 @@ from kvision.data.identity import Identity
 from kvision.data.skipped import Unreadable
 from kvision.data.sources import open_source
 from kvision.errors import UserError
-from kvision.tasks import Classification
+from kvision.tasks import TASKS, Task
 from kvision_tools import checkpoints, optimizers, run_folder, strategy, transfer
 from kvision_tools.callbacks import CURVES, EventFiles, Progress, RunFiles, Strict, plot_curves, print_table
 from kvision_tools.cluster import RESTARTED, find_cluster
@@ -83,6 +83,7 @@ class Training:
 
     def __init__(self, config: TrainConfig):
         self.folder, self.lock = Path(config.folder).expanduser(), None
+        task = task_of(config)
         self.config = config = completed(config, self.folder)
         size = config.image_size or kvision.info(config.model).variant.image_size
         self.image_shape = (size, size, config.channels)
@@ -119,7 +120,14 @@ class Training:
         channels = self.image_shape[2]
         with meeting:  # once more, because TensorFlow, which opens the data, has to know its strategy before
             self.train_data, self.val_data = (
-                open_source(config.data, split, channels, config.val_fraction, config.allow_outside)
+                open_source(
+                    config.data,
+                    split,
+                    channels,
+                    config.val_fraction,
+                    config.allow_outside,
+                    target=task.target,
+                )
                 for split in SPLITS
             )
             self.identities = {"train": self.train_data.identity, "val": self.val_data.identity}
@@ -134,6 +142,8 @@ class Training:
         self.class_names = self.train_data.class_names
         if len(self.class_names) < 2:
             raise UserError(f"{config.data!r} has one class; at least two were expected.")
+        options = {name: getattr(config, name) for name in task.options()}
+        task = task(class_names=self.class_names, **options)
         self.steps = self.train_data.size // config.batch_size
         if not self.steps:
             raise UserError(
@@ -164,7 +174,7 @@ class Training:
             self.model,
             self.optimizer,
             self.strategy,
-            Classification(class_names=self.class_names, label_smoothing=config.label_smoothing),
+            task,
             accumulate=config.accumulate,
             clip_norm=config.clip_norm,
             ema_decay=config.ema_decay,
@@ -299,6 +309,20 @@ class Training:
 
 def _changed_data(first: dict, other: dict) -> list[str]:
     return Identity.from_json(first).changes(Identity.from_json(other))
+
+
+def task_of(config: TrainConfig) -> type[Task]:
+    """The task of the network.
+
+    Raises:
+        UserError: an unknown network, or settings of another task.
+    """
+    name = kvision.info(config.model).task
+    for other in TASKS.values():
+        for option in {*other.options()} - {*TASKS[name].options()}:
+            if getattr(config, option) != getattr(TrainConfig, option):
+                raise UserError(f"`--{option}` is for {other.name}; {config.model} learns {name}.")
+    return TASKS[name]
 
 
 def completed(config: TrainConfig, folder: Path) -> TrainConfig:
