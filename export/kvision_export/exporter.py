@@ -14,6 +14,7 @@ import numpy as np
 
 from kvision import _classifiers, runs
 from kvision.errors import UserError
+from kvision.spec import Preprocess
 from kvision_export import convert, doubts, metadata, report, verify
 from kvision_export.checks import (
     PAGE,
@@ -42,6 +43,7 @@ def export(
     labels: np.ndarray | None = None,
     calibration: np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
+    preprocess: Preprocess | None = None,
     target: str = "cpu",
     modes: Sequence[str] | None = None,
     backend: str = "litert",
@@ -66,6 +68,8 @@ def export(
         calibration: such images that give the ranges of int8; half of them choose between its steps. Needed
             for "int8" and "int16x8".
         class_names: written into the files; numbers by default.
+        preprocess: normalisation that the model expects of its pixels, which becomes a layer of the files;
+            None where it takes them as they are.
         target: one of `TARGETS`, which chooses what follows.
         modes: of `MODES`.
         backend: "litert" or "tf": which quantizer makes the integers.
@@ -99,7 +103,8 @@ def export(
         calibration = pixels("calibration", calibration)
         check_images("calibration", calibration, model)
         check_calibration(calibration)
-    class_names, preprocess = check_names(class_names, model), _classifiers.preprocess_of(model)
+    class_names, own = check_names(class_names, model), _classifiers.preprocess_of(model)
+    bare, model = model, _classifiers.normalized(model, preprocess) if preprocess else model
     if labels is not None:
         labels = check_labels(labels, len(images), len(class_names))
     output = Path(output).resolve()
@@ -108,16 +113,24 @@ def export(
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
 
-    def predict(batch):
-        return model.predict(batch, verbose=0)
-
     try:
-        expected = predict(images)
+        expected = model.predict(images, verbose=0)
         if not np.isfinite(expected).all():
             raise UserError(f"The output of {model.name} contains NaN or infinity.")
         if not np.allclose(expected.sum(-1), 1, atol=1e-3):
             raise UserError(f"{model.name} must end in probabilities: a softmax over its classes.")
-        doubted = [] if labels is None else doubts.find(predict, images, labels, expected, preprocess is None)
+        doubted, unsure = [], []
+        if labels is not None:
+            doubted, unsure = doubts.find(
+                lambda pixels: bare.predict(pixels, verbose=0),
+                images,
+                labels,
+                expected,
+                own=own is not None,
+                given=preprocess,
+            )
+        elif own is None:
+            unsure = [doubts.unchecked(preprocess, images.shape[-1])]
         say(f"converting {model.name}")
         asked = ["float32", *(mode for mode in ("float16", "dynamic") if mode in modes)]
         if compare and "int8" in modes:
@@ -132,7 +145,7 @@ def export(
             labels=class_names,
             channels=model.input_shape[-1],
             size=model.input_shape[1:3],
-            preprocess=preprocess,
+            preprocess=_classifiers.preprocess_of(model),
         )
         job = Job(converted, images, labels, expected, about, target, say)
         files = []
@@ -146,11 +159,11 @@ def export(
         (beside / runs.LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
         right = None if labels is None else verify.accuracy(expected, labels, expected)
         count = None if calibration is None else len(calibration)
-        remarks = [*remarks, *verify.remarks(len(images), labels is not None, count)]
+        remarks = [*remarks, *verify.remarks(len(images), labels is not None, count), *unsure]
         found = {
             "model": model.name,
             "target": target,
-            "preprocess": preprocess and dataclasses.asdict(preprocess),
+            "preprocess": about.preprocess and dataclasses.asdict(about.preprocess),
             "images": len(images),
             "keras": right and dataclasses.asdict(right),
             "remarks": remarks,

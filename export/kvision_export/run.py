@@ -1,6 +1,5 @@
 """An export from the flags of `command.py`, and what it prints."""
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,7 +28,7 @@ def export(modes: Sequence[str]) -> tuple[dict, Path]:
         FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.labels, FLAGS.allow_nonfinite
     )
     if preprocess := preprocess_of_flags():
-        opened = dataclasses.replace(opened, model=_classifiers.normalized(opened.model, preprocess))
+        _classifiers.normalized(opened.model, preprocess)  # a mismatch shows before images are read
     output = output_of(opened)
     data = FLAGS.calibration or opened.flags.get("data", "")
     if runs.is_inside(output, data):
@@ -52,6 +51,7 @@ def export(modes: Sequence[str]) -> tuple[dict, Path]:
         labels=answers,
         calibration=calibration,
         class_names=opened.class_names,
+        preprocess=preprocess,
         target=FLAGS.target,
         modes=modes,
         backend=FLAGS.backend,
@@ -81,7 +81,7 @@ def preprocess_of_flags() -> Preprocess | None:
                 f"`--input_range` must be two numbers, the lower first; got {','.join(given['input_range'])}."
             )
         std = 255 / (high - low)
-        return Preprocess((-low * std,), (std,))
+        return Preprocess(((0 - low) * std,), (std,))
     if not values:
         return None
     mean, std = values.get("mean", (0.0,)), values.get("std", (1.0,))

@@ -153,7 +153,10 @@ def test_a_file_that_wants_other_pixels_than_those_in_0_to_255(tmp_path):
     arguments = ["kvision-export", f"--model={tmp_path / 'foreign.keras'}", f"--calibration=folder:{data}",
                  "--quantize=float32", f"--output={tmp_path / 'out'}"]  # fmt: skip
     printed = command(*arguments, code=1)
-    assert "as kvision-export's `--input_range=-1,1` does" in " ".join(printed.split())
+    assert "give `--input_range=-1,1`, or the model a first layer" in " ".join(printed.split())
+    printed = " ".join(command(*arguments, "--input_range=0,1", code=1).split())
+    assert "with the (pixel - 0) / 255 that `--input_range`, `--mean` and `--std` ask for: " in printed
+    assert "give `--input_range=-1,1` instead" in printed
     reports = []
     for flags in (["--input_range=-1,1"], ["--mean=127.5,127.5,127.5", "--std=127.5"]):
         command(*arguments, *flags)
@@ -229,12 +232,14 @@ def test_images_without_labels(layout, reason, tmp_path):
     printed = command("kvision-export", f"--model={run}", f"--calibration=folder:{data}", "--nocompare",
                       "--quantize=float32,int8", "--calibration_images=4", "--min_agreement=0.5")  # fmt: skip
     report = json.loads((run / "export/report.json").read_text())
-    why, no_labels, few, ranges = report["remarks"]
+    why, no_labels, few, ranges, unchecked = report["remarks"]
     assert "without labels" in why
     assert reason in why
     assert no_labels.startswith("Top-1 is left out, as the images have no labels")
     assert f"{report['images']} images, each of which is 6.2 %" in few
     assert "8 calibration images" in ranges
+    assert "could not be checked whether the Keras model expects RGB pixels in [0, 255]; " in unchecked
+    assert "(see `--input_range`, `--mean` and `--std`)" in unchecked
     assert report["images"] == 16
     assert report["keras"] is None
     assert "top-1" not in printed
