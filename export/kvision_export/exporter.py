@@ -12,10 +12,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kvision import _classifiers, runs
+from kvision import _classifiers, _doubts, runs
 from kvision.errors import UserError
 from kvision.spec import Preprocess
-from kvision_export import convert, doubts, metadata, report, verify
+from kvision_export import convert, metadata, report, verify
 from kvision_export.checks import (
     PAGE,
     REPORT,
@@ -121,7 +121,7 @@ def export(
             raise UserError(f"{model.name} must end in probabilities: a softmax over its classes.")
         doubted, unsure = [], []
         if labels is not None:
-            doubted, unsure = doubts.find(
+            doubted, unsure = _doubts.find(
                 lambda pixels: bare.predict(pixels, verbose=0),
                 images,
                 labels,
@@ -130,7 +130,7 @@ def export(
                 given=preprocess,
             )
         elif own is None:
-            unsure = [doubts.unchecked(preprocess, images.shape[-1])]
+            unsure = [_doubts.unchecked(preprocess, images.shape[-1])]
         say(f"converting {model.name}")
         asked = ["float32", *(mode for mode in ("float16", "dynamic") if mode in modes)]
         if compare and "int8" in modes:

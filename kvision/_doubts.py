@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from kvision._intervals import paired_interval, share, wilson
 from kvision.names import counted
 from kvision.spec import IMAGENET, Preprocess
-from kvision_export.verify import paired_interval, share, wilson
 
 MOST = 100  # images on which other pixels are tried
 ALL_FLAGS = "`--input_range`, `--mean` and `--std`"
