@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from kvision import _classifiers, _doubts, runs
-from kvision.errors import UserError
+from kvision.errors import UserError, naming
 from kvision.spec import Preprocess
 from kvision_export import convert, metadata, report, verify
 from kvision_export.checks import (
@@ -156,7 +156,8 @@ def export(
         if convert.PEER in converted:
             files.append(job.peer())
         files = job.advised(files)
-        (beside / runs.LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
+        with naming(beside / runs.LABELS):
+            (beside / runs.LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
         right = None if labels is None else verify.accuracy(expected, labels, expected)
         count = None if calibration is None else len(calibration)
         remarks = [*remarks, *verify.remarks(len(images), labels is not None, count), *unsure]
@@ -172,9 +173,11 @@ def export(
             "versions": versions(),
         }
         text = json.dumps(_finite(found), indent=2, allow_nan=False) + "\n"
-        (beside / REPORT).write_text(text, encoding="utf-8")
+        with naming(beside / REPORT):
+            (beside / REPORT).write_text(text, encoding="utf-8")
         pictures = {i: images[i] for file in files for i in file.fidelity.worst}
-        report.write(beside / PAGE, found, pictures, labels, expected, job.answers, class_names)
+        with naming(beside / PAGE):
+            report.write(beside / PAGE, found, pictures, labels, expected, job.answers, class_names)
         replace_folder(beside, output)
     finally:
         shutil.rmtree(beside, ignore_errors=True)

@@ -4,6 +4,7 @@ import html
 import importlib.metadata
 import json
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -355,12 +356,13 @@ def test_a_run_that_fails_leaves_the_old_folder_whole(tmp_path, monkeypatch):
     before = {path.name: path.read_bytes() for path in output.iterdir()}
 
     def fail(*_, **__):
-        raise OSError(28, "No space left on device", "report.html")
+        raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as full_disk:
-        full_disk.setattr(exporter.report, "write", fail)
-        with pytest.raises(OSError, match="No space"):
-            export(model, output, images=pixels, modes=["float32"])
+    for writer, name in (("write_bytes", f"{model.name}_float32.tflite"), ("write_text", "labels.txt")):
+        with monkeypatch.context() as full_disk:
+            full_disk.setattr(Path, writer, fail)
+            with pytest.raises(OSError, match=f"No space left on device: .*{name}"):
+                export(model, output, images=pixels, modes=["float32"])
     replace = exporter.os.replace
     monkeypatch.setattr(
         exporter.os, "replace", lambda a, b: replace(a, b) if "part" not in str(a) else fail()
