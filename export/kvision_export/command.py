@@ -70,7 +70,12 @@ flags.DEFINE_float(
     1,
 )
 flags.DEFINE_float("max_drop", 0.5, "Percentage points of top-1 that the other modes may lose.", 0, 100)
-flags.DEFINE_string("output", None, "Folder to write; RUN/export or exports/NAME by default.")
+flags.DEFINE_string(
+    "output",
+    None,
+    "Folder to write; RUN/export or exports/NAME by default. All files of an earlier export in it are replaced "
+    "or removed.",
+)
 flags.DEFINE_bool(
     "check", False, "Whether to say only what is in the .tflite files that are named after the options."
 )

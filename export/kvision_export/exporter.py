@@ -62,7 +62,7 @@ def export(
     Args:
         model: from float32 pixels in [0, 255], `(batch, height, width, channels)`, to probabilities; of any
             kind, and of the images' size where it takes any.
-        output: the folder; an earlier export in it is replaced.
+        output: the folder; all files of an earlier export in it are replaced or removed.
         images: float32 `(images, height, width, channels)` in [0, 255], on which the files are judged.
         labels: integers `(images,)`; None where they are not known.
         calibration: such images that give the ranges of int8; half of them choose between its steps. Needed
@@ -178,7 +178,10 @@ def export(
         pictures = {i: images[i] for file in files for i in file.fidelity.worst}
         with naming(beside / PAGE):
             report.write(beside / PAGE, found, pictures, labels, expected, job.answers, class_names)
+        removed = names_in(output) - names_in(beside)
         replace_folder(beside, output)
+        if removed:
+            say(f"removed files of the earlier export in '{output}': {', '.join(sorted(removed))}")
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return found
@@ -196,6 +199,11 @@ def versions() -> dict[str, str]:
             module = importlib.import_module(name)
             found[name] = getattr(module, "__version__", None) or importlib.metadata.version(name)
     return found
+
+
+def names_in(folder: Path) -> set[str]:
+    """The names of the files in a folder; none where there is no such folder."""
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def replace_folder(new: Path, output: Path) -> None:

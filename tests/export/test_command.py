@@ -91,6 +91,7 @@ def test_an_export_is_replaced_by_one_whose_file_is_outside_its_tolerance(run, t
     files = json.loads((output / "report.json").read_text())["files"]
     assert [file["mode"] for file in files] == ["float32", "float16"]
     assert not (output / "old.tflite").exists()
+    assert f"removed files of the earlier export in '{output}': old.tflite\n" in printed
 
 
 def test_errors(run, tmp_path):
