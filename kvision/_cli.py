@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from absl import app, flags
 
 from kvision._stderr import without_lines
-from kvision.errors import UserError
+from kvision.errors import FULL_DISK, UserError
 from kvision.names import shown
 
 LONGEST = 700  # characters of a message
@@ -106,14 +106,14 @@ def _help(own) -> str:
 
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Turns bad input and what the system refuses into one sentence and exit code 2.
+    """Turns bad input and what the system refuses into one sentence and exit code 2; a full disk, 75.
 
     Any other exception is a fault of ours and keeps its traceback.
     """
     try:
         yield
     except (UserError, OSError) as error:
-        fail(error)
+        fail(error, os.EX_TEMPFAIL if getattr(error, "errno", None) in FULL_DISK else 2)
 
 
 def fail(error, code: int = 2) -> None:
@@ -126,7 +126,7 @@ def sentence(error) -> str:
     """The message of an exception as one printable sentence; of an OSError, with the file it is about."""
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
-        text = f"{error.strerror}: {error.filename!r}."
+        text = f"{error.strerror}{'' if error.filename is None else f': {error.filename!r}'}."
     text = shown(" ".join(text.split()))
     if len(text) > LONGEST:
         text = f"{text[: LONGEST * 3 // 4]} ... {text[-LONGEST // 4 :]}"

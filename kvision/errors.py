@@ -1,5 +1,12 @@
 """The exceptions that tell a user's mistake from a fault of kvision."""
 
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class UserError(ValueError):
     """Bad input: a command ends with this one sentence and exit code 2, without a traceback."""
@@ -11,3 +18,12 @@ class NoLabels(UserError):
 
 class UnknownKeyword(UserError, TypeError):
     """A keyword that a builder does not have."""
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Names the file that is written in an OSError, which has no name of one where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error

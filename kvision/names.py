@@ -28,6 +28,11 @@ def listed(names: Iterable[str], most: int = 5) -> str:
     return ", ".join(map(quoted, names[:most])) + more
 
 
+def counted(count: int, noun: str) -> str:
+    """A number and its noun, with an "s" where it is not 1: "1 image", "3 images"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def shown(text: str) -> str:
     """The text with escapes in place of what a terminal would act on."""
     return "".join(

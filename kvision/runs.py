@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import sys
+import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from kvision._choices import FORMS, WEIGHTS
 from kvision.data import Data, load
 from kvision.data.skipped import Unreadable
 from kvision.data.sources import open_source
-from kvision.errors import NoLabels, UserError
+from kvision.errors import FULL_DISK, NoLabels, UserError
 from kvision.names import listed, say_once
 from kvision.spec import did_you_mean
 
@@ -273,6 +274,8 @@ def _read(path, image_size) -> keras.Model:
                 raise UserError(f"the checksum of {damaged!r} in it is wrong")
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # whatever a damaged file makes its reader raise
+        if isinstance(error, OSError) and error.errno in FULL_DISK:  # Keras unpacks parts of it
+            raise OSError(error.errno, error.strerror, error.filename or tempfile.gettempdir()) from error
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(f"{str(path)!r} is no model that can be read: {reason:.200}") from None
     model = _classifiers.of_size(_classifiers.with_probabilities(model), image_size)

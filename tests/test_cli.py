@@ -20,12 +20,13 @@ from kvision import _cli
         (ValueError("a\nb   c"), "a b c"),
         (ValueError("\x1b[2J\x07 é\u202e\udcff"), r"\x1b[2J\x07 é\u202e\udcff"),
         (FileNotFoundError(2, "No such file", "x\x1b"), r"No such file: 'x\x1b'."),
+        (OSError(28, "No space left on device"), "No space left on device."),
     ],
 )
 def test_a_sentence_has_one_line_and_steers_no_terminal(error, expected, capsys):
     with pytest.raises(SystemExit) as end, _cli.user_errors():
         raise _cli.UserError(*error.args) if isinstance(error, ValueError) else error
-    assert end.value.code == 2
+    assert end.value.code == (75 if getattr(error, "errno", None) == 28 else 2)
     assert capsys.readouterr().err.partition(": ")[2] == expected + "\n"
 
 

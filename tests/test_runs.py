@@ -1,5 +1,9 @@
 """Opening runs, files and names, and giving them data."""
 
+import errno
+import os
+import tempfile
+
 import keras
 import numpy as np
 import pytest
@@ -87,6 +91,18 @@ def test_weights_of_nan_are_refused(run):
     model.save(run / "model.keras")
     with pytest.raises(UserError, match="NaN or infinity.*bias"):
         runs.open_model(str(run))
+
+
+def test_a_full_disk_is_not_a_damaged_file(run, monkeypatch):
+    """Keras unpacks a file in the folder of temporary ones."""
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(keras.saving, "load_model", full)
+    with pytest.raises(OSError, match="No space left") as error:
+        runs.open_model(str(run))
+    assert error.value.filename == tempfile.gettempdir()
 
 
 def test_a_damaged_file_gives_a_short_sentence(tmp_path):

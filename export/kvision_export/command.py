@@ -5,8 +5,8 @@
 Each file takes one image of fixed size: the float ones float32 pixels in [0, 255], the int8 one uint8
 pixels. Each gives float32 probabilities, and says in its metadata what it is and what its classes are. Each
 is compared with the Keras model on held-out images; one that is outside its mode's tolerance ends the
-command with exit code 1, and so does a Keras model that the labels speak against. Beside the files lie
-labels.txt, report.json and report.html.
+command with exit code 1, and so does a Keras model that the labels speak against; a full disk ends it with
+75. Beside the files lie labels.txt, report.json and report.html.
 
     kvision-export --check FILE.tflite ...
 
@@ -15,32 +15,14 @@ says what is in files that are there, and ends with 1 where one has a fault.
 
 from absl import flags
 
-from kvision import _cli
-from kvision._choices import FORMS, WEIGHTS
+from kvision import _cli, _flags
+from kvision._choices import FORMS
 from kvision.errors import UserError
 from kvision_export.choices import BACKENDS, MODES, TARGETS
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model", None, "Run folder, .keras file, or name of a network that kvision-info lists.")
-flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may hold NaN or infinity.")
-flags.DEFINE_string("weights", None, f"Trained weights for a network given by name: {WEIGHTS}.")
-flags.DEFINE_string("labels", None, _cli.NAMES)
-flags.DEFINE_integer(
-    "image_size",
-    None,
-    "Height and width of the input in pixels, for a name or a network that takes any size.",
-    1,
-)
-flags.DEFINE_list(
-    "mean", None, "Mean that a .keras network wants subtracted from pixels in [0, 255]: one value, or one a "
-    "channel. It becomes a layer of the files, which take pixels then."
-)  # fmt: skip
-flags.DEFINE_list("std", None, "Standard deviation by which it wants them divided then, in the same units.")
-flags.DEFINE_list(
-    "input_range",
-    None,
-    "Range that it wants pixels scaled to, such as -1,1 or 0,1; in place of --mean and --std.",
-)
+_flags.define_model(required=False)
+_flags.define_dataset()
 flags.DEFINE_enum(
     "target",
     "cpu",
@@ -62,11 +44,6 @@ flags.DEFINE_string(
     "its held-out ones the report. A folder of images without class folders, or with those of other classes, "
     "will do: top-1 is left out then."
 )  # fmt: skip
-flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
-flags.DEFINE_bool("allow_outside", False, "Whether a CSV file may list images outside its own folder.")
-flags.DEFINE_bool("strict", False, "Whether to end at the first file that fails to decode.")
-flags.DEFINE_float("max_unreadable", 0.1, _cli.MAX_UNREADABLE, 0, 1)
-flags.DEFINE_bool("exif", None, _cli.EXIF)
 flags.DEFINE_integer(
     "calibration_images",
     64,
@@ -93,7 +70,12 @@ flags.DEFINE_float(
     1,
 )
 flags.DEFINE_float("max_drop", 0.5, "Percentage points of top-1 that the other modes may lose.", 0, 100)
-flags.DEFINE_string("output", None, "Folder to write; RUN/export or exports/NAME by default.")
+flags.DEFINE_string(
+    "output",
+    None,
+    "Folder to write; RUN/export or exports/NAME by default. All files of an earlier export in it are replaced "
+    "or removed.",
+)
 flags.DEFINE_bool(
     "check", False, "Whether to say only what is in the .tflite files that are named after the options."
 )

@@ -1,6 +1,7 @@
 """From a Keras model to float TFLite files."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kvision.errors import UserError
+from kvision.errors import FULL_DISK, UserError, naming
 
 INPUT, OUTPUT, SIGNATURE = "image", "probabilities", "serving_default"
 FLOATS = ("float32", "float16", "dynamic")
@@ -55,11 +56,14 @@ def convert_apart(
         ValueError: the model cannot be converted.
     """
     with _saved(model) as folder:
-        np.save(folder / "images.npy", np.asarray(images))
+        with naming(folder):
+            np.save(folder / "images.npy", np.asarray(images))
         command = [sys.executable, "-m", "kvision_export.convert", str(folder), *modes]
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"} | os.environ  # so that its last line is the reason
         child = subprocess.run(command, capture_output=True, text=True, check=False, env=quiet)
         made = [mode for mode in modes if (folder / f"{mode}.tflite").exists()]
+        if child.returncode in FULL_DISK:
+            raise OSError(child.returncode, os.strerror(child.returncode), str(folder))
         if {*modes} - {*made, PEER}:
             raise UserError(f"{model.name} cannot be converted: {_reason(child)}")
         return {mode: (folder / f"{mode}.tflite").read_bytes() for mode in made}
@@ -81,7 +85,10 @@ def _saved(model) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         archive = keras.export.ExportArchive()
         archive.add_endpoint(SIGNATURE, lambda image: {OUTPUT: model(image, training=False)}, signature)
-        archive.write_out(folder, verbose=False)
+        try:
+            archive.write_out(folder, verbose=False)
+        except (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) as error:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder) from error
         yield Path(folder)
 
 
@@ -103,5 +110,10 @@ if __name__ == "__main__":
     saved = Path(sys.argv[1])
     for asked in sys.argv[2:]:
         part = saved / f"{asked}.part"
-        part.write_bytes(_converted(saved, asked))
+        try:
+            part.write_bytes(_converted(saved, asked))
+        except OSError as error:
+            if error.errno in FULL_DISK:
+                sys.exit(error.errno)
+            raise
         part.rename(saved / f"{asked}.tflite")

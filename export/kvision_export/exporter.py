@@ -12,9 +12,10 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kvision import _classifiers, runs
-from kvision.errors import UserError
-from kvision_export import convert, doubts, metadata, report, verify
+from kvision import _classifiers, _doubts, runs
+from kvision.errors import UserError, naming
+from kvision.spec import Preprocess
+from kvision_export import convert, metadata, report, verify
 from kvision_export.checks import (
     PAGE,
     REPORT,
@@ -42,6 +43,7 @@ def export(
     labels: np.ndarray | None = None,
     calibration: np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
+    preprocess: Preprocess | None = None,
     target: str = "cpu",
     modes: Sequence[str] | None = None,
     backend: str = "litert",
@@ -60,12 +62,14 @@ def export(
     Args:
         model: from float32 pixels in [0, 255], `(batch, height, width, channels)`, to probabilities; of any
             kind, and of the images' size where it takes any.
-        output: the folder; an earlier export in it is replaced.
+        output: the folder; all files of an earlier export in it are replaced or removed.
         images: float32 `(images, height, width, channels)` in [0, 255], on which the files are judged.
         labels: integers `(images,)`; None where they are not known.
         calibration: such images that give the ranges of int8; half of them choose between its steps. Needed
             for "int8" and "int16x8".
         class_names: written into the files; numbers by default.
+        preprocess: normalisation that the model expects of its pixels, which becomes a layer of the files;
+            None where it takes them as they are.
         target: one of `TARGETS`, which chooses what follows.
         modes: of `MODES`.
         backend: "litert" or "tf": which quantizer makes the integers.
@@ -99,7 +103,8 @@ def export(
         calibration = pixels("calibration", calibration)
         check_images("calibration", calibration, model)
         check_calibration(calibration)
-    class_names, preprocess = check_names(class_names, model), _classifiers.preprocess_of(model)
+    class_names, own = check_names(class_names, model), _classifiers.preprocess_of(model)
+    bare, model = model, _classifiers.normalized(model, preprocess) if preprocess else model
     if labels is not None:
         labels = check_labels(labels, len(images), len(class_names))
     output = Path(output).resolve()
@@ -108,16 +113,24 @@ def export(
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
 
-    def predict(batch):
-        return model.predict(batch, verbose=0)
-
     try:
-        expected = predict(images)
+        expected = model.predict(images, verbose=0)
         if not np.isfinite(expected).all():
             raise UserError(f"The output of {model.name} contains NaN or infinity.")
         if not np.allclose(expected.sum(-1), 1, atol=1e-3):
             raise UserError(f"{model.name} must end in probabilities: a softmax over its classes.")
-        doubted = [] if labels is None else doubts.find(predict, images, labels, expected, preprocess is None)
+        doubted, unsure = [], []
+        if labels is not None:
+            doubted, unsure = _doubts.find(
+                lambda pixels: bare.predict(pixels, verbose=0),
+                images,
+                labels,
+                expected,
+                own=own is not None,
+                given=preprocess,
+            )
+        elif own is None:
+            unsure = [_doubts.unchecked(preprocess, images.shape[-1])]
         say(f"converting {model.name}")
         asked = ["float32", *(mode for mode in ("float16", "dynamic") if mode in modes)]
         if compare and "int8" in modes:
@@ -132,7 +145,7 @@ def export(
             labels=class_names,
             channels=model.input_shape[-1],
             size=model.input_shape[1:3],
-            preprocess=preprocess,
+            preprocess=_classifiers.preprocess_of(model),
         )
         job = Job(converted, images, labels, expected, about, target, say)
         files = []
@@ -143,14 +156,15 @@ def export(
         if convert.PEER in converted:
             files.append(job.peer())
         files = job.advised(files)
-        (beside / runs.LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
+        with naming(beside / runs.LABELS):
+            (beside / runs.LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
         right = None if labels is None else verify.accuracy(expected, labels, expected)
         count = None if calibration is None else len(calibration)
-        remarks = [*remarks, *verify.remarks(len(images), labels is not None, count)]
+        remarks = [*remarks, *verify.remarks(len(images), labels is not None, count), *unsure]
         found = {
             "model": model.name,
             "target": target,
-            "preprocess": preprocess and dataclasses.asdict(preprocess),
+            "preprocess": about.preprocess and dataclasses.asdict(about.preprocess),
             "images": len(images),
             "keras": right and dataclasses.asdict(right),
             "remarks": remarks,
@@ -159,10 +173,15 @@ def export(
             "versions": versions(),
         }
         text = json.dumps(_finite(found), indent=2, allow_nan=False) + "\n"
-        (beside / REPORT).write_text(text, encoding="utf-8")
+        with naming(beside / REPORT):
+            (beside / REPORT).write_text(text, encoding="utf-8")
         pictures = {i: images[i] for file in files for i in file.fidelity.worst}
-        report.write(beside / PAGE, found, pictures, labels, expected, job.answers, class_names)
+        with naming(beside / PAGE):
+            report.write(beside / PAGE, found, pictures, labels, expected, job.answers, class_names)
+        removed = names_in(output) - names_in(beside)
         replace_folder(beside, output)
+        if removed:
+            say(f"removed files of the earlier export in '{output}': {', '.join(sorted(removed))}")
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return found
@@ -180,6 +199,11 @@ def versions() -> dict[str, str]:
             module = importlib.import_module(name)
             found[name] = getattr(module, "__version__", None) or importlib.metadata.version(name)
     return found
+
+
+def names_in(folder: Path) -> set[str]:
+    """The names of the files in a folder; none where there is no such folder."""
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def replace_folder(new: Path, output: Path) -> None:

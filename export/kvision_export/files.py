@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kvision.errors import UserError
+from kvision.errors import UserError, naming
 from kvision_export import census, convert, flatbuffer, metadata, quantize, verify
 from kvision_export.advice import advice, warnings_of
 from kvision_export.int8 import Search, Step
@@ -108,7 +108,8 @@ class Job:
     def write(self, mode: str, content: bytes, path: Path, bounds: Tolerance, **found) -> File:
         """Writes a file with its metadata, and measures it."""
         content = metadata.add(flatbuffer.shorten_names(census.set_versions(content)), self.about)
-        path.write_bytes(content)
+        with naming(path):
+            path.write_bytes(content)
         return dataclasses.replace(self._measure(mode, content, bounds), file=path.name, **found)
 
     def peer(self) -> File:

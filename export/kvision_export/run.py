@@ -1,6 +1,5 @@
 """An export from the flags of `command.py`, and what it prints."""
 
-import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +11,10 @@ import rich.table
 import rich.text
 from absl import flags
 
-from kvision import _classifiers, runs
+from kvision import _classifiers, _flags, runs
 from kvision.data import read_errors
 from kvision.errors import NoLabels, UserError
 from kvision.names import shown
-from kvision.spec import Preprocess
 from kvision_export import census, exporter, files, verify
 from kvision_export.checks import check_output
 
@@ -25,11 +23,9 @@ FLAGS = flags.FLAGS
 
 def export(modes: Sequence[str]) -> tuple[dict, Path]:
     """Exports a network in some modes; returns the report and the folder."""
-    opened = runs.open_trained(
-        FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.labels, FLAGS.allow_nonfinite
-    )
-    if preprocess := preprocess_of_flags():
-        opened = dataclasses.replace(opened, model=_classifiers.normalized(opened.model, preprocess))
+    opened = _flags.opened()
+    if preprocess := _flags.preprocess():
+        _classifiers.normalized(opened.model, preprocess)  # a mismatch shows before images are read
     output = output_of(opened)
     data = FLAGS.calibration or opened.flags.get("data", "")
     if runs.is_inside(output, data):
@@ -52,6 +48,7 @@ def export(modes: Sequence[str]) -> tuple[dict, Path]:
         labels=answers,
         calibration=calibration,
         class_names=opened.class_names,
+        preprocess=preprocess,
         target=FLAGS.target,
         modes=modes,
         backend=FLAGS.backend,
@@ -64,49 +61,6 @@ def export(modes: Sequence[str]) -> tuple[dict, Path]:
         say=lambda text: print(text, file=sys.stderr, flush=True),
     )
     return report, output
-
-
-def preprocess_of_flags() -> Preprocess | None:
-    """The normalisation that --mean and --std or --input_range ask for; None for none."""
-    given = {
-        name: FLAGS[name].value for name in ("mean", "std", "input_range") if FLAGS[name].value is not None
-    }
-    values = {name: numbers(name, texts) for name, texts in given.items()}
-    if "input_range" in values:
-        if len(values) > 1:
-            raise UserError("`--input_range` and `--mean` or `--std` say the same in two ways: give one.")
-        low, high = values["input_range"] if len(values["input_range"]) == 2 else (0, 0)
-        if not low < high:
-            raise UserError(
-                f"`--input_range` must be two numbers, the lower first; got {','.join(given['input_range'])}."
-            )
-        std = 255 / (high - low)
-        return Preprocess((-low * std,), (std,))
-    if not values:
-        return None
-    mean, std = values.get("mean", (0.0,)), values.get("std", (1.0,))
-    count = max(len(mean), len(std))
-    if {len(mean), len(std)} - {1, count}:
-        raise UserError(f"`--mean` and `--std` must have one value a channel, or one; got {mean} and {std}.")
-    mean, std = (part * count if len(part) == 1 else part for part in (mean, std))
-    if max(map(abs, mean)) <= 1 and max(std) <= 1 and {*mean, *std} != {0.0, 1.0}:
-        scaled = " ".join(
-            f"--{name}={','.join(f'{255 * value:g}' for value in values[name])}" for name in values
-        )
-        raise UserError(f"`--mean` and `--std` are of pixels in [0, 255], not in [0, 1]: give {scaled}.")
-    return Preprocess(mean, std)
-
-
-def numbers(name: str, texts: list[str]) -> tuple[float, ...]:
-    """The values of a flag that lists numbers."""
-    try:
-        values = tuple(map(float, texts))
-    except ValueError:
-        values = ()
-    if not values or not np.isfinite(values).all() or (name == "std" and min(values) <= 0):
-        kind = "positive numbers" if name == "std" else "numbers"
-        raise UserError(f"`--{name}` must be {kind} with commas between them; got {','.join(texts)!r}.")
-    return values
 
 
 def output_of(opened: runs.Opened) -> Path:

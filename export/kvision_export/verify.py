@@ -1,7 +1,6 @@
 """Measuring TFLite files: their answers beside the Keras model's, their speed beside the float file's."""
 
 import dataclasses
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from kvision._intervals import paired_interval, share, wilson
 from kvision._stderr import without_lines
 from kvision_export import flatbuffer
 
@@ -16,7 +16,6 @@ TURNS, WARMUP, RUNS = 4, 2, 20
 WORST = 20  # images of a report
 FEW = 100  # images, below which a single one is more than 1 %
 FEW_RANGES = 32  # calibration images, below which activations leave the ranges that they gave
-Z = 1.96  # of a confidence interval of 95 %
 SMALLEST = 1e-30  # probability of which a logarithm is taken
 
 
@@ -121,26 +120,6 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray, expected: np.ndarray
     )
 
 
-def paired_interval(more: int, less: int, count: int, z: float = Z) -> tuple[float, float]:
-    """The interval of a difference of shares on the same images (Agresti, Min 2005).
-
-    Args:
-        more, less: images that are in the first share alone, and in the second alone.
-        count: of all images.
-        z: standard errors to each side.
-    """
-    middle = (more - less) / (count + 2)  # half an image more of each kind, so that no difference has a width
-    spread = z * math.sqrt(more + less + 1 - (more - less) ** 2 / (count + 2)) / (count + 2)
-    return float(middle - spread), float(middle + spread)
-
-
-def wilson(part: float, count: int, z: float = Z) -> tuple[float, float]:
-    """The interval of `z` standard errors around a share of `count` (Wilson 1927)."""
-    middle = part + z**2 / (2 * count)
-    spread = z * math.sqrt(part * (1 - part) / count + z**2 / (4 * count**2))
-    return (middle - spread) / (1 + z**2 / count), (middle + spread) / (1 + z**2 / count)
-
-
 @dataclasses.dataclass(frozen=True)
 class Tolerance:
     """What a file has to keep: every bound that is set, but not agreement where top-1 is bounded and known.
@@ -192,11 +171,6 @@ def remarks(count: int, labeled: bool, calibrating: int | None = None) -> list[s
             f"{FEW_RANGES} or more the file may be much better."
         )
     return sentences
-
-
-def share(flags: np.ndarray) -> float:
-    """The share of true ones."""
-    return float(np.mean(flags))
 
 
 def predict(content: bytes | Path, images: Sequence[np.ndarray], pixels: bool = True) -> np.ndarray:

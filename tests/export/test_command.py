@@ -4,6 +4,7 @@ import html
 import importlib.metadata
 import json
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -90,6 +91,7 @@ def test_an_export_is_replaced_by_one_whose_file_is_outside_its_tolerance(run, t
     files = json.loads((output / "report.json").read_text())["files"]
     assert [file["mode"] for file in files] == ["float32", "float16"]
     assert not (output / "old.tflite").exists()
+    assert f"removed files of the earlier export in '{output}': old.tflite\n" in printed
 
 
 def test_errors(run, tmp_path):
@@ -153,7 +155,10 @@ def test_a_file_that_wants_other_pixels_than_those_in_0_to_255(tmp_path):
     arguments = ["kvision-export", f"--model={tmp_path / 'foreign.keras'}", f"--calibration=folder:{data}",
                  "--quantize=float32", f"--output={tmp_path / 'out'}"]  # fmt: skip
     printed = command(*arguments, code=1)
-    assert "as kvision-export's `--input_range=-1,1` does" in " ".join(printed.split())
+    assert "give `--input_range=-1,1`, or the model a first layer" in " ".join(printed.split())
+    printed = " ".join(command(*arguments, "--input_range=0,1", code=1).split())
+    assert "with the (pixel - 0) / 255 that `--input_range`, `--mean` and `--std` ask for: " in printed
+    assert "give `--input_range=-1,1` instead" in printed
     reports = []
     for flags in (["--input_range=-1,1"], ["--mean=127.5,127.5,127.5", "--std=127.5"]):
         command(*arguments, *flags)
@@ -229,12 +234,14 @@ def test_images_without_labels(layout, reason, tmp_path):
     printed = command("kvision-export", f"--model={run}", f"--calibration=folder:{data}", "--nocompare",
                       "--quantize=float32,int8", "--calibration_images=4", "--min_agreement=0.5")  # fmt: skip
     report = json.loads((run / "export/report.json").read_text())
-    why, no_labels, few, ranges = report["remarks"]
+    why, no_labels, few, ranges, unchecked = report["remarks"]
     assert "without labels" in why
     assert reason in why
     assert no_labels.startswith("Top-1 is left out, as the images have no labels")
     assert f"{report['images']} images, each of which is 6.2 %" in few
     assert "8 calibration images" in ranges
+    assert "could not be checked whether the Keras model expects RGB pixels in [0, 255]; " in unchecked
+    assert "(see `--input_range`, `--mean` and `--std`)" in unchecked
     assert report["images"] == 16
     assert report["keras"] is None
     assert "top-1" not in printed
@@ -350,12 +357,13 @@ def test_a_run_that_fails_leaves_the_old_folder_whole(tmp_path, monkeypatch):
     before = {path.name: path.read_bytes() for path in output.iterdir()}
 
     def fail(*_, **__):
-        raise OSError(28, "No space left on device", "report.html")
+        raise OSError(28, "No space left on device")
 
-    with monkeypatch.context() as full_disk:
-        full_disk.setattr(exporter.report, "write", fail)
-        with pytest.raises(OSError, match="No space"):
-            export(model, output, images=pixels, modes=["float32"])
+    for writer, name in (("write_bytes", f"{model.name}_float32.tflite"), ("write_text", "labels.txt")):
+        with monkeypatch.context() as full_disk:
+            full_disk.setattr(Path, writer, fail)
+            with pytest.raises(OSError, match=f"No space left on device: .*{name}"):
+                export(model, output, images=pixels, modes=["float32"])
     replace = exporter.os.replace
     monkeypatch.setattr(
         exporter.os, "replace", lambda a, b: replace(a, b) if "part" not in str(a) else fail()

@@ -5,9 +5,10 @@ import pytest
 from helpers import randomized, tiny
 from tflite import images
 
+from kvision._intervals import wilson
 from kvision_export import verify
 from kvision_export.convert import convert
-from kvision_export.verify import Answers, Tolerance, accuracy, answers, fidelity, latencies, wilson
+from kvision_export.verify import Answers, Tolerance, accuracy, answers, fidelity, latencies
 
 
 def test_accuracy_beside_another_networks():

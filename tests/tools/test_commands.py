@@ -149,6 +149,28 @@ def test_evaluate_matches_classes_by_name(folder, tmp_path):
     assert "by position: 0 is 'canine', 1 is 'feline'" in printed
 
 
+def test_the_pixels_of_a_file_that_others_wrote(folder, tmp_path):
+    """A network of pixels in [-1, 1] is doubted, and given them by flags."""
+    inputs = keras.Input((32, 32, 3))
+    outputs = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(inputs))
+    model = keras.Model(inputs, outputs, name="foreign")
+    model.layers[-1].set_weights([np.array([[-20, 20]] * 3, "float32"), np.zeros(2, "float32")])
+    model.save(tmp_path / "foreign.keras")
+    arguments = ["kvision-evaluate", f"--model={tmp_path / 'foreign.keras'}", f"--data=folder:{folder}",
+                 "--split=all", "--labels=numbers"]  # fmt: skip
+    printed = command(*arguments)
+    assert "top-1 50.00 %" in printed
+    assert "With RGB pixels in [-1, 1] the Keras model would be right on 100.0 % of 80 " in printed
+    assert "give `--input_range=-1,1`, or the model a first layer" in printed
+    printed = command(*arguments, "--input_range=-1,1")
+    assert "top-1 100.00 %" in printed
+    assert "Keras model" not in printed
+    predict = ["kvision-predict", arguments[1], "--topk=1", folder / "dark" / "0.png"]
+    assert "%  1  1" in command(*predict)
+    assert "100.0 %  0  0" in command(*predict, "--mean=127.5", "--std=127.5")
+    assert "the lower first; got 1,-1" in command(*predict, "--input_range=1,-1", code=2)
+
+
 def test_a_run_is_evaluated_as_it_was_validated(run, folder, tmp_path):
     def images(opened, **how):
         data = runs.load_data(opened, None, "val", val_fraction=0.5, **how)
@@ -242,7 +264,7 @@ def test_errors_with_a_run(run, folder, tmp_path):
         "kvision-evaluate", f"--model={output}", "--data=digits", code=2
     )
     path = folder / "dark" / "notes.txt"
-    assert "None of the 1 files" in command("kvision-predict", f"--model={output}", path, code=2)
+    assert "None of the files can be read" in command("kvision-predict", f"--model={output}", path, code=2)
     assert "No such file" in command("kvision-predict", f"--model={output}", "nowhere.png", code=2)
     sentence = command("kvision-train", *TINY, f"--weights={output / 'model.keras'}", "--data=digits",
                        "--model_kwarg=width_multiplier=1", f"--output={tmp_path}/new", code=2)  # fmt: skip

@@ -14,27 +14,14 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from kvision import _cli
-from kvision._choices import WEIGHTS
+from kvision import _cli, _flags
 from kvision.errors import UserError
-from kvision.names import shown
+from kvision.names import counted, shown
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string(
-    "model", None, "Run folder, .keras file, or name of a network that kvision-info lists.", required=True
-)
-flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may hold NaN or infinity.")
-flags.DEFINE_string("weights", None, f"Trained weights for a network given by name: {WEIGHTS}.")
-flags.DEFINE_string("labels", None, _cli.NAMES)
-flags.DEFINE_integer(
-    "image_size",
-    None,
-    "Height and width of the input in pixels, for a name or a network that takes any size.",
-    1,
-)
-flags.DEFINE_bool("exif", None, _cli.EXIF)
+_flags.define_model()
+_flags.define_reading()
 flags.DEFINE_integer("topk", 5, "Number of classes to print for each image.", 1)
-flags.DEFINE_bool("strict", False, "Whether to end at the first unreadable file.")
 
 
 def main(arguments):
@@ -43,14 +30,15 @@ def main(arguments):
         if not arguments:
             raise UserError("Which images? kvision-predict --model=MODEL IMAGE...")
         _cli.import_keras()
-        from kvision import runs
+        from kvision import _classifiers
         from kvision.data import read_image
 
-        opened = runs.open_trained(
-            FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.labels, FLAGS.allow_nonfinite
-        )
+        opened = _flags.opened()
+        model = opened.model
+        if preprocess := _flags.preprocess():
+            model = _classifiers.normalized(model, preprocess)
         paths = list(files(arguments))
-        size, channels = opened.image_size, opened.model.input_shape[-1]
+        size, channels = opened.image_size, model.input_shape[-1]
         exif = opened.exif if FLAGS.exif is None else FLAGS.exif
         unreadable = 0
         for path in paths:
@@ -62,16 +50,16 @@ def main(arguments):
                 unreadable += 1
                 print(shown(str(error)), file=sys.stderr)
                 continue
-            probabilities = opened.model.predict_on_batch(image[None])[0]
+            probabilities = model.predict_on_batch(image[None])[0]
             if not np.isfinite(probabilities).all() and not FLAGS.allow_nonfinite:
-                raise UserError(f"{opened.model.name} answers with NaN to {path!r}: its weights are damaged.")
+                raise UserError(f"{model.name} answers with NaN to {path!r}: its weights are damaged.")
             print(shown(path))
             for index in np.argsort(-probabilities)[: FLAGS.topk]:
                 print(f"  {100 * probabilities[index]:5.1f} %  {index}  {opened.class_names[index]}")
         if unreadable == len(paths):
-            raise UserError(f"None of the {len(paths)} files can be read as an image.")
+            raise UserError("None of the files can be read as an image.")
         if unreadable:
-            print(f"Skipped {unreadable} unreadable file{'s' * (unreadable > 1)}.", file=sys.stderr)
+            print(f"Skipped {counted(unreadable, 'unreadable file')}.", file=sys.stderr)
 
 
 def files(arguments: Iterable[str]) -> Iterator[str]:

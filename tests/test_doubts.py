@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from kvision_export import doubts
-from kvision_export.doubts import by_chance, find
+from kvision import _doubts
+from kvision._doubts import by_chance, find
+from kvision.spec import Preprocess
 
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])  # torchvision's, times 255
 
@@ -31,9 +32,10 @@ def network(change, labels_of=(0, 1)):
     return predict
 
 
-def found(predict, count=40):
+def found(predict, count=40, **keywords):
+    """The doubts, and what could not be checked."""
     images, labels = reds_and_blues(count)
-    return find(predict, images, labels, predict(images))
+    return find(predict, images, labels, predict(images), **keywords)
 
 
 @pytest.mark.parametrize(
@@ -48,22 +50,56 @@ def found(predict, count=40):
     ],
 )
 def test_pixels_that_would_do_clearly_better(change, words):
-    assert words in found(network(change))[-1]
+    assert words in found(network(change))[0][-1]
+
+
+def scaled(pixels):
+    return pixels / 127.5 - 1
 
 
 def test_flags_that_give_a_network_its_pixels():
-    def scaled(pixels):
-        return pixels / 127.5 - 1
-
-    images, labels = reds_and_blues(40)
     predict = network(scaled)
-    for bare, words in ((True, "as kvision-export's `--input_range=-1,1` does"), (False, "[0, 255].")):
-        assert words in find(predict, images, labels, predict(images), bare)[-1]
-    assert "kvision-export" not in found(network(lambda x: scaled(x)[..., ::-1]))[-1]
+    for own, words in ((False, "instead of 50.0 %: give `--input_range=-1,1`, or the model a first layer"),
+                       (True, "instead of 50.0 %: give the model a first layer")):  # fmt: skip
+        assert words in found(predict, own=own)[0][-1]
+    assert "--" not in found(network(lambda x: scaled(x)[..., ::-1]))[0][-1]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (scaled, "ask for: give `--input_range=-1,1` instead."),
+        (lambda x: x, "ask for: leave these flags out."),
+        (lambda x: x[..., ::-1] / 255, ": give the model a first layer that"),
+    ],
+)
+def test_a_range_that_flags_ask_for_in_vain(change, words):
+    images, labels = reds_and_blues(40)
+    predict, given = network(change), Preprocess((0.0,), (200.0,))
+    sentence = find(predict, images, labels, predict(images / 200), given=given)[0][-1]
+    assert words in sentence
+    assert ("the (pixel - 0) / 200 that `--input_range`, `--mean` and `--std`" in sentence) == (
+        "ask" in words
+    )
+
+
+def test_few_images_cannot_show_a_wrong_range():
+    labels = np.array([0, 0, 0, 1] * 2)  # of which a network that tells nothing apart is right on six
+    images, predict = reds_and_blues(2)[0][labels], network(scaled)
+    doubts, (sentence,) = find(predict, images, labels, predict(images))
+    assert not doubts
+    assert (
+        "With RGB pixels in [-1, 1] the Keras model would be right on 100.0 % of 8 images instead of 75.0 %"
+        in sentence
+    )
+    assert (
+        "so few images cannot show a wrong pixel range (`--input_range`, `--mean` and `--std`)." in sentence
+    )
+    assert find(predict, images, labels, predict(images), own=True) == ([], [])
 
 
 def test_classes_in_another_order():
-    (sentence,) = found(network(lambda x: x, labels_of=(1, 0)))  # half with other pixels, all of one class
+    (sentence,), _ = found(network(lambda x: x, labels_of=(1, 0)))  # half with other pixels, all of one class
     assert "right on 0.0 % of 40 images, no better than chance (50.0 %)" in sentence
 
 
@@ -76,13 +112,13 @@ def test_one_answer_for_all_images_is_chance_however_many_are_of_that_class():
 
     assert (
         "right on 80.0 % of 100 images, no better than chance (80.0 %)"
-        in find(predict, images, labels, predict(images))[0]
+        in find(predict, images, labels, predict(images))[0][0]
     )
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 40, 500])
 def test_a_network_that_is_right_is_not_doubted(count):
-    assert found(network(lambda x: x), count) == []
+    assert found(network(lambda x: x), count) == ([], [])
 
 
 @pytest.mark.parametrize(("right", "count"), [(1, 2), (2, 4), (0, 2), (14, 20), (60, 100)])
@@ -92,11 +128,11 @@ def test_few_images_and_middling_networks_are_not_doubted(right, count):
     def predict(pixels):
         return np.eye(2)[np.where(np.arange(count) < right, labels, 1 - labels)]
 
-    assert find(predict, images, labels, predict(images)) == []
+    assert find(predict, images, labels, predict(images)) == ([], [])
 
 
 def test_pixels_of_grey_networks():
-    assert all(pixels.shape == (2, 4, 4, 1) for _, pixels in doubts.changed(np.ones((2, 4, 4, 1))))
+    assert all(pixels.shape == (2, 4, 4, 1) for _, pixels in _doubts.changed(np.ones((2, 4, 4, 1))))
 
 
 def test_images_of_one_class_have_the_chance_of_a_die():

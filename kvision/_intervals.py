@@ -1,0 +1,32 @@
+"""Shares of images and their confidence intervals."""
+
+import math
+
+import numpy as np
+
+Z = 1.96  # of a confidence interval of 95 %
+
+
+def share(flags: np.ndarray) -> float:
+    """The share of true ones."""
+    return float(np.mean(flags))
+
+
+def paired_interval(more: int, less: int, count: int, z: float = Z) -> tuple[float, float]:
+    """The interval of a difference of shares on the same images (Agresti, Min 2005).
+
+    Args:
+        more, less: images that are in the first share alone, and in the second alone.
+        count: of all images.
+        z: standard errors to each side.
+    """
+    middle = (more - less) / (count + 2)  # half an image more of each kind, so that no difference has a width
+    spread = z * math.sqrt(more + less + 1 - (more - less) ** 2 / (count + 2)) / (count + 2)
+    return float(middle - spread), float(middle + spread)
+
+
+def wilson(part: float, count: int, z: float = Z) -> tuple[float, float]:
+    """The interval of `z` standard errors around a share of `count` (Wilson 1927)."""
+    middle = part + z**2 / (2 * count)
+    spread = z * math.sqrt(part * (1 - part) / count + z**2 / (4 * count**2))
+    return (middle - spread) / (1 + z**2 / count), (middle + spread) / (1 + z**2 / count)
