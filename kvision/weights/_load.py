@@ -72,7 +72,7 @@ def load(
     Raises:
         OSError: there is no such file, or it cannot be downloaded.
         ValueError: the file cannot be read, its weights are not those of this network (the message names
-            what is missing, left over or misshapen), they were trained with other settings (the message
+            what is missing, unexpected or misshapen), they were trained with other settings (the message
             names the layer, the setting and both values), or they are NaN or infinity. The model is then
             left as it was.
     """
@@ -250,15 +250,19 @@ def _assign(
             misshapen.append(f"{name} is {tensor.shape} instead of {expected}")
         else:
             missing.append(name)
+    if include_top:
+        begun = {layer.name for name, (_, _, layer) in wanted.items() if given[name] is not None} & fresh
+        missing += [
+            name for name, (_, _, layer) in wanted.items() if layer.name in begun and given[name] is None
+        ]
     faults = [
         f"{len(names)} {fault} ({', '.join(map(_fetch.shown, names[:3]))}{', ...' if len(names) > 3 else ''})"
-        for fault, names in (("missing", missing), ("left over", leftover), ("misshapen", misshapen))
+        for fault, names in (("missing", missing), ("unexpected", leftover), ("misshapen", misshapen))
         if names
     ]
     if faults:
         raise UserError(
-            f"`weights`: {origin} does not fit {model.name}: of its {len(wanted)} parameters, "
-            f"{'; '.join(faults)}."
+            f"`weights`: {origin} does not fit {model.name} ({len(wanted)} parameters): {'; '.join(faults)}."
         )
     if settings:
         outputs = {tensor._keras_history.operation.name for tensor in keras.tree.flatten(model.outputs)}

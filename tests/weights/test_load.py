@@ -158,7 +158,7 @@ def test_the_sentence_names_what_differs(source):
     tensors = kvision.weights.state_dict(source)
     tensors["conv_stem.weight"] = np.zeros((9, 3, 3, 3), "float32")
     tensors["extra.weight"] = tensors.pop("bn1.weight")
-    with pytest.raises(ValueError, match="1 missing.*1 left over.*1 misshapen") as error:
+    with pytest.raises(ValueError, match="1 missing.*1 unexpected.*1 misshapen") as error:
         kvision.weights.load(source, tensors)
     for part in ("bn1.weight", "extra.weight", "conv_stem.weight is (9, 3, 3, 3) instead of (8, 3, 3, 3)"):
         assert part in str(error.value)
@@ -244,6 +244,17 @@ def test_a_fresh_classifier_is_one_that_was_asked_for(source):
         kvision.models.mobilenet_v2(weights=tensors | {"classifier.bias": np.zeros(4)}, **columns)
     assert kvision.models.mobilenet_v2(weights=headless, **columns, num_classes=7).output_shape == (None, 7)
     kvision.models.mobilenet_v2(weights=headless, **columns, include_top=False)
+
+
+def test_a_part_of_a_classifier_is_damage(source):
+    for part in ("classifier.bias", "classifier.weight"):
+        tensors = kvision.weights.state_dict(source)
+        del tensors[part]
+        with pytest.raises(UserError, match=f"does not fit mobilenet_v2 .*: 1 missing .{part}"):
+            kvision.weights.load(source, tensors)
+        with pytest.raises(UserError, match="1 missing"):
+            kvision.models.mobilenet_v2(weights=tensors, **SMALL)
+        kvision.models.mobilenet_v2(weights=tensors, **SMALL, include_top=False)
 
 
 def test_both_classifiers_of_a_distilled_network_come_from_the_file():
