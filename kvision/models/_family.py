@@ -24,12 +24,14 @@ Args:
     weights: None for fresh weights; "imagenet"; a tag of `kvision.list_weights("{name}.*")`; or a source of
         `kvision.weights.load`, such as a `.safetensors` file or "hf-hub:OWNER/REPOSITORY". They are adapted
         to other classes, channels and sizes, which is logged; the classifier is only fresh where
-        `num_classes` is given.
+        `num_classes` is given. Files of other kinds than `.keras` and those of `kvision.weights.save` do not
+        say which columns they were trained with, such as `padding` or `norm_epsilon`: give the same.
     input_shape: `(height, width, channels)`; height and width may be None for any size.
     pooling: without a top, None for the feature map, "avg" or "max" for a vector.
     num_classes: outputs of the classifier; by default those of the weights.
     classifier_activation: a Keras activation by name; None for logits.
-    preprocess: a `kvision.Preprocess`, where the normalisation is not that of the weights or the network.
+    preprocess: a `kvision.Preprocess`; by default the normalisation that the weights were trained with, where
+        they say it (published ones, `.keras` files, files of `kvision.weights.save`), else the network's.
     name: of the model.
     allow_nonfinite: whether weights may be NaN or infinity.
     {columns}: columns of the family's table, see `{module}.{row}`.
@@ -177,7 +179,10 @@ class Family:
                 )
         num_classes = _values.integer("num_classes", num_classes)
         input_shape = self._input_shape(input_shape, variant, name)
-        network = self.network(variant, input_shape, preprocess or (row and row.preprocess))
+        any_preprocess = preprocess is not None
+        if preprocess is None and weights is not None:
+            preprocess = row.preprocess if row else kvision.weights.preprocess(weights)
+        network = self.network(variant, input_shape, preprocess)
         inputs, features = network.input, network.output
 
         if include_top or weights is not None:  # the top's weights are checked even if not kept
@@ -195,6 +200,7 @@ class Family:
                     include_top=include_top,
                     fresh_classifier=any_classifier,
                     allow_nonfinite=allow_nonfinite,
+                    any_preprocess=any_preprocess,
                 )
             if include_top:
                 return model

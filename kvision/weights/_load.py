@@ -1,9 +1,10 @@
 """Weights into networks, and back into files."""
 
+import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -15,8 +16,8 @@ import safetensors.numpy
 
 from kvision._nested import check_model
 from kvision.errors import UserError
-from kvision.spec import Weights
-from kvision.weights import _fetch
+from kvision.spec import Preprocess, Weights
+from kvision.weights import _fetch, _settings
 from kvision.weights._h5 import by_reference_names
 from kvision.weights._keras import tensors_of
 from kvision.weights._parameters import behind_trunk, classifiers, first_convolution, parameters
@@ -33,12 +34,19 @@ def load(
     include_top: bool = True,
     fresh_classifier: bool = True,
     allow_nonfinite: bool = False,
+    any_preprocess: bool = False,
 ) -> None:
     """Puts weights into a network, all or none, and adapts them to it.
 
     What may differ: the number of classes (the classifier keeps its fresh weights), the number of input
     channels (the kernels of the first convolution are repeated in turn, or cut, and scaled), the size of the
     image (position embeddings and tables of relative positions are resampled). What was adapted is logged.
+
+    Weights fit only the settings that they were trained with, such as `padding`, `norm_epsilon`, `num_heads`
+    or the normalisation. `.keras` files and the `.safetensors` files of `kvision.weights.save` hold them, and
+    are refused where the network has others. Other files (`.weights.h5`, PyTorch's), mappings and rows do
+    not: there only the names and shapes of the weights are checked. A builder's `weights=` also checks the
+    columns of published rows.
 
     Args:
         model: a network of kvision.
@@ -59,12 +67,14 @@ def load(
         fresh_classifier: False where a classifier must not keep its fresh weights: it is then a ValueError
             if the weights have none for it, or one of another number of classes.
         allow_nonfinite: whether weights may be NaN or infinity.
+        any_preprocess: whether the network may have another normalisation than the file's.
 
     Raises:
         OSError: there is no such file, or it cannot be downloaded.
         ValueError: the file cannot be read, its weights are not those of this network (the message names
-            what is missing, left over or misshapen), or they are NaN or infinity. The model is then left as
-            it was.
+            what is missing, unexpected or misshapen), they were trained with other settings (the message
+            names the layer, the setting and both values), or they are NaN or infinity. The model is then
+            left as it was.
     """
     assign = partial(
         _assign,
@@ -80,7 +90,42 @@ def load(
     if source.startswith(_fetch.KERAS):
         keras_model = _fetch.application(source, columns.get("width_multiplier", 1.0))
         return assign(tensors_of(model, keras_model), source)
-    return assign(by_reference_names(model, _fetch.read(_fetch.local(source))), repr(source))
+    path = _fetch.local(source)
+    assign(
+        by_reference_names(model, _fetch.read(path)),
+        repr(source),
+        settings=_settings_in(path, [layer.name for layer in model.layers]),
+        free={_settings.PREPROCESS} if any_preprocess else set(),
+    )
+
+
+def preprocess(source) -> Preprocess | None:
+    """The normalisation that weights were trained with, where their file holds it, before there is a network.
+
+    Args:
+        source: a mapping or a file's path, as `load` takes them.
+
+    Returns:
+        That of a `.keras` file, or of a `.safetensors` file of `save`; None for others.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: the file cannot be read.
+    """
+    if isinstance(source, Mapping):
+        return None
+    path = _fetch.local(_fetch.named(source))
+    try:
+        return _settings.preprocess_of(_settings_in(path, [_settings.PREPROCESS]) or {})
+    except Exception as error:  # whatever damaged settings raise
+        raise _fetch.unreadable(repr(path), error) from None
+
+
+def _settings_in(path: str, names: list[str]) -> dict[str, dict] | None:
+    try:
+        return _settings.of_file(path, names)
+    except Exception as error:  # whatever a damaged file makes its reader raise
+        raise _fetch.unreadable(repr(path), error) from None
 
 
 def num_classes(source, classifier: str) -> int | None:
@@ -135,6 +180,8 @@ def from_keras(model: keras.Model, keras_model: keras.Model) -> None:
 def save(model: keras.Model, path) -> None:
     """Writes a network's weights to a `.safetensors` file that timm loads: its names, layout and buffers.
 
+    The file's metadata hold the settings of the layers, which `load` compares.
+
     Raises:
         ValueError: `path` does not end with .safetensors.
         OSError: it cannot be written; nothing is left half-written.
@@ -151,7 +198,8 @@ def save(model: keras.Model, path) -> None:
             tensors[f"{layer.name}.num_batches_tracked"] = np.zeros((), np.int64)
     beside = path.with_name(f".{path.name}.part")
     try:
-        safetensors.numpy.save_file(tensors, beside, {"format": "pt"})
+        settings = json.dumps(_settings.of_model(model))
+        safetensors.numpy.save_file(tensors, beside, {"format": "pt", _settings.METADATA: settings})
         os.replace(beside, path)
     except safetensors.SafetensorError as error:
         raise OSError(f"{str(path)!r} cannot be written: {error}") from None
@@ -174,6 +222,8 @@ def _assign(
     include_top: bool = True,
     fresh_classifier: bool = True,
     allow_nonfinite: bool = False,
+    settings: Mapping[str, dict] | None = None,
+    free: Collection[str] = (),
 ) -> None:
     wanted = parameters(model)
     given, notes = _taken(tensors, wanted, origin)
@@ -200,16 +250,33 @@ def _assign(
             misshapen.append(f"{name} is {tensor.shape} instead of {expected}")
         else:
             missing.append(name)
+    if include_top:
+        begun = {layer.name for name, (_, _, layer) in wanted.items() if given[name] is not None} & fresh
+        missing += [
+            name for name, (_, _, layer) in wanted.items() if layer.name in begun and given[name] is None
+        ]
     faults = [
         f"{len(names)} {fault} ({', '.join(map(_fetch.shown, names[:3]))}{', ...' if len(names) > 3 else ''})"
-        for fault, names in (("missing", missing), ("left over", leftover), ("misshapen", misshapen))
+        for fault, names in (("missing", missing), ("unexpected", leftover), ("misshapen", misshapen))
         if names
     ]
     if faults:
         raise UserError(
-            f"`weights`: {origin} does not fit {model.name}: of its {len(wanted)} parameters, "
-            f"{'; '.join(faults)}."
+            f"`weights`: {origin} does not fit {model.name} ({len(wanted)} parameters): {'; '.join(faults)}."
         )
+    if settings:
+        outputs = {tensor._keras_history.operation.name for tensor in keras.tree.flatten(model.outputs)}
+        sides = {name for name in settings if name.startswith(SIDES)}
+        try:
+            other = _settings.difference(
+                _settings.of_model(model), settings, {*heads, *outputs, *sides, *free}
+            )
+        except Exception as error:  # whatever damaged settings raise
+            raise _fetch.unreadable(origin, error) from None
+        if other:
+            raise UserError(
+                f"`weights`: {origin} was saved with other settings than {model.name} has: {other}."
+            )
     if fresh and not fresh_classifier:
         raise UserError(
             f"`weights`: {origin} has no weights for the classifier {_listed(fresh)} of this size: "

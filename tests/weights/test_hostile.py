@@ -141,7 +141,7 @@ def test_many_tensors_on_one_storage_take_its_memory(bounded, tmp_path):
     tensor = pickled(np.zeros(4 * 10**5, "float32"), [])
     items = [b"X\4\0\0\0%04d" % i + tensor for i in range(3000)]
     write_zip(tmp_path / "a.pth", b"\x80\x02}(" + b"".join(items) + b"u.", ("net/data/0", bytes(16 * 10**5)))
-    refused(kvision.models.lenet5(), tmp_path / "a.pth", "left over")
+    refused(kvision.models.lenet5(), tmp_path / "a.pth", "unexpected")
 
 
 @pytest.fixture

@@ -97,7 +97,7 @@ def test_a_repository_of_another_kind(hub):
     with pytest.raises(ValueError, match="config.json does not fit"):
         kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
     hub.publish("me/bert", {"embeddings.weight": np.zeros((2, 2), "float32")}, num_classes=7)
-    with pytest.raises(ValueError, match=r"missing.*1 left over .embeddings.weight"):
+    with pytest.raises(ValueError, match=r"missing.*1 unexpected .embeddings.weight"):
         kvision.models.mobilenet_v3_small(weights="hf-hub:me/bert", **TINY)
 
 
