@@ -21,6 +21,7 @@ FREE = {  # settings of training, of the image's size, and those that all networ
     "value", "grid", "target_shape", "cropping", "window_size", "axis", "data_format", "batch_shape",
 }  # fmt: skip
 FREE_ENDINGS = ("_initializer", "_regularizer", "_constraint")
+ATROUS = ("strides", "dilation_rate", "padding", "ZeroPadding2D")  # free where dilation replaces strides
 KEYWORDS = {  # of builders, by settings
     "epsilon": "norm_epsilon", "padding": "padding", "pool_size": "padding", "num_heads": "num_heads",
     "activation": "activation", "class": "subsampling",
@@ -91,8 +92,9 @@ def difference(ours: Mapping[str, dict], given: Mapping[str, dict], free: Collec
         if not np.allclose((*own.mean, *own.std), (*theirs.mean, *theirs.std), rtol=1e-5, atol=1e-5):
             keyword = f"preprocess=kvision.Preprocess(mean={theirs.mean}, std={theirs.std})"
             return f"its layer {PREPROCESS!r} is {theirs} instead of {own}: build with `{keyword}`"
+    passed = ATROUS if _is_atrous(ours) or _is_atrous(given) else ()
     for name in [name for name in ours if name in given and name not in {PREPROCESS, *free}]:
-        for key in [key for key in ours[name] if key in given[name]]:
+        for key in [key for key in ours[name] if key in given[name] and key not in passed]:
             if ours[name][key] != given[name][key]:
                 hint = f": build with the `{KEYWORDS[key]}` that it had" if key in KEYWORDS else ""
                 return (
@@ -100,9 +102,15 @@ def difference(ours: Mapping[str, dict], given: Mapping[str, dict], free: Collec
                 )
     for has, one, other in (("it has", given, ours), ("it lacks", ours, given)):
         for name in _in_trunk(one) if TRUNK in other else ():
-            if one[name].get("class") in STRUCTURE and name not in other and name not in free:
+            if one[name].get("class") in {*STRUCTURE} - {*passed} and name not in {*other, *free}:
                 return f"{has} the layer {name!r} ({one[name]['class']})"
     return None
+
+
+def _is_atrous(settings: Mapping[str, dict]) -> bool:
+    """Whether a network has dilation in place of strides, with weights trained without (Chen et al. 2017)."""
+    dilations = (np.max(layer.get("dilation_rate", 1)) for layer in settings.values())
+    return max(dilations, default=1) > 1
 
 
 def _in_trunk(settings: Mapping[str, dict]) -> list[str]:
