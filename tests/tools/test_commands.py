@@ -1,6 +1,7 @@
 """The commands, as a shell runs them."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -15,7 +16,8 @@ from helpers import TINY, brightness, command, dark_and_light, renamed
 from PIL import Image
 
 import kvision.data
-from kvision import labels, runs
+from kvision import _cli, labels, runs
+from kvision_tools import train
 
 
 @pytest.fixture(scope="module")
@@ -298,6 +300,33 @@ def test_strict_ends_at_what_is_no_image(folder, tmp_path):
     sentence = command("kvision-train", *TINY, "--batch_size=16", f"--data=folder:{folder}", "--strict",
                        f"--output={tmp_path / 'run'}", code=2)  # fmt: skip
     assert "notes.txt" in sentence
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.ENOSPC, "x", "y"), 75),
+        (OSError(errno.ENOTCONN, "x", "y"), 75),
+        (FileNotFoundError("'a.png' is not there any more."), 75),
+        (OSError(errno.EISDIR, "x", "y"), 2),
+        (OSError(errno.EACCES, "x", "y"), 2),
+        (PermissionError("'a.png' may not be read."), 2),
+        (OSError(errno.ELOOP, "x", "y"), 2),
+    ],
+)
+def test_errors_that_another_start_would_meet_again_are_not_requeued(error, code, capsys):
+    with pytest.raises(SystemExit) as end, _cli.user_errors(), train.requeued("it goes on", train.may_pass):
+        raise error
+    assert end.value.code == code
+    assert ("Once that is solved, it goes on." in capsys.readouterr().err) == (code == 75)
+
+
+def test_a_folder_in_place_of_a_file_of_the_run_ends_with_a_sentence(run, tmp_path):
+    shutil.copytree(run[0], tmp_path / "run")
+    (tmp_path / "run/metrics.csv").unlink()
+    (tmp_path / "run/metrics.csv").mkdir()
+    flags = [f"--flagfile={tmp_path / 'run/flags.txt'}", f"--output={tmp_path / 'run'}", "--epochs=5"]
+    assert "Is a directory: " in command("kvision-train", *flags, code=2)
 
 
 def test_a_run_that_lost_files_says_so(run, tmp_path):

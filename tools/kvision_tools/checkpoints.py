@@ -66,9 +66,13 @@ def restore(folder: Path, loop, like: dict | None = None) -> dict | None:
             empty ones; it may have other keys besides.
 
     Raises:
-        ValueError: there are checkpoints, but none is good.
+        ValueError: there are checkpoints, but none is good; or one of them is a folder, which no later one
+            can replace.
     """
     paths = _paths(folder)
+    for path in paths:
+        if path.is_dir():
+            raise UserError(f"{str(path)!r} is a folder in place of a checkpoint: move it away.")
     variables, faults = _variables(loop), []
     for path in reversed(paths):
         try:
@@ -114,7 +118,9 @@ def _read(path):
         if metadata.keys() != {"state"} and metadata.get("blake2b") != _digest(tensors, text):
             raise Unfit("is damaged: its checksum is not that of its content")  # earlier versions had none
         return tensors, json.loads(text)
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise Unfit(f"cannot be read ({error.strerror or error})") from None
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise Unfit(f"is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]!r})") from None
 
 

@@ -11,7 +11,7 @@ code 75, as a full disk and images that cannot be read any more do; a second Ctr
 import contextlib
 import errno
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kvision_tools import startup
@@ -27,6 +27,9 @@ from kvision.errors import UserError
 from kvision_tools.choices import OPTIMIZERS, STRATEGIES
 
 TRANSIENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE)  # full disks, lost mounts
+PERMANENT = (  # wrong paths and permissions, which another start meets again
+    errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP,
+)  # fmt: skip
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "Name of the network, as kvision-info lists it.", required=True)
@@ -166,30 +169,35 @@ def main(positional):
         from kvision_tools.dry_run import dry_run
         from kvision_tools.run import Run
 
-        with requeued("the same command goes on", TRANSIENT):
+        with requeued("the same command goes on", lambda error: error.errno in TRANSIENT):
             run = Run()
             if FLAGS.dry_run:
                 dry_run(run)
                 return
             run.open()
-        with requeued(f"{run.again} goes on"):  # whether it can is seen when it begins
+        with requeued(f"{run.again} goes on", may_pass):
             run.train()
 
 
+def may_pass(error: OSError) -> bool:
+    """Whether another start may go without the error: images that went away may come back."""
+    return not isinstance(error, PermissionError) and error.errno not in PERMANENT
+
+
 @contextlib.contextmanager
-def requeued(what: str, numbers: Container[int] | None = None) -> Iterator[None]:
-    """Turns what the system refuses into one sentence and the exit code that asks to be started again.
+def requeued(what: str, retried: Callable[[OSError], bool]) -> Iterator[None]:
+    """Turns errors of the system into one sentence and the exit code that asks to be started again.
 
     Args:
-        what: happens once the reason is mended.
-        numbers: of `errno`; None for all.
+        what: happens once the reason is gone.
+        retried: whether another start may help; other errors are raised.
     """
     try:
         yield
     except OSError as error:
-        if numbers is not None and error.errno not in numbers:
+        if not retried(error):
             raise
-        _cli.fail(f"{_cli.sentence(error)} When that is mended, {what}.", startup.REQUEUE)
+        _cli.fail(f"{_cli.sentence(error)} Once that is solved, {what}.", startup.REQUEUE)
 
 
 def entry():
