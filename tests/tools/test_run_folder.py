@@ -323,6 +323,13 @@ def test_a_run_goes_on_with_its_own_images_alone(parsed, tmp_path, capsys):
     ):
         with pytest.raises(ValueError, match=f"trained on other images .*{words}.*--overwrite starts anew"):
             run_folder.compare(run, identities(**other))
+    (run / runs.LABELS).write_text("dog\ncat\n")
+    with pytest.raises(ValueError, match="labels.txt' has other class names than the run: 'dog', 'cat' inst"):
+        run_folder.compare(run, identities())
+    (run / runs.LABELS).unlink()
+    run_folder.compare(run, identities())
+    made(run)
+    assert (run / runs.LABELS).read_text() == "cat\ndog\n"
     only_val = identities() | {"val": identities(labels=(0, 1))["val"]}
     with pytest.raises(ValueError, match="other images .val: class 'cat' has 1 images instead of 2."):
         run_folder.compare(run, only_val)

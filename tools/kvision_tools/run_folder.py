@@ -77,7 +77,7 @@ def compare(folder: Path, identities: Mapping[str, Identity]) -> None:
         identities: of its splits, by name.
 
     Raises:
-        ValueError: they are others, or the run's record of them is damaged.
+        ValueError: they are others, the run's record of them is damaged, or its labels.txt was edited.
     """
     advice = "--overwrite starts anew, another --output keeps both"
     try:
@@ -99,6 +99,12 @@ def compare(folder: Path, identities: Mapping[str, Identity]) -> None:
     if any(changes.values()):
         text = "; ".join(f"{split}: {', '.join(few)}" for split, few in changes.items() if few)
         raise UserError(f"'{folder}' was trained on other images ({text}): {advice}.")
+    path, expected = folder / runs.LABELS, identities["train"].class_names
+    if path.exists() and (names := labels.read(path)) != expected:
+        raise UserError(
+            f"'{path}' has other class names than the run: {_few(names)} instead of {_few(expected)}. "
+            "Remove it, and the run writes its own."
+        )
     if any(before[split].touched(now) for split, now in identities.items()):
         print(
             f"Files of --data were written since '{folder}' began, with equal names and sizes; it goes on.",
