@@ -25,7 +25,12 @@ KERAS = {"backend": "tensorflow", "image_data_format": "channels_last"}  # setti
 # The text of flags that several commands have.
 MAX_UNREADABLE = "Share of the images that may fail to decode and are skipped; more end the command."
 EXIF = "Turn images as their EXIF orientation says; a run's own choice by default, else true."
-NAMES = "The network's class names: a file with one a line, imagenet, or numbers; its own by default."
+NAMES = (
+    "Class names of the network's outputs, in order; its own by default. A file with one name a line, "
+    "imagenet, or numbers: the dataset's first class is output 0, and so on, where class folders are in "
+    "alphabetical order. Class folders named by numbers whose values have another order, such as 0, 1, 10, "
+    "2, need a file."
+)
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:

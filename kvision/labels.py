@@ -96,7 +96,9 @@ def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool)
 
     Raises:
         NoLabels: the dataset has none of the network's classes; both lists are shown.
-        UserError: it has some of them and others; both lists are shown.
+        UserError: it has some of them and others; both lists are shown. Or the network has no names, and the
+            data's are numbers that are not in the order of their values, as folders 0, 1, 10, 2 are: they
+            could be positions or names.
     """
     if tuple(class_names) == tuple(data_names):
         return list(range(len(data_names))), ""
@@ -121,6 +123,11 @@ def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool)
             f"{len(class_names)} ({listed(class_names)}); without names on both sides none can be told apart."
         )
     places = list(range(len(data_names)))
+    if not named and _are_numbers(data_names) and _ranks(data_names).tolist() != places:
+        raise UserError(
+            f"The network has no class names, and the data's are numbers in another order than that of their "
+            f"values: {listed(data_names)}. `--labels=FILE` names the network's outputs in order."
+        )
     if named:  # one side's numbers are places in the other's list; else folders were numbered in their order
         places = np.argsort(_ranks(class_names))[_ranks(data_names)].tolist()
     pairs = [f"{place} is {quoted(name)}" for place, name in zip(places, data_names[:MOST], strict=False)]
