@@ -13,6 +13,7 @@ from kvision._stderr import without_lines
 from kvision.errors import UserError
 from kvision.names import shown
 
+LARGEST_IMAGE = 2**14  # pixels of an input's side; one image of them takes 3 GB
 LONGEST = 700  # characters of a message
 HOME = re.compile(r"(\w+:)?(~.*)", re.DOTALL)  # a path, also behind `folder:`
 REPEAT = ";\n    repeat this option"  # absl's own words behind the help of a repeatable flag

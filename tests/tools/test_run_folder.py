@@ -14,6 +14,7 @@ from helpers import TINY, command, dark_and_light
 from kvision import runs
 from kvision.data.identity import Files, identify
 from kvision_tools import run_folder, train
+from kvision_tools.checkpoints import name_of
 
 ARGUMENTS = ["kvision-train", "--model=lenet5", "--data=digits", "--model_kwarg=a=1", "--model_kwarg=b=2"]
 
@@ -43,6 +44,14 @@ def made(folder, overwrite=False, **what):
     return folder
 
 
+def trained(folder, step=1):
+    """A run that has saved a checkpoint."""
+    made(folder)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / name_of(step)).touch()
+    return folder
+
+
 def contents(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
@@ -51,7 +60,7 @@ def test_a_run_goes_on_with_its_own_flags_alone(parsed, tmp_path):
     parsed()
     run = tmp_path / "run"
     assert not run_folder.check(run, False)
-    made(run)
+    trained(run)
     assert run_folder.check(run, False)
     parsed(f"--output={run}", "--dry_run", "--worker_timeout=5")
     assert run_folder.check(run, False)
@@ -64,9 +73,32 @@ def test_a_run_goes_on_with_its_own_flags_alone(parsed, tmp_path):
     assert not run_folder.check(run, True)
 
 
+@pytest.mark.parametrize("step", [None, 0, 1])
+def test_a_run_that_took_no_step_is_replaced_by_one_with_other_flags(step, parsed, tmp_path, capsys):
+    parsed("--seed=3", "--warmup_epochs=0.5")
+    run = made(tmp_path / "run") if step is None else trained(tmp_path / "run", step)
+    (run / "tensorboard/train").mkdir(parents=True)
+    assert run_folder.check(run, False)
+    parsed("--seed=4")
+    if step:
+        with pytest.raises(ValueError, match="the run has --seed=3, this command --seed=4"):
+            run_folder.check(run, False)
+        return
+    (run / "notes.txt").touch()
+    with pytest.raises(ValueError, match="is not replaced, as no run writes 'notes.txt'"):
+        run_folder.check(run, False)
+    (run / "notes.txt").unlink()
+    assert run_folder.warmup_epochs(run) is None
+    assert not run_folder.check(run, False)
+    made(run)
+    assert "took no step, with other flags (the run has --seed=3, this" in capsys.readouterr().err
+    assert "--seed=4" in (run / runs.FLAGS).read_text().splitlines()
+    assert not (run / "checkpoints").exists()
+
+
 def test_flags_that_an_older_run_did_not_have_are_at_their_defaults(parsed, tmp_path):
     parsed()
-    path = made(tmp_path / "run") / runs.FLAGS
+    path = trained(tmp_path / "run") / runs.FLAGS
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for line in lines if not line.startswith("--nan_restores")) + "\n")
     assert run_folder.check(path.parent, False)
@@ -79,7 +111,7 @@ def test_paths_of_one_file_are_equal(parsed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     parsed("--data=folder:images", "--weights=w.safetensors")
-    run = made(tmp_path / "run")
+    run = trained(tmp_path / "run")
     for data, weights in (
         (f"folder:{tmp_path}/images/", f"{tmp_path}/w.safetensors"),
         ("folder:~/images", "~/w.safetensors"),
@@ -94,7 +126,7 @@ def test_paths_of_one_file_are_equal(parsed, tmp_path, monkeypatch):
 
 def test_a_run_may_become_longer(parsed, tmp_path, capsys):
     parsed("--epochs=4", "--warmup_epochs=0.5")
-    run = made(tmp_path / "run")
+    run = trained(tmp_path / "run")
     assert run_folder.warmup_epochs(run) == 0.5
     assert run_folder.warmup_epochs(tmp_path) is None
     parsed("--epochs=6", "--warmup_epochs=0.5")

@@ -40,7 +40,7 @@ flags.DEFINE_list("against", [], "Peers to time beside: keras, timm, or both wit
 flags.DEFINE_string(
     "data", None, "Dataset of the data benchmark: folder:PATH, with a folder of images for each class."
 )
-flags.DEFINE_integer("image_size", 160, "Height and width in pixels.", 1)
+flags.DEFINE_integer("image_size", 160, "Height and width in pixels.", 1, _cli.LARGEST_IMAGE)
 flags.DEFINE_integer("channels", 3, "Channels of the input: 3 for RGB, 1 for grey.")
 flags.DEFINE_integer("batch_size", 16, "Number of images in a step.", 1)
 flags.DEFINE_integer("steps", 20, "Number of steps that are timed in a turn.", 1)

@@ -40,7 +40,7 @@ def save(folder: Path, step: int, loop, state: dict) -> None:
     tensors = {name: np.asarray(v.numpy()) for name, v in _variables(loop).items()}
     text = json.dumps(state)
     metadata = {"state": text, "blake2b": _digest(tensors, text)}
-    path = folder / f"step_{step:08d}.safetensors"
+    path = folder / name_of(step)
     with replacing(path) as beside:
         beside.write_bytes(safetensors.numpy.save(tensors, metadata))
     before = [other for other in _paths(folder) if other < path]
@@ -97,6 +97,11 @@ def restore(folder: Path, loop, like: dict | None = None) -> dict | None:
 def not_finite(loop) -> str:
     """The name of a variable that holds a NaN or an infinity; "" for none."""
     return _not_finite({name: v.numpy() for name, v in _variables(loop).items()})
+
+
+def name_of(step: int) -> str:
+    """The name of the checkpoint after a step; the one after step 0 is saved before the first."""
+    return f"step_{step:08d}.safetensors"
 
 
 def newest(folder: Path) -> str:

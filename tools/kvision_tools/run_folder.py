@@ -20,7 +20,7 @@ from kvision import labels, runs
 from kvision.data.identity import Identity
 from kvision.errors import UserError
 from kvision.weights._fetch import is_file
-from kvision_tools.checkpoints import newest
+from kvision_tools.checkpoints import name_of, newest
 from kvision_tools.files import replacing
 
 FLAGS = flags.FLAGS
@@ -64,7 +64,9 @@ def is_this(folder: Path) -> bool:
 
 
 def warmup_epochs(folder: Path) -> float | None:
-    """The warm-up of the run in a folder; None where there is none."""
+    """The warm-up of the run in a folder; None where there is none, or one that took no step."""
+    if _took_no_step(folder):
+        return None
     with contextlib.suppress(ValueError):  # it is missing, or no number
         return float(_value(_read_flags(folder).get("warmup_epochs", "")))
 
@@ -151,6 +153,12 @@ def _fill(folder, identities, overwrite):
                 file=sys.stderr,
             )
     else:
+        if (differ := _differences(_read_flags(folder))) and not overwrite and _took_no_step(folder):
+            print(
+                f"'{folder}' held a run that took no step, with other flags ({_compared(differ)}); it begins "
+                "anew.",
+                file=sys.stderr,
+            )
         (folder / BEGINNING).touch()
         _clear(folder)
         contents[runs.FLAGS] = all_flags
@@ -180,7 +188,9 @@ def _holds_this(folder, overwrite) -> bool:
         raise UserError(f"`--output` must be a folder; '{folder}' is a file.")
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     there = _read_flags(folder)
-    if BEGINNING in names or (there and overwrite):
+    differ = _differences(there) if there else {}
+    differ = {} if _is_longer(differ) else differ
+    if BEGINNING in names or (there and overwrite) or (differ and _took_no_step(folder)):
         if foreign := _foreign(folder):
             raise UserError(
                 f"'{folder}' is not replaced, as no run writes {_few(foreign)}: move that away, or give "
@@ -188,13 +198,9 @@ def _holds_this(folder, overwrite) -> bool:
             )
         return False
     if there:
-        if (differ := _differences(there)) and not _is_longer(differ):
-            texts = [
-                f"the run has {_words(name, its)}, this command {_words(name, ours)}"
-                for name, (its, ours) in differ.items()
-            ]
+        if differ:
             raise UserError(
-                f"'{folder}' holds a run with other flags ({'; '.join(texts)}); --overwrite starts anew."
+                f"'{folder}' holds a run with other flags ({_compared(differ)}); --overwrite starts anew."
             )
         if "metrics.csv" in names and not newest(folder / "checkpoints"):
             raise UserError(f"'{folder}' holds a run without its checkpoints: --overwrite starts anew.")
@@ -207,6 +213,12 @@ def _holds_this(folder, overwrite) -> bool:
     if names - FIRST:
         raise UserError(f"'{folder}' is not empty and no run folder: give another --output.")
     return False
+
+
+def _took_no_step(folder) -> bool:
+    """Whether the folder holds a run of which nothing but its beginning was saved."""
+    written = any((folder / name).exists() for name in ("metrics.csv", runs.MODEL))
+    return bool(_read_flags(folder)) and not written and newest(folder / "checkpoints") in ("", name_of(0))
 
 
 def _is_archive(path: Path) -> bool:
@@ -300,6 +312,13 @@ def _value(line: str) -> str:
 
 def _words(name, lines) -> str:
     return " ".join(lines.splitlines()) or f"no --{name}"
+
+
+def _compared(differ) -> str:
+    return "; ".join(
+        f"the run has {_words(name, its)}, this command {_words(name, ours)}"
+        for name, (its, ours) in differ.items()
+    )
 
 
 def _few(names) -> str:

@@ -24,6 +24,7 @@ from absl import flags
 from kvision import _cli
 from kvision._choices import AUGMENTATIONS, CACHES, FORMS, INTERPOLATIONS, WEIGHTS
 from kvision.errors import UserError
+from kvision.names import plain
 from kvision_tools.choices import OPTIMIZERS, STRATEGIES
 
 TRANSIENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE)  # full disks, lost mounts
@@ -56,7 +57,11 @@ flags.DEFINE_enum(
     "Where images are kept after the first epoch: decoded in memory, or encoded in ~/.cache/kvision.",
 )
 flags.DEFINE_integer(
-    "image_size", None, "Height and width of the input in pixels; the network's own by default.", 1
+    "image_size",
+    None,
+    "Height and width of the input in pixels; the network's own by default.",
+    1,
+    _cli.LARGEST_IMAGE,
 )
 flags.DEFINE_integer("channels", 3, "Channels of the input: 3 for RGB, 1 for grey.")
 flags.DEFINE_enum(
@@ -169,14 +174,29 @@ def main(positional):
         from kvision_tools.dry_run import dry_run
         from kvision_tools.run import Run
 
-        with requeued("the same command goes on", lambda error: error.errno in TRANSIENT):
-            run = Run()
-            if FLAGS.dry_run:
-                dry_run(run)
-                return
-            run.open()
-        with requeued(f"{run.again} goes on", may_pass):
-            run.train()
+        with enough_memory():
+            with requeued("the same command goes on", lambda error: error.errno in TRANSIENT):
+                run = Run()
+                if FLAGS.dry_run:
+                    dry_run(run)
+                    return
+                run.open()
+            with requeued(f"{run.again} goes on", may_pass):
+                run.train()
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Makes a UserError of what TensorFlow raises where a device has too little memory."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError(
+            f"Out of memory: a smaller --batch_size or --image_size needs less, and so does a higher "
+            f"--accumulate ({plain(error.message.partition(chr(10))[0])})."
+        ) from error
 
 
 def may_pass(error: OSError) -> bool:
