@@ -416,6 +416,10 @@ def test_a_finished_run_becomes_longer(tmp_path):
     assert "has all of its 3 epochs" in command(*lenet, "--epochs=3", f"--output={run}")
     words = "the run has --epochs=3, this command --epochs=2"
     assert words in command(*lenet, "--epochs=2", f"--output={run}", code=2)
+    command(*lenet, "--epochs=3", f"--output={tmp_path / 'default'}")  # with a warm-up of an epoch
+    sentence = command(*lenet, "--epochs=1", f"--output={tmp_path / 'default'}", code=2)
+    assert "the run has --epochs=3, this command --epochs=1" in sentence
+    assert "warmup" not in sentence
 
 
 def test_warm_ups_that_do_not_fit_and_folders_that_cannot_be(tmp_path):

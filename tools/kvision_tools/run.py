@@ -21,13 +21,13 @@ from kvision.data.sources import open_source
 from kvision.errors import UserError
 from kvision_tools import checkpoints, optimizers, run_folder, startup, strategy, transfer
 from kvision_tools.callbacks import CURVES, EventFiles, Progress, RunFiles, Strict, plot_curves, print_table
+from kvision_tools.choices import LEARNING_RATES
 from kvision_tools.cluster import RESTARTED, find_cluster
 from kvision_tools.loop import Loop, with_blanks
 from kvision_tools.rendezvous import meet
 from kvision_tools.trainer import Trainer
 
 FLAGS = flags.FLAGS
-LEARNING_RATE = 0.05
 OF_THE_DATA = {  # keywords of a builder that --model_kwarg does not set
     "num_classes": "the dataset has them",
     "input_shape": "--image_size and --channels say it",
@@ -262,7 +262,8 @@ def _changed_data(first: dict, other: dict) -> list[str]:
 
 def check_flags(folder):
     """A ValueError for flags outside their range, or that contradict each other; it names them all."""
-    if FLAGS.warmup_epochs is None:
+    chosen = FLAGS.warmup_epochs is not None
+    if not chosen:
         there = None if FLAGS.overwrite else run_folder.warmup_epochs(folder)
         FLAGS.warmup_epochs = min(1.0, FLAGS.epochs / 2) if there is None else there
     mistakes = []
@@ -277,7 +278,7 @@ def check_flags(folder):
         mistakes.append(f"`--ema_decay` must be between 0 and 1; got {FLAGS.ema_decay}.")
     if FLAGS.learning_rate is not None and FLAGS.learning_rate_per_256 is not None:
         mistakes.append("`--learning_rate` and `--learning_rate_per_256` exclude each other: give one.")
-    if FLAGS.warmup_epochs >= FLAGS.epochs:
+    if FLAGS.warmup_epochs >= FLAGS.epochs and chosen:  # else it is a longer run's, which is refused
         mistakes.append(f"`--warmup_epochs` ({FLAGS.warmup_epochs}) must be below --epochs ({FLAGS.epochs}).")
     if FLAGS.min_crop_area != FLAGS["min_crop_area"].default and FLAGS.augment == "none":
         mistakes.append("`--min_crop_area` needs --augment=crop or crop_flip, which cut the boxes.")
@@ -291,7 +292,7 @@ def learning_rate() -> float:
     """The learning rate of the flags at its peak."""
     if FLAGS.learning_rate_per_256 is not None:
         return FLAGS.learning_rate_per_256 * FLAGS.batch_size / 256
-    return LEARNING_RATE if FLAGS.learning_rate is None else FLAGS.learning_rate
+    return LEARNING_RATES[FLAGS.optimizer] if FLAGS.learning_rate is None else FLAGS.learning_rate
 
 
 def build_model(input_shape, num_classes) -> keras.Model:

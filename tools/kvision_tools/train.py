@@ -25,7 +25,7 @@ from kvision import _cli
 from kvision._choices import AUGMENTATIONS, CACHES, FORMS, INTERPOLATIONS, WEIGHTS
 from kvision.errors import UserError
 from kvision.names import plain
-from kvision_tools.choices import OPTIMIZERS, STRATEGIES
+from kvision_tools.choices import LEARNING_RATES, STRATEGIES
 
 TRANSIENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE)  # full disks, lost mounts
 PERMANENT = (  # wrong paths and permissions, which another start meets again
@@ -99,9 +99,15 @@ flags.DEFINE_integer(
     1,
 )
 flags.DEFINE_enum(
-    "optimizer", "sgd", OPTIMIZERS, "Optimizer; its settings are in kvision_tools/optimizers.py."
+    "optimizer", "sgd", LEARNING_RATES, "Optimizer; its settings are in kvision_tools/optimizers.py."
 )
-flags.DEFINE_float("learning_rate", None, "Peak learning rate; 0.05 by default.", 0)
+flags.DEFINE_float(
+    "learning_rate",
+    None,
+    "Peak learning rate, for any --batch_size; by default "
+    f"{', '.join(f'{rate:g} for {name}' for name, rate in LEARNING_RATES.items())}.",
+    0,
+)
 flags.DEFINE_float(
     "learning_rate_per_256",
     None,
