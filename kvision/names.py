@@ -28,6 +28,11 @@ def listed(names: Iterable[str], most: int = 5) -> str:
     return ", ".join(map(quoted, names[:most])) + more
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things: "1 image", "1,437 images"."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 def shown(text: str) -> str:
     """The text with escapes in place of what a terminal would act on."""
     return "".join(

@@ -194,10 +194,16 @@ def test_help(name):
     [
         (["kvision-train", "--model=mobilenetv2", "--data=digits"], "Did you mean 'mobilenet_v2'"),
         (["kvision-train", *TINY, "--data=digitz"], "Did you mean 'digits'"),
-        (["kvision-train", *TINY, "--data=digits", "--optimizer=adm"], "sgd|rmsprop|adamw"),
-        (["kvision-train", *TINY, "--data=digits", "--epochs=0"], "epochs"),
-        (["kvision-train", *TINY, "--data=digits", "--epochs=two"], "epochs"),
-        (["kvision-train", *TINY, "--data=digits", "--lerning_rate=1"], "learning_rate"),
+        (["kvision-train", *TINY, "--data=digits", "--optimizer=adam"], "got 'adam'. Did you mean 'adamw'?"),
+        (["kvision-train", *TINY, "--data=."], "Did you mean 'folder:.'?"),
+        (["kvision-train", *TINY, "--data=digits", "--epochs=0"], "a positive integer; got '0'."),
+        (["kvision-train", *TINY, "--data=digits", "--epochs=two"], "a positive integer; got 'two'."),
+        (["kvision-train", *TINY, "--data=digits", "--epochs"], "`--epochs` needs a value: Passes over"),
+        (["kvision-train", *TINY, "--data=digits", "--clip_norm=x"], "a non-negative number; got 'x'."),
+        (["kvision-train", *TINY, "--data=digits", "--jit_compile=maybe"], "true or false; got 'maybe'."),
+        (["kvision-train", *TINY, "--data=digits", "--nostrict=1"], "--nostrict=1 does not take an argument"),
+        (["kvision-train", "--flagfile=nofile"], "`--flagfile` cannot be read: No such file or directory"),
+        (["kvision-train", *TINY, "--lerning_rate=1"], "`--lerning_rate`. Did you mean `--learning_rate` or"),
         (["kvision-train", *TINY, "--data=digits", "--image_size=16"], "32 x 32"),
         (["kvision-train", *TINY, "--data=digits", "--image_size=1000000"], "[1, 16384]"),
         (["kvision-train", *TINY, "--data=digits", "--model_kwarg=width=1"], "width_multiplier"),
@@ -228,6 +234,7 @@ def test_help(name):
         (["kvision-evaluate", "--model=/nowhere"], "no run folder"),
         (["kvision-predict", "--model=/nowhere", "x.png"], "no run folder"),
         (["kvision-predict", "--model=mobilenet_v1"], "Which images"),
+        (["kvision-launch", "nowhere", "--model=x"], "There is no command 'nowhere'."),
     ],
 )
 def test_errors_are_one_sentence(arguments, words, tmp_path, monkeypatch):

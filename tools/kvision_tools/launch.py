@@ -12,6 +12,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -41,6 +42,10 @@ def main(command):
     with _cli.user_errors():
         if not command:
             raise UserError("Which command? kvision-launch --workers=2 -- kvision-train ...")
+        if not shutil.which(command[0]):
+            beside = Path(sys.executable).with_name(command[0])
+            hint = f" Did you mean {str(beside)!r}?" if beside.exists() else ""
+            raise UserError(f"There is no command {command[0]!r}.{hint}")
         asked = []  # signals that this process was sent
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:  # as nohup and & have it
@@ -154,6 +159,7 @@ def _gpus() -> list[str]:
 
 def entry():
     """The console script."""
+    FLAGS.set_gnu_getopt(False)  # what follows the name of the command belongs to it
     _cli.run(main)
 
 

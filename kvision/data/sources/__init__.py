@@ -1,6 +1,7 @@
 """Where images come from: embedded digits, class folders, CSV lists, TFRecords, TensorFlow Datasets."""
 
 import dataclasses
+import glob
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -50,7 +51,8 @@ def open_source(
         form = re.search(rf"{kind}:(\w+)", FORMS)
         raise UserError(f"The {form[1].lower()} is missing in {data!r}: {form[0]} was expected.")
     if kind not in KINDS:
-        raise UserError(f"Unknown dataset {data!r}: {FORMS} was expected. {did_you_mean(kind, KINDS)}")
+        near = f"Did you mean '{form}:{data}'?" if (form := _form_of(data)) else did_you_mean(kind, KINDS)
+        raise UserError(f"Unknown dataset {data!r}: {FORMS} was expected. {near}")
     if split not in ALL_SPLITS:
         raise UserError(f"`split` must be one of {', '.join(map(repr, ALL_SPLITS))}; got {split!r}.")
     if channels not in (1, 3):
@@ -77,3 +79,12 @@ def open_source(
             source, channels, f"{data!r}, split {split!r}", complete=split == "train" and kind != "tfds"
         )
     return source
+
+
+def _form_of(path: str) -> str:
+    """The kind of dataset that a path means without saying so; "" for none."""
+    path = os.path.expanduser(path)
+    if os.path.isdir(path):
+        return "folder"
+    kind = {".csv": "csv", ".tfrecord": "tfrecord"}.get(os.path.splitext(path)[1], "")
+    return kind if os.path.isfile(path) or glob.has_magic(path) else ""
