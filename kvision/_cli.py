@@ -1,4 +1,4 @@
-"""What all commands share: flags, help, the import of TensorFlow, and errors of one sentence."""
+"""The common part of all commands: flags, help, the import of TensorFlow, and errors of one sentence."""
 
 import contextlib
 import difflib
@@ -28,7 +28,7 @@ NOTICES = r"[IWE]\d{4} |WARNING: All log messages before absl::"  # of its libra
 KERAS = {"backend": "tensorflow", "image_data_format": "channels_last"}  # settings of Keras that we need
 
 # The text of flags that several commands have.
-MAX_UNREADABLE = "Share of the images that may fail to decode and are skipped; more end the command."
+MAX_UNREADABLE = "Largest share of the images that may fail to decode and are skipped; more end the command."
 EXIF = "Turn images as their EXIF orientation says; a run's own choice by default, else true."
 NAMES = (
     "Class names of the network's outputs, in order; its own by default. A file with one name a line, "
@@ -157,9 +157,17 @@ def user_errors() -> Iterator[None]:
         fail(error)
 
 
+def _as_flag(name: re.Match) -> str:
+    return f"`--{name[1]}`" if name[1] in flags.FLAGS else name[0]
+
+
 def fail(error, code: int = 2) -> None:
-    """Prints one sentence, of a few lines at the most, and ends the command."""
-    print(f"{os.path.basename(sys.argv[0])}: {sentence(error)}", file=sys.stderr)
+    """Prints one sentence, of a few lines at the most, and ends the command.
+
+    Arguments of Python are called as the flags of the same name.
+    """
+    text = re.sub(r"`(\w+)`", _as_flag, sentence(error))
+    print(f"{os.path.basename(sys.argv[0])}: {text}", file=sys.stderr)
     sys.exit(code)
 
 

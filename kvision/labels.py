@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from kvision.errors import NoLabels, UserError
-from kvision.names import check_class_names, listed, quoted
+from kvision.names import check_class_names, counted, listed, quoted
 
 ASSETS = Path(__file__).parent / "assets"
 MEMBER = "labels.txt"  # of a `.keras` archive
@@ -71,7 +71,7 @@ def read_from_keras(path: str | Path) -> tuple[str, ...] | None:
 
 
 def named(text: str) -> tuple[str, ...]:
-    """What `--labels` means: `imagenet`, `numbers` (no names: an empty tuple), or a file, see `read`."""
+    """The names of `--labels`: `imagenet`, `numbers` (no names: an empty tuple), or a file, see `read`."""
     return imagenet() if text == "imagenet" else () if text == "numbers" else read(text)
 
 
@@ -119,7 +119,7 @@ def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool)
             )
     if len(class_names) != len(data_names):
         raise NoLabels(
-            f"The data has {len(data_names)} classes ({listed(data_names)}), the network has "
+            f"The data has {counted(len(data_names), 'class')} ({listed(data_names)}), the network has "
             f"{len(class_names)} ({listed(class_names)}); without names on both sides none can be told apart."
         )
     places = list(range(len(data_names)))

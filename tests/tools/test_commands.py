@@ -105,7 +105,7 @@ def test_evaluate_and_predict(run, folder):
     assert printed.splitlines()[1].split()[-2:] in (["0", "dark"], ["1", "light"])
     printed = command("kvision-evaluate", f"--model={output}", "--crop=0.5", "--interpolation=bilinear")
     assert "on 16 images" in printed
-    assert "`crop` must be in (0, 1]; got 0.0" in command(
+    assert "`--crop` must be in (0, 1]; got 0.0" in command(
         "kvision-evaluate", f"--model={output}", "--crop=0", code=2
     )
 
@@ -176,7 +176,9 @@ def test_info():
     listed = command("kvision-info", "mobilenet_v3*")
     assert "2,542,856" in listed
     assert "efficientnet" not in listed
-    assert "width_multiplier = 1.1" in command("kvision-info", "efficientnet_b2")
+    described = command("kvision-info", "efficientnet_b2")
+    assert "width_multiplier = 1.1" in described
+    assert all(row.tag in described for row in kvision.info("efficientnet_b2").weights)
     assert "Did you mean 'mobilenet_v2'" in command("kvision-info", "mobilenetv2", code=2)
 
 
@@ -245,7 +247,7 @@ def test_errors_are_one_sentence(arguments, words, tmp_path, monkeypatch):
 
 def test_errors_with_a_run(run, folder, tmp_path):
     output, _ = run
-    assert "1 of 65 images failed to decode, `max_unreadable` is 0;" in command(
+    assert "1 of 65 images failed to decode, `--max_unreadable` is 0;" in command(
         "kvision-evaluate", f"--model={output}", "--split=train", "--max_unreadable=0", code=2
     )
     assert "has 10 classes ('0', '1'" in command(

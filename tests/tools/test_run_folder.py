@@ -351,7 +351,7 @@ def test_a_run_goes_on_with_its_own_images_alone(parsed, tmp_path, capsys):
     for other, words in (
         ({"names": ("cat", "canine")}, "train: class 'dog' is gone, class 'canine' is new; val: "),
         ({"names": ("dog", "cat")}, "the classes have another order"),
-        ({"labels": (0, 1, 1)}, "class 'cat' has 1 images instead of 2"),
+        ({"labels": (0, 1, 1)}, "class 'cat' has 1 image instead of 2"),
     ):
         with pytest.raises(ValueError, match=f"trained on other images .*{words}.*--overwrite starts anew"):
             run_folder.compare(run, identities(**other))
@@ -363,7 +363,7 @@ def test_a_run_goes_on_with_its_own_images_alone(parsed, tmp_path, capsys):
     made(run)
     assert (run / runs.LABELS).read_text() == "cat\ndog\n"
     only_val = identities() | {"val": identities(labels=(0, 1))["val"]}
-    with pytest.raises(ValueError, match="other images .val: class 'cat' has 1 images instead of 2."):
+    with pytest.raises(ValueError, match="other images .val: class 'cat' has 1 image instead of 2."):
         run_folder.compare(run, only_val)
     (run / run_folder.DATASET).write_text("{")
     with pytest.raises(ValueError, match="is damaged: remove it"):
@@ -409,7 +409,7 @@ def test_a_finished_run_becomes_longer(tmp_path):
     run, whole = tmp_path / "run", tmp_path / "whole"
     command(*lenet, "--epochs=1", f"--output={run}")
     printed = command(*lenet, "--epochs=3", f"--output={run}")
-    assert "had 1 epochs and goes on to 3" in printed
+    assert "had 1 epoch and goes on to 3" in printed
     assert "Going on after step 4" in printed
     command(*lenet, "--epochs=3", "--warmup_epochs=0.5", f"--output={whole}")
     assert learning_rates(run)[1:] == learning_rates(whole)[1:]
@@ -430,7 +430,7 @@ def test_warm_ups_that_do_not_fit_and_folders_that_cannot_be(tmp_path):
     assert "`--ema_decay` must be between 0 and 1; got 1.0." in sentence
     assert "`--output` must be a folder; got ''." in sentence
     sentence = command(*arguments, "--epochs=1", "--warmup_epochs=0.9", f"--output={tmp_path}-run", code=2)
-    assert "`--warmup_epochs` (0.9) must end before the run's 1 steps do." in sentence
+    assert "`--warmup_epochs` (0.9) must end before the run does, after 1 step." in sentence
     for inside in (images, images / "dark", images / "runs" / "new"):
         sentence = command(*arguments, f"--output={inside}", code=2)
         assert f"`--output` must be outside the folder of --data=folder:{images}; got '{inside}'." in sentence

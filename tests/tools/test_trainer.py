@@ -309,7 +309,7 @@ def test_signals_are_heard_from_the_first_moment(tmp_path):
 def test_commands_say_that_the_loss_was_nan(tmp_path):
     sentence = command("kvision-train", "--model=lenet5", "--channels=1", "--data=digits", "--nan_restores=1",
                        "--learning_rate=1e38", f"--output={tmp_path / 'run'}", code=2)  # fmt: skip
-    assert "after going back 1 times: lower the learning rate" in sentence
+    assert "after going back 1 time: lower the learning rate" in sentence
 
 
 def newest(run):

@@ -1,4 +1,4 @@
-"""What users choose from, free of TensorFlow, so that commands can name it before they import that."""
+"""Choices of users, free of TensorFlow, so that commands can name it before they import that."""
 
 LEARNING_RATES = {  # by default, for each optimizer
     "sgd": 0.05,  # ResNet (He et al. 2015, section 3.4): 0.1 for batches of 256; smaller ones take less

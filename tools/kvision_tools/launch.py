@@ -25,6 +25,7 @@ from absl import flags
 
 from kvision import _cli
 from kvision.errors import UserError
+from kvision.names import counted
 from kvision_tools.cluster import RESTARTED, TOKEN
 
 FLAGS = flags.FLAGS
@@ -56,8 +57,8 @@ def main(command):
             code = _run(command, asked)
             if code in FINAL or asked:
                 break
-            left = FLAGS.max_restarts - restart
-            print(f"A worker ended with exit code {code}; {left} restarts left.", file=sys.stderr, flush=True)
+            left = counted(FLAGS.max_restarts - restart, "restart")
+            print(f"A worker ended with exit code {code}; {left} left.", file=sys.stderr, flush=True)
     sys.exit(code if code >= 0 else 128 - code)
 
 

@@ -19,6 +19,7 @@ from kvision.data.identity import Identity
 from kvision.data.skipped import Unreadable
 from kvision.data.sources import open_source
 from kvision.errors import UserError
+from kvision.names import counted
 from kvision_tools import checkpoints, optimizers, run_folder, startup, strategy, transfer
 from kvision_tools.callbacks import CURVES, EventFiles, Progress, RunFiles, Strict, plot_curves, print_table
 from kvision_tools.choices import LEARNING_RATES
@@ -66,7 +67,7 @@ class Run:
         parts = devices * FLAGS.accumulate
         if FLAGS.batch_size % parts:
             raise UserError(
-                f"`--batch_size` must be divisible by the {devices} devices times "
+                f"`--batch_size` must be divisible by {counted(devices, 'device')} times "
                 f"--accumulate={FLAGS.accumulate}; got {FLAGS.batch_size}."
             )
         if FLAGS.jit_compile and (
@@ -99,13 +100,13 @@ class Run:
             raise UserError(f"{FLAGS.data!r} has one class; at least two were expected.")
         self.steps = self.train_data.size // FLAGS.batch_size
         if not self.steps:
-            raise UserError(
-                f"`--batch_size` {FLAGS.batch_size} exceeds the {self.train_data.size} training images."
-            )
+            images = counted(self.train_data.size, "training image")
+            raise UserError(f"`--batch_size` {FLAGS.batch_size} exceeds the {images}.")
         steps, warmup_steps = self.steps * FLAGS.epochs, round(self.steps * FLAGS.warmup_epochs)
         if warmup_steps >= steps:
             raise UserError(
-                f"`--warmup_epochs` ({FLAGS.warmup_epochs}) must end before the run's {steps} steps do."
+                f"`--warmup_epochs` ({FLAGS.warmup_epochs}) must end before the run does, after "
+                f"{counted(steps, 'step')}."
             )
         keras.utils.set_random_seed(FLAGS.seed)
         keras.config.set_floatx("float32")
@@ -227,7 +228,7 @@ class Run:
         """Trains to the end and says what came of it."""
         step, history = self.trainer.step, self.trainer.history
         if len(history) >= FLAGS.epochs:
-            print(f"{self.folder} has all of its {FLAGS.epochs} epochs; --overwrite starts anew.")
+            print(f"{self.folder} has all of its {counted(FLAGS.epochs, 'epoch')}; --overwrite starts anew.")
             if self.writes and not (self.folder / CURVES).exists():  # it was killed when it drew them
                 plot_curves(history, self.folder / CURVES)
             return

@@ -19,6 +19,7 @@ from absl import flags
 from kvision import labels, runs
 from kvision.data.identity import Identity
 from kvision.errors import UserError
+from kvision.names import counted
 from kvision.weights._fetch import is_file
 from kvision_tools.checkpoints import name_of, newest
 from kvision_tools.files import replacing
@@ -147,8 +148,9 @@ def _fill(folder, identities, overwrite):
         before = _read_flags(folder)
         if _is_longer(_differences(before)):
             contents[runs.FLAGS] = all_flags
+            epochs = counted(int(_value(before["epochs"])), "epoch")
             print(
-                f"'{folder}' had {_value(before['epochs'])} epochs and goes on to {FLAGS.epochs}, with the "
+                f"'{folder}' had {epochs} and goes on to {FLAGS.epochs}, with the "
                 "learning rates that a run of this length has from here on.",
                 file=sys.stderr,
             )
@@ -258,7 +260,7 @@ def _serialized() -> dict[str, str]:
 
 
 def _read_flags(folder) -> dict[str, str]:
-    """The like of a run folder's flags.txt; empty where that is missing, or not kvision-train's."""
+    """The lines of a run folder's flags.txt, by name; empty where that is missing, or not kvision-train's."""
     try:
         lines = (folder / runs.FLAGS).read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, UnicodeDecodeError):

@@ -42,7 +42,7 @@ flags.DEFINE_multi_string(
 flags.DEFINE_string("weights", None, f"Weights to start from: {WEIGHTS}.")
 flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may hold NaN or infinity.")
 flags.DEFINE_string(
-    "freeze", "none", "What is not trained: none, trunk (all but the top), or N, the first N groups by depth."
+    "freeze", "none", "Layers that are not trained: none, trunk (all but the top), or N, the first N groups."
 )
 flags.DEFINE_string("data", None, f"Dataset: {FORMS}.", required=True)
 flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
@@ -117,7 +117,8 @@ flags.DEFINE_float(
 flags.DEFINE_float(
     "warmup_epochs",
     None,
-    "Epochs of linear growth, before the cosine; 1 by default, or half of fewer, or the run's in --output.",
+    "Epochs over which the learning rate grows linearly from 0, before it falls along a cosine. By default "
+    "that of the run in --output, or else 1, or half of --epochs=1.",
     0,
 )
 flags.DEFINE_float("weight_decay", 0.0, "Decoupled weight decay of kernels; norms and biases have none.", 0)
@@ -161,10 +162,16 @@ flags.DEFINE_integer(
     "Number of times that the run goes back to a checkpoint when the loss is not finite.",
     0,
 )
-flags.DEFINE_float("nan_rate_factor", 1.0, "Factor on the learning rate each time that happens.", 0, 1)
+flags.DEFINE_float(
+    "nan_rate_factor",
+    1.0,
+    "Factor on the learning rate each time that the run goes back because the loss is not finite.",
+    0,
+    1,
+)
 flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.", 0, 2**32 - 1)
 flags.DEFINE_string("output", None, "Run folder; runs/MODEL by default.")
-flags.DEFINE_bool("overwrite", False, "Whether a run in --output is replaced by a new one.")
+flags.DEFINE_bool("overwrite", False, "Whether a run in --output, with its export folder, is replaced.")
 flags.DEFINE_bool(
     "dry_run",
     False,

@@ -17,7 +17,7 @@ from kvision.data.sources.source import UNLABELED, Options, Source
 from kvision.data.sources.tfds import tfds
 from kvision.data.sources.tfrecord import tfrecord
 from kvision.errors import UserError
-from kvision.names import check_class_names
+from kvision.names import check_class_names, counted
 from kvision.spec import did_you_mean
 
 KINDS = {"digits": digits, "folder": folder, "csv": csv_list, "tfrecord": tfrecord, "tfds": tfds}
@@ -70,8 +70,8 @@ def open_source(
     outside = np.flatnonzero((source.labels < 0) | (source.labels >= len(source.class_names)))
     if len(outside):
         raise UserError(
-            f"{data!r}, split {split!r}: {len(outside)} images have no label of a class, the first "
-            f"{source.labels[outside[0]]} instead of 0 to {len(source.class_names) - 1}."
+            f"{data!r}, split {split!r}: {counted(len(outside), 'image')} without the label of a class, the "
+            f"first {source.labels[outside[0]]} instead of 0 to {len(source.class_names) - 1}."
         )
     if source.files:
         # the list of classes of TensorFlow Datasets is a definition, which may hold some without images

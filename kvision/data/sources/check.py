@@ -9,7 +9,7 @@ import tensorflow as tf
 from kvision.data.decoding import decode
 from kvision.data.sources.source import Source
 from kvision.errors import UserError
-from kvision.names import quoted, say_once
+from kvision.names import counted, quoted, say_once
 
 FORMATS = {  # by the bytes that files begin with
     b"\xff\xd8\xff": "JPEG",
@@ -78,7 +78,8 @@ def check_images(source: Source, channels: int, where: str, *, complete: bool) -
     shown = ", ".join([*shown[:MOST], *([f"and {len(shown) - MOST} more"] if len(shown) > MOST else [])])
     why = f" ({'; '.join(reasons)})" if reasons else ""
     if len(lacking) == len(source.class_names):
-        raise UserError(f"{where}: none of {source.size} images can be read{why}. Images by class: {shown}.")
+        images = counted(source.size, "image")
+        raise UserError(f"{where}: none of {images} can be read{why}. Images by class: {shown}.")
     sentence = (
         f"{where}: classes without an image that can be read, with their number of files: {shown}{why}."
     )
@@ -88,7 +89,7 @@ def check_images(source: Source, channels: int, where: str, *, complete: bool) -
 
 
 def _fault(source, index, channels) -> str | None:
-    """What is wrong with an image, as a predicate of several; None where it can be read."""
+    """The fault of an image, as a predicate of several; None where it can be read."""
     try:
         contents = source.image(tf.constant(index, tf.int64))
     except tf.errors.NotFoundError:
@@ -105,7 +106,7 @@ def _fault(source, index, channels) -> str | None:
 
 
 def _form(contents: bytes) -> str:
-    """What files with such contents are, which failed to decode."""
+    """The kind of files with such contents, which failed to decode."""
     if not contents:
         return "are empty"
     if contents.startswith(b"version https://git-lfs"):

@@ -80,7 +80,7 @@ def _anywhere(whole: "ClassFolders", apart, split, options, left_out) -> list[st
 
 
 class LeftOut:
-    """What of a dataset is not read, to be named in a sentence."""
+    """Paths of a dataset that are not read, to be named in a sentence."""
 
     def __init__(self, root: str):
         self.root = root
