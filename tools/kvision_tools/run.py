@@ -206,7 +206,8 @@ class Run:
             nan_rate_factor=FLAGS.nan_rate_factor,
             again=self.again,
         )
-        startup.save_first(self.trainer.ask)
+        if self.cluster.addresses[1:]:  # a worker that ends alone would take the others with it
+            startup.save_first(self.trainer.ask)
 
     @property
     def again(self) -> str:
@@ -234,7 +235,11 @@ class Run:
             return
         if step:
             print(f"Going on after step {step} of {self.folder}.")
-        callbacks = [Strict(lambda: self.unreadable)] if FLAGS.strict else []
+        # Until the first steps are taken, for which they are traced, there is nothing to save.
+        hear = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: startup.save_first(self.trainer.ask)
+        )
+        callbacks = [hear, *([Strict(lambda: self.unreadable)] if FLAGS.strict else [])]
         if self.writes:
             callbacks += [
                 EventFiles(self.folder / "tensorboard"),
