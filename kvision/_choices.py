@@ -1,4 +1,4 @@
-"""What users choose from, free of TensorFlow, so that commands can name it before they import that."""
+"""Choices of users, free of TensorFlow, so that commands can name it before they import that."""
 
 FORMS = "digits, folder:PATH, csv:PATH, tfrecord:GLOB or tfds:NAME"  # of a dataset with labels
 MASK_FORMS = "shapes, masks:PATH, voc:PATH or tfds:NAME"  # of a dataset with masks

@@ -1,6 +1,8 @@
-"""What all commands share: flags, help, the import of TensorFlow, and errors of one sentence."""
+"""The common part of all commands: flags, help, the import of TensorFlow, and errors of one sentence."""
 
 import contextlib
+import difflib
+import itertools
 import logging
 import os
 import re
@@ -13,19 +15,27 @@ from kvision._stderr import without_lines
 from kvision.errors import FULL_DISK, UserError
 from kvision.names import shown
 
+LARGEST_IMAGE = 2**14  # pixels of an input's side; one image of them takes 3 GB
 LONGEST = 700  # characters of a message
 HOME = re.compile(r"(\w+:)?(~.*)", re.DOTALL)  # a path, also behind `folder:`
 REPEAT = ";\n    repeat this option"  # absl's own words behind the help of a repeatable flag
 MISSING = re.compile(r"flag --(\w+)=None: ")  # absl's words for a required flag that is not given
+ILLEGAL = re.compile(r"flag --(\w+)=(.*?): ", re.DOTALL)  # and for a value that does not parse
+HELP = {f"{dashes}{name}" for dashes in ("-", "--") for name in ("help", "helpfull", "helpshort")} | {"-h"}
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # of TensorFlow's libraries
 NO_NOTICES = "3"  # the level that leaves what ends the process
 NOTICES = r"[IWE]\d{4} |WARNING: All log messages before absl::"  # of its libraries while they are loaded
 KERAS = {"backend": "tensorflow", "image_data_format": "channels_last"}  # settings of Keras that we need
 
 # The text of flags that several commands have.
-MAX_UNREADABLE = "Share of the images that may fail to decode and are skipped; more end the command."
+MAX_UNREADABLE = "Largest share of the images that may fail to decode and are skipped; more end the command."
 EXIF = "Turn images as their EXIF orientation says; a run's own choice by default, else true."
-NAMES = "The network's class names: a file with one a line, imagenet, or numbers; its own by default."
+NAMES = (
+    "Class names of the network's outputs, in order; its own by default. A file with one name a line, "
+    "imagenet, or numbers: the dataset's first class is output 0, and so on, where class folders are in "
+    "alphabetical order. Class folders named by numbers whose values have another order, such as 0, 1, 10, "
+    "2, need a file."
+)
 
 
 def run(main: Callable[[list[str]], int | None], define: Callable[[], None] = lambda: None) -> None:
@@ -43,14 +53,13 @@ def run(main: Callable[[list[str]], int | None], define: Callable[[], None] = la
     own = [flags.FLAGS[name] for name in {*flags.FLAGS} - others]
 
     def parse(argv):
-        if {"--help", "-help", "-h"} & set(argv[1:]):
+        if HELP & set(itertools.takewhile(lambda argument: argument != "--", argv[1:])):
             print(f"{module.__doc__.strip()}\n\n{_help(own)}")
             sys.exit(0)
         try:
             positional = flags.FLAGS(argv)
-        except flags.Error as error:
-            missing = MISSING.match(str(error))
-            fail(f"`--{missing[1]}` is needed: {flags.FLAGS[missing[1]].help}" if missing else error)
+        except (flags.Error, ValueError) as error:  # absl has a ValueError for --noX=VALUE
+            fail(_flag_error(error))
         for flag in own:  # shells expand no ~ behind a =
             if isinstance(flag.value, str) and (found := HOME.fullmatch(flag.value)):
                 flag.value = (found[1] or "") + os.path.expanduser(found[2])
@@ -60,7 +69,44 @@ def run(main: Callable[[list[str]], int | None], define: Callable[[], None] = la
     notices = logging.getLogger("kvision")
     notices.addHandler(logging.StreamHandler())  # as they are, without absl's time and thread
     notices.propagate = False
-    app.run(lambda argv: main(argv[1:]), flags_parser=parse)
+    with _end_with_reader():
+        app.run(lambda argv: main(argv[1:]), flags_parser=parse)
+
+
+@contextlib.contextmanager
+def _end_with_reader() -> Iterator[None]:
+    """Ends the command without a traceback where nobody reads its output any more, such as `head`."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # which Python flushes once more
+        sys.exit(1)
+
+
+def _flag_error(error: Exception) -> str:
+    """absl's message about a flag in our words."""
+    text = str(error)
+    if missing := MISSING.match(text):
+        return f"`--{missing[1]}` is needed: {flags.FLAGS[missing[1]].help}"
+    if isinstance(error, flags.UnrecognizedFlagError):
+        near = re.search(r"Did you mean: (.*) \?", text)
+        names = " or ".join(f"`--{name}`" for name in near[1].split(", ")) if near else ""
+        return f"Unknown option `--{error.flagname}`." + (f" Did you mean {names}?" if near else "")
+    if isinstance(error, flags.CantOpenFlagFileError):
+        return f"`--flagfile` cannot be read: {sentence(error.__context__)}"
+    if illegal := ILLEGAL.match(text):
+        flag = flags.FLAGS[illegal[1]]
+        choices = getattr(flag.parser, "enum_values", [])
+        expected = f"one of {', '.join(choices)}" if choices else flag.parser.syntactic_help
+        near = difflib.get_close_matches(illegal[2], choices, 1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return f"`--{flag.name}` must be {expected or 'true or false'}; got {illegal[2]!r}.{hint}"
+    if missing := re.match(r"Missing value for flag --(\w+)", text):
+        return f"`--{missing[1]}` needs a value: {flags.FLAGS[missing[1]].help}"
+    return text
 
 
 def import_keras() -> None:
@@ -95,13 +141,15 @@ def without_notices() -> contextlib.AbstractContextManager:
 def _help(own) -> str:
     lines = []
     for flag in own:
-        empty = flag.default in (None, [], False, "")
-        default = "" if empty else f" (default: {flag.default_as_str.strip(chr(39))})"
+        many = ", ".join(flag.default) if isinstance(flag.default, list) else None
+        default = str(flag.default_as_str or "").strip("'") if many is None else many
         choices = getattr(flag.parser, "enum_values", None)
         kind = f"={'|'.join(choices)}" if choices else "" if flag.boolean else f"={flag.name.upper()}"
+        name = f"[no]{flag.name}" if flag.boolean else flag.name
         text = flag.help.partition(">: ")[2] or flag.help  # without absl's own list of choices
-        lines.append(f"  --{flag.name}{kind}\n      {text.partition(REPEAT)[0]}{default}")
-    return "\n".join(sorted(lines))
+        shown_default = f" (default: {default})" if default else ""
+        lines.append((flag.name, f"  --{name}{kind}\n      {text.partition(REPEAT)[0]}{shown_default}"))
+    return "\n".join(line for _, line in sorted(lines))
 
 
 @contextlib.contextmanager
@@ -116,9 +164,17 @@ def user_errors() -> Iterator[None]:
         fail(error, os.EX_TEMPFAIL if getattr(error, "errno", None) in FULL_DISK else 2)
 
 
+def _as_flag(name: re.Match) -> str:
+    return f"`--{name[1]}`" if name[1] in flags.FLAGS else name[0]
+
+
 def fail(error, code: int = 2) -> None:
-    """Prints one sentence, of a few lines at the most, and ends the command."""
-    print(f"{os.path.basename(sys.argv[0])}: {sentence(error)}", file=sys.stderr)
+    """Prints one sentence, of a few lines at the most, and ends the command.
+
+    Arguments of Python are called as the flags of the same name.
+    """
+    text = re.sub(r"`(\w+)`", _as_flag, sentence(error))
+    print(f"{os.path.basename(sys.argv[0])}: {text}", file=sys.stderr)
     sys.exit(code)
 
 

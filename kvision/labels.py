@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from kvision.errors import NoLabels, UserError
-from kvision.names import check_class_names, listed, quoted
+from kvision.names import check_class_names, counted, listed, quoted
 
 ASSETS = Path(__file__).parent / "assets"
 MEMBER = "labels.txt"  # of a `.keras` archive
@@ -71,7 +71,7 @@ def read_from_keras(path: str | Path) -> tuple[str, ...] | None:
 
 
 def named(text: str) -> tuple[str, ...]:
-    """What `--labels` means: `imagenet`, `numbers` (no names: an empty tuple), or a file, see `read`."""
+    """The names of `--labels`: `imagenet`, `numbers` (no names: an empty tuple), or a file, see `read`."""
     return imagenet() if text == "imagenet" else () if text == "numbers" else read(text)
 
 
@@ -96,7 +96,9 @@ def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool)
 
     Raises:
         NoLabels: the dataset has none of the network's classes; both lists are shown.
-        UserError: it has some of them and others; both lists are shown.
+        UserError: it has some of them and others; both lists are shown. Or the network has no names, and the
+            data's are numbers that are not in the order of their values, as folders 0, 1, 10, 2 are: they
+            could be positions or names.
     """
     if tuple(class_names) == tuple(data_names):
         return list(range(len(data_names))), ""
@@ -117,10 +119,15 @@ def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool)
             )
     if len(class_names) != len(data_names):
         raise NoLabels(
-            f"The data has {len(data_names)} classes ({listed(data_names)}), the network has "
+            f"The data has {counted(len(data_names), 'class')} ({listed(data_names)}), the network has "
             f"{len(class_names)} ({listed(class_names)}); without names on both sides none can be told apart."
         )
     places = list(range(len(data_names)))
+    if not named and _are_numbers(data_names) and _ranks(data_names).tolist() != places:
+        raise UserError(
+            f"The network has no class names, and the data's are numbers in another order than that of their "
+            f"values: {listed(data_names)}. `--labels=FILE` names the network's outputs in order."
+        )
     if named:  # one side's numbers are places in the other's list; else folders were numbered in their order
         places = np.argsort(_ranks(class_names))[_ranks(data_names)].tolist()
     pairs = [f"{place} is {quoted(name)}" for place, name in zip(places, data_names[:MOST], strict=False)]

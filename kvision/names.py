@@ -29,8 +29,9 @@ def listed(names: Iterable[str], most: int = 5) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """A number and its noun, with an "s" where it is not 1: "1 image", "3 images"."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    """A number of things: "1 image", "2 images", "2 classes"."""
+    plural = f"{noun}{'es' if noun.endswith('s') else 's'}"
+    return f"{count} {noun if count == 1 else plural}"
 
 
 def shown(text: str) -> str:

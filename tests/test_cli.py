@@ -104,6 +104,24 @@ def test_commands_print_their_own_lines_alone():
     assert "oneDNN" in child("kvision-info", "command('lenet5')", **{_cli.LOG_LEVEL: "0"}).stderr
 
 
+def test_nobody_has_to_read_all_of_the_help():
+    for code in ("sys.exit(command('--helpfull'))", "sys.exit(command('--help'))"):
+        code = f"import os; os.dup2(os.pipe()[1], 1)\n{code}"  # a pipe whose other end is closed
+        code = code.replace("os.pipe()[1]", "(lambda ends: os.close(ends[0]) or ends[1])(os.pipe())")
+        done = child("kvision-train", code)
+        assert done.stderr == ""
+        assert done.returncode == 1
+
+
+def test_help_shows_defaults_and_how_switches_are_turned_off():
+    printed = child("kvision-benchmark", "command('--help')").stdout
+    assert "repeatable. (default: mobilenet_v2)" in printed
+    printed = child("kvision-train", "command('--help')").stdout
+    assert "  --[no]exif\n" in printed
+    assert "(default: 0)" in printed
+    assert "(default: 0.0)" in printed
+
+
 def test_a_flag_that_is_missing_is_explained():
     said = "kvision-predict: `--model` is needed: Run folder, .keras file, or name of a network "
     assert child("kvision-predict", "command()").stderr.startswith(said)

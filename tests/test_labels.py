@@ -28,10 +28,10 @@ ELEVEN = tuple(sorted(map(str, range(11))))  # 0, 1, 10, 2, ... as folders are s
         (("tench", "goldfish"), ("n01440764", "n01443537"), True, [0, 1], ""),
         (("0", "1", "2"), ("2", "0"), True, [2, 0], "lacks"),
         (ELEVEN, labels.numbers(11), True, [ELEVEN.index(str(i)) for i in range(11)], ""),
-        (labels.numbers(11), ELEVEN, False, list(range(11)), "2 is '10'"),
         (NUMBERED, ("cat", "dog", "eel"), False, [0, 1, 2], "network has no class.*position: 0 is 'cat'"),
         (("cat", "dog", "eel"), NUMBERED, True, [0, 1, 2], "data has no class names.*position: 0 is '0'"),
         (NUMBERED, NUMBERED, False, [0, 1, 2], ""),
+        (NUMBERED, ("7", "8", "11"), False, [0, 1, 2], "position: 0 is '7', 1 is '8', 2 is '11'"),
     ],
 )  # fmt: skip
 def test_classes_are_matched_by_name(names, data_names, named, places, words):
@@ -51,6 +51,7 @@ def test_classes_are_matched_by_name(names, data_names, named, places, words):
         (labels.numbers(10), tuple(map(str, range(1, 11))), True, "'10'.*--labels=numbers"),
         (("cat", "dog"), labels.numbers(3), True, "3 classes .'0', '1', '2'., the network has 2"),
         (NUMBERED, ("cat", "dog"), False, "2 classes"),
+        (labels.numbers(11), ELEVEN, False, "another order than that of their values: '0', '1', '10'.*=FILE"),
         (tuple(map(str, range(9))), (*map(str, range(8)), "x\x1b[2J" * 99), True, r"^.{,700}$"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a dataset is, so that two that meet are compared by more than a name or a count."""
+"""The identity of a dataset, so that two that meet are compared by more than a name or a count."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kvision.names import quoted
+from kvision.names import counted, quoted
 
 CHEAP = 2**26  # bytes of all files together, up to which their contents are read
 MOST_NAMES = 5  # classes in a message
@@ -38,7 +38,7 @@ class Files:
         return [_stamp(path) for path in self.paths]
 
     def key(self, index: int) -> str:
-        """What changes when an image is replaced: its file's `trace`, and its first byte there."""
+        """A text that changes when an image is replaced: its file's `trace`, and its first byte there."""
         offset = 0 if self.offsets is None else int(self.offsets[index])
         return f"{self.traces[int(self.numbers[index])]} {offset}"
 
@@ -50,7 +50,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a split of a dataset is.
+    """The identity of a split of a dataset.
 
     Attributes:
         class_names: in the order of the labels.
@@ -77,7 +77,7 @@ class Identity:
         return cls(names, counts, str(fields["files"]), str(fields["times"]))
 
     def changes(self, now: "Identity") -> list[str]:
-        """What makes `now` another dataset than this one, in a few words each; empty where nothing does.
+        """The differences that make `now` another dataset than this one, in a few words each.
 
         Times alone do not: see `touched`.
         """
@@ -87,7 +87,7 @@ class Identity:
             return ["images have a single class" if now.labeled else "images have no single class"]
         whose = [f"class {quoted(name)} has" for name in self.class_names] if self.labeled else ["there are"]
         counts = [
-            f"{subject} {new} images instead of {old}"
+            f"{subject} {counted(new, 'image')} instead of {old}"
             for subject, old, new in zip(whose, self.counts, now.counts, strict=True)
             if old != new
         ]
@@ -140,7 +140,7 @@ def identify(
 
 
 def trace(path: str) -> str:
-    """What changes when a file on this machine is written or replaced, even by one of equal size and time."""
+    """A text that changes when a file is written or replaced, even by one of equal size and time."""
     try:
         stat = os.stat(path)
     except OSError:

@@ -185,7 +185,7 @@ def _damage(path, offset, header) -> str:
 
 
 def _fault(paths, places, keys, error) -> str:
-    """What is wrong with the first record that lacks one of the keys."""
+    """The fault of the first record that lacks one of the keys."""
     for number, offset, length in zip(*(place.tolist() for place in places), strict=True):
         with open(paths[number], "rb", buffering=0) as file:
             content = os.pread(file.fileno(), length, offset)

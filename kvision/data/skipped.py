@@ -9,7 +9,7 @@ import tensorflow as tf
 from kvision.data import decoding, masks
 from kvision.data.sources import Source
 from kvision.errors import UserError
-from kvision.names import plain, shown
+from kvision.names import counted, plain, shown
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Skipped:
         count, size = len(self.unreadable), self.source.size
         if count > self.most * size or count == size:
             raise UserError(
-                f"{count} of {size} images failed to decode, `max_unreadable` is {self.most:g}; the last is "
-                f"{name!r}: {why}."
+                f"{count} of {counted(size, 'image')} failed to decode, `max_unreadable` is {self.most:g}; "
+                f"the last is {name!r}: {why}."
             )
 
     def _check_mask(self, example, name):

@@ -131,7 +131,7 @@ def test_images_without_a_class_are_refused(monkeypatch):
         return Source(("cat", "dog"), np.array([0, 1, -1, -1]), tf.constant)
 
     monkeypatch.setitem(sources.KINDS, "tfds", tfds)
-    with pytest.raises(ValueError, match="2 images have no label of a class, the first -1 instead of 0 to 1"):
+    with pytest.raises(ValueError, match="2 images without the label of a class, the first -1 instead of"):
         sources.open_source("tfds:imagenet2012", "test")
 
 

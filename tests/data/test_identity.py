@@ -95,7 +95,7 @@ def test_what_changes_a_list(root, whether_read):
     assert before.changes(of_rows(*rows[::-1])) == OTHERS
     assert before.changes(of_rows(*rows[:3], "dog/1.png,cat,train")) == [
         "class 'cat' has 3 images instead of 2",
-        "class 'dog' has 1 images instead of 2",
+        "class 'dog' has 1 image instead of 2",
     ]
 
 

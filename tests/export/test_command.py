@@ -139,7 +139,7 @@ def test_a_sequential_file_of_logits_of_any_size(tmp_path):
     folder.mkdir()
     arguments = ["kvision-export", f"--model={tmp_path / 'any.keras'}", f"--output={tmp_path / 'out'}",
                  f"--calibration=folder:{dark_and_light(folder)}", "--quantize=float32"]  # fmt: skip
-    assert "any takes images of any size: give `image_size`." in command(*arguments, code=2)
+    assert "any takes images of any size: give `--image_size`." in command(*arguments, code=2)
     (tmp_path / "names").write_text("dark\nlight\n")
     command(*arguments, "--image_size=32", f"--labels={tmp_path / 'names'}", code=1)  # it is untrained
     assert (tmp_path / "out/labels.txt").read_text() == "dark\nlight\n"

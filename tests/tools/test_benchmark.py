@@ -40,8 +40,12 @@ def test_input(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "one of train, data, forward was expected"),
-        (["fast"], "one of train, data, forward was expected"),
+        ([], "The first word says what is timed, one of train, data, forward.$"),
+        (["fast"], "one of train, data, forward; got 'fast'"),
+        (
+            ["forward", "--model=resnet18", "--image_size=32", "--turns=1", "--against=timm"],
+            "`--timm_python` must be a Python interpreter with timm and PyTorch; .*No module named 'timm'",
+        ),
         (["train", "--against=torch"], "takes keras and timm; got 'torch'"),
         (["data", "--data=digits"], "`--data=folder:PATH` is what all sides read"),
         (["train", "--model=lenet5", "--against=timm"], "not known by a name of timm's"),

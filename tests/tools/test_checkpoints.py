@@ -128,6 +128,18 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(kind, saved, capsys):
     np.testing.assert_array_equal(trained.model.get_layer("dense").kernel, np.zeros((2, 3)))
 
 
+def test_a_folder_in_place_of_a_checkpoint_is_refused(saved):
+    """It could not be replaced by what is saved later."""
+    trained, folder = saved
+    for name in (NEWEST, BEFORE):
+        (folder / name).rename(folder / "away")
+        (folder / name).mkdir()
+        with pytest.raises(ValueError, match=f"{name}' is a folder in place of a checkpoint: move it away"):
+            checkpoints.restore(folder, trained, STATE)
+        (folder / name).rmdir()
+        (folder / "away").rename(folder / name)
+
+
 def test_every_flipped_bit_is_seen(saved):
     """Or changes nothing: the blanks that fill up a header."""
     trained, folder = saved

@@ -1,6 +1,7 @@
 """The commands, as a shell runs them."""
 
 import csv
+import errno
 import json
 import os
 import shutil
@@ -15,7 +16,9 @@ from helpers import TINY, brightness, command, dark_and_light, renamed
 from PIL import Image
 
 import kvision.data
-from kvision import labels, runs
+from kvision import _cli, labels, runs
+from kvision.errors import UserError
+from kvision_tools import train
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +105,7 @@ def test_evaluate_and_predict(run, folder):
     assert printed.splitlines()[1].split()[-2:] in (["0", "dark"], ["1", "light"])
     printed = command("kvision-evaluate", f"--model={output}", "--crop=0.5", "--interpolation=bilinear")
     assert "on 16 images" in printed
-    assert "`crop` must be in (0, 1]; got 0.0" in command(
+    assert "`--crop` must be in (0, 1]; got 0.0" in command(
         "kvision-evaluate", f"--model={output}", "--crop=0", code=2
     )
 
@@ -196,7 +199,9 @@ def test_info():
     listed = command("kvision-info", "mobilenet_v3*")
     assert "2,542,856" in listed
     assert "efficientnet" not in listed
-    assert "width_multiplier = 1.1" in command("kvision-info", "efficientnet_b2")
+    described = command("kvision-info", "efficientnet_b2")
+    assert "width_multiplier = 1.1" in described
+    assert all(row.tag in described for row in kvision.info("efficientnet_b2").weights)
     assert "Did you mean 'mobilenet_v2'" in command("kvision-info", "mobilenetv2", code=2)
 
 
@@ -214,11 +219,18 @@ def test_help(name):
     [
         (["kvision-train", "--model=mobilenetv2", "--data=digits"], "Did you mean 'mobilenet_v2'"),
         (["kvision-train", *TINY, "--data=digitz"], "Did you mean 'digits'"),
-        (["kvision-train", *TINY, "--data=digits", "--optimizer=adm"], "sgd|rmsprop|adamw"),
-        (["kvision-train", *TINY, "--data=digits", "--epochs=0"], "epochs"),
-        (["kvision-train", *TINY, "--data=digits", "--epochs=two"], "epochs"),
-        (["kvision-train", *TINY, "--data=digits", "--lerning_rate=1"], "learning_rate"),
+        (["kvision-train", *TINY, "--data=digits", "--optimizer=adam"], "got 'adam'. Did you mean 'adamw'?"),
+        (["kvision-train", *TINY, "--data=."], "Did you mean 'folder:.'?"),
+        (["kvision-train", *TINY, "--data=digits", "--epochs=0"], "a positive integer; got '0'."),
+        (["kvision-train", *TINY, "--data=digits", "--epochs=two"], "a positive integer; got 'two'."),
+        (["kvision-train", *TINY, "--data=digits", "--epochs"], "`--epochs` needs a value: Passes over"),
+        (["kvision-train", *TINY, "--data=digits", "--clip_norm=x"], "a non-negative number; got 'x'."),
+        (["kvision-train", *TINY, "--data=digits", "--jit_compile=maybe"], "true or false; got 'maybe'."),
+        (["kvision-train", *TINY, "--data=digits", "--nostrict=1"], "--nostrict=1 does not take an argument"),
+        (["kvision-train", "--flagfile=nofile"], "`--flagfile` cannot be read: No such file or directory"),
+        (["kvision-train", *TINY, "--lerning_rate=1"], "`--lerning_rate`. Did you mean `--learning_rate` or"),
         (["kvision-train", *TINY, "--data=digits", "--image_size=16"], "32 x 32"),
+        (["kvision-train", *TINY, "--data=digits", "--image_size=1000000"], "[1, 16384]"),
         (["kvision-train", *TINY, "--data=digits", "--model_kwarg=width=1"], "width_multiplier"),
         (["kvision-train", *TINY, "--data=digits", "--batch_size=5000"], "1437"),
         (["kvision-train", *TINY, "--data=digits", "--output=/dev/null/run"], "Not a directory"),
@@ -247,6 +259,7 @@ def test_help(name):
         (["kvision-evaluate", "--model=/nowhere"], "no run folder"),
         (["kvision-predict", "--model=/nowhere", "x.png"], "no run folder"),
         (["kvision-predict", "--model=mobilenet_v1"], "Which images"),
+        (["kvision-launch", "nowhere", "--model=x"], "There is no command 'nowhere'."),
     ],
 )
 def test_errors_are_one_sentence(arguments, words, tmp_path, monkeypatch):
@@ -257,7 +270,7 @@ def test_errors_are_one_sentence(arguments, words, tmp_path, monkeypatch):
 
 def test_errors_with_a_run(run, folder, tmp_path):
     output, _ = run
-    assert "1 of 65 images failed to decode, `max_unreadable` is 0;" in command(
+    assert "1 of 65 images failed to decode, `--max_unreadable` is 0;" in command(
         "kvision-evaluate", f"--model={output}", "--split=train", "--max_unreadable=0", code=2
     )
     assert "has 10 classes ('0', '1'" in command(
@@ -321,6 +334,41 @@ def test_strict_ends_at_what_is_no_image(folder, tmp_path):
     sentence = command("kvision-train", *TINY, "--batch_size=16", f"--data=folder:{folder}", "--strict",
                        f"--output={tmp_path / 'run'}", code=2)  # fmt: skip
     assert "notes.txt" in sentence
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.ENOSPC, "x", "y"), 75),
+        (OSError(errno.ENOTCONN, "x", "y"), 75),
+        (FileNotFoundError("'a.png' is not there any more."), 75),
+        (OSError(errno.EISDIR, "x", "y"), 2),
+        (OSError(errno.EACCES, "x", "y"), 2),
+        (PermissionError("'a.png' may not be read."), 2),
+        (OSError(errno.ELOOP, "x", "y"), 2),
+    ],
+)
+def test_errors_that_another_start_would_meet_again_are_not_requeued(error, code, capsys):
+    with pytest.raises(SystemExit) as end, _cli.user_errors(), train.requeued("it goes on", train.may_pass):
+        raise error
+    assert end.value.code == code
+    assert ("Once that is solved, it goes on." in capsys.readouterr().err) == (code == 75)
+
+
+def test_too_little_memory_is_one_sentence():
+    import tensorflow as tf
+
+    words = r"^Out of memory: .*shape.4000000,4000000.*allocator .*\)\.$"
+    with pytest.raises(UserError, match=words), train.enough_memory():
+        tf.zeros((4_000_000, 4_000_000))
+
+
+def test_a_folder_in_place_of_a_file_of_the_run_ends_with_a_sentence(run, tmp_path):
+    shutil.copytree(run[0], tmp_path / "run")
+    (tmp_path / "run/metrics.csv").unlink()
+    (tmp_path / "run/metrics.csv").mkdir()
+    flags = [f"--flagfile={tmp_path / 'run/flags.txt'}", f"--output={tmp_path / 'run'}", "--epochs=5"]
+    assert "Is a directory: " in command("kvision-train", *flags, code=2)
 
 
 def test_a_run_that_lost_files_says_so(run, tmp_path):

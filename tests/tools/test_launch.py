@@ -147,4 +147,6 @@ def test_each_start_has_its_own_token():
 
 def test_a_command_that_there_is_none_of():
     assert "Which command?" in command("kvision-launch", code=2)
-    assert "No such file or directory: 'no-such'" in command("kvision-launch", "--", "no-such", code=2)
+    for dashes in ([], ["--"]):
+        sentence = command("kvision-launch", *dashes, "no-such", "--workers=9", code=2)
+        assert sentence.endswith("There is no command 'no-such'.")

@@ -16,7 +16,7 @@ from helpers import examples, make_loop, tiny
 import kvision
 from kvision.runs import open_model
 from kvision_tools import checkpoints
-from kvision_tools.choices import OPTIMIZERS
+from kvision_tools.choices import LEARNING_RATES
 from kvision_tools.optimizers import make_optimizer
 
 SMALL = {"width_multiplier": 0.1, "input_shape": (32, 32, 3), "num_classes": 4, "classifier_activation": None}
@@ -159,7 +159,7 @@ def test_evaluation_counts_every_image():
     assert result["accuracy"] == pytest.approx(np.mean(np.argmax(logits, -1) == labels))
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", LEARNING_RATES)
 def test_weight_decay_spares_norms_and_biases(name):
     model = kvision.models.mobilenet_v1(**SMALL)
     optimizer = optimizer_for(model, name, weight_decay=0.5)

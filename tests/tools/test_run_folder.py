@@ -15,6 +15,7 @@ from helpers import TINY, command, dark_and_light
 from kvision import runs
 from kvision.data.identity import Files, identify
 from kvision_tools import run_folder
+from kvision_tools.checkpoints import name_of
 from kvision_tools.config import define_flags, from_flags
 
 ARGUMENTS = ["kvision-train", "--model=lenet5", "--data=digits", "--model_kwarg=a=1", "--model_kwarg=b=2"]
@@ -53,6 +54,14 @@ def made(folder, overwrite=False, **what):
     return folder
 
 
+def trained(folder, step=1):
+    """A run that has saved a checkpoint."""
+    made(folder)
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / name_of(step)).touch()
+    return folder
+
+
 def contents(folder):
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
@@ -61,7 +70,7 @@ def test_a_run_goes_on_with_its_own_flags_alone(parsed, tmp_path):
     parsed()
     run = tmp_path / "run"
     assert not check(run, False)
-    made(run)
+    trained(run)
     assert check(run, False)
     parsed(f"--output={run}", "--worker_timeout=5")
     assert check(run, False)
@@ -74,9 +83,32 @@ def test_a_run_goes_on_with_its_own_flags_alone(parsed, tmp_path):
     assert not check(run, True)
 
 
+@pytest.mark.parametrize("step", [None, 0, 1])
+def test_a_run_that_took_no_step_is_replaced_by_one_with_other_flags(step, parsed, tmp_path, capsys):
+    parsed("--seed=3", "--warmup_epochs=0.5")
+    run = made(tmp_path / "run") if step is None else trained(tmp_path / "run", step)
+    (run / "tensorboard/train").mkdir(parents=True)
+    assert check(run, False)
+    parsed("--seed=4")
+    if step:
+        with pytest.raises(ValueError, match="the run has --seed=3, this command --seed=4"):
+            check(run, False)
+        return
+    (run / "notes.txt").touch()
+    with pytest.raises(ValueError, match="is not replaced, as no run writes 'notes.txt'"):
+        check(run, False)
+    (run / "notes.txt").unlink()
+    assert run_folder.warmup_epochs(run) is None
+    assert not check(run, False)
+    made(run)
+    assert "took no step, with other flags (the run has --seed=3, this" in capsys.readouterr().err
+    assert "--seed=4" in (run / runs.FLAGS).read_text().splitlines()
+    assert not (run / "checkpoints").exists()
+
+
 def test_flags_that_an_older_run_did_not_have_are_at_their_defaults(parsed, tmp_path):
     parsed()
-    path = made(tmp_path / "run") / runs.FLAGS
+    path = trained(tmp_path / "run") / runs.FLAGS
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for line in lines if not line.startswith("--nan_restores")) + "\n")
     assert check(path.parent, False)
@@ -89,7 +121,7 @@ def test_paths_of_one_file_are_equal(parsed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     parsed("--data=folder:images", "--weights=w.safetensors")
-    run = made(tmp_path / "run")
+    run = trained(tmp_path / "run")
     for data, weights in (
         (f"folder:{tmp_path}/images/", f"{tmp_path}/w.safetensors"),
         ("folder:~/images", "~/w.safetensors"),
@@ -104,7 +136,7 @@ def test_paths_of_one_file_are_equal(parsed, tmp_path, monkeypatch):
 
 def test_a_run_may_become_longer(parsed, tmp_path, capsys):
     parsed("--epochs=4", "--warmup_epochs=0.5")
-    run = made(tmp_path / "run")
+    run = trained(tmp_path / "run")
     assert run_folder.warmup_epochs(run) == 0.5
     assert run_folder.warmup_epochs(tmp_path) is None
     parsed("--epochs=6", "--warmup_epochs=0.5")
@@ -331,12 +363,19 @@ def test_a_run_goes_on_with_its_own_images_alone(parsed, tmp_path, capsys):
     for other, words in (
         ({"names": ("cat", "canine")}, "train: class 'dog' is gone, class 'canine' is new; val: "),
         ({"names": ("dog", "cat")}, "the classes have another order"),
-        ({"labels": (0, 1, 1)}, "class 'cat' has 1 images instead of 2"),
+        ({"labels": (0, 1, 1)}, "class 'cat' has 1 image instead of 2"),
     ):
         with pytest.raises(ValueError, match=f"trained on other images .*{words}.*--overwrite starts anew"):
             run_folder.compare(run, identities(**other))
+    (run / runs.LABELS).write_text("dog\ncat\n")
+    with pytest.raises(ValueError, match="labels.txt' has other class names than the run: 'dog', 'cat' inst"):
+        run_folder.compare(run, identities())
+    (run / runs.LABELS).unlink()
+    run_folder.compare(run, identities())
+    made(run)
+    assert (run / runs.LABELS).read_text() == "cat\ndog\n"
     only_val = identities() | {"val": identities(labels=(0, 1))["val"]}
-    with pytest.raises(ValueError, match="other images .val: class 'cat' has 1 images instead of 2."):
+    with pytest.raises(ValueError, match="other images .val: class 'cat' has 1 image instead of 2."):
         run_folder.compare(run, only_val)
     (run / run_folder.DATASET).write_text("{")
     with pytest.raises(ValueError, match="is damaged: remove it"):
@@ -382,13 +421,17 @@ def test_a_finished_run_becomes_longer(tmp_path):
     run, whole = tmp_path / "run", tmp_path / "whole"
     command(*lenet, "--epochs=1", f"--output={run}")
     printed = command(*lenet, "--epochs=3", f"--output={run}")
-    assert "had 1 epochs and goes on to 3" in printed
+    assert "had 1 epoch and goes on to 3" in printed
     assert "Going on after step 4" in printed
     command(*lenet, "--epochs=3", "--warmup_epochs=0.5", f"--output={whole}")
     assert learning_rates(run)[1:] == learning_rates(whole)[1:]
     assert "has all of its 3 epochs" in command(*lenet, "--epochs=3", f"--output={run}")
     words = "the run has --epochs=3, this command --epochs=2"
     assert words in command(*lenet, "--epochs=2", f"--output={run}", code=2)
+    command(*lenet, "--epochs=3", f"--output={tmp_path / 'default'}")  # with a warm-up of an epoch
+    sentence = command(*lenet, "--epochs=1", f"--output={tmp_path / 'default'}", code=2)
+    assert "the run has --epochs=3, this command --epochs=1" in sentence
+    assert "warmup" not in sentence
 
 
 def test_warm_ups_that_do_not_fit_and_folders_that_cannot_be(tmp_path):
@@ -399,7 +442,7 @@ def test_warm_ups_that_do_not_fit_and_folders_that_cannot_be(tmp_path):
     assert "`--ema_decay` must be between 0 and 1; got 1.0." in sentence
     assert "`--output` must be a folder; got ''." in sentence
     sentence = command(*arguments, "--epochs=1", "--warmup_epochs=0.9", f"--output={tmp_path}-run", code=2)
-    assert "`--warmup_epochs` (0.9) must end before the run's 1 steps do." in sentence
+    assert "`--warmup_epochs` (0.9) must end before the run does, after 1 step." in sentence
     for inside in (images, images / "dark", images / "runs" / "new"):
         sentence = command(*arguments, f"--output={inside}", code=2)
         assert f"`--output` must be outside the folder of --data=folder:{images}; got '{inside}'." in sentence

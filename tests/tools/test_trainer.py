@@ -295,8 +295,18 @@ def test_signals_are_heard_from_the_first_moment(tmp_path):
         os.kill(process.pid, asks)
         process.join()
         assert process.exitcode == REQUEUE
+    said = tmp_path / "stderr"
+    process = start("kvision-train", *endless[1:], "--model=mobilenet_v3_small", texts=(os.devnull, said))
+    while newest(run) < 0:
+        assert process.is_alive()
+        time.sleep(0.01)
+    time.sleep(1)  # its step is traced, which takes longer
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(1)
+    assert process.exitcode == REQUEUE
+    assert "SIGTERM before the training began; the same command goes on from" in said.read_text()
+    said.unlink()
     for asks in (signal.SIGINT, signal.SIGHUP):
-        said = tmp_path / "stderr"
         process = start("kvision-train", *endless, texts=(os.devnull, said))
         before = max(newest(run), 0)
         while newest(run) <= before:
@@ -313,7 +323,7 @@ def test_signals_are_heard_from_the_first_moment(tmp_path):
 def test_commands_say_that_the_loss_was_nan(tmp_path):
     sentence = command("kvision-train", "--model=lenet5", "--channels=1", "--data=digits", "--nan_restores=1",
                        "--learning_rate=1e38", f"--output={tmp_path / 'run'}", code=2)  # fmt: skip
-    assert "after going back 1 times: lower the learning rate" in sentence
+    assert "after going back 1 time: lower the learning rate" in sentence
 
 
 def newest(run):

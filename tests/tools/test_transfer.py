@@ -13,7 +13,7 @@ from helpers import TINY, command, dark_and_light, examples, make_loop, tiny
 
 import kvision
 from kvision_tools import checkpoints
-from kvision_tools.choices import OPTIMIZERS
+from kvision_tools.choices import LEARNING_RATES
 from kvision_tools.optimizers import make_optimizer
 from kvision_tools.transfer import freeze
 
@@ -49,7 +49,7 @@ def first_step(name, gradient, rate):
     return rate * gradient / (np.abs(gradient) + 1e-7 / np.sqrt(1 - 0.999))  # Adam, without its bias
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", LEARNING_RATES)
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_step_has_the_rate_of_its_group(name, compiled):
     model = tiny("resnet18", **COLUMNS)

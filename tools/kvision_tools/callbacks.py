@@ -1,4 +1,4 @@
-"""What a person sees of a run: the progress line, `metrics.csv`, `curves.png`, the best model."""
+"""Files and lines of a run that people read: the progress, `metrics.csv`, `curves.png`, the best model."""
 
 import contextlib
 import csv
@@ -165,7 +165,7 @@ class Strict(keras.callbacks.Callback):
 
 
 def best(row: dict, monitor: str) -> tuple[float, float]:
-    """What the better of an epoch's weights and their moving average is worth, to be compared.
+    """The worth of the better of an epoch's weights and their moving average, to be compared.
 
     The higher `monitor` on validation decides; of equal ones, the lower validation loss.
     """
@@ -211,7 +211,7 @@ def plot_curves(history: list[dict], monitor: str, path: Path) -> None:
             axes.plot(epochs, [row[column] for row in history], label=label, marker="." * (len(epochs) < 40))
         axes.set_xlabel("epoch")
         axes.set_title(metric)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
     with replacing(path) as beside:

@@ -40,7 +40,7 @@ def save(folder: Path, step: int, loop, state: dict) -> None:
     tensors = {name: np.asarray(v.numpy()) for name, v in _variables(loop).items()}
     text = json.dumps(state)
     metadata = {"state": text, "blake2b": _digest(tensors, text)}
-    path = folder / f"step_{step:08d}.safetensors"
+    path = folder / name_of(step)
     with replacing(path) as beside:
         beside.write_bytes(safetensors.numpy.save(tensors, metadata))
     before = [other for other in _paths(folder) if other < path]
@@ -66,9 +66,13 @@ def restore(folder: Path, loop, like: dict | None = None) -> dict | None:
             empty ones; it may have other keys besides.
 
     Raises:
-        ValueError: there are checkpoints, but none is good.
+        ValueError: there are checkpoints, but none is good; or one of them is a folder, which no later one
+            can replace.
     """
     paths = _paths(folder)
+    for path in paths:
+        if path.is_dir():
+            raise UserError(f"{str(path)!r} is a folder in place of a checkpoint: move it away.")
     variables, faults = _variables(loop), []
     for path in reversed(paths):
         try:
@@ -95,6 +99,11 @@ def not_finite(loop) -> str:
     return _not_finite({name: v.numpy() for name, v in _variables(loop).items()})
 
 
+def name_of(step: int) -> str:
+    """The name of the checkpoint after a step; the one after step 0 is saved before the first."""
+    return f"step_{step:08d}.safetensors"
+
+
 def newest(folder: Path) -> str:
     """The name of the newest checkpoint; "" for none."""
     return paths[-1].name if (paths := _paths(folder)) else ""
@@ -114,7 +123,9 @@ def _read(path):
         if metadata.keys() != {"state"} and metadata.get("blake2b") != _digest(tensors, text):
             raise Unfit("is damaged: its checksum is not that of its content")  # earlier versions had none
         return tensors, json.loads(text)
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise Unfit(f"cannot be read ({error.strerror or error})") from None
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise Unfit(f"is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]!r})") from None
 
 

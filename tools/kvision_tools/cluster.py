@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvision.errors import UserError
+from kvision.names import counted
 
 RESTARTED = "KVISION_RESTARTED"  # set by kvision-launch, so that --overwrite does not begin anew then
 TOKEN = "KVISION_TOKEN"  # by which workers know each other; of kvision-launch, or set on all workers
@@ -38,7 +39,7 @@ class Cluster:
         return host.strip("[]"), int(port)
 
     def name(self, index: int) -> str:
-        """What messages call a worker."""
+        """The name of a worker in messages."""
         return f"worker {index} ({self.addresses[index]})"
 
 
@@ -97,7 +98,9 @@ def _read_config(text: str) -> Cluster:
     index = _index(task.get("index", 0 if len(addresses) < 2 else None))
     most = len(listed[kind]) if addresses else 1
     if not 0 <= index < most:
-        raise UserError(f"TF_CONFIG has {most} addresses of {kind!r}, so there is no index {index} (from 0).")
+        raise UserError(
+            f"TF_CONFIG has {counted(most, 'address')} of {kind!r}, so there is no index {index} (from 0)."
+        )
     if len(addresses) < 2:
         return Cluster()
     return Cluster(addresses, index + (len(listed["chief"]) if kind == "worker" else 0))

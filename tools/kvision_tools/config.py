@@ -16,9 +16,8 @@ from kvision import _cli
 from kvision._choices import AUGMENTATIONS, CACHES, FORMS, INTERPOLATIONS, WEIGHTS
 from kvision.errors import UserError
 from kvision.spec import did_you_mean
-from kvision_tools.choices import OPTIMIZERS, STRATEGIES
+from kvision_tools.choices import LEARNING_RATES, STRATEGIES
 
-LEARNING_RATE = 0.05
 POSITIVE = (  # settings that must not be 0
     "crop", "min_crop_area", "learning_rate", "learning_rate_per_256", "layer_decay", "clip_norm",
     "nan_rate_factor",
@@ -58,7 +57,7 @@ class TrainConfig:
     weights: str | None = setting(None, f"Weights to start from: {WEIGHTS}.")
     allow_nonfinite: bool = setting(False, "Whether --weights may hold NaN or infinity.")
     freeze: str = setting(
-        "none", "What is not trained: none, trunk (all but the top), or N, the first N groups by depth."
+        "none", "Layers that are not trained: none, trunk (all but the top), or N, the first N groups."
     )
     data: str = setting("", f"Dataset: {FORMS}.")
     val_fraction: float = setting(0.2, "Share held out where the dataset has no split of its own.")
@@ -72,7 +71,10 @@ class TrainConfig:
         choices=CACHES,
     )
     image_size: int | None = setting(
-        None, "Height and width of the input in pixels; the network's own by default.", 1
+        None,
+        "Height and width of the input in pixels; the network's own by default.",
+        1,
+        _cli.LARGEST_IMAGE,
     )
     channels: int = setting(3, "Channels of the input: 3 for RGB, 1 for grey.")
     augment: str = setting(
@@ -106,16 +108,21 @@ class TrainConfig:
         1,
     )
     optimizer: str = setting(
-        "sgd", "Optimizer; its settings are in kvision_tools/optimizers.py.", choices=OPTIMIZERS
+        "sgd", "Optimizer; its settings are in kvision_tools/optimizers.py.", choices=tuple(LEARNING_RATES)
     )
-    learning_rate: float | None = setting(None, "Peak learning rate; 0.05 by default.", 0)
+    learning_rate: float | None = setting(
+        None,
+        "Peak learning rate, for any --batch_size; by default "
+        f"{', '.join(f'{rate:g} for {name}' for name, rate in LEARNING_RATES.items())}.",
+        0,
+    )
     learning_rate_per_256: float | None = setting(
         None, "Peak learning rate for each 256 images of a batch, in place of --learning_rate.", 0
     )
     warmup_epochs: float | None = setting(
         None,
-        "Epochs of linear growth, before the cosine; 1 by default, or half of fewer, or the run's in "
-        "--output.",
+        "Epochs over which the learning rate grows linearly from 0, before it falls along a cosine. By "
+        "default that of the run in --output, or else 1, or half of --epochs=1.",
         0,
     )
     weight_decay: float = setting(0.0, "Decoupled weight decay of kernels; norms and biases have none.", 0)
@@ -161,10 +168,15 @@ class TrainConfig:
     nan_restores: int = setting(
         3, "Number of times that the run goes back to a checkpoint when the loss is not finite.", 0
     )
-    nan_rate_factor: float = setting(1.0, "Factor on the learning rate each time that happens.", 0, 1)
+    nan_rate_factor: float = setting(
+        1.0,
+        "Factor on the learning rate each time that the run goes back because the loss is not finite.",
+        0,
+        1,
+    )
     seed: int = setting(0, "Seed of weights, order and augmentation.", 0, 2**32 - 1)
     output: str | None = setting(None, "Run folder; runs/MODEL by default.")
-    overwrite: bool = setting(False, "Whether a run in --output is replaced by a new one.")
+    overwrite: bool = setting(False, "Whether a run in --output, with its export folder, is replaced.")
 
     def __post_init__(self):
         mistakes = [text for field in dataclasses.fields(self) if (text := self._mistake(field))]
@@ -190,7 +202,7 @@ class TrainConfig:
         """The learning rate at the end of the warm-up."""
         if self.learning_rate_per_256 is not None:
             return self.learning_rate_per_256 * self.batch_size / 256
-        return LEARNING_RATE if self.learning_rate is None else self.learning_rate
+        return LEARNING_RATES[self.optimizer] if self.learning_rate is None else self.learning_rate
 
     def lines(self) -> dict[str, str]:
         """The lines of flags.txt by the name of the setting; "" for what is None or empty."""

@@ -1,4 +1,4 @@
-"""What `kvision-train --dry_run` says, measured on a few steps."""
+"""The report of `kvision-train --dry_run`, measured on a few steps."""
 
 import resource
 import sys
@@ -8,6 +8,8 @@ import numpy as np
 import rich.console
 import rich.table
 import tensorflow as tf
+
+from kvision.names import counted
 
 STEPS = 5
 
@@ -30,8 +32,8 @@ def dry_run(run) -> None:
     train, val = run.train_data, run.val_data
     total = step * run.steps
     rows = {
-        "network": f"{model.name}, {len(run.class_names)} classes",
-        "input": f"{' x '.join(map(str, run.image_shape))}, {run.part_size} images at once",
+        "network": f"{model.name}, {counted(len(run.class_names), 'class')}",
+        "input": f"{' x '.join(map(str, run.image_shape))}, {counted(run.part_size, 'image')} at once",
         "parameters": ", ".join(f"{count:,} {kind}" for kind, count in parameters.items()),
         "images": f"{train.size:,} to train, {val.size:,} to validate",
         "steps": f"{run.steps:,} an epoch",

@@ -75,7 +75,7 @@ class Loop:
 
     @property
     def variables(self) -> dict[str, tf.Variable]:
-        """What a checkpoint must hold besides the model and the optimizer."""
+        """The variables that a checkpoint must hold besides the model and the optimizer."""
         averages = {f"ema/{i}": variable for i, variable in enumerate(self._averages)}
         scale = (
             {"loss_scale": self.loss_scale, "good_steps": self._good_steps}

@@ -1,4 +1,4 @@
-"""What peers call our networks."""
+"""The names of our networks with peers."""
 
 import kvision
 from kvision.errors import UserError

@@ -17,8 +17,9 @@ from typing import TextIO
 from kvision import labels, runs
 from kvision.data.identity import Identity
 from kvision.errors import UserError
+from kvision.names import counted
 from kvision.weights._fetch import is_file
-from kvision_tools.checkpoints import newest
+from kvision_tools.checkpoints import name_of, newest
 from kvision_tools.config import TrainConfig, keyword
 from kvision_tools.files import replacing
 
@@ -62,7 +63,9 @@ def is_this(folder: Path, config: TrainConfig) -> bool:
 
 
 def warmup_epochs(folder: Path) -> float | None:
-    """The warm-up of the run in a folder; None where there is none."""
+    """The warm-up of the run in a folder; None where there is none, or one that took no step."""
+    if _took_no_step(folder):
+        return None
     with contextlib.suppress(ValueError):  # it is missing, or no number
         return float(_value(_read_flags(folder).get("warmup_epochs", "")))
 
@@ -75,7 +78,7 @@ def compare(folder: Path, identities: Mapping[str, Identity]) -> None:
         identities: of its splits, by name.
 
     Raises:
-        ValueError: they are others, or the run's record of them is damaged.
+        ValueError: they are others, the run's record of them is damaged, or its labels.txt was edited.
     """
     advice = "--overwrite starts anew, another --output keeps both"
     try:
@@ -97,6 +100,12 @@ def compare(folder: Path, identities: Mapping[str, Identity]) -> None:
     if any(changes.values()):
         text = "; ".join(f"{split}: {', '.join(few)}" for split, few in changes.items() if few)
         raise UserError(f"'{folder}' was trained on other images ({text}): {advice}.")
+    path, expected = folder / runs.LABELS, identities["train"].class_names
+    if path.exists() and (names := labels.read(path)) != expected:
+        raise UserError(
+            f"'{path}' has other class names than the run: {_few(names)} instead of {_few(expected)}. "
+            "Remove it, and the run writes its own."
+        )
     if any(before[split].touched(now) for split, now in identities.items()):
         print(
             f"Files of --data were written since '{folder}' began, with equal names and sizes; it goes on.",
@@ -137,12 +146,19 @@ def _fill(folder, config, identities, overwrite):
         before = _read_flags(folder)
         if _is_longer(_differences(before, config), config):
             contents[runs.FLAGS] = all_flags
+            epochs = counted(int(_value(before["epochs"])), "epoch")
             print(
-                f"'{folder}' had {_value(before['epochs'])} epochs and goes on to {config.epochs}, with the "
+                f"'{folder}' had {epochs} and goes on to {config.epochs}, with the "
                 "learning rates that a run of this length has from here on.",
                 file=sys.stderr,
             )
     else:
+        if (differ := _differences(_read_flags(folder), config)) and not overwrite and _took_no_step(folder):
+            print(
+                f"'{folder}' held a run that took no step, with other flags ({_compared(differ)}); it begins "
+                "anew.",
+                file=sys.stderr,
+            )
         (folder / BEGINNING).touch()
         _clear(folder)
         contents[runs.FLAGS] = all_flags
@@ -172,7 +188,9 @@ def _holds_this(folder, config, overwrite) -> bool:
         raise UserError(f"`--output` must be a folder; '{folder}' is a file.")
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     there = _read_flags(folder)
-    if BEGINNING in names or (there and overwrite):
+    differ = _differences(there, config) if there else {}
+    differ = {} if _is_longer(differ, config) else differ
+    if BEGINNING in names or (there and overwrite) or (differ and _took_no_step(folder)):
         if foreign := _foreign(folder):
             raise UserError(
                 f"'{folder}' is not replaced, as no run writes {_few(foreign)}: move that away, or give "
@@ -180,13 +198,9 @@ def _holds_this(folder, config, overwrite) -> bool:
             )
         return False
     if there:
-        if (differ := _differences(there, config)) and not _is_longer(differ, config):
-            texts = [
-                f"the run has {_words(name, its)}, this command {_words(name, ours)}"
-                for name, (its, ours) in differ.items()
-            ]
+        if differ:
             raise UserError(
-                f"'{folder}' holds a run with other flags ({'; '.join(texts)}); --overwrite starts anew."
+                f"'{folder}' holds a run with other flags ({_compared(differ)}); --overwrite starts anew."
             )
         if "metrics.csv" in names and not newest(folder / "checkpoints"):
             raise UserError(f"'{folder}' holds a run without its checkpoints: --overwrite starts anew.")
@@ -199,6 +213,12 @@ def _holds_this(folder, config, overwrite) -> bool:
     if names - FIRST:
         raise UserError(f"'{folder}' is not empty and no run folder: give another --output.")
     return False
+
+
+def _took_no_step(folder) -> bool:
+    """Whether the folder holds a run of which nothing but its beginning was saved."""
+    written = any((folder / name).exists() for name in ("metrics.csv", runs.MODEL))
+    return bool(_read_flags(folder)) and not written and newest(folder / "checkpoints") in ("", name_of(0))
 
 
 def _is_archive(path: Path) -> bool:
@@ -237,7 +257,7 @@ def _lines(config) -> dict[str, str]:
 
 
 def _read_flags(folder) -> dict[str, str]:
-    """The like of a run folder's flags.txt; empty where that is missing, or not kvision-train's."""
+    """The lines of a run folder's flags.txt, by name; empty where that is missing, or not kvision-train's."""
     try:
         lines = (folder / runs.FLAGS).read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, UnicodeDecodeError):
@@ -293,6 +313,13 @@ def _value(line: str) -> str:
 
 def _words(name, lines) -> str:
     return " ".join(lines.splitlines()) or f"no --{name}"
+
+
+def _compared(differ) -> str:
+    return "; ".join(
+        f"the run has {_words(name, its)}, this command {_words(name, ours)}"
+        for name, (its, ours) in differ.items()
+    )
 
 
 def _few(names) -> str:

@@ -76,7 +76,7 @@ def listen(cluster) -> list[socket.socket]:
 
 
 def _places(host, port) -> set:
-    """What a name means, with the family of each; loopback only where it is asked for."""
+    """The addresses that a name means, with the family of each; loopback only where it is asked for."""
     try:
         places = {
             (family, place) for family, *_, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""What comes before all else: signals that ask for an end.
+"""Signals that ask for an end, heard before all else.
 
 It takes seconds to import TensorFlow, and whoever ends a command in that time is heard as well.
 """

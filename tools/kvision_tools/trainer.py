@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.errors import UserError
+from kvision.names import counted
 from kvision_tools import checkpoints
 from kvision_tools.loop import Loop, add
 from kvision_tools.startup import REQUEUE
@@ -197,15 +198,16 @@ class Trainer:
         self.nans += 1
         if self.nans > self.nan_restores or not self.folder:
             raise FloatingPointError(
-                f"{what}, after going back {self.nans - 1} times: lower the learning rate, lengthen the "
-                "warm-up or clip gradients."
+                f"{what}, after going back {counted(self.nans - 1, 'time')}: lower the learning rate, "
+                "lengthen the warm-up or clip gradients."
             )
         self._restore()
         self.rate_factor.assign(self.nan_rate_factor**self.nans)
         self.batches = self.make_batches(self.step, self.nans)
+        left = counted(self.nan_restores - self.nans, "more time")
         print(
             f"{what}: back to step {self.step}, with other images from there on and "
-            f"{float(self.rate_factor):g} of the learning rate; {self.nan_restores - self.nans} more times.",
+            f"{float(self.rate_factor):g} of the learning rate; {left}.",
             file=sys.stderr,
         )
 

@@ -20,8 +20,9 @@ from kvision.data.identity import Identity
 from kvision.data.skipped import Unreadable
 from kvision.data.sources import open_source
 from kvision.errors import UserError
+from kvision.names import counted
 from kvision.tasks import TASKS, Task
-from kvision_tools import checkpoints, optimizers, run_folder, strategy, transfer
+from kvision_tools import checkpoints, optimizers, run_folder, startup, strategy, transfer
 from kvision_tools.callbacks import CURVES, EventFiles, Progress, RunFiles, Strict, plot_curves, print_table
 from kvision_tools.cluster import RESTARTED, find_cluster
 from kvision_tools.config import TrainConfig
@@ -104,7 +105,7 @@ class Training:
         parts = devices * config.accumulate
         if config.batch_size % parts:
             raise UserError(
-                f"`--batch_size` must be divisible by the {devices} devices times "
+                f"`--batch_size` must be divisible by {counted(devices, 'device')} times "
                 f"--accumulate={config.accumulate}; got {config.batch_size}."
             )
         if config.jit_compile and (
@@ -146,13 +147,13 @@ class Training:
         task = task(class_names=self.class_names, **options)
         self.steps = self.train_data.size // config.batch_size
         if not self.steps:
-            raise UserError(
-                f"`--batch_size` {config.batch_size} exceeds the {self.train_data.size} training images."
-            )
+            images = counted(self.train_data.size, "training image")
+            raise UserError(f"`--batch_size` {config.batch_size} exceeds the {images}.")
         steps, warmup_steps = self.steps * config.epochs, round(self.steps * config.warmup_epochs)
         if warmup_steps >= steps:
             raise UserError(
-                f"`--warmup_epochs` ({config.warmup_epochs}) must end before the run's {steps} steps do."
+                f"`--warmup_epochs` ({config.warmup_epochs}) must end before the run does, after "
+                f"{counted(steps, 'step')}."
             )
         keras.utils.set_random_seed(config.seed)
         keras.config.set_floatx("float32")
@@ -252,6 +253,8 @@ class Training:
             nan_rate_factor=self.config.nan_rate_factor,
             again=self.again,
         )
+        if self.cluster.addresses[1:]:  # a worker that ends alone would take the others with it
+            startup.save_first(self.trainer.ask)
 
     def close(self):
         """Lets others train in the folder."""
@@ -278,13 +281,18 @@ class Training:
         """Trains to the end and says what came of it."""
         step, history, monitor = self.trainer.step, self.trainer.history, self.loop.task.monitor
         if len(history) >= self.config.epochs:
-            print(f"{self.folder} has all of its {self.config.epochs} epochs; --overwrite starts anew.")
+            epochs = counted(self.config.epochs, "epoch")
+            print(f"{self.folder} has all of its {epochs}; --overwrite starts anew.")
             if self.writes and not (self.folder / CURVES).exists():  # it was killed when it drew them
                 plot_curves(history, monitor, self.folder / CURVES)
             return
         if step:
             print(f"Going on after step {step} of {self.folder}.")
-        callbacks = [Strict(lambda: self.unreadable)] if self.config.strict else []
+        # Until the first steps are taken, for which they are traced, there is nothing to save.
+        hear = keras.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: startup.save_first(self.trainer.ask)
+        )
+        callbacks = [hear, *([Strict(lambda: self.unreadable)] if self.config.strict else [])]
         if self.writes:
             callbacks += [
                 EventFiles(self.folder / "tensorboard"),
@@ -338,7 +346,8 @@ def completed(config: TrainConfig, folder: Path) -> TrainConfig:
     warmup = config.warmup_epochs
     if warmup is None:
         there = None if config.overwrite else run_folder.warmup_epochs(folder)
-        warmup = min(1.0, config.epochs / 2) if there is None else there
+        is_longer = there is not None and there >= config.epochs  # the run there, which then is refused
+        warmup = min(1.0, config.epochs / 2) if there is None or is_longer else there
     return dataclasses.replace(
         config,
         crop=config.crop or crop,

@@ -1,6 +1,7 @@
 """Where images come from: a file for each kind of dataset, from an index to an image and its targets."""
 
 import dataclasses
+import glob
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from kvision.data.sources.source import UNLABELED, Options, Source
 from kvision.data.sources.tfds import tfds
 from kvision.data.sources.tfrecord import tfrecord
 from kvision.errors import UserError
-from kvision.names import check_class_names
+from kvision.names import check_class_names, counted
 from kvision.spec import did_you_mean
 
 KINDS = {"digits": digits, "folder": folder, "csv": csv_list, "tfrecord": tfrecord, "tfds": tfds}
@@ -51,7 +52,8 @@ def open_source(
     kind, _, name = data.partition(":")
     forms = TARGETS[target]
     if kind not in KINDS:
-        raise UserError(f"Unknown dataset {data!r}: {forms} was expected. {did_you_mean(kind, KINDS)}")
+        near = f"Did you mean '{form}:{data}'?" if (form := _form_of(data)) else did_you_mean(kind, KINDS)
+        raise UserError(f"Unknown dataset {data!r}: {forms} was expected. {near}")
     gives = [given for given, its_forms in TARGETS.items() if re.search(rf"\b{kind}\b", its_forms)]
     if target not in gives:
         if labeled:
@@ -94,6 +96,15 @@ def _check_labels(source: Source, where: str) -> None:
     outside = np.flatnonzero((source.labels < 0) | (source.labels >= len(source.class_names)))
     if len(outside):
         raise UserError(
-            f"{where}: {len(outside)} images have no label of a class, the first "
+            f"{where}: {counted(len(outside), 'image')} without the label of a class, the first "
             f"{source.labels[outside[0]]} instead of 0 to {len(source.class_names) - 1}."
         )
+
+
+def _form_of(path: str) -> str:
+    """The kind of dataset that a path means without saying so; "" for none."""
+    path = os.path.expanduser(path)
+    if os.path.isdir(path):
+        return "folder"
+    kind = {".csv": "csv", ".tfrecord": "tfrecord"}.get(os.path.splitext(path)[1], "")
+    return kind if os.path.isfile(path) or glob.has_magic(path) else ""

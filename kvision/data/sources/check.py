@@ -10,7 +10,7 @@ from kvision.data import masks
 from kvision.data.decoding import decode
 from kvision.data.sources.source import Source
 from kvision.errors import UserError
-from kvision.names import quoted, say_once
+from kvision.names import counted, quoted, say_once
 
 FORMATS = {  # by the bytes that files begin with
     b"\xff\xd8\xff": "JPEG",
@@ -86,7 +86,8 @@ def check_images(source: Source, channels: int, where: str, *, complete: bool) -
     why = f" ({'; '.join(reasons)})" if reasons else ""
     if len(lacking) == len(class_names):
         by_class = "" if source.labels is None else f" Images by class: {shown}."
-        raise UserError(f"{where}: none of {source.size} images can be read{why}.{by_class}")
+        images = counted(source.size, "image")
+        raise UserError(f"{where}: none of {images} can be read{why}.{by_class}")
     sentence = (
         f"{where}: classes without an image that can be read, with their number of files: {shown}{why}."
     )
@@ -96,7 +97,7 @@ def check_images(source: Source, channels: int, where: str, *, complete: bool) -
 
 
 def _fault(source, index, field, channels) -> str | None:
-    """What is wrong with a field of an example, as a predicate of several; None where it can be read."""
+    """The fault of a field of an example, as a predicate of several; None where it can be read."""
     read = source.image if field == "image" else source.targets[field]
     try:
         contents = read(tf.constant(index, tf.int64))
@@ -119,7 +120,7 @@ def _fault(source, index, field, channels) -> str | None:
 
 
 def _form(contents: bytes) -> str:
-    """What files with such contents are, which failed to decode."""
+    """The kind of files with such contents, which failed to decode."""
     if not contents:
         return "are empty"
     if contents.startswith(b"version https://git-lfs"):

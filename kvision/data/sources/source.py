@@ -1,4 +1,4 @@
-"""What every kind of dataset is opened as, and what they share."""
+"""The opened form of all kinds of datasets, and what they share."""
 
 import functools
 import os
@@ -73,7 +73,7 @@ class Source:
 
     @functools.cached_property
     def identity(self) -> Identity:
-        """What the split is, to compare it with another."""
+        """The identity of the split, to compare it with another."""
         files = dict.fromkeys([self.files, *self.target_files.values()])
         return identify(self.class_names, self.labels, *filter(None, files), size=self.size)
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from kvision.data import records
 from kvision.data.sources.source import NAMES_OF_SPLITS, Options, Source, check_divided, part, parts
 from kvision.errors import UserError
-from kvision.names import listed, say_once
+from kvision.names import counted, listed, say_once
 
 KEYS = {
     "image/encoded": tf.io.FixedLenFeature((), tf.string),
@@ -41,7 +41,8 @@ def tfrecord(pattern: str, split: str, options: Options) -> Source:
     else:
         chosen = np.flatnonzero(np.isin(of_file[index.files], parts(split, named, repr(pattern))))
         if unnamed := [path for path in paths if not _split_of(path)]:
-            say_once(f"Left out of {pattern!r}: {len(unnamed)} files of no split ({listed(unnamed, 3)}).")
+            files = counted(len(unnamed), "file")
+            say_once(f"Left out of {pattern!r}: {files} of no split ({listed(unnamed, 3)}).")
     if not len(chosen):
         raise UserError(f"{pattern!r} has no records for the split {split!r}.")
     labels = np.searchsorted(index.values, index.labels[chosen])

@@ -40,7 +40,7 @@ flags.DEFINE_list("against", [], "Peers to time beside: keras, timm, or both wit
 flags.DEFINE_string(
     "data", None, "Dataset of the data benchmark: folder:PATH, with a folder of images for each class."
 )
-flags.DEFINE_integer("image_size", 160, "Height and width in pixels.", 1)
+flags.DEFINE_integer("image_size", 160, "Height and width in pixels.", 1, _cli.LARGEST_IMAGE)
 flags.DEFINE_integer("channels", 3, "Channels of the input: 3 for RGB, 1 for grey.")
 flags.DEFINE_integer("batch_size", 16, "Number of images in a step.", 1)
 flags.DEFINE_integer("steps", 20, "Number of steps that are timed in a turn.", 1)
@@ -55,7 +55,8 @@ def main(positional):
     """Runs the benchmark of the flags."""
     with _cli.user_errors():
         if len(positional) != 1 or positional[0] not in KINDS:
-            raise UserError(f"`{' '.join(positional)}`: one of {', '.join(KINDS)} was expected.")
+            got = f"; got {' '.join(positional)!r}" if positional else ""
+            raise UserError(f"The first word says what is timed, one of {', '.join(KINDS)}{got}.")
         kind = positional[0]
         if unknown := set(FLAGS.against) - set(PEERS):
             raise UserError(f"`--against` takes keras and timm; got {', '.join(sorted(unknown))!r}.")
@@ -119,6 +120,11 @@ def run(side, kind, name) -> dict:
     )
     if result.returncode:
         lines = result.stderr.strip().splitlines()
+        if side == "timm" and lines and re.search(r"No module named '(timm|torch)", lines[-1]):
+            raise UserError(
+                f"`--timm_python` must be a Python interpreter with timm and PyTorch; got {interpreter!r}: "
+                f"{lines[-1]}."
+            )
         raise UserError(f"The side {side} failed: {lines[-1] if lines else result.returncode}")
     return json.loads(result.stdout.splitlines()[-1])
 

@@ -3,7 +3,7 @@
 kvision-info
 kvision-info 'mobilenet*'
 kvision-info efficientnet_b0
-    kvision-info --markdown
+kvision-info --markdown
 """
 
 import dataclasses
@@ -74,7 +74,7 @@ def weights_table(name: str) -> rich.table.Table:
     """A network's published checkpoints, the default one marked."""
     rows = rich.table.Table(title="Weights (* is imagenet)")
     for column in ("tag", "top-1 %", "at", "classes", "licence", "keywords"):
-        rows.add_column(column, overflow="fold")
+        rows.add_column(column, overflow="fold", no_wrap=column == "tag")
     for row in kvision.info(name).weights:
         rows.add_row(
             f"{row.tag}{' *' if row.default else ''}",

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from absl import flags
 
 from kvision import _cli
 from kvision.errors import UserError
+from kvision.names import counted
 from kvision_tools.cluster import RESTARTED, TOKEN
 
 FLAGS = flags.FLAGS
@@ -41,6 +43,10 @@ def main(command):
     with _cli.user_errors():
         if not command:
             raise UserError("Which command? kvision-launch --workers=2 -- kvision-train ...")
+        if not shutil.which(command[0]):
+            beside = Path(sys.executable).with_name(command[0])
+            hint = f" Did you mean {str(beside)!r}?" if beside.exists() else ""
+            raise UserError(f"There is no command {command[0]!r}.{hint}")
         asked = []  # signals that this process was sent
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:  # as nohup and & have it
@@ -51,8 +57,8 @@ def main(command):
             code = _run(command, asked)
             if code in FINAL or asked:
                 break
-            left = FLAGS.max_restarts - restart
-            print(f"A worker ended with exit code {code}; {left} restarts left.", file=sys.stderr, flush=True)
+            left = counted(FLAGS.max_restarts - restart, "restart")
+            print(f"A worker ended with exit code {code}; {left} left.", file=sys.stderr, flush=True)
     sys.exit(code if code >= 0 else 128 - code)
 
 
@@ -154,6 +160,7 @@ def _gpus() -> list[str]:
 
 def entry():
     """The console script."""
+    FLAGS.set_gnu_getopt(False)  # what follows the name of the command belongs to it
     _cli.run(main)
 
 

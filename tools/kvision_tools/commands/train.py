@@ -11,7 +11,7 @@ code 75, as a full disk and images that cannot be read any more do; a second Ctr
 import contextlib
 import errno
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kvision_tools import startup
@@ -23,9 +23,13 @@ from absl import flags
 
 from kvision import _cli
 from kvision.errors import UserError
+from kvision.names import plain
 from kvision_tools.config import define_flags, from_flags
 
 TRANSIENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE)  # full disks, lost mounts
+PERMANENT = (  # wrong paths and permissions, which another start meets again
+    errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP,
+)  # fmt: skip
 
 FLAGS = flags.FLAGS
 
@@ -49,31 +53,50 @@ def main(positional):
         from kvision_tools.dry_run import dry_run
         from kvision_tools.training import Training
 
-        with requeued("the same command goes on", TRANSIENT):
-            training = Training(config)
-            if FLAGS.dry_run:
-                dry_run(training)
-                return
-            training.open()
-            startup.save_first(training.trainer.ask)
-        with requeued(f"{training.again} goes on"):  # whether it can is seen when it begins
-            training.train()
+        with enough_memory():
+            with requeued("the same command goes on", lambda error: error.errno in TRANSIENT):
+                training = Training(config)
+                if FLAGS.dry_run:
+                    dry_run(training)
+                    return
+                training.open()
+            with requeued(f"{training.again} goes on", may_pass):
+                training.train()
 
 
 @contextlib.contextmanager
-def requeued(what: str, numbers: Container[int] | None = None) -> Iterator[None]:
-    """Turns what the system refuses into one sentence and the exit code that asks to be started again.
+def enough_memory() -> Iterator[None]:
+    """Makes a UserError of what TensorFlow raises where a device has too little memory."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError(
+            f"Out of memory: a smaller --batch_size or --image_size needs less, and so does a higher "
+            f"--accumulate ({plain(error.message.partition(chr(10))[0])})."
+        ) from error
+
+
+def may_pass(error: OSError) -> bool:
+    """Whether another start may go without the error: images that went away may come back."""
+    return not isinstance(error, PermissionError) and error.errno not in PERMANENT
+
+
+@contextlib.contextmanager
+def requeued(what: str, retried: Callable[[OSError], bool]) -> Iterator[None]:
+    """Turns errors of the system into one sentence and the exit code that asks to be started again.
 
     Args:
-        what: happens once the reason is mended.
-        numbers: of `errno`; None for all.
+        what: happens once the reason is gone.
+        retried: whether another start may help; other errors are raised.
     """
     try:
         yield
     except OSError as error:
-        if numbers is not None and error.errno not in numbers:
+        if not retried(error):
             raise
-        _cli.fail(f"{_cli.sentence(error)} When that is mended, {what}.", startup.REQUEUE)
+        _cli.fail(f"{_cli.sentence(error)} Once that is solved, {what}.", startup.REQUEUE)
 
 
 def entry():
