@@ -33,22 +33,25 @@ from kvision_tools.peers import timm_name
 FLAGS = flags.FLAGS
 KINDS = ("train", "data", "forward")
 PEERS = ("keras", "timm")
-flags.DEFINE_multi_string(
-    "model", ["mobilenet_v2"], "Name of a network, as kvision-info lists it; repeatable."
-)
-flags.DEFINE_list("against", [], "Peers to time beside: keras, timm, or both with a comma.")
-flags.DEFINE_string(
-    "data", None, "Dataset of the data benchmark: folder:PATH, with a folder of images for each class."
-)
-flags.DEFINE_integer("image_size", 160, "Height and width in pixels.", 1, _cli.LARGEST_IMAGE)
-flags.DEFINE_integer("channels", 3, "Channels of the input: 3 for RGB, 1 for grey.")
-flags.DEFINE_integer("batch_size", 16, "Number of images in a step.", 1)
-flags.DEFINE_integer("steps", 20, "Number of steps that are timed in a turn.", 1)
-flags.DEFINE_integer("turns", 3, "Number of turns of each side.", 1)
-flags.DEFINE_string("timm_python", sys.executable, "Python interpreter of an environment that has timm.")
-flags.DEFINE_string("csv", None, "CSV file to which the table is written.")
-
 SIDES = Path(__file__).parents[1] / "sides.py"
+
+
+def define():
+    """Defines the flags."""
+    flags.DEFINE_multi_string(
+        "model", ["mobilenet_v2"], "Name of a network, as kvision-info lists it; repeatable."
+    )
+    flags.DEFINE_list("against", [], "Peers to time beside: keras, timm, or both with a comma.")
+    flags.DEFINE_string(
+        "data", None, "Dataset of the data benchmark: folder:PATH, with a folder of images for each class."
+    )
+    flags.DEFINE_integer("image_size", 160, "Height and width in pixels.", 1, _cli.LARGEST_IMAGE)
+    flags.DEFINE_integer("channels", 3, "Channels of the input: 3 for RGB, 1 for grey.")
+    flags.DEFINE_integer("batch_size", 16, "Number of images in a step.", 1)
+    flags.DEFINE_integer("steps", 20, "Number of steps that are timed in a turn.", 1)
+    flags.DEFINE_integer("turns", 3, "Number of turns of each side.", 1)
+    flags.DEFINE_string("timm_python", sys.executable, "Python interpreter of an environment that has timm.")
+    flags.DEFINE_string("csv", None, "CSV file to which the table is written.")
 
 
 def main(positional):
@@ -165,7 +168,7 @@ def show(kind, rows):
 
 def entry():
     """The console script."""
-    _cli.run(main)
+    _cli.run(main, define)
 
 
 if __name__ == "__main__":

@@ -16,20 +16,28 @@ from kvision.errors import UserError
 from kvision.names import counted
 
 FLAGS = flags.FLAGS
-_flags.define_model()
-_flags.define_dataset()
-flags.DEFINE_string("data", None, f"Dataset: {FORMS}; a run folder's own by default.")
-flags.DEFINE_enum("split", "val", ALL_SPLITS, "Split to evaluate.")
-flags.DEFINE_float(
-    "crop", None, "Share of the resized image's side that is evaluated; the network's own by default.", 0, 1
-)
-flags.DEFINE_enum(
-    "interpolation",
-    None,
-    INTERPOLATIONS,
-    "Interpolation with which images are resized; the network's own by default.",
-)
-flags.DEFINE_integer("batch_size", 32, "Number of images in a step.", 1)
+
+
+def define():
+    """Defines the flags."""
+    _flags.define_model()
+    _flags.define_dataset()
+    flags.DEFINE_string("data", None, f"Dataset: {FORMS}; a run folder's own by default.")
+    flags.DEFINE_enum("split", "val", ALL_SPLITS, "Split to evaluate.")
+    flags.DEFINE_float(
+        "crop",
+        None,
+        "Share of the resized image's side that is evaluated; the network's own by default.",
+        0,
+        1,
+    )
+    flags.DEFINE_enum(
+        "interpolation",
+        None,
+        INTERPOLATIONS,
+        "Interpolation with which images are resized; the network's own by default.",
+    )
+    flags.DEFINE_integer("batch_size", 32, "Number of images in a step.", 1)
 
 
 def main(positional):
@@ -99,7 +107,7 @@ def main(positional):
 
 def entry():
     """The console script."""
-    _cli.run(main)
+    _cli.run(main, define)
 
 
 if __name__ == "__main__":

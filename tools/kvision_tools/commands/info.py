@@ -17,7 +17,11 @@ from kvision import _cli
 from kvision.errors import UserError
 
 FLAGS = flags.FLAGS
-flags.DEFINE_bool("markdown", False, "Whether the list is printed as a Markdown table.")
+
+
+def define():
+    """Defines the flags."""
+    flags.DEFINE_bool("markdown", False, "Whether the list is printed as a Markdown table.")
 
 
 def main(positional):
@@ -89,7 +93,7 @@ def weights_table(name: str) -> rich.table.Table:
 
 def entry():
     """The console script."""
-    _cli.run(main)
+    _cli.run(main, define)
 
 
 if __name__ == "__main__":

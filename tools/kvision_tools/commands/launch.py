@@ -29,13 +29,18 @@ from kvision.names import counted
 from kvision_tools.cluster import RESTARTED, TOKEN
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("workers", 2, "Number of processes.", 1)
-flags.DEFINE_integer("max_restarts", 3, "Number of restarts of all workers, after one has died.", 0)
-flags.DEFINE_float("grace_seconds", 30.0, "Seconds between asking the workers to end and killing them.", 0)
-
 REQUEUE = 75
 FINAL = (0, 2, REQUEUE)  # exit codes after which a restart would change nothing
 LAST_WORDS = 1.0  # seconds from one worker's end to asking the others, which may know better why
+
+
+def define():
+    """Defines the flags."""
+    flags.DEFINE_integer("workers", 2, "Number of processes.", 1)
+    flags.DEFINE_integer("max_restarts", 3, "Number of restarts of all workers, after one has died.", 0)
+    flags.DEFINE_float(
+        "grace_seconds", 30.0, "Seconds between asking the workers to end and killing them.", 0
+    )
 
 
 def main(command):
@@ -161,7 +166,7 @@ def _gpus() -> list[str]:
 def entry():
     """The console script."""
     FLAGS.set_gnu_getopt(False)  # what follows the name of the command belongs to it
-    _cli.run(main)
+    _cli.run(main, define)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,13 @@ from kvision.errors import UserError
 from kvision.names import counted, shown
 
 FLAGS = flags.FLAGS
-_flags.define_model()
-_flags.define_reading()
-flags.DEFINE_integer("topk", 5, "Number of classes to print for each image.", 1)
+
+
+def define():
+    """Defines the flags."""
+    _flags.define_model()
+    _flags.define_reading()
+    flags.DEFINE_integer("topk", 5, "Number of classes to print for each image.", 1)
 
 
 def main(arguments):
@@ -84,7 +88,7 @@ def _below(folder) -> list[str]:
 
 def entry():
     """The console script."""
-    _cli.run(main)
+    _cli.run(main, define)
 
 
 if __name__ == "__main__":
