@@ -101,6 +101,17 @@ class Disk:
         return self.folder / digest[:2] / digest[2:40]
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file, and the folders around it, so that nobody reads a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def cache_folder() -> Path:
     """kvision's folder below $XDG_CACHE_HOME, or else ~/.cache.
 

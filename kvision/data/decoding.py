@@ -181,7 +181,7 @@ def in_words(error) -> str:
     return shown((plain(str(error)) or type(error).__name__)[:120])
 
 
-def _open(contents: bytes) -> PIL.Image.Image:
+def open_image(contents: bytes) -> PIL.Image.Image:
     """An image of which the header was read; one of more than `MOST_PIXELS` is an error."""
     if not contents:
         raise ValueError("the file is empty")
@@ -189,13 +189,13 @@ def _open(contents: bytes) -> PIL.Image.Image:
 
 
 def _look(contents: bytes, exif) -> np.int32:
-    with _open(contents) as image:
+    with open_image(contents) as image:
         jpeg = image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
         return np.int32((_orientation(image) if exif else UPRIGHT) if jpeg else BY_PILLOW)
 
 
 def _pixels(contents: bytes, channels, exif) -> np.ndarray:
-    with _open(contents) as image:
+    with open_image(contents) as image:
         image.load()
         image.info.pop("transparency", None)  # of a palette, Pillow warns that it is dropped
         if image.mode in ("I", "F"):

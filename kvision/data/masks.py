@@ -1,17 +1,19 @@
 """Masks: the class of each pixel of an image."""
 
-import io
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterable
 
 import numpy as np
-import PIL.Image
 import tensorflow as tf
 
-from kvision.data.decoding import MOST_PIXELS, called, in_words
+from kvision.data.cache import cache_folder, write_whole
+from kvision.data.decoding import called, in_words, open_image
 from kvision.errors import UserError
 
 IGNORED = 255  # the value of pixels that have no class, and of padding
 EXPECTED = "a PNG of class indices (1 to 16 bits of grey, or a palette) was expected"
-PNG = b"\x89PNG\r\n\x1a\n"
 FORMS = {"1": np.uint8, "L": np.uint8, "P": np.uint8, "I;16": np.uint16, "I": np.uint16}  # Pillow's modes
 SCALES = {2: 85, 4: 17}  # by which Pillow multiplies grey of fewer bits
 
@@ -40,15 +42,11 @@ def read_mask(contents: bytes) -> np.ndarray:
         UserError: it is another kind of image; the sentence lacks its subject, the file.
         Exception: whatever a damaged file makes Pillow raise.
     """
-    if not contents:
-        raise ValueError("the file is empty")
-    if not PNG.startswith(contents[:8]):
-        raise UserError(f"is no PNG: {EXPECTED}")
-    with PIL.Image.open(io.BytesIO(contents), formats=["PNG"]) as image:
+    with open_image(contents) as image:
+        if image.format != "PNG":
+            raise UserError(f"has the format {image.format}: {EXPECTED}")
         if image.mode not in FORMS:
             raise UserError(f"has colours or transparency (Pillow's mode {image.mode}): {EXPECTED}")
-        if image.width * image.height > MOST_PIXELS:
-            raise PIL.Image.DecompressionBombError(f"{image.width * image.height} pixels")
         mask = np.asarray(image).astype(FORMS[image.mode])
         scale = SCALES.get(contents[24], 1) if image.mode == "L" else 1  # the header's bits per sample
     return mask // scale
@@ -99,3 +97,34 @@ def check_classes(mask: np.ndarray, num_classes: int) -> None:
             f"has a pixel of the class {unknown[0]}: valid classes are 0 to {num_classes - 1}, and "
             f"{IGNORED} for pixels that are ignored"
         )
+
+
+def classes_in(masks: Iterable[tuple[str, bytes]], key: str) -> list[int]:
+    """The classes that occur in masks, sorted: a pass over all of them, kept in the user's cache folder.
+
+    Args:
+        masks: the name of each for messages, and what is encoded. Those that fail to decode are passed over.
+        key: what changes when one of them does.
+
+    Raises:
+        UserError: one is no mask, see `read_mask`.
+    """
+    digest = hashlib.sha256(f"classes, 1 {key}".encode(errors="surrogateescape")).hexdigest()[:32]
+    try:
+        kept = json.loads((cache_folder() / f"classes-{digest}.json").read_text())
+        if isinstance(kept, list) and all(isinstance(value, int) for value in kept):
+            return kept
+    except (OSError, ValueError):  # it is not there, or damaged
+        pass
+    values = set()
+    for name, contents in masks:
+        try:
+            values.update(np.unique(read_mask(contents)).tolist())
+        except UserError as error:
+            raise UserError(f"{name!r} {error}.") from None
+        except Exception:  # it is skipped when it is read
+            continue
+    classes = sorted(values - {IGNORED})
+    with contextlib.suppress(OSError):
+        write_whole(cache_folder() / f"classes-{digest}.json", json.dumps(classes).encode())
+    return classes

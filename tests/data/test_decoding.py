@@ -173,7 +173,7 @@ def test_a_png_without_its_last_bytes_is_what_it_is_to_pillow(kind):
 
 def test_pillows_words_on_large_images_reach_nobody():
     large = encoded(BITS.resize((10_000, 10_000)), "PNG")  # over half of the limit, where Pillow warns
-    code = "import sys; from kvision.data import decoding; decoding._open(sys.stdin.buffer.read())"
+    code = "import sys; from kvision.data import decoding; decoding.open_image(sys.stdin.buffer.read())"
     done = subprocess.run([sys.executable, "-c", code], input=large, capture_output=True, check=True)
     assert b"attack" not in done.stderr
     assert "attack" not in reason(encoded(BITS.resize((14_000, 14_000)), "PNG"))

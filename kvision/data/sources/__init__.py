@@ -13,14 +13,26 @@ from kvision.data.sources.check import check_images
 from kvision.data.sources.csv_list import csv_list
 from kvision.data.sources.digits import digits
 from kvision.data.sources.folder import folder
+from kvision.data.sources.masks import masks
+from kvision.data.sources.shapes import shapes
 from kvision.data.sources.source import UNLABELED, Options, Source
 from kvision.data.sources.tfds import tfds
 from kvision.data.sources.tfrecord import tfrecord
+from kvision.data.sources.voc import voc
 from kvision.errors import UserError
 from kvision.names import check_class_names, counted
 from kvision.spec import did_you_mean
 
-KINDS = {"digits": digits, "folder": folder, "csv": csv_list, "tfrecord": tfrecord, "tfds": tfds}
+KINDS = {
+    "digits": digits,
+    "shapes": shapes,
+    "folder": folder,
+    "csv": csv_list,
+    "masks": masks,
+    "voc": voc,
+    "tfrecord": tfrecord,
+    "tfds": tfds,
+}
 TARGETS = {"label": FORMS, "mask": MASK_FORMS}  # and the datasets that give them
 
 

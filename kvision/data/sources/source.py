@@ -90,18 +90,30 @@ class Options:
     target: str = "label"
 
 
-def of_files(root: str, class_names: Sequence[str], paths: list[str], labels: Sequence[int]) -> Source:
-    """The source of images that are a file each, in the order of `paths`."""
-    contents = tf.constant([os.fsencode(path) for path in paths], tf.string)
+def of_files(
+    root: str,
+    class_names: Sequence[str],
+    paths: list[str],
+    labels: Sequence[int] | None = None,
+    targets: Mapping[str, list[str]] | None = None,
+) -> Source:
+    """The source of images that are a file each, in the order of `paths`; so are those of their targets."""
 
-    def image(index):
-        return tf.io.read_file(contents[index])
+    def reader(paths):
+        contents = tf.constant([os.fsencode(path) for path in paths], tf.string)
+        return lambda index: tf.io.read_file(contents[index])
 
-    def name_of(index):
-        return shown(paths[index])
-
-    files = Files(paths, root, np.arange(len(paths)))
-    return Source(tuple(class_names), np.array(labels, np.int64), image, name_of, files)
+    numbers, targets = np.arange(len(paths)), targets or {}
+    return Source(
+        tuple(class_names),
+        None if labels is None else np.array(labels, np.int64),
+        reader(paths),
+        lambda index: shown(paths[index]),
+        Files(paths, root, numbers),
+        targets={name: reader(files) for name, files in targets.items()},
+        target_files={name: Files(files, root, numbers) for name, files in targets.items()},
+        count=len(paths),
+    )
 
 
 def part(items: Sequence, split: str, val_fraction: float) -> list:

@@ -1,8 +1,13 @@
 """TensorFlow Datasets."""
 
+from collections.abc import Callable
+
 import numpy as np
+import tensorflow as tf
 
 from kvision.data import records
+from kvision.data.identity import trace
+from kvision.data.masks import IGNORED, classes_in, decode_mask
 from kvision.data.sources.source import Options, Source, check_divided, part, parts
 from kvision.errors import UserError
 from kvision.names import listed, shown
@@ -12,7 +17,11 @@ OWN_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 
 def tfds(name: str, split: str, options: Options) -> Source:
-    """A dataset of TensorFlow Datasets with the features "image" and "label", prepared as TFRecords."""
+    """A dataset of TensorFlow Datasets, prepared as TFRecords: the features "image", and "label" or a mask.
+
+    A mask is a `LabeledImage`, or else the only other image of one channel. The classes of that are the
+    values that occur, in their order.
+    """
     import tensorflow_datasets
 
     try:
@@ -23,11 +32,19 @@ def tfds(name: str, split: str, options: Options) -> Source:
     except Exception as error:  # a name, configuration or version that it cannot read
         raise UserError(f"TensorFlow Datasets cannot open {name!r}: {_first_words(error)}") from None
     features = builder.info.features or {}
-    kinds = {"image": tensorflow_datasets.features.Image, "label": tensorflow_datasets.features.ClassLabel}
-    if not all(key in features and isinstance(features[key], kind) for key, kind in kinds.items()):
+    kinds = tensorflow_datasets.features
+    if options.target == "label":
+        key, kind = "label", kinds.ClassLabel
+    else:
+        key, kind = _mask_key(features, kinds), kinds.Image
+    wanted = {"image": kinds.Image, key: kind}
+    if not all(one in features and isinstance(features[one], kind) for one, kind in wanted.items()):
+        what = {
+            "label": "image classification with 'image' and a class as 'label'",
+            "mask": "semantic segmentation with 'image' and one mask, an image of one channel",
+        }
         raise UserError(
-            f"'tfds:{name}' is no image classification with 'image' and a class as 'label': it has "
-            f"{listed(features, 8) or 'no features'}."
+            f"'tfds:{name}' is no {what[options.target]}: it has {listed(features, 8) or 'no features'}."
         )
     try:
         builder.download_and_prepare()
@@ -43,12 +60,15 @@ def tfds(name: str, split: str, options: Options) -> Source:
         check_divided(split, f"'tfds:{name}'")
     used = there if whole else parts(split, there, f"'tfds:{name}'")
     paths = [str(path) for own in used for path in builder.info.splits[OWN_NAMES[own]].filepaths]
-    skip = {"image": tensorflow_datasets.decode.SkipDecoding()}
+    encoded = {one: tensorflow_datasets.decode.SkipDecoding() for one in {"image", key} - {"label"}}
 
     def example(record):
-        return features.deserialize_example(record, decoders=skip)
+        return features.deserialize_example(record, decoders=encoded)
 
-    index = records.read_index(paths, f"tfds:{name}", lambda record: (example(record)["label"], ""))
+    def label_of(record):
+        return (example(record)["label"] if key == "label" else tf.constant(0, tf.int64)), ""
+
+    index = records.read_index(paths, f"tfds:{name}" if key == "label" else f"tfds:{name}, {key}", label_of)
     everything = range(len(index.offsets))
     chosen = np.array(part(everything, split, options.val_fraction) if whole else everything)
     read = records.reader(paths, index, chosen)
@@ -59,8 +79,42 @@ def tfds(name: str, split: str, options: Options) -> Source:
     def name_of(place):
         return index.name(paths, chosen[place])
 
-    names = tuple(features["label"].names)
-    return Source(names, index.labels[chosen], image, name_of, index.files_of(paths, chosen))
+    files = index.files_of(paths, chosen)
+    if key == "label":
+        return Source(tuple(features[key].names), index.labels[chosen], image, name_of, files)
+
+    def mask(place):
+        return example(read(place))[key]
+
+    everywhere = [str(path) for own in there for path in builder.info.splits[OWN_NAMES[own]].filepaths]
+    names, mask = _classes(features[key], mask, lambda record: example(record)[key], everywhere)
+    return Source(names, None, image, name_of, files, targets={"mask": mask}, count=len(chosen))
+
+
+def _mask_key(features, kinds) -> str:
+    """The name of the only feature that is a mask; "" where there is none, or more than one."""
+    grey = [key for key, kind in features.items() if isinstance(kind, kinds.Image) and kind.shape[-1] == 1]
+    named = [key for key in grey if isinstance(features[key], kinds.LabeledImage)]
+    found = named or [key for key in grey if key != "image"]
+    return found[0] if len(found) == 1 else ""
+
+
+def _classes(feature, mask: Callable, mask_of: Callable, paths) -> tuple[tuple[str, ...], Callable]:
+    """The names of the classes in masks, and `mask` with their places in place of their values."""
+    if getattr(feature, "num_classes", None):
+        return tuple(feature.names), mask
+    contents = tf.data.TFRecordDataset(paths).map(mask_of).as_numpy_iterator()
+    values = classes_in(((paths[0], content) for content in contents), "\n".join(map(trace, paths)))
+    names = tuple(map(str, values))
+    if values == [*range(len(values))]:
+        return names, mask
+
+    def places(place):
+        found = decode_mask(mask(place))
+        places = tf.reshape(tf.searchsorted(values, tf.reshape(found, [-1])), tf.shape(found))
+        return tf.where(found == IGNORED, IGNORED, places)
+
+    return names, places
 
 
 def _first_words(error) -> str:

@@ -1,0 +1,106 @@
+"""Pictures that are drawn from a seed: circles, squares and triangles on a noisy background."""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from kvision.data.sources.source import Options, Source, check_divided
+
+CLASSES = ("background", "circle", "square", "triangle")
+COUNTS = {"train": 400, "val": 100}
+SIZE = 96  # height and width
+SIDES = (16, 48)  # smallest and largest side of a shape's box
+MOST = 4  # shapes in a picture
+TRIES = 20  # to find a place that is free
+CONTRAST = 60  # least difference of a shape's colour from the background's, in its strongest channel
+NOISE = 12  # standard deviation
+
+
+class Shape(NamedTuple):
+    """A shape in a picture: its class, the first row and column of its box, and those behind the last."""
+
+    label: int
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+class Picture(NamedTuple):
+    """An image, uint8 `(height, width, 3)`, its mask, uint8 `(height, width)`, and what is in it."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    shapes: list[Shape]
+
+
+def shapes(_, split: str, options: Options) -> Source:
+    """400 pictures of 96 x 96 pixels for training and 100 others, whatever `val_fraction`."""
+    check_divided(split, "'shapes'")
+    pictures = [picture for name in COUNTS if split in ("all", name) for picture in _pictures(name)]
+    images = tf.constant(np.stack([picture.image for picture in pictures]))
+    if options.channels == 1:
+        images = tf.image.rgb_to_grayscale(images)
+    masks = tf.constant(np.stack([picture.mask for picture in pictures]))
+    return Source(
+        CLASSES,
+        None,
+        lambda index: images[index],
+        encoded=False,
+        targets={"mask": lambda index: masks[index]},
+        count=len(pictures),
+    )
+
+
+def draw(seed: int, index: int, size: int = SIZE) -> Picture:
+    """Draws a picture, the same one for the same arguments.
+
+    One to four shapes that do not overlap, each of a random colour that differs from the background's.
+    """
+    random = np.random.default_rng([seed, index])
+    rows, columns = np.mgrid[:size, :size] + 0.5
+    angle = random.uniform(0, 2 * np.pi)
+    slope = (np.cos(angle) * rows + np.sin(angle) * columns) / size
+    slope = ((slope - slope.min()) / np.ptp(slope))[..., None]
+    start, end = random.uniform(30, 225, (2, 3))
+    image, mask = start + (end - start) * slope, np.zeros((size, size), np.uint8)
+    placed = []
+    for _ in range(random.integers(1, MOST + 1)):
+        for _ in range(TRIES):
+            side = int(random.integers(SIDES[0], SIDES[1] + 1))
+            top, left = random.integers(0, size - side + 1, 2).tolist()
+            if not mask[top : top + side, left : left + side].any():
+                break
+        else:
+            continue
+        label = int(random.integers(1, len(CLASSES)))
+        inside = _inside(label, rows - top, columns - left, side)
+        behind = image[inside].mean(0)
+        colour = random.uniform(0, 255, 3)
+        while np.abs(colour - behind).max() < CONTRAST:
+            colour = random.uniform(0, 255, 3)
+        image[inside], mask[inside] = colour, label
+        ys, xs = np.nonzero(inside)
+        placed.append(
+            Shape(label, *(int(place) for place in (ys.min(), xs.min(), ys.max() + 1, xs.max() + 1)))
+        )
+    image += random.normal(0, NOISE, image.shape)
+    return Picture(np.clip(image.round(), 0, 255).astype(np.uint8), mask, placed)
+
+
+def _inside(label, rows, columns, side) -> np.ndarray:
+    """Which pixels, whose centres are given from the corner of a box, a shape covers."""
+    in_box = (rows > 0) & (rows < side) & (columns > 0) & (columns < side)
+    middle = side / 2
+    return {
+        "circle": (rows - middle) ** 2 + (columns - middle) ** 2 < middle**2,
+        "square": in_box,
+        "triangle": in_box & (np.abs(columns - middle) < rows / 2),  # its point is above
+    }[CLASSES[label]]
+
+
+@functools.cache
+def _pictures(split) -> list[Picture]:
+    return [draw(list(COUNTS).index(split), index) for index in range(COUNTS[split])]
