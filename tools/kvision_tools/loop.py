@@ -131,13 +131,22 @@ class Loop:
         specs = {
             name: tf.nest.flatten(spec, expand_composites=True)[0] for name, spec in element_spec.items()
         }
-        with tf.Graph().as_default():  # of which nothing is run
-            batch = {name: tf.zeros((1, *spec.shape[1:]), spec.dtype) for name, spec in specs.items()}
-            spec = self.model.compute_output_spec(keras.KerasTensor(batch["image"].shape, "float32"))
-            outputs = tf.nest.map_structure(lambda output: tf.zeros(output.shape), spec)
-            sums = self._sums(self.task.losses(outputs, batch, training=True), outputs, batch)
-            shapes = {name: value.shape for name, value in sums.items()}
-        return {name: tf.zeros(shape) for name, shape in shapes.items()}
+        batch = {
+            name: tf.TensorSpec((1, *part.shape[1:]), part.dtype)
+            for name, spec in element_spec.items()
+            for part in tf.nest.flatten(spec, expand_composites=True)[:1]
+        }
+        image = keras.KerasTensor(batch["image"].shape, "float32")
+        outputs = tf.nest.map_structure(
+            lambda output: tf.TensorSpec(output.shape, tf.float32), self.model.compute_output_spec(image)
+        )
+
+        @tf.function(autograph=False)
+        def sums(batch, outputs):
+            return self._sums(self.task.losses(outputs, batch, training=True), outputs, batch)
+
+        specs = sums.get_concrete_function(batch, outputs).structured_outputs
+        return {name: tf.zeros(spec.shape) for name, spec in specs.items()}
 
     def _sum(self, values):
         return tf.nest.map_structure(lambda v: self.strategy.reduce("SUM", v, axis=None), values)
