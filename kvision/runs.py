@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import json
 import sys
 import tempfile
 import zipfile
@@ -10,20 +11,49 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import numpy as np
 
-from kvision import _classifiers, labels, registry
+from kvision import _networks, labels, registry
 from kvision import weights as published
-from kvision._choices import FORMS, WEIGHTS
+from kvision._choices import WEIGHTS
 from kvision.data import Data, load
 from kvision.data.skipped import Unreadable
-from kvision.data.sources import open_source
+from kvision.data.sources import TARGETS, open_source
 from kvision.errors import FULL_DISK, NoLabels, UserError
 from kvision.names import listed, say_once
 from kvision.spec import did_you_mean
+from kvision.tasks import TASKS, Task, task_of
 
 MOST_FILES = 10  # unreadable ones, and classes of such, in a message
-MODEL, LABELS, FLAGS = "model.keras", "labels.txt", "flags.txt"
+MODEL, LABELS, FLAGS, RUN = "model.keras", "labels.txt", "flags.txt", "run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder says of itself, in run.json.
+
+    Attributes:
+        task: one of `kvision.tasks.TASKS`.
+        model: the network's name.
+        model_kwarg: keywords of its builder.
+        data, val_fraction, allow_outside: the dataset, see `kvision.data.load`.
+        crop, interpolation, exif: how images are evaluated, see `kvision.data.load`.
+        versions: of the packages that trained it, by name.
+    """
+
+    task: str = "classification"
+    model: str = ""
+    model_kwarg: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    data: str | None = None
+    val_fraction: float = 0.2
+    allow_outside: bool = False
+    crop: float = 1.0
+    interpolation: str = "bilinear"
+    exif: bool = True
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """The content of run.json; values that JSON has not, such as tuples, are lists there."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
 @dataclass(frozen=True)
@@ -32,21 +62,26 @@ class Opened:
 
     Attributes:
         model: from pixels in [0, 255] to probabilities.
-        class_names: in the order of the outputs.
+        task: what it learned, with its class names, in the order of the outputs.
         named: whether these are names; else they are numbers in place of names.
-        flags: those that a run folder was trained with, by name; empty for others.
+        run: of a run folder; None for others.
         crop: share of the resized image's side that the network is evaluated on.
         interpolation: "bilinear" or "bicubic", of that resizing.
         exif: whether images are turned as their EXIF orientation says.
     """
 
     model: keras.Model
-    class_names: tuple[str, ...]
+    task: Task
     named: bool
-    flags: dict[str, str]
+    run: Run | None = None
     crop: float = 1.0
     interpolation: str = "bilinear"
     exif: bool = True
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the outputs."""
+        return self.task.class_names
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -81,7 +116,7 @@ def open_model(
             class names of another number than the network's classes.
     """
     path = Path(source).expanduser()
-    if source in registry.list_models():
+    if source in registry.list_models(task=None):
         channels = len(registry.info(source).variant.preprocess.mean)
         model = registry.create_model(
             source,
@@ -89,6 +124,7 @@ def open_model(
             input_shape=image_size and (image_size, image_size, channels),
             allow_nonfinite=allow_nonfinite,
         )
+        model = TASKS[registry.info(source).task].serving(model)
         crop, interpolation = evaluation(source, weights, model.input_shape[1])
         return _opened(model, _names_of(weights, source), class_names, crop=crop, interpolation=interpolation)
     if weights:
@@ -103,27 +139,24 @@ def open_model(
                 f"{str(path / LABELS)!r} has other class names than {MODEL}: {listed(known)} instead "
                 f"of {listed(inside)}. `--labels=FILE` decides."
             )
-        flags = read_flags(path)
-        crop, interpolation = float(flags.get("crop", 1)), flags.get("interpolation", "bilinear")
-        exif = flags.get("exif", "true") == "true"
-        return _opened(model, known, class_names, flags, crop, interpolation, exif)
+        run = read_run(path)
+        return _opened(model, known, class_names, run, run.crop, run.interpolation, run.exif)
     if source.endswith(".keras"):
         return _opened(_read(path, image_size), labels.read_from_keras(path), class_names)
     raise UserError(
         f"{source!r} is no run folder, .keras file or model's name. "
-        f"{did_you_mean(source, registry.list_models())}"
+        f"{did_you_mean(source, registry.list_models(task=None))}"
     )
 
 
-def _opened(model, known, class_names, flags=None, crop=1.0, interpolation="bilinear", exif=True) -> Opened:
+def _opened(model, known, class_names, run=None, crop=1.0, interpolation="bilinear", exif=True) -> Opened:
     """With the names that are given, or else those that are known, or else numbers."""
     classes = model.output_shape[-1]
     names = tuple((known if class_names is None else class_names) or ())
     if names and len(names) != classes:
         raise UserError(f"{model.name} has {classes} classes; got {len(names)} names: {listed(names)}.")
-    return Opened(
-        model, names or labels.numbers(classes), bool(names), flags or {}, crop, interpolation, exif
-    )
+    task = task_of(model)(class_names=names or labels.numbers(classes))
+    return Opened(model, task, bool(names), run, crop, interpolation, exif)
 
 
 def _names_of(weights, name) -> tuple[str, ...] | None:
@@ -159,7 +192,7 @@ def open_trained(
         source, weights, image_size, allow_nonfinite: see `open_model`.
         names: of the classes, see `kvision.labels.named`.
     """
-    if source in registry.list_models() and weights is None:
+    if source in registry.list_models(task=None) and weights is None:
         raise UserError(f"{source} has fresh weights: give trained ones with --weights, {WEIGHTS}.")
     class_names = None if names is None else labels.named(names)
     return open_model(source, weights, image_size, class_names=class_names, allow_nonfinite=allow_nonfinite)
@@ -194,10 +227,10 @@ def load_data(
         UserError: no dataset is named; see `kvision.data.load`.
     """
     if data is None:
-        if "data" not in opened.flags:
-            raise UserError(f"A dataset is needed for {opened.model.name}: {FORMS}.")
-        data, val_fraction = opened.flags["data"], float(opened.flags["val_fraction"])
-        allow_outside = allow_outside or opened.flags.get("allow_outside") == "true"
+        if opened.run is None or opened.run.data is None:
+            raise UserError(f"A dataset is needed for {opened.model.name}: {TARGETS[opened.task.target]}.")
+        data, val_fraction = opened.run.data, opened.run.val_fraction
+        allow_outside = allow_outside or opened.run.allow_outside
     channels = opened.model.input_shape[-1]
 
     def match(class_names):
@@ -206,14 +239,14 @@ def load_data(
         except NoLabels as error:
             raise NoLabels(f"{opened.model.name} on {data!r}: {error}") from None
 
-    source = open_source(data, split, channels, val_fraction, allow_outside, labeled, match)
+    source = open_source(
+        data, split, channels, val_fraction, allow_outside, labeled, match, target=opened.task.target
+    )
     if labeled:
         places, remark = match(source.class_names)
         if remark:
             say_once(f"{opened.model.name} on {data!r}: {remark}")
-        source = dataclasses.replace(
-            source, class_names=opened.class_names, labels=np.array(places, np.int64)[source.labels]
-        )
+        source = source.with_classes(opened.class_names, places)
     return load(
         source,
         split,
@@ -232,10 +265,36 @@ def is_inside(path: Path, data: str) -> bool:
     return kind == "folder" and path.resolve().is_relative_to(Path(folder).expanduser().resolve())
 
 
-def read_flags(run) -> dict[str, str]:
+def read_run(folder: Path) -> Run:
+    """What a run folder says of itself; of an older one without run.json, what its flags say.
+
+    Raises:
+        UserError: run.json is damaged.
+    """
+    try:
+        fields = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        run = Run(**{field.name: fields[field.name] for field in dataclasses.fields(Run)})
+        if run.task in TASKS:
+            return run
+    except FileNotFoundError:
+        flags = _read_flags(folder)
+        how = {
+            "val_fraction": float(flags.get("val_fraction", Run.val_fraction)),
+            "allow_outside": flags.get("allow_outside") == "true",
+            "crop": float(flags.get("crop", Run.crop)),
+            "interpolation": flags.get("interpolation", Run.interpolation),
+            "exif": flags.get("exif", "true") == "true",
+        }
+        return Run(model=flags.get("model", ""), data=flags.get("data"), **how)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise UserError(f"'{folder / RUN}' is damaged, or was written by a later version of kvision.")
+
+
+def _read_flags(folder) -> dict[str, str]:
     """The flags that a run folder was trained with, by name."""
     found = {}
-    for line in filter(None, (Path(run) / FLAGS).read_text().splitlines()):
+    for line in filter(None, (folder / FLAGS).read_text().splitlines()):
         name, equals, value = line.removeprefix("--").partition("=")
         if not equals:  # a switch
             name, value = name.removeprefix("no"), "false" if name.startswith("no") else "true"
@@ -278,6 +337,6 @@ def _read(path, image_size) -> keras.Model:
             raise OSError(error.errno, error.strerror, error.filename or tempfile.gettempdir()) from error
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(f"{str(path)!r} is no model that can be read: {reason:.200}") from None
-    model = _classifiers.of_size(_classifiers.with_probabilities(model), image_size)
-    _classifiers.check_finite(model)
+    model = _networks.of_size(task_of(model).serving(model), image_size)
+    _networks.check_finite(model)
     return model

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-IGNORED = 255
+from kvision.data.masks import IGNORED
+
 ROW = 18  # pixels of a line of the legend
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kvision import _classifiers, labels, runs
+from kvision import _networks, labels, runs
 from kvision.errors import UserError
 from kvision.names import check_class_names
 
@@ -28,9 +28,9 @@ def functional(model: keras.Model, images) -> keras.Model:
     inputs = getattr(model, "inputs", None)  # one that is subclassed, or was not called yet, lacks them
     if not inputs or None in inputs[0].shape[1:]:
         check_batch("images", images)
-        model = _classifiers.functional(model, np.shape(images)[1:])
-    _classifiers.check(model)
-    return _classifiers.portable(model)
+        model = _networks.functional(model, np.shape(images)[1:])
+    _networks.check(model)
+    return _networks.portable(model)
 
 
 def pixels(name: str, images) -> np.ndarray:

@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kvision import _classifiers, _doubts, runs
+from kvision import _doubts, _networks, runs
 from kvision.errors import UserError, naming
 from kvision.spec import Preprocess
 from kvision_export import convert, metadata, report, verify
@@ -103,8 +103,8 @@ def export(
         calibration = pixels("calibration", calibration)
         check_images("calibration", calibration, model)
         check_calibration(calibration)
-    class_names, own = check_names(class_names, model), _classifiers.preprocess_of(model)
-    bare, model = model, _classifiers.normalized(model, preprocess) if preprocess else model
+    class_names, own = check_names(class_names, model), _networks.preprocess_of(model)
+    bare, model = model, _networks.normalized(model, preprocess) if preprocess else model
     if labels is not None:
         labels = check_labels(labels, len(images), len(class_names))
     output = Path(output).resolve()
@@ -145,7 +145,7 @@ def export(
             labels=class_names,
             channels=model.input_shape[-1],
             size=model.input_shape[1:3],
-            preprocess=_classifiers.preprocess_of(model),
+            preprocess=_networks.preprocess_of(model),
         )
         job = Job(converted, images, labels, expected, about, target, say)
         files = []

@@ -11,7 +11,7 @@ import rich.table
 import rich.text
 from absl import flags
 
-from kvision import _classifiers, _flags, runs
+from kvision import _flags, _networks, runs
 from kvision.data import read_errors
 from kvision.errors import NoLabels, UserError
 from kvision.names import shown
@@ -25,9 +25,9 @@ def export(modes: Sequence[str]) -> tuple[dict, Path]:
     """Exports a network in some modes; returns the report and the folder."""
     opened = _flags.opened()
     if preprocess := _flags.preprocess():
-        _classifiers.normalized(opened.model, preprocess)  # a mismatch shows before images are read
+        _networks.normalized(opened.model, preprocess)  # a mismatch shows before images are read
     output = output_of(opened)
-    data = FLAGS.calibration or opened.flags.get("data", "")
+    data = FLAGS.calibration or (opened.run and opened.run.data) or ""
     if runs.is_inside(output, data):
         raise UserError(f"`--output` must be outside the folder of the images, {data}; got '{output}'.")
     check_output(output)
@@ -67,7 +67,7 @@ def output_of(opened: runs.Opened) -> Path:
     """The folder to write."""
     if FLAGS.output:
         return Path(FLAGS.output)
-    return Path(FLAGS.model) / "export" if opened.flags else Path("exports") / opened.model.name
+    return Path(FLAGS.model) / "export" if opened.run else Path("exports") / opened.model.name
 
 
 def load_images(

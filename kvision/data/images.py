@@ -227,6 +227,31 @@ def random_box(shape, min_area, seed) -> tuple:
     return start[:2], box[:2]
 
 
+def read_pixels(path, channels=3, exif=True):
+    """Reads one image.
+
+    Args:
+        path: of an image file.
+        channels: 3, or 1 for grey.
+        exif: whether the image is turned as its EXIF orientation says.
+
+    Returns:
+        A uint8 array `(height, width, channels)`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it fails to decode, or is a pipe or device.
+    """
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise UserError(f"{str(path)!r} is a pipe, socket or device: an image file was expected.")
+    with open(path, "rb") as file:
+        contents = file.read()
+    try:
+        return decode(contents, channels, exif).numpy()
+    except tf.errors.OpError:
+        raise UserError(f"{str(path)!r} failed to decode: {reason(contents)}.") from None
+
+
 def read_image(path, size, channels=3, crop=1.0, interpolation="bilinear", exif=True):
     """Reads one image as a network takes it.
 
@@ -245,12 +270,4 @@ def read_image(path, size, channels=3, crop=1.0, interpolation="bilinear", exif=
         ValueError: it fails to decode, or is a pipe or device; an unknown `crop` or `interpolation`.
     """
     check_fit(crop, interpolation)
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        raise UserError(f"{str(path)!r} is a pipe, socket or device: an image file was expected.")
-    with open(path, "rb") as file:
-        contents = file.read()
-    try:
-        image = decode(contents, channels, exif)
-    except tf.errors.OpError:
-        raise UserError(f"{str(path)!r} failed to decode: {reason(contents)}.") from None
-    return fit(image, size, crop=crop, interpolation=interpolation).numpy()
+    return fit(read_pixels(path, channels, exif), size, crop=crop, interpolation=interpolation).numpy()

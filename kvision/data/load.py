@@ -8,7 +8,7 @@ import tensorflow as tf
 from kvision._choices import CACHES
 from kvision.data.cache import Disk, keep
 from kvision.data.images import check_fit
-from kvision.data.masks import checked_mask, decode_mask
+from kvision.data.masks import IGNORED, checked_mask, decode_mask
 from kvision.data.pipeline import make_batches
 from kvision.data.skipped import Skipped, Unreadable
 from kvision.data.sources import Source, open_source
@@ -62,6 +62,7 @@ def load(
     exif: bool = True,
     max_unreadable: float = 0.1,
     target: str = "label",
+    own_size: bool = False,
 ) -> Data:
     """Opens a split of a dataset.
 
@@ -93,6 +94,7 @@ def load(
             the dataset raises an error, as it does for an image that cannot be read for another reason, and
             for a mask that does not fit its image or the classes.
         target: what a batch has beside images: "label" or "mask".
+        own_size: whether masks stay as large as their images, which then come one a batch.
 
     Raises:
         ValueError: a value outside its range.
@@ -130,12 +132,20 @@ def load(
         example = kept.example(index_at(position))
         if "mask" in example:
             image = frame.pixels(example["image"])
-            mask = checked_mask(decode_mask(example["mask"]), tf.shape(image)[:2], len(source.class_names))
+            classes = len(source.places or source.class_names)
+            mask = checked_mask(decode_mask(example["mask"]), tf.shape(image)[:2], classes)
+            if source.places:
+                places = tf.constant(source.places, tf.int32)
+                mask = tf.where(mask == IGNORED, IGNORED, tf.gather(places, tf.minimum(mask, classes - 1)))
             example |= {"image": image, "mask": mask}
-        example = AUGMENTATIONS[augment](example, (seed, position), frame)
-        image = tf.ensure_shape(example["image"], (*image_size, channels))
-        return position, example | {"image": image, "weight": tf.constant(1.0)}
+        moved = AUGMENTATIONS[augment](example, (seed, position), frame)
+        if own_size and "mask" in example:
+            moved |= {"mask": example["mask"]}
+        image = tf.ensure_shape(moved["image"], (*image_size, channels))
+        return position, moved | {"image": image, "weight": tf.constant(1.0)}
 
+    if own_size:
+        batch_size = 1
     skipped = Skipped(source, max_unreadable, exif)
 
     def note(position):

@@ -19,7 +19,8 @@ def make_batches(prepare, first, stop, step, size, note, *, fill) -> tf.data.Dat
         positions = tf.data.Dataset.range(begin, end_of(begin), step)
         batch = positions.map(prepare, tf.data.AUTOTUNE).ignore_errors().batch(size)
         empty = tf.nest.map_structure(
-            lambda part: tf.zeros([0, *part.shape[1:]], part.dtype), batch.element_spec
+            lambda part: tf.zeros([0, *(side or 0 for side in part.shape[1:])], part.dtype),
+            batch.element_spec,
         )
         batch = batch.concatenate(tf.data.Dataset.from_tensors(empty)).take(1)  # an empty one if all failed
         return batch.map(lambda present, batch: (begin, present, batch))

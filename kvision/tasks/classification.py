@@ -4,11 +4,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import keras
+import numpy as np
 from keras import ops
 
+from kvision.data.images import fit
 from kvision.tasks.task import Task
 
 AUXILIARY_WEIGHT = 0.3  # of the losses of auxiliary heads (GoogLeNet, section 5)
+TOP = 5  # classes among which the label is looked for
+SMALLEST = 1e-7  # probability, as in Keras
 DISTILLED = (
     "class",
     "distillation",
@@ -28,6 +32,7 @@ class Classification(Task):
 
     name: ClassVar = "classification"
     target: ClassVar = "label"
+    rank: ClassVar = 2
     monitor: ClassVar = "accuracy"
 
     label_smoothing: float = 0.0
@@ -49,6 +54,41 @@ class Classification(Task):
         logits = outputs["predictions"] if isinstance(outputs, dict) else outputs
         right = keras.metrics.sparse_categorical_accuracy(batch["label"], logits)
         return {"accuracy": ops.sum(batch["weight"] * ops.cast(right, "float32"))}
+
+    def prepare(self, image, size, *, crop, interpolation):
+        """See `Task.prepare`: as `kvision.data.images.fit`."""
+        return fit(image, size, crop=crop, interpolation=interpolation)
+
+    def restore(self, answer, shape):
+        """The probabilities of the classes."""
+        return answer
+
+    def judge(self, answers, batch):
+        """The cross-entropy, and whether the label is the first class and among the first five."""
+        labels = batch["label"]
+        own = answers[np.arange(len(labels)), labels]
+        first = np.argsort(-answers, axis=-1)[:, :TOP]
+        return {
+            "images": np.sum(batch["weight"]),
+            "loss": np.sum(-np.log(np.clip(own, SMALLEST, 1))),
+            "top1": np.sum(answers.argmax(-1) == labels),
+            "top5": np.sum(first == labels[:, None]),
+        }
+
+    def report(self, sums):
+        """The mean loss and the shares of images."""
+        mean = self.metrics(sums)
+        return (
+            f"loss {mean['loss']:.4f}, top-1 {100 * mean['top1']:.2f} %, "
+            f"top-{min(TOP, len(self.class_names))} {100 * mean['top5']:.2f} %"
+        )
+
+    def describe(self, prediction, most):
+        """The most probable classes."""
+        return [
+            f"{100 * prediction[index]:5.1f} %  {index}  {self.class_names[index]}"
+            for index in np.argsort(-prediction)[:most]
+        ]
 
     def _smoothed_loss(self, logits, labels):
         targets = ops.one_hot(labels, logits.shape[-1])

@@ -5,12 +5,15 @@ from typing import ClassVar
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
+from kvision import visualize
+from kvision.data.images import letterbox, place, unletterbox
+from kvision.data.masks import IGNORED
 from kvision.errors import UserError
 from kvision.tasks.task import Task
 
-IGNORED = 255  # class of pixels that count for nothing, as in PASCAL VOC
 AUXILIARY_WEIGHT = 0.5  # of the loss of the auxiliary head (torchvision's references/segmentation)
 
 
@@ -30,6 +33,8 @@ class Segmentation(Task):
 
     name: ClassVar = "segmentation"
     target: ClassVar = "mask"
+    rank: ClassVar = 4
+    own_size: ClassVar = True
     monitor: ClassVar = "mean_iou"
 
     class_weights: tuple[float, ...] | None = None
@@ -68,6 +73,53 @@ class Segmentation(Task):
         """The loss, and what `scores` says of the confusion matrix."""
         means = super().metrics({name: value for name, value in sums.items() if name != "confusion"})
         return means | scores(np.asarray(sums["confusion"], np.float64))
+
+    def prepare(self, image, size, *, crop, interpolation):
+        """See `Task.prepare`: the whole image, letterboxed."""
+        return place(image, size, *letterbox(tf.shape(image)[:2], size), interpolation)
+
+    def restore(self, answer, shape):
+        """The mask of an image, integers `shape`, the most probable of the resized probabilities."""
+        return unletterbox(answer, shape).numpy().argmax(-1)
+
+    def judge(self, answers, batch):
+        """The confusion matrix at the images' own sizes."""
+        classes = len(self.class_names)
+        confusion = np.zeros((classes, classes))
+        for answer, mask in zip(answers, batch["mask"], strict=True):
+            predicted, known = self.restore(answer, mask.shape), mask != IGNORED
+            pairs = classes * mask[known] + predicted[known]
+            confusion += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+        return {"images": np.sum(batch["weight"]), "confusion": confusion}
+
+    def report(self, sums):
+        """The four scores, and the intersection over union of each class."""
+        confusion = sums["confusion"]
+        values = [
+            f"{name.replace('_', ' ')} {100 * score:.2f} %" for name, score in scores(confusion).items()
+        ]
+        width = max(map(len, self.class_names))
+        lines = [
+            f"  {name:{width}}  {'no pixel' if np.isnan(iou) else f'{100 * iou:6.2f} %'}"
+            for name, iou in zip(self.class_names, class_iou(confusion), strict=True)
+        ]
+        return "\n".join([", ".join(values).replace("iou", "IoU"), *lines])
+
+    def describe(self, prediction, most):
+        """The classes with the largest shares of the image."""
+        areas = np.bincount(prediction.ravel(), minlength=len(self.class_names))
+        return [
+            f"{100 * areas[number] / prediction.size:5.1f} %  {number}  {self.class_names[number]}"
+            for number in np.argsort(-areas, kind="stable")[:most]
+            if areas[number]
+        ]
+
+    def pictures(self, image, prediction):
+        """The image under the colours of its classes, and the mask."""
+        return {
+            "_overlay.png": visualize.overlay(image, prediction, self.class_names),
+            "_mask.png": visualize.mask_image(prediction),
+        }
 
     def _loss(self, logits, mask):
         known = ops.cast(mask != IGNORED, "float32")

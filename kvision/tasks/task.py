@@ -7,6 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from kvision import _networks
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
@@ -19,12 +21,16 @@ class Task:
     Attributes:
         name: key of the task in `kvision.tasks.TASKS`.
         target: name of the batch's field that is learned, see `kvision.data.load`.
+        rank: of the output: 2 for one answer an image, 4 for one a pixel.
+        own_size: whether answers are judged at the images' own sizes, and not as the network sees them.
         monitor: metric by which the best epoch is chosen; higher is better. Of equal ones the lower loss is.
         class_names: in the order of the outputs.
     """
 
     name: ClassVar[str]
     target: ClassVar[str]
+    rank: ClassVar[int]
+    own_size: ClassVar[bool] = False
     monitor: ClassVar[str]
 
     class_names: tuple[str, ...]
@@ -33,6 +39,15 @@ class Task:
     def options(cls) -> list[str]:
         """The names of the task's own settings."""
         return [field.name for field in dataclasses.fields(cls) if field.name != "class_names"]
+
+    @classmethod
+    def serving(cls, model):
+        """The network as it is used: one input, pixels in [0, 255], and one output, probabilities.
+
+        Raises:
+            UserError: the network has other inputs or outputs.
+        """
+        return _networks.with_probabilities(model, cls.rank)
 
     def losses(self, outputs, batch, training: bool) -> dict:
         """Terms of the loss, float32 `(batch,)` each, whose sum is minimised.
@@ -63,3 +78,57 @@ class Task:
                 of images, at least one.
         """
         return {name: float(value / sums["images"]) for name, value in sums.items() if name != "images"}
+
+    def prepare(self, image, size, *, crop, interpolation):
+        """Fits an image to a network's input.
+
+        Args:
+            image: pixels `(height, width, channels)` in [0, 255].
+            size: `(height, width)` of the network's input.
+            crop, interpolation: see `kvision.data.load`.
+
+        Returns:
+            float32 `(*size, channels)` in [0, 255].
+        """
+        raise NotImplementedError
+
+    def restore(self, answer: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+        """The prediction for an image of `(height, width)`, from the network's probabilities."""
+        raise NotImplementedError
+
+    def judge(self, answers: np.ndarray, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Sums for `report`: "images" and what the task adds.
+
+        Args:
+            answers: probabilities of the images of a batch.
+            batch: see `Task`; with `own_size`, targets are of the images' own sizes.
+        """
+        raise NotImplementedError
+
+    def report(self, sums: Mapping[str, np.ndarray]) -> str:
+        """The metrics in words, on one or more lines, from the sums of `judge`."""
+        raise NotImplementedError
+
+    def describe(self, prediction: np.ndarray, most: int) -> list[str]:
+        """Lines on a prediction.
+
+        Args:
+            prediction: what `restore` returned.
+            most: number of classes that are named.
+        """
+        raise NotImplementedError
+
+    def pictures(self, image: np.ndarray, prediction: np.ndarray) -> dict:
+        """Pictures of a prediction, `PIL.Image` by the ending of the file's name; none by default.
+
+        Args:
+            image: pixels `(height, width, channels)` in [0, 255].
+            prediction: what `restore` returned.
+        """
+        return {}
+
+
+def add(totals: dict[str, np.ndarray], sums: Mapping) -> None:
+    """Adds sums to those before, in double precision."""
+    for name, value in sums.items():
+        totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)

@@ -8,7 +8,7 @@ from ai_edge_litert.interpreter import Interpreter
 from helpers import randomized, tiny
 from tflite import images, int8
 
-from kvision import _classifiers
+from kvision import _networks
 from kvision.spec import Preprocess
 from kvision_export import advice, census, metadata, verify
 from kvision_export.convert import convert
@@ -20,7 +20,7 @@ def contents():
     model = randomized(tiny("mobilenet_v1"))
     files = {mode: convert(model, mode) for mode in ("float32", "float16", "dynamic")}
     files |= {ends: int8(model, images(), ends=ends) for ends in ("uint8", "int8")}
-    preprocess = _classifiers.preprocess_of(model)
+    preprocess = _networks.preprocess_of(model)
     about = metadata.About("tiny", "", "", ("a", "b", "c"), 3, (64, 64), preprocess)
     return {name: metadata.add(content, about) for name, content in files.items()}
 

@@ -217,7 +217,7 @@ def test_real_weights_know_photographs(tmp_path):
     assert set(classes["chelsea"][:3]) == {281, 282, 285}
 
 
-def test_side_classifiers_of_a_checkpoint_are_left_out():
+def test_side_networks_of_a_checkpoint_are_left_out():
     models = [built_without_memory("googlenet_bn", auxiliary=auxiliary) for auxiliary in (True, False)]
     names, plain = (parameters(model).keys() for model in models)
     assert all(name.startswith(SIDES) for name in names - plain)
@@ -257,7 +257,7 @@ def test_a_part_of_a_classifier_is_damage(source):
         kvision.models.mobilenet_v2(weights=tensors, **SMALL, include_top=False)
 
 
-def test_both_classifiers_of_a_distilled_network_come_from_the_file():
+def test_both_networks_of_a_distilled_network_come_from_the_file():
     columns = small_columns("deit_tiny_distilled") | {"input_shape": (32, 32, 3)}
     tensors = kvision.weights.state_dict(kvision.models.deit_tiny_distilled(num_classes=4, **columns))
     assert kvision.models.deit_tiny_distilled(weights=tensors, **columns).output_shape == (None, 4)

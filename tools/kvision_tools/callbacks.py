@@ -15,7 +15,7 @@ import rich.progress
 import rich.table
 import tensorflow as tf
 
-from kvision import _classifiers, labels, runs
+from kvision import _networks, labels, runs
 from kvision.data.skipped import Unreadable
 from kvision_tools.files import replacing
 from kvision_tools.loop import Loop
@@ -128,7 +128,7 @@ class RunFiles(keras.callbacks.Callback):
             if average:
                 self.loop.swap_average()
             with replacing(self.folder / runs.MODEL, ".keras") as beside:
-                _classifiers.portable(self.model).save(beside)
+                _networks.portable(self.model).save(beside)
                 labels.add_to_keras(beside, self.loop.task.class_names)
             if average:
                 self.loop.swap_average()

@@ -7,11 +7,10 @@ under `MultiWorkerMirroredStrategy` at all (Keras 3.15); a step of one's own wor
 from collections.abc import Callable
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kvision.errors import UserError
-from kvision.tasks import Task
+from kvision.tasks import Task, add
 
 FIRST_LOSS_SCALE, SCALE_GROWS_AFTER = 2.0**15, 2000  # Micikevicius et al. 2018, as in Keras
 
@@ -261,12 +260,6 @@ class Loop:
         outputs = _in_float32(self.model(batch["image"], training=False))
         losses = self.task.losses(outputs, batch, training=False)
         return self._sums(losses, outputs, batch), tf.identity(signal)
-
-
-def add(totals: dict[str, np.ndarray], sums) -> None:
-    """Adds the sums of some steps to those of the steps before, in double precision."""
-    for name, value in sums.items():
-        totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)
 
 
 def with_blanks(dataset, count):

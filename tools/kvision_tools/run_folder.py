@@ -1,6 +1,7 @@
 """The run folder: whose it is, which run made it on which images, and what of it may be removed."""
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -14,6 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
+import keras
+import tensorflow as tf
+
+import kvision
 from kvision import labels, runs
 from kvision.data.identity import Identity
 from kvision.errors import UserError
@@ -30,8 +35,8 @@ LOCK = ".kvision.lock"  # held while a training runs; says who holds it
 BEGINNING = ".kvision.beginning"  # there until the folder is complete
 FIRST = {LOCK, f".{runs.LABELS}", f".{runs.FLAGS}"}  # a folder with nothing else holds no run yet
 FILES = re.compile(  # that kvision-train and kvision-export write, and what kills leave of them
-    r"\.kvision\.(lock|beginning)|\.(flags|labels|dataset|metrics|curves)\.tmp"
-    r"|\.?(flags\.txt|labels\.txt|metrics\.csv|curves\.png|model\.keras)|dataset\.json"
+    r"\.kvision\.(lock|beginning)|\.(flags|labels|dataset|run|metrics|curves)\.tmp"
+    r"|\.?(flags\.txt|labels\.txt|metrics\.csv|curves\.png|model\.keras)|(dataset|run)\.json"
     r"|checkpoints/(step_\d+\.(safetensors|tmp)|\.step_\d+\.tmp)"
     r"|tensorboard/(train|validation)/events\.out\.tfevents\.[^/]+"
     r"|(export|\.export\.(part|old))/([^/]+\.tflite|labels\.txt|report\.(json|html))"
@@ -139,6 +144,7 @@ def _fill(folder, config, identities, overwrite):
     contents = {
         DATASET: json.dumps({split: identity.to_json() for split, identity in identities.items()}) + "\n",
         runs.LABELS: "\n".join(identities["train"].class_names) + "\n",
+        runs.RUN: _run_of(config).to_json(),
     }
     all_flags = "\n".join([*flag_lines(config), f"--output={folder}"]) + "\n"
     if _holds_this(folder, config, overwrite):  # another process may have begun meanwhile
@@ -166,6 +172,13 @@ def _fill(folder, config, identities, overwrite):
         with replacing(folder / name) as beside:
             beside.write_text(content, encoding="utf-8")
     (folder / BEGINNING).unlink(missing_ok=True)
+
+
+def _run_of(config) -> runs.Run:
+    names = [field.name for field in dataclasses.fields(runs.Run)]
+    settings = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    versions = {package.__name__: package.__version__ for package in (kvision, keras, tf)}
+    return runs.Run(**settings, task=kvision.info(config.model).task, versions=versions)
 
 
 def _hold(file, folder, how):

@@ -12,8 +12,9 @@ import tensorflow as tf
 
 from kvision.errors import UserError
 from kvision.names import counted
+from kvision.tasks import add
 from kvision_tools import checkpoints
-from kvision_tools.loop import Loop, add
+from kvision_tools.loop import Loop
 from kvision_tools.startup import REQUEUE
 
 

@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tensorflow as tf
@@ -40,6 +40,7 @@ class Source:
             encoded mask, or to integers `(height, width)`.
         target_files: what targets are read from, by name.
         count: number of images, where there are no labels.
+        places: the place in `class_names` of each class that masks hold; None for their own order.
     """
 
     class_names: tuple[str, ...]
@@ -51,6 +52,7 @@ class Source:
     targets: Mapping[str, Callable] = field(default_factory=dict)
     target_files: Mapping[str, Files] = field(default_factory=dict)
     count: int = 0
+    places: tuple[int, ...] | None = None
 
     @property
     def size(self) -> int:
@@ -65,6 +67,17 @@ class Source:
                 labels = tf.constant(self.labels)
             example["label"] = labels[index]
         return example | {name: target(index) for name, target in self.targets.items()}
+
+    def with_classes(self, class_names: Sequence[str], places: Sequence[int]) -> "Source":
+        """The same images with the classes of a network.
+
+        Args:
+            class_names: the network's.
+            places: of each class of this source, its place among the network's.
+        """
+        moved = np.array(places, np.int64)
+        labels = None if self.labels is None else moved[self.labels]
+        return replace(self, class_names=tuple(class_names), labels=labels, places=tuple(places))
 
     def name(self, index: int, field: str) -> str:
         """A name for messages about the image, or about a target that has files of its own."""

@@ -5,7 +5,6 @@ kvision-evaluate --model=efficientnet_lite0 --weights=imagenet --data=folder:PAT
 """
 
 import sys
-import warnings
 
 import numpy as np
 from absl import flags
@@ -46,15 +45,14 @@ def main(positional):
         if positional:
             raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
         _cli.import_keras()
-        import keras
-
-        from kvision import _classifiers, _doubts, runs
+        from kvision import _doubts, _networks, runs
         from kvision.data import read_errors
+        from kvision.tasks import add
 
         opened = _flags.opened()
-        model, preprocess = opened.model, _flags.preprocess()
+        model, preprocess, task = opened.model, _flags.preprocess(), opened.task
         if preprocess:
-            model = _classifiers.normalized(model, preprocess)
+            model = _networks.normalized(model, preprocess)
 
         def load(**keywords):
             return runs.load_data(
@@ -67,30 +65,21 @@ def main(positional):
                 interpolation=FLAGS.interpolation,
                 exif=FLAGS.exif,
                 max_unreadable=FLAGS.max_unreadable,
+                own_size=task.own_size,
                 **keywords,
             )
 
-        data = load(batch_size=FLAGS.batch_size)
-    top5 = min(5, len(opened.class_names))
-    model.compile(
-        loss=keras.losses.SparseCategoricalCrossentropy(),
-        metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(top5, name="top_k")],
-    )
-    warnings.filterwarnings("ignore", "Your input ran out of data")  # how many can be read shows at the end
-    with _cli.user_errors():
+        data, sums = load(batch_size=FLAGS.batch_size), {}
         with read_errors([data]):
-            values = model.evaluate(
-                data.dataset.map(lambda batch: (batch["image"], batch["label"])), verbose=0, return_dict=True
-            )
+            for batch in data.dataset.as_numpy_iterator():
+                answers = model.predict_on_batch(batch["image"])
+                if not np.isfinite(answers).all() and not FLAGS.allow_nonfinite:
+                    raise UserError(f"{model.name} answers with NaN or infinity: its weights are damaged.")
+                add(sums, task.judge(answers, batch))
         runs.report_unreadable(data.unreadable, FLAGS.strict)
-        if not np.isfinite(values["loss"]) and not FLAGS.allow_nonfinite:
-            raise UserError(f"{model.name} answers with NaN or infinity: its weights are damaged.")
-    readable = data.size - len(data.unreadable)
-    print(
-        f"{model.name} on {counted(readable, 'image')}: loss {values['loss']:.4f}, "
-        f"top-1 {100 * values['accuracy']:.2f} %, top-{top5} {100 * values['top_k']:.2f} %"
-    )
-    if _classifiers.preprocess_of(opened.model):
+    readable = int(sums["images"])
+    print(f"{model.name} on {counted(readable, 'image')}: {task.report(sums)}")
+    if _networks.preprocess_of(opened.model) or task.target != "label":
         return
     with _cli.user_errors():
         mixed = load(batch_size=min(readable, _doubts.MOST), training=True)  # of all classes

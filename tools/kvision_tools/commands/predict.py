@@ -1,4 +1,4 @@
-"""kvision-predict: the most probable classes of images.
+"""kvision-predict: the most probable classes of images, or of their pixels.
 
 kvision-predict --model=runs/demo IMAGE...
 kvision-predict --model=efficientnet_lite0 --weights=imagenet FOLDER 'PATTERN*.jpg'
@@ -17,6 +17,7 @@ from absl import flags
 from kvision import _cli, _flags
 from kvision.errors import UserError
 from kvision.names import counted, shown
+from kvision_tools.files import replacing
 
 FLAGS = flags.FLAGS
 
@@ -26,6 +27,9 @@ def define():
     _flags.define_model()
     _flags.define_reading()
     flags.DEFINE_integer("topk", 5, "Number of classes to print for each image.", 1)
+    flags.DEFINE_string(
+        "output", "predictions", "Folder of the pictures that a network that classifies pixels gives."
+    )
 
 
 def main(arguments):
@@ -34,32 +38,36 @@ def main(arguments):
         if not arguments:
             raise UserError("Which images? kvision-predict --model=MODEL IMAGE...")
         _cli.import_keras()
-        from kvision import _classifiers
-        from kvision.data import read_image
+        from kvision import _networks
+        from kvision.data import read_pixels
 
         opened = _flags.opened()
-        model = opened.model
+        model, task = opened.model, opened.task
         if preprocess := _flags.preprocess():
-            model = _classifiers.normalized(model, preprocess)
+            model = _networks.normalized(model, preprocess)
         paths = list(files(arguments))
+        names = distinct(paths)
         size, channels = opened.image_size, model.input_shape[-1]
         exif = opened.exif if FLAGS.exif is None else FLAGS.exif
-        unreadable = 0
-        for path in paths:
+        unreadable, how = 0, {"crop": opened.crop, "interpolation": opened.interpolation}
+        for number, path in enumerate(paths):
             try:
-                image = read_image(path, size, channels, opened.crop, opened.interpolation, exif)
+                pixels = read_pixels(path, channels, exif)
             except UserError as error:
                 if FLAGS.strict:
                     raise
                 unreadable += 1
                 print(shown(str(error)), file=sys.stderr)
                 continue
-            probabilities = model.predict_on_batch(image[None])[0]
-            if not np.isfinite(probabilities).all() and not FLAGS.allow_nonfinite:
+            answer = model.predict_on_batch(np.array(task.prepare(pixels, size, **how))[None])[0]
+            if not np.isfinite(answer).all() and not FLAGS.allow_nonfinite:
                 raise UserError(f"{model.name} answers with NaN to {path!r}: its weights are damaged.")
+            prediction = task.restore(answer, pixels.shape[:2])
             print(shown(path))
-            for index in np.argsort(-probabilities)[: FLAGS.topk]:
-                print(f"  {100 * probabilities[index]:5.1f} %  {index}  {opened.class_names[index]}")
+            for line in task.describe(prediction, FLAGS.topk):
+                print(f"  {line}")
+            for ending, picture in task.pictures(pixels, prediction).items():
+                write(picture, Path(FLAGS.output), names[number] + ending)
         if unreadable == len(paths):
             raise UserError("None of the files can be read as an image.")
         if unreadable:
@@ -77,6 +85,22 @@ def files(arguments: Iterable[str]) -> Iterator[str]:
             if not below:
                 raise UserError(f"{match!r} has no files.")
             yield from below
+
+
+def distinct(paths: list[str]) -> list[str]:
+    """The names of files without their endings, numbered where several are equal."""
+    stems, names = [Path(path).stem for path in paths], []
+    for place, stem in enumerate(stems):
+        before = stems[:place].count(stem)
+        names.append(f"{stem}_{before + 1}" if before else stem)
+    return names
+
+
+def write(picture, folder: Path, name: str) -> None:
+    """Writes a picture whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / name) as beside:
+        picture.save(beside, format="PNG")
 
 
 def _below(folder) -> list[str]:

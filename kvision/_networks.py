@@ -1,4 +1,4 @@
-"""Classifiers of images as others build them, made fit to be evaluated and exported."""
+"""Networks as others build them, made fit to be evaluated and exported."""
 
 import json
 
@@ -12,14 +12,25 @@ PREPROCESS = "preprocess"  # the name of kvision's own first layer
 PASSING = keras.layers.Dropout, keras.layers.Flatten, keras.layers.Identity, keras.layers.Reshape
 
 
-def check(model: keras.Model) -> None:
-    """A ValueError for a model that is no classifier of images."""
+FORMS = {2: "(batch, classes)", 4: "(batch, height, width, classes)"}  # of outputs, by their rank
+
+
+def check(model: keras.Model, rank: int = 2) -> None:
+    """A UserError for a model that does not answer for images with an output of some rank."""
     inputs, outputs = getattr(model, "inputs", ()), getattr(model, "outputs", ())
-    if _named_outputs(model) or len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != 2:
-        raise UserError(f"{model.name} must have one input and one output of shape (batch, classes).")
+    if _named_outputs(model) or len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != rank:
+        raise UserError(f"{model.name} must have one input and one output of shape {FORMS[rank]}.")
     shape = inputs[0].shape
     if len(shape) != 4 or shape[-1] not in (1, 3):
         raise UserError(f"{model.name} must take images with 1 or 3 channels; its input is {shape}.")
+
+
+def rank_of(model: keras.Model) -> int | None:
+    """The rank of the output that is judged; None where there is none."""
+    output = _named_outputs(model).get("predictions") or next(
+        iter(getattr(model, "outputs", None) or ()), None
+    )
+    return None if output is None else len(output.shape)
 
 
 def check_finite(model: keras.Model) -> None:
@@ -104,11 +115,11 @@ def _named_outputs(model) -> dict:
     return outputs if isinstance(outputs, dict) else {}
 
 
-def with_probabilities(model: keras.Model) -> keras.Model:
-    """The model without side classifiers, with a softmax at its end."""
+def with_probabilities(model: keras.Model, rank: int = 2) -> keras.Model:
+    """The model without auxiliary heads, with a softmax over the classes, its last axis, at its end."""
     if "predictions" in _named_outputs(model):
         model = keras.Model(model.input, model.output["predictions"], name=model.name)
-    check(model)
+    check(model, rank)
     last = _last_operation(model.outputs[0])
     function = getattr(last, "activation", type(last))
     activation = getattr(function, "__name__", type(function).__name__).lower()
