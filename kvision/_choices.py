@@ -1,4 +1,4 @@
-"""What users choose from, free of TensorFlow, so that commands can name it before they import that."""
+"""Values of the commands' options, free of TensorFlow, which is imported only once flags are parsed."""
 
 FORMS = "digits, folder:PATH, csv:PATH, tfrecord:GLOB or tfds:NAME"  # of a dataset
 SPLITS = ("train", "val")  # of a training

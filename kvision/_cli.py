@@ -17,6 +17,7 @@ LONGEST = 700  # characters of a message
 HOME = re.compile(r"(\w+:)?(~.*)", re.DOTALL)  # a path, also behind `folder:`
 REPEAT = ";\n    repeat this option"  # absl's own words behind the help of a repeatable flag
 MISSING = re.compile(r"flag --(\w+)=None: ")  # absl's words for a required flag that is not given
+OPTION = re.compile(r"`(\w+)(?:=True)?`")  # an argument in Python, whose flag has its name
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # of TensorFlow's libraries
 NO_NOTICES = "3"  # the level that leaves what ends the process
 NOTICES = r"[IWE]\d{4} |WARNING: All log messages before absl::"  # of its libraries while they are loaded
@@ -117,7 +118,7 @@ def fail(error, code: int = 2) -> None:
 
 def sentence(error) -> str:
     """The message of an exception as one printable sentence; of an OSError, with the file it is about."""
-    text = str(error)
+    text = OPTION.sub(lambda name: f"`--{name[1]}`" if name[1] in flags.FLAGS else name[0], str(error))
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}{'' if error.filename is None else f': {error.filename!r}'}."
     text = shown(" ".join(text.split()))

@@ -146,7 +146,7 @@ def test_evaluate_matches_classes_by_name(folder, tmp_path):
     assert "top-1 0.00 %" in printed
     printed = command(*arguments, f"--data=folder:{other}", "--labels=numbers")
     assert "top-1 100.00 %" in printed
-    assert "by position: 0 is 'canine', 1 is 'feline'" in printed
+    assert "numbered: output 0 is 'canine', output 1 is 'feline'." in printed
 
 
 def test_the_pixels_of_a_file_that_others_wrote(folder, tmp_path):
@@ -256,7 +256,7 @@ def test_errors_are_one_sentence(arguments, words, tmp_path, monkeypatch):
 
 def test_errors_with_a_run(run, folder, tmp_path):
     output, _ = run
-    assert "1 of 65 images failed to decode, `max_unreadable` is 0;" in command(
+    assert "1 of 65 images failed to decode, `--max_unreadable` is 0;" in command(
         "kvision-evaluate", f"--model={output}", "--split=train", "--max_unreadable=0", code=2
     )
     assert "has 10 classes ('0', '1'" in command(

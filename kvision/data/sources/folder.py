@@ -16,7 +16,7 @@ from kvision.data.sources.source import (
     parts,
 )
 from kvision.errors import NoLabels, UserError
-from kvision.names import listed, quoted, say_once
+from kvision.names import counted, listed, quoted, say_once
 
 SYSTEM = {  # in small letters; besides, names that begin with a dot are hidden
     "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
@@ -132,7 +132,7 @@ class ClassFolders:
         left_out.add("empty", self.paths(name for name in self.names if name not in names))
         if not names:
             folders = "only empty folders" if self.names else "no folders"
-            files = f" but {len(self.others)} files" if self.others else ""
+            files = f" but {counted(len(self.others), 'file')}" if self.others else ""
             raise NoLabels(f"{str(self.root)!r} has {folders}{files}: one for each class was expected.")
         return names
 
