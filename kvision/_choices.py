@@ -1,4 +1,4 @@
-"""Choices of users, free of TensorFlow, so that commands can name it before they import that."""
+"""Values of the commands' options, free of TensorFlow, which is imported only once flags are parsed."""
 
 FORMS = "digits, folder:PATH, csv:PATH, tfrecord:GLOB or tfds:NAME"  # of a dataset with labels
 MASK_FORMS = "shapes, masks:PATH, voc:PATH or tfds:NAME"  # of a dataset with masks

@@ -22,6 +22,7 @@ REPEAT = ";\n    repeat this option"  # absl's own words behind the help of a re
 MISSING = re.compile(r"flag --(\w+)=None: ")  # absl's words for a required flag that is not given
 ILLEGAL = re.compile(r"flag --(\w+)=(.*?): ", re.DOTALL)  # and for a value that does not parse
 HELP = {f"{dashes}{name}" for dashes in ("-", "--") for name in ("help", "helpfull", "helpshort")} | {"-h"}
+OPTION = re.compile(r"`(\w+)(?:=True)?`")  # an argument in Python, whose flag has its name
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # of TensorFlow's libraries
 NO_NOTICES = "3"  # the level that leaves what ends the process
 NOTICES = r"[IWE]\d{4} |WARNING: All log messages before absl::"  # of its libraries while they are loaded
@@ -180,7 +181,7 @@ def fail(error, code: int = 2) -> None:
 
 def sentence(error) -> str:
     """The message of an exception as one printable sentence; of an OSError, with the file it is about."""
-    text = str(error)
+    text = OPTION.sub(lambda name: f"`--{name[1]}`" if name[1] in flags.FLAGS else name[0], str(error))
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}{'' if error.filename is None else f': {error.filename!r}'}."
     text = shown(" ".join(text.split()))

@@ -1,4 +1,4 @@
-"""Whether the Keras model itself is what it is taken for, by its answers on labelled images."""
+"""Doubts of a Keras model: whether its pixels and classes are what they are taken for, by its answers."""
 
 from collections.abc import Callable, Iterator
 
@@ -63,7 +63,7 @@ def find(
 
 
 def unchecked(given: Preprocess | None, channels: int) -> str:
-    """What images without labels leave open of a model that lacks a normalisation of kvision's."""
+    """A sentence on what cannot be checked of a model that lacks a normalisation of kvision's."""
     pixels = f"{'RGB ' * (channels == 3)}pixels in [0, 255]"
     return (
         f"Without labels it could not be checked whether the Keras model expects "
@@ -73,7 +73,7 @@ def unchecked(given: Preprocess | None, channels: int) -> str:
 
 
 def _remedy(best, channels, own, given) -> str:
-    """How a model is given the pixels that would be better."""
+    """The end of a sentence on how a model is given the pixels that would be better."""
     mean, std = (",".join(map(str, part)) for part in _imagenet(channels))
     flags = {
         "pixels in [0, 1]": "--input_range=0,1",

@@ -130,11 +130,14 @@ def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool)
         )
     if named:  # one side's numbers are places in the other's list; else folders were numbered in their order
         places = np.argsort(_ranks(class_names))[_ranks(data_names)].tolist()
-    pairs = [f"{place} is {quoted(name)}" for place, name in zip(places, data_names[:MOST], strict=False)]
     nameless = "data" if _are_numbers(data_names) and not _are_numbers(class_names) else "network"
+    pairs = [
+        f"output {place}{f' ({quoted(class_names[place])})' if nameless == 'data' else ''} is {quoted(name)}"
+        for place, name in zip(places, data_names[:MOST], strict=False)
+    ]
     return places, (
-        f"The {nameless} has no class names, so classes are taken by position: {', '.join(pairs)}"
-        f"{', ...' if len(data_names) > MOST else ''}."
+        f"Classes are taken by position, as those of the {nameless} are numbered: {', '.join(pairs)}"
+        f"{f' and {len(data_names) - MOST} more' if len(data_names) > MOST else ''}."
     )
 
 

@@ -19,7 +19,7 @@ from kvision.data import Data, load
 from kvision.data.skipped import Unreadable
 from kvision.data.sources import TARGETS, open_source
 from kvision.errors import FULL_DISK, NoLabels, UserError
-from kvision.names import listed, say_once
+from kvision.names import counted, listed, say_once
 from kvision.spec import did_you_mean
 from kvision.tasks import TASKS, Task, task_of
 
@@ -319,9 +319,8 @@ def report_unreadable(unreadable: Mapping[str, Unreadable], strict: bool) -> Non
         of_class = collections.Counter(names).most_common()
         shown = [f"{count} of {name!r}" for name, count in of_class[:MOST_FILES]]
         shown += [f"{len(of_class) - MOST_FILES} more classes"] * (len(of_class) > MOST_FILES)
-        files = "file" if len(sentences) == 1 else "files"
         by_class = f": {', '.join(shown)}" if shown else ""
-        print(f"Skipped {len(sentences)} unreadable {files}{by_class}.", file=sys.stderr)
+        print(f"Skipped {counted(len(sentences), 'unreadable file')}{by_class}.", file=sys.stderr)
 
 
 def _read(path, image_size) -> keras.Model:

@@ -18,6 +18,7 @@ from kvision import _cli
     ("error", "expected"),
     [
         (ValueError("a\nb   c"), "a b c"),
+        (ValueError("`verbosity=True` and `bogus`"), "`--verbosity` and `bogus`"),
         (ValueError("\x1b[2J\x07 é\u202e\udcff"), r"\x1b[2J\x07 é\u202e\udcff"),
         (FileNotFoundError(2, "No such file", "x\x1b"), r"No such file: 'x\x1b'."),
         (OSError(28, "No space left on device"), "No space left on device."),

@@ -28,8 +28,8 @@ ELEVEN = tuple(sorted(map(str, range(11))))  # 0, 1, 10, 2, ... as folders are s
         (("tench", "goldfish"), ("n01440764", "n01443537"), True, [0, 1], ""),
         (("0", "1", "2"), ("2", "0"), True, [2, 0], "lacks"),
         (ELEVEN, labels.numbers(11), True, [ELEVEN.index(str(i)) for i in range(11)], ""),
-        (NUMBERED, ("cat", "dog", "eel"), False, [0, 1, 2], "network has no class.*position: 0 is 'cat'"),
-        (("cat", "dog", "eel"), NUMBERED, True, [0, 1, 2], "data has no class names.*position: 0 is '0'"),
+        (NUMBERED, ("cat", "dog", "eel"), False, [0, 1, 2], "position.* network are.*: output 0 is 'cat', "),
+        (("cat", "dog", "eel"), NUMBERED, True, [0, 1, 2], "position.* data are.*: output 0 .'cat'. is '0'"),
         (NUMBERED, NUMBERED, False, [0, 1, 2], ""),
         (NUMBERED, ("7", "8", "11"), False, [0, 1, 2], "position: 0 is '7', 1 is '8', 2 is '11'"),
     ],
@@ -117,9 +117,9 @@ SORTED_NUMBERS = sorted(map(str, range(12)))  # as folders are listed
 @pytest.mark.parametrize(
     ("names", "data_names", "places", "words"),
     [
-        ("abcdefghijkl", SORTED_NUMBERS, [0, 1, 10, 11, *range(2, 10)], "The data has no class names"),
-        (SORTED_NUMBERS, "abcdefghijkl", [0, 1, *range(4, 12), 2, 3], "The network has no class names"),
-        ("abc", "123", [0, 1, 2], "0 is '1', 1 is '2'"),
+        ("abcdefghijkl", SORTED_NUMBERS, [0, 1, 10, 11, *range(2, 10)], "output 2 ('c') is '2' and 7 more."),
+        (SORTED_NUMBERS, "abcdefghijkl", [0, 1, *range(4, 12), 2, 3], "output 6 is 'e' and 7 more."),
+        ("abc", "123", [0, 1, 2], "output 0 ('a') is '1', output 1 ('b') is '2'"),
     ],
 )
 def test_numbers_have_the_order_of_their_values(names, data_names, places, words):

@@ -1,8 +1,9 @@
-"""What a file is good for, in sentences that follow from its census and from what was measured beside it."""
+"""Advice on a file, in sentences that follow from its census and from what was measured beside it."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from kvision.names import counted
 from kvision_export import contents
 from kvision_export.census import Census
 
@@ -23,20 +24,20 @@ def warnings_of(taken: Census, target: str, share: float) -> list[str]:
     if share > 1.1:
         warnings.append(f"On this processor it takes {share:.1f} times as long as float32.")
     if {*taken.left_out} - {*OWN_KERNELS}:
-        warnings.append(f"XNNPACK leaves {counted(taken.left_out)} to the runtime's own kernels.")
+        warnings.append(f"XNNPACK leaves {by_name(taken.left_out)} to the runtime's own kernels.")
     if target in ACCELERATORS and (floats := not_integers(taken)):
         warnings.append(
-            f"{ACCELERATORS[target]} leaves what is not of integers to the CPU: {counted(floats)}."
+            f"{ACCELERATORS[target]} leaves what is not of integers to the CPU: {by_name(floats)}."
         )
     if taken.input.dtype == "int8":
         warnings.append(
-            "MediaPipe takes `uint8` or float32 pixels, and no int8 input: `--ends=uint8` makes such a file."
+            "MediaPipe reads uint8 or float32 pixels, not int8: `--ends=uint8` writes a file that it reads."
         )
     return warnings
 
 
 def advice(file, files: Sequence, float_size: int, target: str, images: int) -> str:
-    """What is inside a file, what its target makes of it, and what it was worth in this run.
+    """Contents of a file, what its target makes of it, and what it was worth in this run.
 
     Args:
         file: a `files.File`.
@@ -47,7 +48,7 @@ def advice(file, files: Sequence, float_size: int, target: str, images: int) -> 
     """
     sentences = [inside(file.census)]
     if not file.file:
-        sentences.insert(0, f"What {file.mode} makes by itself, for comparison.")
+        sentences.insert(0, f"The int8 file that {file.mode} writes by itself, for comparison.")
     if target == "gpu" and file.census.gpu:
         sentences.append(f"The GPU: {file.census.gpu.rstrip('.')}.")
     elif target in ACCELERATORS and not not_integers(file.census):
@@ -56,23 +57,23 @@ def advice(file, files: Sequence, float_size: int, target: str, images: int) -> 
             "operators it takes."
         )
     elif target == "cpu" and not {*file.census.left_out} - {*OWN_KERNELS}:
-        but = f" but {counted(file.census.left_out)}" if file.census.left_out else ""
+        but = f" but {by_name(file.census.left_out)}" if file.census.left_out else ""
         sentences.append(f"XNNPACK runs all of its operators{but}.")
     return " ".join([*sentences, worth(file, files, float_size, images)])
 
 
 def inside(taken: Census) -> str:
-    """How the weights of a file are stored, and what its operators compute in."""
+    """Dtypes in which the weights of a file are stored and its operators compute."""
     stored = [
         f"{kind.replace(' by channel', ' with a scale for each channel')}"
-        + (f" in {count} layers" if len(taken.stored_as) > 1 else "")
+        + (f" in {counted(count, 'layer')}" if len(taken.stored_as) > 1 else "")
         for kind, count in taken.stored_as.items()
     ]
     weights = f"Weights are {_and(stored)}. " if stored else ""
     by_number = sorted(taken.computed_in.items(), key=lambda item: -sum(item[1].values()))
     computed = [
-        f"{sum(counts.values())} {'' if number else 'operators compute '}in {_kind(kind)}"
-        + (f" ({counted(counts)})" if number else "")
+        f"{sum(counts.values()) if number else _operators(sum(counts.values()))} in {_kind(kind)}"
+        + (f" ({by_name(counts)})" if number else "")
         for number, (kind, counts) in enumerate(by_number)
     ]
     return f"{weights}{_and(computed)}."
@@ -96,10 +97,12 @@ def worth(file, files: Sequence, float_size: int, images: int) -> str:
     if file.mode == "float32":
         text = f"The others are measured against it{the}; "
     if right is None:
-        agreement = f"{100 * near.agreement:.1f} % of {images} images"
+        agreement = f"{100 * near.agreement:.1f} % of {counted(images, 'image')}"
         return f"{text}it gives the Keras model's first class for {agreement}."
     beside = f"{100 * abs(right.drop):.2f} points {'lower' if right.drop > 0 else 'higher'} than "
-    return f"{text}its top-1 on {images} images is {beside if right.drop else ''}the Keras model's."
+    return (
+        f"{text}its top-1 on {counted(images, 'image')} is {beside if right.drop else ''}the Keras model's."
+    )
 
 
 def not_integers(taken: Census) -> dict[str, int]:
@@ -113,9 +116,13 @@ def not_integers(taken: Census) -> dict[str, int]:
     return dict(floats)
 
 
-def counted(operators: Mapping[str, int]) -> str:
+def by_name(operators: Mapping[str, int]) -> str:
     """Operators by name, with their numbers."""
     return ", ".join(f"{count} {name}" for name, count in operators.items())
+
+
+def _operators(count: int) -> str:
+    return f"{counted(count, 'operator')} compute{'s' * (count == 1)}"
 
 
 def _kind(kind: str) -> str:

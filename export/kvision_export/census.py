@@ -1,4 +1,4 @@
-"""What a `.tflite` file consists of, which runtimes have its operators, and what runs where.
+"""Contents of a `.tflite` file, which runtimes have its operators, and what runs where.
 
 The oldest runtimes and the versions of int8 operators are those of LiteRT's
 tflite/converter/tools/versioning/runtime_version.cc and op_version.cc.
@@ -51,7 +51,7 @@ FORBIDDEN = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CUSTOM")
 
 @dataclasses.dataclass(frozen=True)
 class Census:
-    """What is in a file.
+    """Contents of a file.
 
     Attributes:
         operators: how often each operator occurs, by "NAME vVERSION".
@@ -141,7 +141,7 @@ def _accelerated(content) -> bool | None:
 
 
 def find_faults(model: schema.ModelT) -> list[str]:
-    """What no file that was converted well has: variables, custom operators, or a detour by floats.
+    """Faults, which no file that was converted well has: variables, custom operators, or a detour by floats.
 
     Pixels may take one: XNNPACK runs both of its operators, but none from uint8 to int8.
     """

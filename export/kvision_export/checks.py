@@ -1,4 +1,4 @@
-"""What an export is given: a sentence for what it cannot be."""
+"""Checks of what an export is given."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from kvision import _networks, labels, runs
 from kvision.errors import UserError
-from kvision.names import check_class_names
+from kvision.names import check_class_names, counted
 
 REPORT, PAGE = "report.json", "report.html"
 
@@ -70,7 +70,7 @@ def check_names(class_names: Sequence[str] | None, model: keras.Model) -> list[s
     if isinstance(class_names, str) or not all(isinstance(name, str) for name in names):
         raise UserError(f"`class_names` must be a list of {classes} strings; got {class_names!r:.100}.")
     if len(names) != classes:
-        raise UserError(f"`class_names` must be {classes} names of a line each; got {len(names)}.")
+        raise UserError(f"`class_names` must be {counted(classes, 'name')} of a line each; got {len(names)}.")
     check_class_names(names, "`class_names`")
     return [str(name) for name in names]
 
@@ -78,7 +78,7 @@ def check_names(class_names: Sequence[str] | None, model: keras.Model) -> list[s
 def check_labels(values, images: int, classes: int) -> np.ndarray:
     """The labels as int64; a UserError for other than a class's number for each image."""
     array = _array(values)
-    expected = f"`labels` must be {images} integers from 0 to {classes - 1}"
+    expected = f"`labels` must be {counted(images, 'integer')} from 0 to {classes - 1}"
     if array.dtype.kind not in "ui" or array.shape != (images,):
         raise UserError(f"{expected}; got {array.dtype} of {array.shape}.")
     outside = array[(array < 0) | (array >= classes)]

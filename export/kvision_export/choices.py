@@ -1,4 +1,4 @@
-"""What users choose from, free of TensorFlow, so that the command can name it before it imports that."""
+"""Values of the command's options, free of TensorFlow, which is imported only once flags are parsed."""
 
 MODES = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 TARGETS = {  # modes by default, ends of int8 files, whether their layers may be float

@@ -36,7 +36,8 @@ flags.DEFINE_enum(
     "ends",
     None,
     ("uint8", "float32", "int8"),
-    "Dtypes at the ends of int8 files: uint8 or float32 for pixels in, or int8 in and out.",
+    "Dtypes of the input and the output of int8 files: uint8 (pixels in, float32 probabilities out), float32 "
+    "(both) or int8 (both). By --target, uint8 for cpu.",
 )
 flags.DEFINE_enum("backend", "litert", BACKENDS, "Quantizer: litert-quantizer or TensorFlow's.")
 flags.DEFINE_string(
@@ -54,7 +55,9 @@ flags.DEFINE_integer("images", 500, "Largest number of held-out images on which 
 flags.DEFINE_bool("compare", True, "Whether TFLiteConverter's own int8 file is measured too.")
 flags.DEFINE_string("description", "", "Description for the files' metadata, in a sentence or two.")
 flags.DEFINE_string("licence", "", "License of the weights, for the files' metadata.")
-flags.DEFINE_float("max_difference", 1e-4, "Largest difference of a float32 file's probabilities.", 0)
+flags.DEFINE_float(
+    "max_difference", 1e-4, "Largest difference of a float32 file's probabilities from the Keras model's.", 0
+)
 flags.DEFINE_float(
     "min_agreement_float16",
     0.995,
@@ -65,16 +68,23 @@ flags.DEFINE_float(
 flags.DEFINE_float(
     "min_agreement",
     0.97,
-    "The same for the other modes; a file below it is accepted if --max_drop holds.",
+    "Smallest share of images without labels on which a dynamic, int8, int16x8 or int4 file's first class is "
+    "the Keras model's; with labels, --max_drop decides.",
     0,
     1,
 )
-flags.DEFINE_float("max_drop", 0.5, "Percentage points of top-1 that the other modes may lose.", 0, 100)
+flags.DEFINE_float(
+    "max_drop",
+    0.5,
+    "Largest drop of top-1, in percentage points, of a dynamic, int8, int16x8 or int4 file.",
+    0,
+    100,
+)
 flags.DEFINE_string(
     "output",
     None,
-    "Folder to write; RUN/export or exports/NAME by default. All files of an earlier export in it are replaced "
-    "or removed.",
+    "Folder to write; RUN/export or exports/NAME by default. All files of an earlier export in it are "
+    "replaced or removed.",
 )
 flags.DEFINE_bool(
     "check", False, "Whether to say only what is in the .tflite files that are named after the options."
@@ -101,6 +111,11 @@ def main(positional):
         for mode in modes:
             if mode not in MODES:
                 raise UserError(f"`--quantize`: unknown mode {mode!r}. Valid modes: {', '.join(MODES)}.")
+        if FLAGS.ends and "int8" not in modes:
+            raise UserError(
+                f"`--ends` gives the dtypes of int8 files, and the modes are {', '.join(modes)}: add int8 to "
+                "`--quantize`, or leave `--ends` out."
+            )
         _cli.import_keras()
         from kvision_export import run
 

@@ -1,4 +1,4 @@
-"""What a file's operators compute in, how its weights are stored, and what its ends are."""
+"""Dtypes of a file: of its operators, of its weights, of its input and its output."""
 
 import dataclasses
 from collections import Counter

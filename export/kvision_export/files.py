@@ -19,7 +19,7 @@ BROKEN = 1e-3  # difference of a probability that no float file has
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """What was measured of one file.
+    """Measurements of one file.
 
     Attributes:
         mode: how it was made.
@@ -61,7 +61,7 @@ def tolerance(
     agreement: float = 0.97,
     drop: float = 0.005,
 ) -> Tolerance:
-    """What a mode has to keep: float32 a difference, float16 an agreement, others an agreement or a drop."""
+    """Tolerance of a mode: float32 a difference, float16 an agreement, others an agreement or a drop."""
     if mode == "float32":
         return Tolerance(difference=difference)
     if mode == "float16":
@@ -91,7 +91,13 @@ class Job:
         if mode == "int8":
             half = len(calibration) // 2
             search = Search(
-                floats, calibration[:half], calibration[half:], backend=backend, ends=ends, mixed=mixed
+                floats,
+                calibration[:half],
+                calibration[half:],
+                backend=backend,
+                ends=ends,
+                mixed=mixed,
+                size=lambda content: len(self.finished(content)),
             )
             content = search.run(self.say)
             return content, {"steps": search.steps, "layers": search.own_errors()}
@@ -105,9 +111,13 @@ class Job:
             content = quantize.quantize(floats, ranges, backend=backend, bits=16)
         return content, {"layers": own_errors(content, floats, self.images[:SAMPLE])}
 
+    def finished(self, content: bytes) -> bytes:
+        """A file as it is written, with its metadata."""
+        return metadata.add(flatbuffer.shorten_names(census.set_versions(content)), self.about)
+
     def write(self, mode: str, content: bytes, path: Path, bounds: Tolerance, **found) -> File:
         """Writes a file with its metadata, and measures it."""
-        content = metadata.add(flatbuffer.shorten_names(census.set_versions(content)), self.about)
+        content = self.finished(content)
         with naming(path):
             path.write_bytes(content)
         return dataclasses.replace(self._measure(mode, content, bounds), file=path.name, **found)

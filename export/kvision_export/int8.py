@@ -20,7 +20,7 @@ LESS = 0.99  # of error times time, which noise does not reach
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a file is made.
+    """Settings by which a file is made.
 
     Attributes:
         hard_swish: written as products.
@@ -85,6 +85,7 @@ class Search:
         ends: "uint8" (pixels in, float32 probabilities out), "float32" (both), or "int8" (both, and not one
             float operator between).
         mixed: whether layers may stay float.
+        size: of a file in bytes as it is written in the end, with metadata.
     """
 
     def __init__(
@@ -96,9 +97,11 @@ class Search:
         backend: str = "litert",
         ends: str = "uint8",
         mixed: bool = True,
+        size: Callable[[bytes], int] = len,
     ):
         self.content, self.calibration, self.choice = content, calibration, choice
         self.backend, self.ends, self.mixed = backend, ends, mixed and ends != "int8"
+        self.size = size
         self.expected = verify.answers(content, choice)
         self.steps: list[Step] = []
         self._floats: dict = {}
@@ -151,12 +154,12 @@ class Search:
 
     def _step(self, name, content, latency_ms) -> Step:
         found = verify.fidelity(verify.answers(content, self.choice), self.expected)
-        return Step(name, found.kl, found.sqnr, found.agreement, len(content), latency_ms, False)
+        return Step(name, found.kl, found.sqnr, found.agreement, self.size(content), latency_ms, False)
 
     def _note(self, step, kept):
         self.steps.append(dataclasses.replace(step, kept=kept))
-        self.say(f"{step.name}: KL {step.kl:.4f}, SQNR {step.sqnr:.1f} dB, {step.latency_ms:.2f} ms"
-                 f"{'' if kept else '; not kept'}")  # fmt: skip
+        self.say(f"{step.name}: KL {step.kl:.4f}, SQNR {step.sqnr:.1f} dB, "
+                 f"{verify.milliseconds(step.latency_ms)} ms{'' if kept else '; not kept'}")  # fmt: skip
 
     def _differ(self, settings) -> bool:
         """Whether settings make another file than the best; a graph may have nothing to rewrite."""
@@ -166,11 +169,11 @@ class Search:
         return new != old
 
     def _graph(self, settings):
-        """What decides on the time that a file takes."""
+        """The part of the settings that decides on the time that a file takes."""
         return self._float_file(settings)[0], settings.floats
 
     def first_layers(self, settings: Settings) -> list[tuple[str, ...]]:
-        """What stays float with the first layer, with the first two, ...: they and all before them."""
+        """Operators that stay float with the first layer, with the first two, ..., and all before them."""
         model = flatbuffer.read(self._float_file(settings)[0])
         found, names = [], ()
         for operator in model.subgraphs[0].operators:
@@ -180,7 +183,7 @@ class Search:
         return found
 
     def own_errors(self) -> dict[str, float]:
-        """What each layer of the best file adds to the error by itself; see `layers.own_errors`."""
+        """Error that each layer of the best file adds by itself; see `layers.own_errors`."""
         floats, zero_point, _ = self._float_file(self.best.settings)
         images = [image - np.float32(zero_point) for image in self.choice[:SAMPLE]]
         return own_errors(self.best.content, floats, images)

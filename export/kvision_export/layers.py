@@ -89,7 +89,7 @@ def _round_weights(model, operator, kernel, values):
 
 
 def own_errors(content: bytes, float_content: bytes, images: Sequence[np.ndarray]) -> dict[str, float]:
-    """What each layer of a quantized file adds to the error, by the name of its output.
+    """Error that each layer of a quantized file adds, by the name of its output.
 
     A layer is given the float file's values, rounded as its input is.
 

@@ -1,4 +1,4 @@
-"""What a file says of itself: TFLite metadata, as MediaPipe and Android Studio read it.
+"""TFLite metadata, in which a file describes itself, as MediaPipe and Android Studio read it.
 
 The writers of tflite-support and MediaPipe do not run on this Python and TensorFlow. The tables and their
 fields are those of metadata_schema.fbs, version 1.5; the labels lie in a zip archive behind the model.
@@ -26,7 +26,7 @@ RGB, GRAYSCALE = 1, 2
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """What is written.
+    """Content of the metadata.
 
     Attributes:
         name: of the network.
@@ -53,15 +53,17 @@ class About:
 
 
 def pixels(given: End, preprocess: Preprocess | None) -> str:
-    """How pixels in [0, 255] are given to a file, and what it does with them, in sentences.
+    """Sentences on how pixels in [0, 255] are given to a file, and what it does with them.
 
     Args:
         given: the file's input, of scale 1 where it is of integers.
         preprocess: the network's own normalisation, which is inside the file; None where it has none.
     """
     if given.dtype == "int8":
-        text = f"int8 = pixel - 128, for pixels in [0, 255]. Scale {given.scale:g} and zero point "
-        text += f"{given.zero_point} stand for pixel - {given.zero_point + 128}."
+        text = (
+            f"Pixels in [0, 255] less 128, as int8. The input's scale {given.scale:g} and zero point "
+            f"{given.zero_point} make pixel - {given.zero_point + 128} of them."
+        )
     else:
         text = f"Pixels in [0, 255], as {given.dtype}."
     if preprocess:
@@ -91,7 +93,7 @@ def add(content: bytes, about: About) -> bytes:
 
 
 def read(content: bytes) -> dict:
-    """What a file says of itself; {} without metadata.
+    """The metadata of a file; {} without any.
 
     The keys are name, description, licence, image (how pixels are given), mean, std and labels.
     """

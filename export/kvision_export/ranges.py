@@ -33,7 +33,7 @@ def run(content: bytes, images: Iterable[np.ndarray]):
 
 
 class Ranges:
-    """What every computed tensor of a float file held over all images.
+    """Values that every computed tensor of a float file held over all images.
 
     litert-quantizer's own figure is a moving average over the images, which cuts off what is rare.
 

@@ -9,7 +9,8 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from kvision_export.verify import Answers
+from kvision.names import counted
+from kvision_export.verify import Answers, milliseconds
 
 SIDE = 112  # pixels of a picture
 LAYERS = 10  # of each file
@@ -59,7 +60,11 @@ def write(
         loader=jinja2.PackageLoader("kvision_export", "."), autoescape=True, undefined=jinja2.StrictUndefined
     )
     page = environment.get_template("report.html.j2").render(
-        report=report, worst=worst, worst_layers=worst_layers
+        report=report,
+        worst=worst,
+        worst_layers=worst_layers,
+        counted=counted,
+        milliseconds=milliseconds,
     )
     path.write_text(page, encoding="utf-8")
 

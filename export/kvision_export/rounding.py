@@ -40,7 +40,7 @@ def round_kernel(
 
 
 def _windows(image, operator, shape) -> np.ndarray:
-    """What a kernel meets, `(positions, ...)` of its height, width and the channels."""
+    """Inputs of a kernel, `(positions, ...)` of its height, width and the channels."""
     if len(shape) == 2:
         return image.reshape(-1, shape[-1])
     options = operator.builtinOptions

@@ -14,7 +14,7 @@ from absl import flags
 from kvision import _flags, _networks, runs
 from kvision.data import read_errors
 from kvision.errors import NoLabels, UserError
-from kvision.names import shown
+from kvision.names import counted, shown
 from kvision_export import census, exporter, files, verify
 from kvision_export.checks import check_output
 
@@ -112,7 +112,7 @@ def load_images(
 
 
 def tolerance(mode: str) -> verify.Tolerance:
-    """What the flags ask of a mode."""
+    """Tolerance of a mode, by the flags."""
     return files.tolerance(
         mode,
         difference=FLAGS.max_difference,
@@ -125,7 +125,7 @@ def tolerance(mode: str) -> verify.Tolerance:
 def print_table(report: dict, output: Path) -> None:
     """Prints the report for people."""
     table = rich.table.Table(
-        title=f"{report['model']} on {report['images']} held-out images",
+        title=f"{report['model']} on {counted(report['images'], 'held-out image')}",
         caption="KL in nats, SQNR in dB, milliseconds by threads, speed against float32",
         box=rich.box.SIMPLE_HEAD,
         pad_edge=False,
@@ -158,7 +158,7 @@ def print_table(report: dict, output: Path) -> None:
             f"{100 * near['agreement']:.1f}",
             f"{near['kl']:.3f}",
             "" if file["mode"] == "float32" else f"{near['sqnr']:.1f}",
-            *(f"{of:.2f}" for of in ms.values()),
+            *map(verify.milliseconds, ms.values()),
             f"{file['float_latency_ms'][1] / ms[1]:.2f}",
             "" if not file["file"] else "FAIL" if file["refusal"] else "ok",
         )
@@ -192,7 +192,7 @@ def check(paths) -> int:
 
 
 def rows_of(taken: census.Census) -> list[tuple[str, str]]:
-    """What `--check` says of a file."""
+    """Rows of the table that `--check` prints."""
     about = dict(taken.metadata)
     labels = about.pop("labels", [])
     said = {True: "fully accelerated", False: "not fully accelerated", None: "not compiled here"}

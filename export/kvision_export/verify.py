@@ -1,6 +1,7 @@
 """Measuring TFLite files: their answers beside the Keras model's, their speed beside the float file's."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ SMALLEST = 1e-30  # probability of which a logarithm is taken
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """What a network says of some images.
+    """Answers of a network on some images.
 
     Attributes:
         probabilities: float32 `(images, classes)`.
@@ -53,7 +54,7 @@ class Accuracy:
 
 @dataclasses.dataclass(frozen=True)
 class Fidelity:
-    """How near a file comes to the Keras model.
+    """Distance of a file from the Keras model.
 
     Attributes:
         agreement: share of images on which the first class is the same.
@@ -72,7 +73,7 @@ class Fidelity:
 
 
 def answers(content: bytes, images: Sequence[np.ndarray], pixels: bool = True) -> Answers:
-    """What a file says of images; arguments as for `predict`."""
+    """Answers of a file on images; arguments as for `predict`."""
     probabilities = predict(content, images, pixels)
     model = flatbuffer.read(content)
     graph = model.subgraphs[0]
@@ -122,7 +123,7 @@ def accuracy(probabilities: np.ndarray, labels: np.ndarray, expected: np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class Tolerance:
-    """What a file has to keep: every bound that is set, but not agreement where top-1 is bounded and known.
+    """Tolerance of a file: every bound that is set, but not agreement where top-1 is bounded and known.
 
     Attributes:
         difference: largest difference of a probability.
@@ -135,9 +136,9 @@ class Tolerance:
     drop: float | None = None
 
     def refusal(self, difference: float, agreement: float, drop: float | None) -> str:
-        """What is outside the bounds; "" where nothing is. `drop` is None where there are no labels."""
+        """Bounds that are not kept; "" where all are. `drop` is None where there are no labels."""
         if not np.isfinite(difference):
-            return "some probabilities are no numbers"
+            return "the output contains NaN or infinity"
         if self.difference is not None and difference > self.difference:
             return f"a probability differs by {difference:.1g}, not {self.difference:g} at the most"
         if self.drop is None or drop is None:
@@ -149,7 +150,7 @@ class Tolerance:
 
 
 def remarks(count: int, labeled: bool, calibrating: int | None = None) -> list[str]:
-    """What a reader of measurements should know of the images, a sentence each.
+    """Remarks on the images for a reader of measurements, a sentence each.
 
     Args:
         count: how many images the files are judged on.
@@ -191,6 +192,11 @@ def predict(content: bytes | Path, images: Sequence[np.ndarray], pixels: bool = 
         outputs.append(interpreter.get_tensor(details["index"])[0])
     results = np.stack(outputs).astype(np.float32)
     return (results - zero_point) * np.float32(scale) if scale else results
+
+
+def milliseconds(time: float) -> str:
+    """A time with three significant digits: "0.0514", "5.14", "514"."""
+    return f"{time:.{max(0, 2 - math.floor(math.log10(time)))}f}" if 0 < time < 100 else f"{time:.0f}"
 
 
 def latencies(files: Mapping[str, bytes | Path], image: np.ndarray, threads: int) -> dict[str, float]:

@@ -57,7 +57,7 @@ def test_what_accelerators_of_integers_leave_to_the_cpu(files):
             assert warnings[0].startswith(words)
             assert warnings[0].endswith("to the CPU: 2 DEQUANTIZE, 1 QUANTIZE, 1 SOFTMAX.")
     (warning,) = advice.warnings_of(files["int8"].census, "edgetpu", 1.0)
-    assert "MediaPipe takes `uint8`" in warning
+    assert "MediaPipe reads uint8" in warning
     assert advice.warnings_of(files["float32"].census, "cpu", 1.26) == [
         "On this processor it takes 1.3 times as long as float32."
     ]
@@ -89,7 +89,7 @@ def test_what_a_file_was_worth(files):
 def test_pixels_become_int8_as_the_file_says(contents, files):
     content, image = contents["int8"], images(1, seed=3)
     text = metadata.read(content)["image"]
-    assert text.startswith("int8 = pixel - 128, for pixels in [0, 255].")
+    assert text.startswith("Pixels in [0, 255] less 128, as int8.")
     assert text.endswith("The file itself normalises them: (pixel - 127.5) / 127.5.")
     interpreter = Interpreter(model_content=content)
     interpreter.allocate_tensors()
@@ -101,7 +101,7 @@ def test_pixels_become_int8_as_the_file_says(contents, files):
     probabilities = (interpreter.get_tensor(found["index"]) - np.float32(zero_point)) * np.float32(scale)
     np.testing.assert_array_equal(probabilities, verify.predict(content, image))
     scale, zero_point = given["quantization"]
-    assert f"Scale {scale:g} and zero point {zero_point} stand for pixel - {zero_point + 128}" in text
+    assert f"scale {scale:g} and zero point {zero_point} make pixel - {zero_point + 128} of them" in text
     np.testing.assert_array_equal(scale * (integers - np.float32(zero_point)), image - (zero_point + 128))
 
 

@@ -17,7 +17,7 @@ from kvision.errors import UserError
 from kvision_export import exporter
 from kvision_export.checks import check_calibration
 from kvision_export.exporter import export
-from kvision_export.verify import Tolerance
+from kvision_export.verify import Tolerance, milliseconds
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,8 @@ def check_figures(report, page):
             f"{100 * near['agreement']:.1f}",
             f"{near['kl']:.4f}",
             *([] if file["mode"] == "float32" else [f"{near['sqnr']:.1f}"]),
-            *(f"{time:.2f}" for time in (ms["1"], ms["2"], file["float_latency_ms"]["1"] / ms["1"])),
+            *map(milliseconds, (ms["1"], ms["2"])),
+            f"{file['float_latency_ms']['1'] / ms['1']:.2f}",
         ]
         cells = re.sub(r"<[^>]*>|(?<=\d)\u2013", " ", row.partition("</td>")[2])
         assert re.findall(r"-?\d+(?:\.\d+)?", cells) == expected
@@ -70,7 +71,8 @@ def test_the_command_writes_files_and_a_report(run):
         assert file["census"]["metadata"]["labels"] == list("0123456789")
         assert file["census"]["metadata"]["licence"] == "Apache-2.0"
     assert report["files"][0]["fidelity"]["largest_difference"] < 1e-4
-    assert report["files"][3]["steps"]
+    *_, size = (step["size"] for step in report["files"][3]["steps"] if step["kept"])
+    assert size == report["files"][3]["size"]
     assert report["keras"]["top1"] > 0.8
     page = (output / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 5 * 20
@@ -102,6 +104,7 @@ def test_errors(run, tmp_path):
             "Valid modes: float32, float16, dynamic, int8, int16x8, int4",
         ),
         ([f"--model={run}", "--quantize="], "`--quantize` names no mode"),
+        ([f"--model={run}", "--target=gpu", "--ends=int8"], "the modes are float32, float16: add int8 to"),
         (["--model=mobilenet_v1", "--calibration=digits"], "mobilenet_v1 has fresh weights"),
         ([f"--model={run / 'model.keras'}"], "A dataset is needed"),
         ([f"--model={run}", f"--labels={tmp_path.parent / 'nowhere'}"], "No such file"),
@@ -201,7 +204,10 @@ def test_a_keras_model_whose_classes_have_another_order_is_doubted(tmp_path):
     assert (report["keras"]["top1"], report["doubts"]) == (1, [])
     assert report["files"][0]["census"]["metadata"]["labels"] == ["light", "dark"]
     printed = command(*arguments, f"--model={run / 'model.keras'}", f"--output={tmp_path / 'out'}", code=1)
-    assert "taken by position: 0 is 'dark', 1 is 'light'" in printed
+    assert (
+        "by position, as those of the network are numbered: output 0 is 'dark', output 1 is 'light'"
+        in printed
+    )
     assert "DOUBT" in printed
     (doubt,) = json.loads((tmp_path / "out/report.json").read_text())["doubts"]
     assert "no better than chance" in doubt
@@ -317,7 +323,9 @@ def test_from_python_for_an_npu_without_labels(tmp_path):
     of_int8, of_int16x8 = (file["fidelity"]["sqnr"] for file in report["files"][:2])
     assert of_int16x8 > max(25, of_int8 + 3)
     file = report["files"][0]
-    assert file["warnings"][-1].startswith("MediaPipe takes `uint8` or float32 pixels, and no int8 input")
+    assert file["warnings"][-1].startswith(
+        "MediaPipe reads uint8 or float32 pixels, not int8: `--ends=uint8`"
+    )
     assert "An NPU needs integers throughout, which these are" in file["advice"]
     assert "An NPU leaves what is not of integers to the CPU" in " ".join(report["files"][1]["warnings"])
     assert {name.split()[0] for name in file["census"]["operators"]}.isdisjoint({"QUANTIZE", "DEQUANTIZE"})

@@ -149,7 +149,7 @@ def test_evaluate_matches_classes_by_name(folder, tmp_path):
     assert "top-1 0.00 %" in printed
     printed = command(*arguments, f"--data=folder:{other}", "--labels=numbers")
     assert "top-1 100.00 %" in printed
-    assert "by position: 0 is 'canine', 1 is 'feline'" in printed
+    assert "numbered: output 0 is 'canine', output 1 is 'feline'." in printed
 
 
 def test_the_pixels_of_a_file_that_others_wrote(folder, tmp_path):
