@@ -119,8 +119,13 @@ def test_compound_scaling():
     assert not any(layer.name.startswith("blocks.6.2") for layer in scaled.layers)
     assert scaled.name == "efficientnet_phi_1"
     assert efficientnet(-2, num_classes=3).count_params() < base.count_params()
-    with pytest.raises(ValueError, match="finite"):
-        efficientnet(float("nan"))
+    for phi in (float("nan"), 100, 10**400, "1", True):
+        with pytest.raises(UserError, match="`phi` must be a number from -10 to 10; got"):
+            efficientnet(phi)
+    with pytest.raises(UserError, match="`beta` must be a number from 1 to 2; got 1000"):
+        efficientnet(1, beta=1000)
+    with pytest.raises(UserError, match="`depth_multiplier` must be .* at most 10; got 1024"):
+        efficientnet(10, alpha=2)
 
 
 def test_fresh_weights_follow_from_the_seed_and_differ_between_layers():
@@ -220,9 +225,9 @@ ROWS = kvision.info("mobilenet_v3_small").variant.rows
 @pytest.mark.parametrize(
     ("name", "keywords", "message"),
     [
-        ("mobilenet_v2", {"width_multiplier": "abc"}, "`width_multiplier` must be .* number; got 'abc'"),
-        ("mobilenet_v2", {"width_multiplier": True}, "`width_multiplier` must be .* number; got True"),
-        ("mobilenet_v2", {"width_multiplier": float("inf")}, "a positive number; got inf"),
+        ("mobilenet_v2", {"width_multiplier": "abc"}, "`width_multiplier` must be a number .*; got 'abc'"),
+        ("mobilenet_v2", {"width_multiplier": True}, "`width_multiplier` must be a number .*; got True"),
+        ("mobilenet_v2", {"width_multiplier": float("inf")}, "at most 10; got inf"),
         ("mobilenet_v2", {"num_classes": 2.5}, "`num_classes` must be a positive integer; got 2.5"),
         ("mobilenet_v2", {"num_classes": True}, "`num_classes` must be a positive integer; got True"),
         ("mobilenet_v2", {"num_classes": "7"}, "`num_classes` must be a positive integer; got '7'"),
@@ -250,9 +255,15 @@ ROWS = kvision.info("mobilenet_v3_small").variant.rows
         ("vit_tiny_patch16", {"patch_size": 64, "input_shape": (32, 32, 3)}, "`patch_size` 64 is larger"),
         ("googlenet", {"auxiliary": True, "input_shape": (None, None, 3)}, "needs a fixed image size"),
         ("mobilenet_v2", {"num_classes": -1}, "`num_classes` must be a positive integer; got -1"),
-        ("mobilenet_v2", {"num_classes": 10**12}, "`num_classes` must be .* of at most 10,000,000; got 1000"),
-        ("vit_tiny_patch16", {"depth": 10**9}, "`depth` must be a positive integer of at most 10,000,000"),
-        ("mobilenet_v2", {"input_shape": (64, 64, 10**12)}, "`input_shape` must be .* and 10,000; got .64"),
+        ("mobilenet_v2", {"num_classes": 10**12}, "`num_classes` must be .* of at most 1,000,000; got 1000"),
+        ("vit_tiny_patch16", {"depth": 10**9}, "`depth` must be a positive integer of at most 1,000; got"),
+        ("resnet18", {"depths": (10**6, 1, 1, 1)}, r"`depths\[0\]` must be .* of at most 1,000; got 1000000"),
+        ("resnet18", {"filters": 10**6}, "`filters` must be .* integer of at most 10,000; got 1000000"),
+        ("mobilenet_v2", {"width_multiplier": 1e9}, "`width_multiplier` must be .* at most 10; got 1000"),
+        ("mobilenet_v2", {"width_multiplier": 10**400}, "`width_multiplier` must be .* at most 10; got 1000"),
+        ("vit_tiny_patch16", {"mlp_ratio": 1e9}, "`mlp_ratio` must be .* at most 100; got 1000000000"),
+        ("mobilenet_v2", {"input_shape": (10**6, 10**6, 3)}, "of at most 16,384 pixels a side"),
+        ("mobilenet_v2", {"input_shape": (64, 64, 10**12)}, "`input_shape` .* and 10,000 channels; got .64"),
         ("mobilenet_v2", {"input_shape": (224, 224)}, "`input_shape` must be .height, width"),
         ("mobilenet_v2", {"weights": 7}, "no weights '7'"),
         ("vit_tiny_patch16", {"input_shape": (70, 64, 3)}, r"`patch_size` 16; got .*, to which \(64, 64\)"),
