@@ -35,8 +35,12 @@ def create_model(name: str, /, **keywords):
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """The names that match a shell pattern or contain a word, sorted: `list_models("lite")`."""
-    return sorted(select(pattern, _BUILDERS))
+    """The names that match a shell pattern or contain a word, sorted: `list_models("lite")`.
+
+    Raises:
+        ValueError: no name contains the word; the message has the nearest names.
+    """
+    return sorted(select(pattern, _BUILDERS, "model"))
 
 
 def info(name: str, /) -> ModelInfo:

@@ -46,6 +46,11 @@ Raises:
     OSError: weights that are not there or cannot be downloaded.
 """
 
+ALIASES = {  # keywords of keras.applications and timm, and short ones
+    "alpha": "width_multiplier", "width": "width_multiplier", "classes": "num_classes",
+    "pretrained": "weights", "in_chans": "input_shape", "img_size": "input_shape", "global_pool": "pooling",
+}  # fmt: skip
+
 
 def global_average(x, variant):
     """The usual top: the mean over height and width."""
@@ -219,9 +224,12 @@ class Family:
             )
             _values.refuse("input_shape", expected, input_shape)
         if any(size is not None and size < self.min_size for size in sizes[:2]):
+            last = (*sizes[1:], sizes[0])
+            first = sizes[0] in (1, 3, 4) and None not in last and min(last[:2]) >= self.min_size
             raise UserError(
                 f"`input_shape` {sizes} is too small: {name} needs at least "
                 f"{self.min_size} x {self.min_size} pixels."
+                + (f" The channels come last: did you mean {last}?" if first else "")
             )
         return sizes
 
@@ -246,6 +254,7 @@ def _override(variant: Variant, columns: dict) -> Variant:
     for column in columns:
         if column not in known:
             raise UnknownKeyword(
-                f"Unknown keyword {column!r}. {nearest(column, known)} Valid names: {', '.join(known)}."
+                f"Unknown keyword {column!r}. {nearest(ALIASES.get(column, column), known)} Valid names: "
+                f"{', '.join(known)}."
             )
     return dataclasses.replace(variant, **_values.checked(variant, columns))

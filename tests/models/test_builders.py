@@ -184,7 +184,10 @@ def test_drop_path_reaches_its_rate_in_the_last_block(name, first, last):
     ("keywords", "error", "message"),
     [
         ({"width_multiplyer": 1}, TypeError, "Did you mean 'width_multiplier'"),
-        ({"input_shape": (16, 16, 3)}, ValueError, "too small.*32 x 32"),
+        ({"width": 0.5}, TypeError, "Unknown keyword 'width'. Did you mean 'width_multiplier'"),
+        ({"alpha": 0.5}, TypeError, "Unknown keyword 'alpha'. Did you mean 'width_multiplier'"),
+        ({"input_shape": (16, 16, 3)}, ValueError, r"too small.*32 x 32 pixels\.$"),
+        ({"input_shape": (3, 32, 64)}, ValueError, r"channels come last: did you mean \(32, 64, 3\)"),
         ({"input_shape": (64, 64)}, ValueError, "height, width, channels"),
         ({"pooling": "avg"}, ValueError, "include_top=False"),
         ({"pooling": "mean", "include_top": False}, ValueError, "'avg' or 'max'"),
@@ -299,7 +302,7 @@ def test_values_of_the_wrong_kind_are_refused_in_a_sentence(name, keywords, mess
         (lambda model, vit: kvision.weights.load(None, {}), "`model` must be a `keras.Model`; got None"),
         (lambda model, vit: kvision.weights.state_dict(3), "`model` must be a `keras.Model`; got 3"),
         (lambda model, vit: kvision.weights.from_keras(model, None), "`keras_model` must be a `keras.Model`"),
-        (lambda model, vit: kvision.weights.load(model, None), "must be a mapping or the path"),
+        (lambda model, vit: kvision.weights.load(model, None), "Weights must be a mapping, hf-hub:.*; got .None"),
     ],
 )  # fmt: skip
 def test_arguments_of_the_wrong_kind_are_refused_in_a_sentence(call, message, monkeypatch, tmp_path):
@@ -322,7 +325,12 @@ def test_a_tap_may_be_given_as_a_word_and_a_path_as_bytes(tmp_path):
 def test_a_word_finds_the_names_that_contain_it():
     assert kvision.list_models("vgg11") == ["vgg11"]
     assert kvision.list_models("vgg1") == kvision.list_models("*vgg1*") != []
-    assert kvision.list_models("nothing") == []
+    for find in (kvision.list_models, kvision.list_weights):
+        assert find("nothing*") == []
+        with pytest.raises(UserError, match="Unknown .* 'mobilnet_v2'. Did you mean 'mobilenet_v2'"):
+            find("mobilnet_v2")
+    with pytest.raises(UserError, match="Unknown weights 'resnet51'. Did you mean 'resnet50'"):
+        kvision.list_weights("resnet51")
     assert kvision.list_models("lite?") == []
     assert kvision.list_weights("deit_base.fb_in1k") == kvision.list_weights("deit_base.fb_in1[k]")
     assert kvision.list_weights("lite0") == kvision.list_weights("efficientnet_lite0.*") != []
@@ -339,7 +347,7 @@ def test_numpys_scalars_and_lists_are_taken():
     lists = {"depths": [1, 1, 1, 1], "filters": 8}
     assert kvision.models.resnet18(num_classes=7, input_shape=[32, 32, 3], **lists).name == "resnet18"
     assert kvision.models.convnext_roadmap(np.int64(0), input_shape=(32, 32, 3)).output_shape == (None, 1000)
-    with pytest.raises(ValueError, match="Unknown `step` True"):
+    with pytest.raises(ValueError, match="`step` must be a name or a number from 0 to 12; got True"):
         kvision.models.convnext_roadmap(True)
 
 
