@@ -302,7 +302,7 @@ def test_values_of_the_wrong_kind_are_refused_in_a_sentence(name, keywords, mess
         (lambda model, vit: kvision.weights.load(None, {}), "`model` must be a `keras.Model`; got None"),
         (lambda model, vit: kvision.weights.state_dict(3), "`model` must be a `keras.Model`; got 3"),
         (lambda model, vit: kvision.weights.from_keras(model, None), "`keras_model` must be a `keras.Model`"),
-        (lambda model, vit: kvision.weights.load(model, None), "Weights must be a mapping, hf-hub:.*; got .None"),
+        (lambda model, vit: kvision.weights.load(model, None), "Weights must be a mapping, .*; got .None"),
     ],
 )  # fmt: skip
 def test_arguments_of_the_wrong_kind_are_refused_in_a_sentence(call, message, monkeypatch, tmp_path):
