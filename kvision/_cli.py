@@ -165,17 +165,9 @@ def user_errors() -> Iterator[None]:
         fail(error, os.EX_TEMPFAIL if getattr(error, "errno", None) in FULL_DISK else 2)
 
 
-def _as_flag(name: re.Match) -> str:
-    return f"`--{name[1]}`" if name[1] in flags.FLAGS else name[0]
-
-
 def fail(error, code: int = 2) -> None:
-    """Prints one sentence, of a few lines at the most, and ends the command.
-
-    Arguments of Python are called as the flags of the same name.
-    """
-    text = re.sub(r"`(\w+)`", _as_flag, sentence(error))
-    print(f"{os.path.basename(sys.argv[0])}: {text}", file=sys.stderr)
+    """Prints one sentence, of a few lines at the most, and ends the command."""
+    print(f"{os.path.basename(sys.argv[0])}: {sentence(error)}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -42,12 +42,14 @@ def list_models(pattern: str = "*", task: str | None = "classification") -> list
         task: "classification" or "segmentation"; None for the networks of all tasks.
 
     Raises:
-        ValueError: there is no such task.
+        ValueError: no name contains the word, and the message has the nearest names; or there is no such
+            task.
     """
     tasks = {info.task for info in _INFO.values()}
     if task is not None and task not in tasks:
         raise UserError(f"Unknown `task` {task!r}. {did_you_mean(str(task), tasks)}")
-    return sorted(select(pattern, (name for name, info in _INFO.items() if task in (None, info.task))))
+    names = [name for name, info in _INFO.items() if task in (None, info.task)]
+    return sorted(select(pattern, names, "model"))
 
 
 def info(name: str, /) -> ModelInfo:

@@ -184,13 +184,21 @@ class ModelInfo:
     task: str = "classification"
 
 
-def select(pattern: str, names: Iterable[str]) -> set[str]:
-    """The names that match a shell pattern; for a word, the name that it is, or else all that contain it."""
+def select(pattern: str, names: Iterable[str], kind: str) -> set[str]:
+    """The names that match a shell pattern; for a word, the name that it is, or else all that contain it.
+
+    Raises:
+        UserError: no name contains the word; the sentence calls the names by their kind, such as "model".
+    """
     if not isinstance(pattern, str):
         raise UserError(f"`pattern` must be a text such as '*resnet*'; got {reprlib.repr(pattern)}.")
     names = set(names)
     wild = any(character in pattern for character in "*?[")
-    return set(fnmatch.filter(names, pattern if wild or pattern in names else f"*{pattern}*"))
+    chosen = set(fnmatch.filter(names, pattern if wild or pattern in names else f"*{pattern}*"))
+    if not wild and not chosen:
+        families = {name.partition(".")[0] for name in names}
+        raise UserError(f"Unknown {kind} {pattern!r}. {did_you_mean(pattern, families | names)}")
+    return chosen
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

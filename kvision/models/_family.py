@@ -26,7 +26,7 @@ Args:
         to other classes, channels and sizes, which is logged; the classifier is only fresh where
         `num_classes` is given. Files of other kinds than `.keras` and those of `kvision.weights.save` do not
         say which columns they were trained with, such as `padding` or `norm_epsilon`: give the same.
-    input_shape: `(height, width, channels)`; height and width may be None for any size.
+    input_shape: `(height, width, channels)`; height and width are at most 16,384, or None for any size.
     pooling: without a top, None for the feature map, "avg" or "max" for a vector.
     num_classes: outputs of the classifier; by default those of the weights.
     classifier_activation: a Keras activation by name; None for logits.
@@ -46,6 +46,11 @@ Raises:
     ValueError: a value that does not fit, or weights that are NaN, of another network or other columns.
     OSError: weights that are not there or cannot be downloaded.
 """
+
+ALIASES = {  # keywords of keras.applications and timm, and short ones
+    "alpha": "width_multiplier", "width": "width_multiplier", "classes": "num_classes",
+    "pretrained": "weights", "in_chans": "input_shape", "img_size": "input_shape", "global_pool": "pooling",
+}  # fmt: skip
 
 
 def global_average(x, variant):
@@ -177,7 +182,7 @@ class Family:
                     f"The weights {row.tag!r} of {row.model} have no classifier: give `num_classes` for a "
                     f"fresh one, or `include_top=False`."
                 )
-        num_classes = _values.integer("num_classes", num_classes)
+        num_classes = _values.integer("num_classes", num_classes, _values.MOST_CLASSES)
         input_shape = self._input_shape(input_shape, variant, name)
         any_preprocess = preprocess is not None
         if preprocess is None and weights is not None:
@@ -252,17 +257,24 @@ class Family:
             return (variant.image_size, variant.image_size, len(variant.preprocess.mean))
         if variant.image_size != variant.input_size:
             raise UserError("`input_shape` and `resolution_multiplier` both set the image's size: give one.")
+        most = _values.MOST_PIXELS
         try:
             height, width, channels = input_shape
-            height, width = (None if n is None else _values.integer("", n) for n in (height, width))
-            sizes = (height, width, _values.integer("", channels, most=10**4))
+            height, width = (None if n is None else _values.integer("", n, most) for n in (height, width))
+            sizes = (height, width, _values.integer("", channels, _values.MOST_CHANNELS))
         except (TypeError, ValueError):
-            expected = "(height, width, channels) in positive integers, of at most 10,000,000 and 10,000"
+            expected = (
+                f"(height, width, channels) in positive integers, of at most {most:,} pixels a side and "
+                f"{_values.MOST_CHANNELS:,} channels"
+            )
             _values.refuse("input_shape", expected, input_shape)
         if any(size is not None and size < self.min_size for size in sizes[:2]):
+            last = (*sizes[1:], sizes[0])
+            first = sizes[0] in (1, 3, 4) and None not in last and min(last[:2]) >= self.min_size
             raise UserError(
                 f"`input_shape` {sizes} is too small: {name} needs at least "
                 f"{self.min_size} x {self.min_size} pixels."
+                + (f" The channels come last: did you mean {last}?" if first else "")
             )
         return sizes
 
@@ -271,6 +283,7 @@ class Family:
         for column in columns:
             if column not in variant.columns():
                 raise UnknownKeyword(
-                    f"Unknown keyword {column!r}. {nearest(column, known)} Valid names: {', '.join(known)}."
+                    f"Unknown keyword {column!r}. {nearest(ALIASES.get(column, column), known)} Valid names: "
+                    f"{', '.join(known)}."
                 )
         return dataclasses.replace(variant, **_values.checked(variant, columns))

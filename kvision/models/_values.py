@@ -1,4 +1,7 @@
-"""What the values of builders' keywords may be."""
+"""Checks of the values of builders' keywords.
+
+Upper bounds are several times what any paper has, so that a slip is a sentence and does not fill the memory.
+"""
 
 import math
 import numbers
@@ -14,11 +17,15 @@ from kvision.errors import UserError
 from kvision.spec import Variant, did_you_mean
 
 CHOICES = {"padding": ("same", "symmetric"), "subsampling": ("average", "max")}
+MOST_PIXELS, MOST_CHANNELS, MOST_CLASSES = 2**14, 10**4, 10**6  # a side of an image, ...
+MOST = {"depth": 1000, "": 10**4}  # integers, by the beginning of the column's name
 RANGES = {  # by the end of the column's name: what is said, and the test
+    "_multiplier": ("a number above 0, and at most 10", lambda x: 0 < x <= 10),
+    "_ratio": ("a number above 0, and at most 100", lambda x: 0 < x <= 100),
     "_rate": ("a number from 0 to below 1", lambda x: 0 <= x < 1),
     "norm_momentum": ("a number from 0 to 1", lambda x: 0 <= x <= 1),
     "compression": ("a number above 0, and at most 1", lambda x: 0 < x <= 1),
-    "": ("a positive number", lambda x: x > 0),
+    "": ("a positive number", lambda x: 0 < x < 1e38),  # float32 ends there
 }
 
 
@@ -59,8 +66,9 @@ def refuse(key, expected, value, hint=""):
     raise UserError(f"`{key}` must be {expected}; got {reprlib.repr(value)}.{hint and ' ' + hint}")
 
 
-def integer(key, value, most=10**7) -> int:
-    """A positive integer of a size that can be meant; a boolean is none."""
+def integer(key, value, most=None) -> int:
+    """A positive integer of at most `most`, by default that of the column; a boolean is refused."""
+    most = most or next(most for start, most in MOST.items() if key.startswith(start))
     value = _plain(value)
     try:
         number = 0 if isinstance(value, bool) else operator.index(value)
@@ -98,7 +106,7 @@ def _number(key, value) -> float:
     value = _plain(value)
     number = value if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
     expected, fits = next(row for end, row in RANGES.items() if key.endswith(end))
-    return value if math.isfinite(number) and fits(number) else refuse(key, expected, value)
+    return value if fits(number) else refuse(key, expected, value)
 
 
 def _tuple(key, value, default) -> tuple:

@@ -22,6 +22,7 @@ from kvision.blocks import (
     stem,
 )
 from kvision.errors import UserError
+from kvision.models import _values
 from kvision.models._family import Family
 from kvision.spec import IMAGENET, BatchNormVariant, Preprocess
 
@@ -152,13 +153,17 @@ def efficientnet(phi: float, *, alpha: float = 1.2, beta: float = 1.1, gamma: fl
         A functional `keras.Model`, as `efficientnet_b0` does.
 
     Raises:
-        ValueError: `phi` is no finite number, or as `efficientnet_b0`.
+        ValueError: `phi` is not from -10 to 10, `alpha`, `beta` or `gamma` not from 1 to 2, or as
+            `efficientnet_b0`.
     """
-    if not isinstance(phi, numbers.Real) or isinstance(phi, bool) or not math.isfinite(phi):
-        raise UserError(f"`phi` must be a finite number; got {phi!r}.")
+    for key, value, least, most in (
+        ("phi", phi, -10, 10), ("alpha", alpha, 1, 2), ("beta", beta, 1, 2), ("gamma", gamma, 1, 2),
+    ):  # fmt: skip
+        if not isinstance(value, numbers.Real) or isinstance(value, bool) or not least <= value <= most:
+            raise UserError(f"`{key}` must be a number from {least} to {most}; got {value!r}.")
+    scales = {"depth_multiplier": alpha**phi, "width_multiplier": beta**phi}
+    size = max(FAMILY.min_size, 8 * round(224 * gamma**phi / 8))
     variant = EfficientNetVariant(
-        depth_multiplier=alpha**phi,
-        width_multiplier=beta**phi,
-        input_size=max(FAMILY.min_size, 8 * round(224 * gamma**phi / 8)),
+        **_values.checked(FAMILY.variants["efficientnet_b0"], scales), input_size=size
     )
     return FAMILY.build(variant, **({"name": f"efficientnet_phi_{phi:g}"} | keywords))

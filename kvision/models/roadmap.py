@@ -130,7 +130,9 @@ def convnext_roadmap(step: str | int, **keywords) -> keras.Model:
     if isinstance(step, numbers.Integral) and not isinstance(step, bool) and 0 <= step < len(STEPS):
         step = STEPS[step]
     if step not in STEPS:
-        raise UserError(f"Unknown `step` {step!r}. {did_you_mean(str(step), STEPS)}")
+        if isinstance(step, str):
+            raise UserError(f"Unknown `step` {step!r}. {did_you_mean(step, STEPS)}")
+        raise UserError(f"`step` must be a name or a number from 0 to {len(STEPS) - 1}; got {step!r}.")
     keywords = {"name": f"convnext_roadmap_{step}"} | keywords
     if step == "resnet50":
         return resnet.FAMILY.build(resnet.VARIANTS["resnet50"], **keywords)

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import inspect
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -21,6 +22,7 @@ from kvision.weights._h5 import read_h5
 from kvision.weights._pth import read_pth
 from kvision.weights._rows import ROWS
 
+LOG = logging.getLogger("kvision")
 HUB, KERAS, URL = "hf-hub:", "keras:", "https://"
 SCHEMES = (HUB, KERAS, URL)
 INDEX = (".safetensors.index.json", ".bin.index.json")
@@ -86,7 +88,8 @@ def local(source: str) -> str:
     """
     if not source.startswith(SCHEMES) and not is_file(source):
         raise UserError(
-            f"`weights` must be a mapping or the path of a {', '.join(ENDINGS)} file; got {source!r}."
+            f"Weights must be a mapping, {HUB}OWNER/REPOSITORY, {KERAS}APPLICATION, a URL or the path of a "
+            f"{', '.join(ENDINGS)} file; got {source!r}."
         )
     if source.startswith(HUB):
         return str(_checked_from_hub(source))
@@ -174,8 +177,9 @@ def application(source: str, width_multiplier: float = 1.0) -> keras.Model:
         return getattr(keras.applications, name)(weights="imagenet", **keywords)
     except Exception as error:
         raise OSError(
-            f"`weights`: {source} cannot be had: {error} (a damaged file must be deleted from Keras' cache, "
-            "~/.keras/models by default)."
+            f"`weights`: {source} cannot be downloaded: {shown(str(error), 300)}. Keras' cache is the folder "
+            "models in KERAS_HOME or else in ~/.keras: without a connection the file must be there, and a "
+            "damaged one must be deleted."
         ) from None
 
 
@@ -196,13 +200,25 @@ def _from_hub(source: str, name: str) -> Path:
 
 @contextlib.contextmanager
 def _quiet_hub():
-    """Hides the lines of the hub's client, of which each new attempt to connect is one."""
-    verbosity = huggingface_hub.logging.get_verbosity()
-    huggingface_hub.logging.set_verbosity_error()
+    """Replaces the lines of the hub's client, of which each new attempt to connect is one, by one line."""
+    logger = logging.getLogger("huggingface_hub")
+    handlers, propagate = logger.handlers, logger.propagate
+    logger.handlers, logger.propagate = [_Retries()], False
     try:
         yield
     finally:
-        huggingface_hub.logging.set_verbosity(verbosity)
+        logger.handlers, logger.propagate = handlers, propagate
+
+
+class _Retries(logging.Handler):
+    """Says once that the hub does not answer, which its client tries for about half a minute."""
+
+    said = False
+
+    def emit(self, record):
+        if "Retrying" in record.getMessage() and not self.said:
+            self.said = True
+            LOG.warning("The hub cannot be reached; trying again for about half a minute.")
 
 
 def _checked_from_hub(source: str) -> Path:

@@ -18,8 +18,12 @@ FREE = {  # columns that do not change what trained weights mean, or to which th
 
 
 def list_weights(pattern: str = "*") -> list[Weights]:
-    """The published checkpoints whose MODEL.TAG matches a shell pattern or contains a word: `"resnet50*"`."""
-    chosen = select(pattern, (f"{row.model}.{row.tag}" for row in ROWS))
+    """The published checkpoints whose MODEL.TAG matches a shell pattern or contains a word: `"resnet50*"`.
+
+    Raises:
+        ValueError: no MODEL.TAG contains the word; the message has the nearest ones.
+    """
+    chosen = select(pattern, (f"{row.model}.{row.tag}" for row in ROWS), "weights")
     return [row for row in ROWS if f"{row.model}.{row.tag}" in chosen]
 
 

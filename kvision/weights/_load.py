@@ -189,6 +189,8 @@ def save(model: keras.Model, path) -> None:
     path = Path(_fetch.named(path)).expanduser()
     if path.suffix != ".safetensors":
         raise UserError(f"`path` must end with .safetensors; got {str(path)!r}.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"`path`: there is no folder {str(path.parent)!r}.")
     tensors = {
         name: np.ascontiguousarray(value, np.float32 if value.dtype.name == "bfloat16" else None)
         for name, value in state_dict(model).items()

@@ -23,6 +23,7 @@ IGNORED = (  # buffers without a counterpart
     "num_batches_tracked", "relative_position_index", "attn_mask", "n_averaged",
 )  # fmt: skip
 DEPTH = 3  # of dicts in dicts, and of prefixes in front of a name
+DEEPEST = 6  # of dicts and lists with an average in them
 
 
 def fitting(state: Mapping, wanted: Collection[str]) -> tuple[dict, list[str]]:
@@ -45,6 +46,7 @@ def fitting(state: Mapping, wanted: Collection[str]) -> tuple[dict, list[str]]:
     entries = [entry for entry in _entries(state, "", set()) if not STATISTICS.search(entry[0])]
     dicts = {path: _clean(value, wanted) for path, value in entries if isinstance(value, Mapping)}
     unfit = {path: reason for path, value in entries if (reason := _unfit_average(path, value))}
+    unfit |= dict.fromkeys(_averages_in_lists(state, "", set()), "is an average in a list or an optimizer")
     prefixes = {path: _prefixes(names, wanted) for path, names in dicts.items()}
     fits = {path: max(counts.values()) for path, counts in prefixes.items()}
     most = max(fits.values(), default=0)
@@ -109,6 +111,22 @@ def _unfit_average(path: str, value) -> str | None:
     if key == "ema_state_dict" and "steps" in value:  # of MMEngine's EMAHook
         return "holds the weights before averaging, and 'state_dict' their average"
     return "averages nothing yet" if "n_averaged" in value and _is_zero(value["n_averaged"]) else None
+
+
+def _averages_in_lists(value, path: str, seen: set[int], listed: bool = False) -> Iterator[str]:
+    """The keys to averages of the weights in lists and optimizers' states, where some trainers keep them."""
+    seen.add(id(value))
+    for key, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+        if not isinstance(inner, Mapping | list | tuple) or id(inner) in seen or path.count("/") >= DEEPEST:
+            continue
+        name = f"{path}/{key}" if path else str(key)
+        tensors = inner.values() if isinstance(inner, Mapping) else inner
+        kernels = any(len(getattr(tensor, "shape", ())) > 1 for tensor in tensors)
+        if listed and kernels and AVERAGE.search(name) and not STATISTICS.search(name.replace("optim", "")):
+            yield name
+        else:
+            inside = listed or not isinstance(inner, Mapping) or "optim" in name
+            yield from _averages_in_lists(inner, name, seen, inside)
 
 
 def _is_zero(tensor) -> bool:

@@ -119,8 +119,13 @@ def test_compound_scaling():
     assert not any(layer.name.startswith("blocks.6.2") for layer in scaled.layers)
     assert scaled.name == "efficientnet_phi_1"
     assert efficientnet(-2, num_classes=3).count_params() < base.count_params()
-    with pytest.raises(ValueError, match="finite"):
-        efficientnet(float("nan"))
+    for phi in (float("nan"), 100, 10**400, "1", True):
+        with pytest.raises(UserError, match="`phi` must be a number from -10 to 10; got"):
+            efficientnet(phi)
+    with pytest.raises(UserError, match="`beta` must be a number from 1 to 2; got 1000"):
+        efficientnet(1, beta=1000)
+    with pytest.raises(UserError, match="`depth_multiplier` must be .* at most 10; got 1024"):
+        efficientnet(10, alpha=2)
 
 
 def test_fresh_weights_follow_from_the_seed_and_differ_between_layers():
@@ -179,7 +184,10 @@ def test_drop_path_reaches_its_rate_in_the_last_block(name, first, last):
     ("keywords", "error", "message"),
     [
         ({"width_multiplyer": 1}, TypeError, "Did you mean 'width_multiplier'"),
-        ({"input_shape": (16, 16, 3)}, ValueError, "too small.*32 x 32"),
+        ({"width": 0.5}, TypeError, "Unknown keyword 'width'. Did you mean 'width_multiplier'"),
+        ({"alpha": 0.5}, TypeError, "Unknown keyword 'alpha'. Did you mean 'width_multiplier'"),
+        ({"input_shape": (16, 16, 3)}, ValueError, r"too small.*32 x 32 pixels\.$"),
+        ({"input_shape": (3, 32, 64)}, ValueError, r"channels come last: did you mean \(32, 64, 3\)"),
         ({"input_shape": (64, 64)}, ValueError, "height, width, channels"),
         ({"pooling": "avg"}, ValueError, "include_top=False"),
         ({"pooling": "mean", "include_top": False}, ValueError, "'avg' or 'max'"),
@@ -220,9 +228,9 @@ ROWS = kvision.info("mobilenet_v3_small").variant.rows
 @pytest.mark.parametrize(
     ("name", "keywords", "message"),
     [
-        ("mobilenet_v2", {"width_multiplier": "abc"}, "`width_multiplier` must be .* number; got 'abc'"),
-        ("mobilenet_v2", {"width_multiplier": True}, "`width_multiplier` must be .* number; got True"),
-        ("mobilenet_v2", {"width_multiplier": float("inf")}, "a positive number; got inf"),
+        ("mobilenet_v2", {"width_multiplier": "abc"}, "`width_multiplier` must be a number .*; got 'abc'"),
+        ("mobilenet_v2", {"width_multiplier": True}, "`width_multiplier` must be a number .*; got True"),
+        ("mobilenet_v2", {"width_multiplier": float("inf")}, "at most 10; got inf"),
         ("mobilenet_v2", {"num_classes": 2.5}, "`num_classes` must be a positive integer; got 2.5"),
         ("mobilenet_v2", {"num_classes": True}, "`num_classes` must be a positive integer; got True"),
         ("mobilenet_v2", {"num_classes": "7"}, "`num_classes` must be a positive integer; got '7'"),
@@ -250,9 +258,15 @@ ROWS = kvision.info("mobilenet_v3_small").variant.rows
         ("vit_tiny_patch16", {"patch_size": 64, "input_shape": (32, 32, 3)}, "`patch_size` 64 is larger"),
         ("googlenet", {"auxiliary": True, "input_shape": (None, None, 3)}, "needs a fixed image size"),
         ("mobilenet_v2", {"num_classes": -1}, "`num_classes` must be a positive integer; got -1"),
-        ("mobilenet_v2", {"num_classes": 10**12}, "`num_classes` must be .* of at most 10,000,000; got 1000"),
-        ("vit_tiny_patch16", {"depth": 10**9}, "`depth` must be a positive integer of at most 10,000,000"),
-        ("mobilenet_v2", {"input_shape": (64, 64, 10**12)}, "`input_shape` must be .* and 10,000; got .64"),
+        ("mobilenet_v2", {"num_classes": 10**12}, "`num_classes` must be .* of at most 1,000,000; got 1000"),
+        ("vit_tiny_patch16", {"depth": 10**9}, "`depth` must be a positive integer of at most 1,000; got"),
+        ("resnet18", {"depths": (10**6, 1, 1, 1)}, r"`depths\[0\]` must be .* of at most 1,000; got 1000000"),
+        ("resnet18", {"filters": 10**6}, "`filters` must be .* integer of at most 10,000; got 1000000"),
+        ("mobilenet_v2", {"width_multiplier": 1e9}, "`width_multiplier` must be .* at most 10; got 1000"),
+        ("mobilenet_v2", {"width_multiplier": 10**400}, "`width_multiplier` must be .* at most 10; got 1000"),
+        ("vit_tiny_patch16", {"mlp_ratio": 1e9}, "`mlp_ratio` must be .* at most 100; got 1000000000"),
+        ("mobilenet_v2", {"input_shape": (10**6, 10**6, 3)}, "of at most 16,384 pixels a side"),
+        ("mobilenet_v2", {"input_shape": (64, 64, 10**12)}, "`input_shape` .* and 10,000 channels; got .64"),
         ("mobilenet_v2", {"input_shape": (224, 224)}, "`input_shape` must be .height, width"),
         ("mobilenet_v2", {"weights": 7}, "no weights '7'"),
         ("vit_tiny_patch16", {"input_shape": (70, 64, 3)}, r"`patch_size` 16; got .*, to which \(64, 64\)"),
@@ -288,7 +302,7 @@ def test_values_of_the_wrong_kind_are_refused_in_a_sentence(name, keywords, mess
         (lambda model, vit: kvision.weights.load(None, {}), "`model` must be a `keras.Model`; got None"),
         (lambda model, vit: kvision.weights.state_dict(3), "`model` must be a `keras.Model`; got 3"),
         (lambda model, vit: kvision.weights.from_keras(model, None), "`keras_model` must be a `keras.Model`"),
-        (lambda model, vit: kvision.weights.load(model, None), "must be a mapping or the path"),
+        (lambda model, vit: kvision.weights.load(model, None), "Weights must be a mapping, .*; got .None"),
     ],
 )  # fmt: skip
 def test_arguments_of_the_wrong_kind_are_refused_in_a_sentence(call, message, monkeypatch, tmp_path):
@@ -311,7 +325,12 @@ def test_a_tap_may_be_given_as_a_word_and_a_path_as_bytes(tmp_path):
 def test_a_word_finds_the_names_that_contain_it():
     assert kvision.list_models("vgg11") == ["vgg11"]
     assert kvision.list_models("vgg1") == kvision.list_models("*vgg1*") != []
-    assert kvision.list_models("nothing") == []
+    for find in (kvision.list_models, kvision.list_weights):
+        assert find("nothing*") == []
+        with pytest.raises(UserError, match="Unknown .* 'mobilnet_v2'. Did you mean 'mobilenet_v2'"):
+            find("mobilnet_v2")
+    with pytest.raises(UserError, match="Unknown weights 'resnet51'. Did you mean 'resnet50'"):
+        kvision.list_weights("resnet51")
     assert kvision.list_models("lite?") == []
     assert kvision.list_weights("deit_base.fb_in1k") == kvision.list_weights("deit_base.fb_in1[k]")
     assert kvision.list_weights("lite0") == kvision.list_weights("efficientnet_lite0.*") != []
@@ -328,7 +347,7 @@ def test_numpys_scalars_and_lists_are_taken():
     lists = {"depths": [1, 1, 1, 1], "filters": 8}
     assert kvision.models.resnet18(num_classes=7, input_shape=[32, 32, 3], **lists).name == "resnet18"
     assert kvision.models.convnext_roadmap(np.int64(0), input_shape=(32, 32, 3)).output_shape == (None, 1000)
-    with pytest.raises(ValueError, match="Unknown `step` True"):
+    with pytest.raises(ValueError, match="`step` must be a name or a number from 0 to 12; got True"):
         kvision.models.convnext_roadmap(True)
 
 

@@ -306,6 +306,14 @@ def averages_that_are_left_out(tensors):
         "shadow": ({"state_dict": tensors} | shadow, f"'shadow_params' {nameless}"),
         "a list": ({"model": tensors, "ema_weights": arrays}, f"'ema_weights' {nameless}"),
         "a tuple": (tensors | {"ema": tuple(arrays)}, f"'ema' {nameless}"),
+        "nemo": (  # its EMAOptimizer's state
+            {"state_dict": tensors, "optimizer_states": [{"opt": {}, "ema": tuple(arrays)}]},
+            "'optimizer_states/0/ema' was left out: it is an average in a list or an optimizer",
+        ),
+        "composer": (
+            {"state": {"model": tensors, "algorithms": [("EMA", {"ema_model": {"named": other}})]}},
+            "'state/algorithms/0/1/ema_model/named' was left out: it is an average in a list",
+        ),
         "an object": ({"model": tensors, "ema": Call("mine.Ema")}, "it is an object of the class mine.Ema"),
         "none yet": ({"model": tensors, "swa": wrapped | {"n_averaged": counter}}, "it averages nothing yet"),
         "lightning": (
@@ -336,6 +344,7 @@ def test_what_is_no_average_is_not_named(tensors, tmp_path, caplog):
         "avg_loss": losses,
         "ema_loss": number,
         "optimizer": {"exp_avg": [np.zeros((2, 2))]},
+        "optimizer_states": [{"state": {"exp_avg": {"a": np.zeros((2, 2))}}, "ema": losses}],
     }
     write_pth(tmp_path / "a.pth", {"model": tensors} | nothing)
     assert equal(lenet5(tmp_path / "a.pth"), tensors)
