@@ -174,6 +174,7 @@ def test_info():
     assert "2,542,856" in listed
     assert "efficientnet" not in listed
     assert "width_multiplier = 1.1" in command("kvision-info", "efficientnet_b2")
+    assert "kvision.segmentation.fcn.FCNVariant" in command("kvision-info", "fcn8s")
     assert "Did you mean 'mobilenet_v2'" in command("kvision-info", "mobilenetv2", code=2)
 
 
