@@ -39,19 +39,25 @@ NAMES = (
 )
 
 
-def run(main: Callable[[list[str]], int | None], define: Callable[[], None] = lambda: None) -> None:
-    """Runs a command: parses the flags of `main`'s module, then calls `main(positional)`.
+_of_command: list[str] = []  # the names of the flags that are defined
+
+
+def run(main: Callable[[list[str]], int | None], define: Callable[[], None]) -> None:
+    """Runs a command: parses its flags, then calls `main(positional)`.
 
     Flags that do not parse end it with one sentence and exit code 2.
 
     Args:
         main: of the command.
-        define: defines its flags, unless its module does when it is imported.
+        define: defines its flags.
     """
     module = sys.modules[main.__module__]
-    others = {*flags.FLAGS} - {flag.name for flag in flags.FLAGS.get_flags_for_module(module)}
+    for name in _of_command:  # that this process ran before
+        delattr(flags.FLAGS, name)
+    others = {*flags.FLAGS}
     define()
-    own = [flags.FLAGS[name] for name in {*flags.FLAGS} - others]
+    _of_command[:] = {*flags.FLAGS} - others
+    own = [flags.FLAGS[name] for name in _of_command]
 
     def parse(argv):
         if HELP & set(itertools.takewhile(lambda argument: argument != "--", argv[1:])):

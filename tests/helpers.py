@@ -40,6 +40,7 @@ SMALL = {  # columns of the narrowest and shallowest form of a family's networks
     "resnet": {"filters": 8, "depths": (1,) * 4},
     "densenet": {"growth_rate": 4, "depths": (2,) * 4},
     "vit": {"filters": 16, "depth": 2, "num_heads": 2},
+    "vithybrid": {"filters": 16, "depth": 2, "num_heads": 2, "stem_filters": 32},
     "deit": {"filters": 16, "depth": 2, "num_heads": 2},
     "swin": {"filters": 8, "depths": (2, 2, 1, 1), "num_heads": (1, 2, 2, 2)},
     "convnext": {"filters": (8, 16, 24, 32), "depths": (1, 1, 2, 1)},
@@ -52,6 +53,8 @@ def small_columns(name):
     columns = dict(SMALL[info.family])
     if info.family in ("alexnetv1", "vggcnn"):
         columns["rows"] = tuple(row._replace(filters=8) for row in info.variant.rows)
+    if info.family == "vithybrid":
+        columns["stem_depths"] = (1,) * len(info.variant.stem_depths)
     if info.family == "mobilenetv4":  # of each stage one block of a kind
         columns["rows"] = tuple(
             stage
@@ -127,7 +130,10 @@ def randomized(model):
                 random.uniform(0.8, 1.2, gamma), random.normal(0, 0.1, beta),
                 random.normal(0, 0.1, mean), random.uniform(0.8, 1.2, variance),
             ])  # fmt: skip
-        elif isinstance(layer, kvision.layers.LayerScale):
+        elif (
+            isinstance(layer, keras.layers.LayerNormalization | kvision.layers.LayerScale)
+            and np.max(layer.gamma) < 0.1
+        ):
             layer.gamma.assign(random.uniform(0.5, 1, layer.gamma.shape))
     return model
 

@@ -1,5 +1,7 @@
 """Which network of ours a peer's is."""
 
+import re
+
 TIMM = {"padding": "symmetric", "norm_epsilon": 1e-5}
 NAMES = {  # the peer's name: ours, with the columns
     "mobilenetv1_100": ("mobilenet_v1", TIMM),
@@ -45,6 +47,11 @@ def ours(peer):
         return peer.rpartition("_")[0], {}
     if peer.startswith("deit_"):
         return peer.partition("_patch")[0], {}
+    if peer.startswith("swinv2_"):
+        size, window, grown = re.match(r"swinv2_(\w+)_window(\d+)(?:to(\d+))?_", peer).groups()
+        columns = {"window_size": int(grown or window)}
+        columns |= {"trained_window_size": int(window)} if grown else {}
+        return f"swin_v2_{size}", {} if columns == {"window_size": 8} else columns
     if peer.startswith("swin_"):
         return peer.partition("_patch")[0], {"window_size": 12} if "window12" in peer else {}
     prefix = next((prefix for prefix in PREFIXES if peer.startswith(prefix)), "")

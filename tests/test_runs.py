@@ -41,7 +41,7 @@ def accuracy(opened, data, **keywords):
         (("dark", "light"), ""),
         (("dark", "Light"), ""),  # sorted before dark
         (("dark",), "lacks 1 of the network's 2 classes: 'light'"),
-        (("0", "1"), "numbered: output 0 is '0', output 1 is '1'."),
+        (("0", "1"), "numbered: output 0 ('dark') is '0', output 1 ('light') is '1'."),
     ],
 )
 def test_a_dataset_with_the_same_classes_in_another_order(names, words, run, folder, tmp_path, capsys):

@@ -21,74 +21,85 @@ from kvision.errors import UserError
 from kvision_export.choices import BACKENDS, MODES, TARGETS
 
 FLAGS = flags.FLAGS
-_flags.define_model(required=False)
-_flags.define_dataset()
-flags.DEFINE_enum(
-    "target",
-    "cpu",
-    [*TARGETS],
-    "Processor that runs the files; chooses the defaults of --quantize and --ends.",
-)
-flags.DEFINE_list(
-    "quantize", None, f"Modes to write: any of {', '.join(MODES)}; by --target, float32,int8 for cpu."
-)
-flags.DEFINE_enum(
-    "ends",
-    None,
-    ("uint8", "float32", "int8"),
-    "Dtypes of the input and the output of int8 files: uint8 (pixels in, float32 probabilities out), float32 "
-    "(both) or int8 (both). By --target, uint8 for cpu.",
-)
-flags.DEFINE_enum("backend", "litert", BACKENDS, "Quantizer: litert-quantizer or TensorFlow's.")
-flags.DEFINE_string(
-    "calibration", None, f"{FORMS}; a run folder's own by default. Its training images give the int8 ranges, "
-    "its held-out ones the report. A folder of images without class folders, or with those of other classes, "
-    "will do: top-1 is left out then."
-)  # fmt: skip
-flags.DEFINE_integer(
-    "calibration_images",
-    64,
-    "Number of images that give the int8 ranges; as many others choose the steps.",
-    2,
-)
-flags.DEFINE_integer("images", 500, "Largest number of held-out images on which the files are compared.", 1)
-flags.DEFINE_bool("compare", True, "Whether TFLiteConverter's own int8 file is measured too.")
-flags.DEFINE_string("description", "", "Description for the files' metadata, in a sentence or two.")
-flags.DEFINE_string("licence", "", "License of the weights, for the files' metadata.")
-flags.DEFINE_float(
-    "max_difference", 1e-4, "Largest difference of a float32 file's probabilities from the Keras model's.", 0
-)
-flags.DEFINE_float(
-    "min_agreement_float16",
-    0.995,
-    "Smallest share of images on which a float16 file's first class is the Keras model's.",
-    0,
-    1,
-)
-flags.DEFINE_float(
-    "min_agreement",
-    0.97,
-    "Smallest share of images without labels on which a dynamic, int8, int16x8 or int4 file's first class is "
-    "the Keras model's; with labels, --max_drop decides.",
-    0,
-    1,
-)
-flags.DEFINE_float(
-    "max_drop",
-    0.5,
-    "Largest drop of top-1, in percentage points, of a dynamic, int8, int16x8 or int4 file.",
-    0,
-    100,
-)
-flags.DEFINE_string(
-    "output",
-    None,
-    "Folder to write; RUN/export or exports/NAME by default. All files of an earlier export in it are "
-    "replaced or removed.",
-)
-flags.DEFINE_bool(
-    "check", False, "Whether to say only what is in the .tflite files that are named after the options."
-)
+
+
+def define():
+    """Defines the flags."""
+    _flags.define_model(required=False)
+    _flags.define_dataset()
+    flags.DEFINE_enum(
+        "target",
+        "cpu",
+        [*TARGETS],
+        "Processor that runs the files; chooses the defaults of --quantize and --ends.",
+    )
+    flags.DEFINE_list(
+        "quantize", None, f"Modes to write: any of {', '.join(MODES)}; by --target, float32,int8 for cpu."
+    )
+    flags.DEFINE_enum(
+        "ends",
+        None,
+        ("uint8", "float32", "int8"),
+        "Dtypes of the input and the output of int8 files: uint8 (pixels in, float32 probabilities out), "
+        "float32 (both) or int8 (both). By --target, uint8 for cpu.",
+    )
+    flags.DEFINE_enum("backend", "litert", BACKENDS, "Quantizer: litert-quantizer or TensorFlow's.")
+    flags.DEFINE_string(
+        "calibration",
+        None,
+        f"{FORMS}; a run folder's own by default. Its training images give the int8 ranges, its held-out ones "
+        "the report. A folder of images without class folders, or with those of other classes, will do: top-1 "
+        "is left out then.",
+    )
+    flags.DEFINE_integer(
+        "calibration_images",
+        64,
+        "Number of images that give the int8 ranges; as many others choose the steps.",
+        2,
+    )
+    flags.DEFINE_integer(
+        "images", 500, "Largest number of held-out images on which the files are compared.", 1
+    )
+    flags.DEFINE_bool("compare", True, "Whether TFLiteConverter's own int8 file is measured too.")
+    flags.DEFINE_string("description", "", "Description for the files' metadata, in a sentence or two.")
+    flags.DEFINE_string("licence", "", "License of the weights, for the files' metadata.")
+    flags.DEFINE_float(
+        "max_difference",
+        1e-4,
+        "Largest difference of a float32 file's probabilities from the Keras model's.",
+        0,
+    )
+    flags.DEFINE_float(
+        "min_agreement_float16",
+        0.995,
+        "Smallest share of images on which a float16 file's first class is the Keras model's.",
+        0,
+        1,
+    )
+    flags.DEFINE_float(
+        "min_agreement",
+        0.97,
+        "Smallest share of images without labels on which a dynamic, int8, int16x8 or int4 file's first class "
+        "is the Keras model's; with labels, --max_drop decides.",
+        0,
+        1,
+    )
+    flags.DEFINE_float(
+        "max_drop",
+        0.5,
+        "Largest drop of top-1, in percentage points, of a dynamic, int8, int16x8 or int4 file.",
+        0,
+        100,
+    )
+    flags.DEFINE_string(
+        "output",
+        None,
+        "Folder to write; RUN/export or exports/NAME by default. All files of an earlier export in it are "
+        "replaced or removed.",
+    )
+    flags.DEFINE_bool(
+        "check", False, "Whether to say only what is in the .tflite files that are named after the options."
+    )
 
 
 def main(positional):
@@ -126,7 +137,7 @@ def main(positional):
 
 def entry():
     """The console script."""
-    _cli.run(main)
+    _cli.run(main, define)
 
 
 if __name__ == "__main__":

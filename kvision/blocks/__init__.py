@@ -31,6 +31,7 @@ from kvision.blocks.transformer import (
     encoder_block,
     patch_merging,
     swin_block,
+    swin_v2_block,
 )
 from kvision.blocks.width import dilated, make_divisible
 
@@ -69,5 +70,6 @@ __all__ = [
     "stages",
     "stem",
     "swin_block",
+    "swin_v2_block",
     "tap",
 ]

@@ -6,7 +6,7 @@ import keras
 
 from kvision.blocks.conv import layer_norm
 from kvision.blocks.mobile import residual
-from kvision.layers import MLP, MergePatches, MultiHeadSelfAttention, WindowAttention
+from kvision.layers import MLP, CosineWindowAttention, MergePatches, MultiHeadSelfAttention, WindowAttention
 from kvision.layers.initializers import narrow_initializer
 
 
@@ -63,10 +63,42 @@ def swin_block(x, *, num_heads, window_size, shifted, mlp_ratio=4.0, epsilon, dr
     return residual(inputs, x, strides=1, drop_path_rate=drop_path_rate, name=f"{name}.mlp")
 
 
-def patch_merging(x, *, epsilon, name):
-    """Halves a map and doubles its channels (Swin, section 3.1)."""
+def swin_v2_block(
+    x,
+    *,
+    num_heads,
+    window_size,
+    trained_window_size=None,
+    shifted,
+    mlp_ratio=4.0,
+    epsilon,
+    drop_path_rate=0.0,
+    name,
+):
+    """Cosine attention in windows and an MLP, each before a norm and with a residual (Swin V2, figure 1).
+
+    The norms start at zero, so that the block starts as the identity, as in the released code.
+    `(batch, height, width, channels)` in and out; see `CosineWindowAttention` for the arguments.
+    """
+    attention = CosineWindowAttention(
+        num_heads, window_size, shifted, trained_window_size, name=f"{name}.attn"
+    )
+    branches = {"attn": attention, "mlp": MLP(round(mlp_ratio * x.shape[-1]), name=f"{name}.mlp")}
+    for index, (part, branch) in enumerate(branches.items(), 1):
+        norm = keras.layers.LayerNormalization(
+            epsilon=epsilon, gamma_initializer="zeros", name=f"{name}.norm{index}"
+        )
+        x = residual(x, norm(branch(x)), strides=1, drop_path_rate=drop_path_rate, name=f"{name}.{part}")
+    return x
+
+
+def patch_merging(x, *, epsilon, post_norm=False, name):
+    """Halves a map and doubles its channels (Swin, section 3.1), with the norm at the end in Swin V2."""
     channels = x.shape[-1]
     x = MergePatches(name=f"{name}.merge")(x)
+    if post_norm:
+        x = dense(x, 2 * channels, use_bias=False, name=f"{name}.reduction")
+        return layer_norm(x, epsilon=epsilon, name=f"{name}.norm")
     x = layer_norm(x, epsilon=epsilon, name=f"{name}.norm")
     return dense(x, 2 * channels, use_bias=False, name=f"{name}.reduction")
 

@@ -12,15 +12,17 @@ from kvision.layers.mlp import MLP
 from kvision.layers.multi_query_attention import MultiQueryAttention
 from kvision.layers.resizing import CropLike, PadToMultiple, ResizeLike
 from kvision.layers.self_attention import AttentionShares, MultiHeadSelfAttention
+from kvision.layers.standardized_conv import StandardizedConv2D
 from kvision.layers.tokens import PositionEmbedding, PrefixToken, SinusoidalEncoding, TokenTap
 from kvision.layers.whole_conv import WholeConv2D
-from kvision.layers.window_attention import WindowAttention
+from kvision.layers.window_attention import CosineWindowAttention, WindowAttention
 
 __all__ = [
     "MLP",
     "AttentionShares",
     "BatchNorm",
     "Bilinear",
+    "CosineWindowAttention",
     "CropLike",
     "DropPath",
     "GlobalResponseNormalization",
@@ -35,6 +37,7 @@ __all__ = [
     "PrefixToken",
     "ResizeLike",
     "SinusoidalEncoding",
+    "StandardizedConv2D",
     "TokenTap",
     "WholeConv2D",
     "WindowAttention",

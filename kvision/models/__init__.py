@@ -92,6 +92,9 @@ from kvision.models.swin import (
     swin_large,
     swin_small,
     swin_tiny,
+    swin_v2_base,
+    swin_v2_small,
+    swin_v2_tiny,
 )
 from kvision.models.vgg import (
     vgg11,
@@ -117,6 +120,10 @@ from kvision.models.vit import (
     vit_small_patch16,
     vit_small_patch32,
     vit_tiny_patch16,
+)
+from kvision.models.vithybrid import (
+    vit_base_r50_s16,
+    vit_small_r26_s32,
 )
 from kvision.models.xceptionv1 import xception
 
@@ -192,6 +199,9 @@ __all__ = [
     "swin_large",
     "swin_small",
     "swin_tiny",
+    "swin_v2_base",
+    "swin_v2_small",
+    "swin_v2_tiny",
     "vgg11",
     "vgg11_bn",
     "vgg13",
@@ -205,11 +215,13 @@ __all__ = [
     "vgg_s",
     "vit_base_patch16",
     "vit_base_patch32",
+    "vit_base_r50_s16",
     "vit_huge_patch14",
     "vit_large_patch16",
     "vit_large_patch32",
     "vit_small_patch16",
     "vit_small_patch32",
+    "vit_small_r26_s32",
     "vit_tiny_patch16",
     "xception",
 ]

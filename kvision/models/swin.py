@@ -1,15 +1,24 @@
-"""Swin Transformer (Liu et al. 2021, https://arxiv.org/abs/2103.14030).
+"""Swin Transformer (Liu et al. 2021, https://arxiv.org/abs/2103.14030) and Swin V2 (2111.09883).
 
 The image's size is fixed when the network is built, and may be any multiple of the patch size: maps are
 padded to whole windows, windows shrink to small maps, and bias tables of other windows are resampled when
-they are loaded.
+they are loaded. Swin V2 computes its biases, for which `trained_window_size` must be the weights'.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import keras
 
-from kvision.blocks import drop_path_rates, layer_norm, patch_merging, patchify, swin_block, tap
+from kvision.blocks import (
+    drop_path_rates,
+    layer_norm,
+    patch_merging,
+    patchify,
+    swin_block,
+    swin_v2_block,
+    tap,
+)
 from kvision.errors import UserError
 from kvision.models._family import Family
 from kvision.spec import Variant
@@ -40,6 +49,20 @@ class SwinVariant(Variant):
     norm_epsilon: float = 1e-5
 
 
+@dataclass(frozen=True, kw_only=True)
+class SwinV2Variant(SwinVariant):
+    """A row of the second table.
+
+    Attributes:
+        trained_window_size: of a network whose windows grew after its training: theirs in the training, in
+            tokens, of which the last stage had half. None where they did not.
+    """
+
+    input_size: int = 256
+    window_size: int = 8
+    trained_window_size: int | None = None
+
+
 def row(filters, depths, num_heads, drop_path_rate, params) -> SwinVariant:
     return SwinVariant(
         filters=filters, depths=depths, num_heads=num_heads, drop_path_rate=drop_path_rate, params=params
@@ -54,17 +77,34 @@ VARIANTS = {  # section 3.3; drop paths of section A2.1 and the released code; t
 }
 
 
+V2_VARIANTS = {  # section 4.1; drop paths of the released configurations; trainable parameters: timm
+    name: SwinV2Variant(
+        filters=filters, depths=depths, num_heads=num_heads, drop_path_rate=rate, params=params
+    )
+    for name, filters, depths, num_heads, rate, params in (
+        ("swin_v2_tiny", 96, (2, 2, 6, 2), (3, 6, 12, 24), 0.2, 28_347_154),
+        ("swin_v2_small", 96, (2, 2, 18, 2), (3, 6, 12, 24), 0.3, 49_728_418),
+        ("swin_v2_base", 128, (2, 2, 18, 2), (4, 8, 16, 32), 0.5, 87_918_816),
+    )
+}
+
+
 def trunk(x, v: SwinVariant):
     if None in x.shape[1:3]:
         raise UserError("A Swin needs a fixed image size: `input_shape` must give height and width.")
     x = patchify(x, filters=v.filters, size=v.patch_size, whole=True, name="patch_embed.proj")
     x = layer_norm(x, epsilon=v.norm_epsilon, name="patch_embed.norm")
     rates = iter(drop_path_rates(v.drop_path_rate, sum(v.depths)))
+    block, merge = swin_block, patch_merging
     for stage, (depth, num_heads) in enumerate(zip(v.depths, v.num_heads, strict=True)):
+        if isinstance(v, SwinV2Variant):
+            trained = v.trained_window_size and v.trained_window_size // (1 + (stage == len(v.depths) - 1))
+            block = partial(swin_v2_block, trained_window_size=trained)
+            merge = partial(patch_merging, post_norm=True)
         if stage:
-            x = patch_merging(x, epsilon=v.norm_epsilon, name=f"layers.{stage}.downsample")
+            x = merge(x, epsilon=v.norm_epsilon, name=f"layers.{stage}.downsample")
         for i in range(depth):
-            x = swin_block(
+            x = block(
                 x,
                 num_heads=num_heads,
                 window_size=v.window_size,
@@ -88,3 +128,8 @@ swin_tiny = FAMILY.builder("swin_tiny")
 swin_small = FAMILY.builder("swin_small")
 swin_base = FAMILY.builder("swin_base")
 swin_large = FAMILY.builder("swin_large")
+
+V2_FAMILY = Family(trunk, V2_VARIANTS, top, classifier="head.fc")
+swin_v2_tiny = V2_FAMILY.builder("swin_v2_tiny")
+swin_v2_small = V2_FAMILY.builder("swin_v2_small")
+swin_v2_base = V2_FAMILY.builder("swin_v2_base")

@@ -68,12 +68,22 @@ VARIANTS = {  # Table 1, and Table 1 of DeiT; trainable parameters: timm
 }
 
 
-def trunk(x, v: ViTVariant):
+def check_size(x, v: ViTVariant):
+    """A UserError for what no ViT can be built on."""
     if v.auxiliary and not v.distilled:
         raise UserError("`auxiliary` needs `distilled=True`: only a distilled network has two classifiers.")
     if None in x.shape[1:3]:
         raise UserError("A ViT needs a fixed image size: `input_shape` must give height and width.")
+
+
+def trunk(x, v: ViTVariant):
+    check_size(x, v)
     x = patchify(x, filters=v.filters, size=v.patch_size, whole=True, name="patch_embed.proj")
+    return transformer(x, v)
+
+
+def transformer(x, v: ViTVariant):
+    """The blocks, on a map of tokens `(batch, height, width, filters)`."""
     grid = x.shape[1:3]
     x = keras.layers.Reshape((math.prod(grid), v.filters), name="patch_embed.flatten")(x)
     if v.distilled:

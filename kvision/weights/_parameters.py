@@ -5,7 +5,9 @@ import keras
 from kvision._nested import check_model
 from kvision.errors import UserError
 
-NORMS = (keras.layers.BatchNormalization, keras.layers.LayerNormalization)
+NORMS = (
+    keras.layers.BatchNormalization, keras.layers.GroupNormalization, keras.layers.LayerNormalization,
+)  # fmt: skip
 NORM_NAMES = {
     "gamma": "weight",
     "beta": "bias",

@@ -29,7 +29,12 @@ LIKE_OTHERS = {  # made of the same blocks as another network or another test's,
     "vit_base_patch16", "vit_base_patch32", "vit_huge_patch14", "xception",
 }  # fmt: skip
 
-TRANSFORMERS = ("vit", "deit", "swin")  # int8 has one scale for all channels of what their blocks add up
+TRANSFORMERS = (
+    "vit",
+    "vithybrid",
+    "deit",
+    "swin",
+)  # Int8 has one scale for all channels of what their blocks add up
 MOBILE = ("mobilenetv1", "mobilenetv2", "mobilenetv3", "mobilenetv4", "efficientnetv1", "efficientnetv2")
 
 

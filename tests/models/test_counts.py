@@ -26,6 +26,7 @@ PAPERS = {  # sums over the papers' layers, densely connected where LeNet-5 is
     "vgg_s": 102_908_520,
     "googlenet": 6_998_552,
     "densenet264": 33_337_704,
+    "vit_base_r50_s16": 97_890_112 + 769 * 1000,  # timm, whose network has no classifier
 }
 SIDES = {
     "googlenet": 3_188_840 + 3_190_888,

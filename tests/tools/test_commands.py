@@ -18,7 +18,7 @@ from PIL import Image
 import kvision.data
 from kvision import _cli, labels, runs
 from kvision.errors import UserError
-from kvision_tools import train
+from kvision_tools.commands import train
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_a_run_folder_is_complete(run, folder):
     output, printed = run
     assert {path.name for path in output.iterdir()} == {
         ".kvision.lock", "checkpoints", "curves.png", "dataset.json", "flags.txt", "labels.txt",
-        "metrics.csv", "model.keras", "tensorboard",
+        "metrics.csv", "model.keras", "run.json", "tensorboard",
     }  # fmt: skip
     assert (output / "labels.txt").read_text() == "dark\nlight\n"
     assert [row["epoch"] for row in rows(output)] == ["1", "2", "3", "4"]
@@ -188,6 +188,7 @@ def test_a_run_is_evaluated_as_it_was_validated(run, folder, tmp_path):
     flags = tmp_path / "run" / runs.FLAGS
     older = [line for line in flags.read_text().splitlines() if not line.startswith(("--crop", "--inter"))]
     flags.write_text("\n".join(older) + "\n")
+    (tmp_path / "run" / runs.RUN).unlink()
     older = runs.open_model(str(tmp_path / "run"))
     assert (older.crop, older.interpolation) == (1.0, "bilinear")
     np.testing.assert_array_equal(images(older), images(opened, crop=1.0, interpolation="bilinear"))
@@ -202,6 +203,7 @@ def test_info():
     described = command("kvision-info", "efficientnet_b2")
     assert "width_multiplier = 1.1" in described
     assert all(row.tag in described for row in kvision.info("efficientnet_b2").weights)
+    assert "kvision.segmentation.fcn.FCNVariant" in command("kvision-info", "fcn8s")
     assert "Did you mean 'mobilenet_v2'" in command("kvision-info", "mobilenetv2", code=2)
 
 
@@ -244,7 +246,7 @@ def test_help(name):
         ),
         (
             ["kvision-train", *TINY, "--data=digits", "--model_kwarg=width_multiplier=x"],
-            "must be a positive number; got 'x'",
+            "must be a number above 0, and at most 10; got 'x'",
         ),
         (["kvision-train", *TINY, "--data=digits", "--model_kwarg=norm_momentum=0.5"], "give one"),
         (

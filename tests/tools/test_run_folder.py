@@ -174,7 +174,7 @@ def test_overwrite_removes_what_a_run_wrote(parsed, tmp_path):
     run = complete(tmp_path / "run")
     made(run, True)
     assert {path.name for path in run.iterdir()} == {
-        run_folder.LOCK, run_folder.DATASET, runs.FLAGS, runs.LABELS,
+        run_folder.LOCK, run_folder.DATASET, runs.FLAGS, runs.LABELS, runs.RUN,
     }  # fmt: skip
 
 

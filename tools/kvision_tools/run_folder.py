@@ -30,6 +30,7 @@ from kvision_tools.files import replacing
 
 # what may differ when a run goes on
 NOT_OF_THE_RUN = ("output", "overwrite", "dry_run", "worker_timeout", "max_unreadable")
+COMPLETED = ("crop", "interpolation", "warmup_epochs")  # which follow from other settings where they are open
 DATASET = "dataset.json"
 LOCK = ".kvision.lock"  # held while a training runs; says who holds it
 BEGINNING = ".kvision.beginning"  # there until the folder is complete
@@ -293,7 +294,9 @@ def _differences(there, config) -> dict[str, tuple[str, str]]:
     for name in here.keys() - there.keys():
         if here[name] == default[name]:
             del here[name]
-    pairs = {name: (there.get(name, ""), here.get(name, "")) for name in sorted(here.keys() | there.keys())}
+    names = here.keys() | there.keys()
+    names -= {name for name in COMPLETED if getattr(config, name) is None}
+    pairs = {name: (there.get(name, ""), here.get(name, "")) for name in sorted(names)}
     return {name: (its, ours) for name, (its, ours) in pairs.items() if _absolute(its) != _absolute(ours)}
 
 

@@ -346,8 +346,9 @@ def completed(config: TrainConfig, folder: Path) -> TrainConfig:
     warmup = config.warmup_epochs
     if warmup is None:
         there = None if config.overwrite else run_folder.warmup_epochs(folder)
-        is_longer = there is not None and there >= config.epochs  # the run there, which then is refused
-        warmup = min(1.0, config.epochs / 2) if there is None or is_longer else there
+        if there is not None and there >= config.epochs:
+            run_folder.check(folder, config, config.overwrite)  # raises, as the run there is longer
+        warmup = min(1.0, config.epochs / 2) if there is None else there
     return dataclasses.replace(
         config,
         crop=config.crop or crop,

@@ -31,7 +31,7 @@ def main(positional):
             raise UserError(f"One name or pattern was expected; got {len(positional)}.")
         _cli.import_keras()
         pattern = positional[0] if positional else "*"
-        names = kvision.list_models(pattern) or kvision.list_models(pattern, task=None)
+        names = kvision.list_models(pattern, task=None)
         if not names:
             kvision.info(pattern)  # raises, with the nearest names
     console = rich.console.Console(highlight=False)
@@ -47,20 +47,21 @@ def main(positional):
 def table(names: list[str]) -> rich.table.Table:
     """The networks with their parameters and input sizes."""
     rows = rich.table.Table()
-    for column in ("model", "parameters", "input"):
-        rows.add_column(column, justify="left" if column == "model" else "right")
+    for column in ("model", "task", "parameters", "input"):
+        rows.add_column(column, justify="right" if column in ("parameters", "input") else "left")
     for name in names:
-        variant = kvision.info(name).variant
-        rows.add_row(name, f"{variant.params:,}", f"{variant.image_size} x {variant.image_size}")
+        info = kvision.info(name)
+        size = info.variant.image_size
+        rows.add_row(name, info.task, f"{info.variant.params:,}", f"{size} x {size}")
     return rows
 
 
 def markdown(names: list[str]) -> str:
     """The same as a Markdown table."""
-    lines = ["| model | parameters | input |", "|---|---:|---:|"]
+    lines = ["| model | task | parameters | input |", "|---|---|---:|---:|"]
     for name in names:
-        variant = kvision.info(name).variant
-        lines.append(f"| `{name}` | {variant.params:,} | {variant.image_size} |")
+        info = kvision.info(name)
+        lines.append(f"| `{name}` | {info.task} | {info.variant.params:,} | {info.variant.image_size} |")
     return "\n".join(lines)
 
 
