@@ -173,7 +173,7 @@ def test_a_class_called_train_may_be_deep(tmp_path):
     ("files", "words"),
     [
         (["1.png", "2.png"], "has no folders but 2 files: one for each class was expected"),
-        (["train/a/1.png", "train/b/1.png", "val/1.png"], "val' has no folders but 1 files"),
+        (["train/a/1.png", "train/b/1.png", "val/1.png"], "val' has no folders but 1 file:"),
         (["train/a/1.png", "train/b/1.png"], "no class folders but 'train' .*give 'folder:.*/train'"),
         (["test/a/1.png", "val/a/1.png"], "no class folders but 'test', 'val' with folders inside"),
         (["flowers/rose/1.png", "flowers/tulip/1.png"], "but 'flowers' .*give 'folder:.*/flowers'"),
