@@ -99,10 +99,9 @@ def worth(file, files: Sequence, float_size: int, images: int) -> str:
     if right is None:
         agreement = f"{100 * near.agreement:.1f} % of {counted(images, 'image')}"
         return f"{text}it gives the Keras model's first class for {agreement}."
-    beside = f"{100 * abs(right.drop):.2f} points {'lower' if right.drop > 0 else 'higher'} than "
-    return (
-        f"{text}its top-1 on {counted(images, 'image')} is {beside if right.drop else ''}the Keras model's."
-    )
+    points = f"{100 * abs(right.drop):.2f} points {'lower' if right.drop > 0 else 'higher'} than"
+    relation = f"is {points}" if right.drop else "equals"
+    return f"{text}its top-1 on {counted(images, 'image')} {relation} the Keras model's."
 
 
 def not_integers(taken: Census) -> dict[str, int]:

@@ -111,14 +111,15 @@ class Search:
         self.say, settings = say, Settings()
         content = self.make(settings)
         times = verify.latencies({"this": content}, self.choice[0], threads=1)
-        self.best = Candidate(settings, content, self._step("minimum and maximum", content, times["this"]))
+        step = self._step("ranges from minimum to maximum", content, times["this"])
+        self.best = Candidate(settings, content, step)
         self.integers = self.best
         self._note(self.best.step, True)
         self._try("hard-swish as products", hard_swish=True)
         self._try("normalisation before the first layer", folded=False)
         self._try("biases corrected", corrected=True)
-        self._try("ranges without 0.01 %", method="percentile")
-        self._try("ranges of least squares", method="mse")
+        self._try("ranges without the outermost 0.01 %", method="percentile")
+        self._try("ranges of least squared error", method="mse")
         if self.mixed:
             firsts = self.first_layers(self.best.settings)
             for count in (count for count in FIRST_LAYERS if count < len(firsts)):

@@ -126,7 +126,7 @@ def print_table(report: dict, output: Path) -> None:
     """Prints the report for people."""
     table = rich.table.Table(
         title=f"{report['model']} on {counted(report['images'], 'held-out image')}",
-        caption="KL in nats, SQNR in dB, milliseconds by threads, speed against float32",
+        caption="KL in nats, SQNR in dB, times in ms with 1 and 2 threads, speed relative to float32",
         box=rich.box.SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
@@ -176,7 +176,7 @@ def print_table(report: dict, output: Path) -> None:
     for file in made:
         if file["refusal"]:
             print(f"{file['file']} is outside its tolerance: {file['refusal']}.{advice}")
-    print(f"Written to {output}; look at {output / 'report.html'}.")
+    print(f"Written to {output}; the report is {output / 'report.html'}.")
 
 
 def check(paths) -> int:

@@ -66,7 +66,7 @@ def test_what_accelerators_of_integers_leave_to_the_cpu(files):
 def test_what_a_file_was_worth(files):
     equal = advice.advice(files["uint8"], [*files.values()], 400, "cpu", 200)
     assert "25 % of the float32 file's bytes and takes 100 % of its time" in equal
-    assert "its top-1 on 200 images is the Keras model's" in equal
+    assert "its top-1 on 200 images equals the Keras model's" in equal
     assert not {"smallest", "fastest"} & {*equal.replace(";", " ").split()}
     slow = dataclasses.replace(files["uint8"], size=99, latency_ms={1: 3.0})
     others = [slow, files["float32"], files["int8"]]
