@@ -30,7 +30,7 @@ KERAS = {"backend": "tensorflow", "image_data_format": "channels_last"}  # setti
 
 # The text of flags that several commands have.
 MAX_UNREADABLE = "Largest share of the images that may fail to decode and are skipped; more end the command."
-EXIF = "Turn images as their EXIF orientation says; a run's own choice by default, else true."
+
 NAMES = (
     "Class names of the network's outputs, in order; its own by default. A file with one name a line, "
     "imagenet, or numbers: the dataset's first class is output 0, and so on, where class folders are in "

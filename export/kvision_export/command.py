@@ -47,9 +47,9 @@ def define():
     flags.DEFINE_string(
         "calibration",
         None,
-        f"{FORMS}; a run folder's own by default. Its training images give the int8 ranges, its held-out ones "
-        "the report. A folder of images without class folders, or with those of other classes, will do: top-1 "
-        "is left out then.",
+        f"{FORMS}; a run folder's own by default. Its training images give the int8 ranges, its held-out "
+        "ones the report. A folder of images without class folders, or with those of other classes, will do: "
+        "top-1 is left out then.",
     )
     flags.DEFINE_integer(
         "calibration_images",
@@ -79,8 +79,8 @@ def define():
     flags.DEFINE_float(
         "min_agreement",
         0.97,
-        "Smallest share of images without labels on which a dynamic, int8, int16x8 or int4 file's first class "
-        "is the Keras model's; with labels, --max_drop decides.",
+        "Smallest share of images without labels on which the first class of a dynamic, int8, int16x8 or int4 "
+        "file is the Keras model's; with labels, --max_drop decides.",
         0,
         1,
     )
