@@ -134,18 +134,27 @@ def _names_of(weights, name) -> tuple[str, ...] | None:
     return labels.imagenet() if imagenet else None
 
 
-def evaluation(name: str, weights: str | None, image_size: int | None) -> tuple[float, str]:
+def evaluation(
+    name: str, weights: str | None, image_size: int | None, columns: Mapping[str, object] | None = None
+) -> tuple[float, str]:
     """The crop and the interpolation with which a network's weights were published.
 
     Args:
         name: one of `kvision.list_models()`.
         weights: as its builder takes them; of a file, those of "imagenet" are taken.
         image_size: height of the network's input, in pixels.
+        columns: keywords of the builder besides; of several rows, those are taken that have them.
     """
-    rows = published.matching(weights, name) or published.matching("imagenet", name)
-    if not weights or not rows:
+    if not weights:
         return 1.0, "bilinear"
-    row = rows[0]
+    default = registry.info(name).variant
+    known = {key: value for key, value in (columns or {}).items() if key in default.columns()}
+    variant = dataclasses.replace(default, **known)
+    row = published.fitting_row(weights, name, variant, default)
+    row = row or published.fitting_row("imagenet", name, variant, default)
+    row = row or next(iter(published.matching("imagenet", name)), None)
+    if row is None:
+        return 1.0, "bilinear"
     return row.test_crop if image_size == row.test_size else row.crop, row.interpolation
 
 
