@@ -1,4 +1,4 @@
-"""What users choose from, free of TensorFlow, so that commands can name it before they import that."""
+"""Choices of users, which commands name in their help before they import TensorFlow."""
 
 FORMS = "digits, folder:PATH, csv:PATH, tfrecord:GLOB or tfds:NAME"  # of a dataset
 SPLITS = ("train", "val")  # of a training

@@ -13,7 +13,7 @@ PASSING = keras.layers.Dropout, keras.layers.Flatten, keras.layers.Identity, ker
 
 
 def check(model: keras.Model) -> None:
-    """A ValueError for a model that is no classifier of images."""
+    """Raises a UserError unless the model is a classifier of images."""
     inputs, outputs = getattr(model, "inputs", ()), getattr(model, "outputs", ())
     if _named_outputs(model) or len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != 2:
         raise UserError(f"{model.name} must have one input and one output of shape (batch, classes).")
@@ -23,7 +23,7 @@ def check(model: keras.Model) -> None:
 
 
 def check_finite(model: keras.Model) -> None:
-    """A UserError for a model whose weights have NaN or infinity."""
+    """Raises a UserError where the weights have NaN or infinity."""
     for variable in model.variables:
         value = keras.ops.convert_to_numpy(variable)
         if variable.dtype.endswith(("float16", "float32", "float64")) and not np.isfinite(value).all():
@@ -128,7 +128,7 @@ def _reason(error) -> str:
 
 
 def _last_operation(tensor):
-    """What computes a tensor, however deep in models inside each other, and however shaped or cast then."""
+    """The operation that computes a tensor, also inside of nested models and before reshapes and casts."""
     history = tensor._keras_history
     operation = history.operation
     if inside := getattr(operation, "outputs", None):

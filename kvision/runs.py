@@ -76,7 +76,7 @@ def open_model(
 
     Raises:
         FileNotFoundError: no such folder or file.
-        UserError: an unknown name, a file that is no model, weights that do not fit or lack a classifier,
+        UserError: an unknown name, a file that cannot be read, weights that do not fit or lack a classifier,
             class names of another number than the network's classes.
     """
     path = Path(source).expanduser()
@@ -91,10 +91,10 @@ def open_model(
         crop, interpolation = evaluation(source, weights, model.input_shape[1])
         return _opened(model, _names_of(weights, source), class_names, crop=crop, interpolation=interpolation)
     if weights:
-        raise UserError(f"`weights` go with a model's name; {source!r} is none.")
+        raise UserError(f"`weights` are for a model given by name; got the file or folder {source!r}.")
     if path.is_dir():
         if not (path / MODEL).is_file():
-            raise FileNotFoundError(f"{source!r} is no run folder: it has no {MODEL}.")
+            raise FileNotFoundError(f"{source!r} is not a run folder: it has no {MODEL}.")
         model = _read(path / MODEL, image_size)
         known, inside = labels.read(path / LABELS), labels.read_from_keras(path / MODEL)
         if class_names is None and inside not in (None, known):
@@ -109,7 +109,7 @@ def open_model(
     if source.endswith(".keras"):
         return _opened(_read(path, image_size), labels.read_from_keras(path), class_names)
     raise UserError(
-        f"{source!r} is no run folder, .keras file or model's name. "
+        f"A run folder, a .keras file or a model's name was expected; got {source!r}. "
         f"{did_you_mean(source, registry.list_models())}"
     )
 
@@ -281,7 +281,7 @@ def _read(path, image_size) -> keras.Model:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # whatever a damaged file makes its reader raise
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise UserError(f"{str(path)!r} is no model that can be read: {reason:.200}") from None
+        raise UserError(f"failed to read the model {str(path)!r}: {reason:.200}") from None
     model = _classifiers.of_size(_classifiers.with_probabilities(model), image_size)
     _classifiers.check_finite(model)
     return model

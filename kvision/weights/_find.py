@@ -1,4 +1,4 @@
-"""From what `weights=` was given to a row of the table."""
+"""The row of the table that `weights=` names."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -56,7 +56,7 @@ def find(weights, model: str | None, variant: Variant, default: Variant) -> Weig
         default: the same without them.
 
     Returns:
-        The row; for a repository that is not in the table, one made of what it says of itself; None for a
+        The row; for a repository that is not in the table, one made from its config.json; None for a
         mapping or a file.
 
     Raises:
