@@ -9,7 +9,7 @@ from kvision.errors import UserError
 
 
 def check_model(model, key: str = "model") -> None:
-    """A UserError for an argument that is no `keras.Model`."""
+    """Raises a UserError unless the argument is a `keras.Model`."""
     if not isinstance(model, keras.Model):
         raise UserError(f"`{key}` must be a `keras.Model`; got {reprlib.repr(model)}.")
 

@@ -16,7 +16,7 @@ FORMS = {2: "(batch, classes)", 4: "(batch, height, width, classes)"}  # of outp
 
 
 def check(model: keras.Model, rank: int = 2) -> None:
-    """A UserError for a model that does not answer for images with an output of some rank."""
+    """Raises a UserError unless the model answers for images with one output of some rank."""
     inputs, outputs = getattr(model, "inputs", ()), getattr(model, "outputs", ())
     if _named_outputs(model) or len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != rank:
         raise UserError(f"{model.name} must have one input and one output of shape {FORMS[rank]}.")
@@ -34,7 +34,7 @@ def rank_of(model: keras.Model) -> int | None:
 
 
 def check_finite(model: keras.Model) -> None:
-    """A UserError for a model whose weights have NaN or infinity."""
+    """Raises a UserError where the weights have NaN or infinity."""
     for variable in model.variables:
         value = keras.ops.convert_to_numpy(variable)
         if variable.dtype.endswith(("float16", "float32", "float64")) and not np.isfinite(value).all():
@@ -139,7 +139,7 @@ def _reason(error) -> str:
 
 
 def _last_operation(tensor):
-    """What computes a tensor, however deep in models inside each other, and however shaped or cast then."""
+    """The operation that computes a tensor, also inside of nested models and before reshapes and casts."""
     history = tensor._keras_history
     operation = history.operation
     if inside := getattr(operation, "outputs", None):

@@ -1,4 +1,4 @@
-"""What a network costs, counted from its layers."""
+"""The costs of a network, counted from its layers."""
 
 import math
 

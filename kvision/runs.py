@@ -112,7 +112,7 @@ def open_model(
 
     Raises:
         FileNotFoundError: no such folder or file.
-        UserError: an unknown name, a file that is no model, weights that do not fit or lack a classifier,
+        UserError: an unknown name, a file that cannot be read, weights that do not fit or lack a classifier,
             class names of another number than the network's classes.
     """
     path = Path(source).expanduser()
@@ -128,10 +128,10 @@ def open_model(
         crop, interpolation = evaluation(source, weights, model.input_shape[1])
         return _opened(model, _names_of(weights, source), class_names, crop=crop, interpolation=interpolation)
     if weights:
-        raise UserError(f"`weights` go with a model's name; {source!r} is none.")
+        raise UserError(f"`weights` are for a model given by name; got the file or folder {source!r}.")
     if path.is_dir():
         if not (path / MODEL).is_file():
-            raise FileNotFoundError(f"{source!r} is no run folder: it has no {MODEL}.")
+            raise FileNotFoundError(f"{source!r} is not a run folder: it has no {MODEL}.")
         model = _read(path / MODEL, image_size)
         known, inside = labels.read(path / LABELS), labels.read_from_keras(path / MODEL)
         if class_names is None and inside not in (None, known):
@@ -144,7 +144,7 @@ def open_model(
     if source.endswith(".keras"):
         return _opened(_read(path, image_size), labels.read_from_keras(path), class_names)
     raise UserError(
-        f"{source!r} is no run folder, .keras file or model's name. "
+        f"A run folder, a .keras file or a model's name was expected; got {source!r}. "
         f"{did_you_mean(source, registry.list_models(task=None))}"
     )
 
@@ -168,18 +168,27 @@ def _names_of(weights, name) -> tuple[str, ...] | None:
     return labels.imagenet() if imagenet else None
 
 
-def evaluation(name: str, weights: str | None, image_size: int | None) -> tuple[float, str]:
+def evaluation(
+    name: str, weights: str | None, image_size: int | None, columns: Mapping[str, object] | None = None
+) -> tuple[float, str]:
     """The crop and the interpolation with which a network's weights were published.
 
     Args:
         name: one of `kvision.list_models()`.
         weights: as its builder takes them; of a file, those of "imagenet" are taken.
         image_size: height of the network's input, in pixels.
+        columns: keywords of the builder besides; of several rows, those are taken that have them.
     """
-    rows = published.matching(weights, name) or published.matching("imagenet", name)
-    if not weights or not rows:
+    if not weights:
         return 1.0, "bilinear"
-    row = rows[0]
+    default = registry.info(name).variant
+    known = {key: value for key, value in (columns or {}).items() if key in default.columns()}
+    variant = dataclasses.replace(default, **known)
+    row = published.fitting_row(weights, name, variant, default)
+    row = row or published.fitting_row("imagenet", name, variant, default)
+    row = row or next(iter(published.matching("imagenet", name)), None)
+    if row is None:
+        return 1.0, "bilinear"
     return row.test_crop if image_size == row.test_size else row.crop, row.interpolation
 
 
@@ -335,7 +344,7 @@ def _read(path, image_size) -> keras.Model:
         if isinstance(error, OSError) and error.errno in FULL_DISK:  # Keras unpacks parts of it
             raise OSError(error.errno, error.strerror, error.filename or tempfile.gettempdir()) from error
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise UserError(f"{str(path)!r} is no model that can be read: {reason:.200}") from None
+        raise UserError(f"Failed to read the model {str(path)!r}: {reason:.200}") from None
     model = _networks.of_size(task_of(model).serving(model), image_size)
     _networks.check_finite(model)
     return model

@@ -1,4 +1,4 @@
-"""What describes a network without building it: frozen rows, free of Keras."""
+"""Frozen rows that describe a network without building it, free of Keras."""
 
 import dataclasses
 import difflib
@@ -165,7 +165,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What the registry knows of a network.
+    """The registry's description of a network.
 
     Attributes:
         name: the builder's name.

@@ -119,6 +119,17 @@ def test_grey_networks_have_any_image_size(size):
     assert runs.open_model("lenet5", image_size=size).model.input_shape == (None, size or 32, size or 32, 1)
 
 
+@pytest.mark.parametrize("weights", ["imagenet", "a.keras"])
+def test_the_crop_is_that_of_the_row_that_has_the_columns(weights):
+    """timm's mobilenetv1_100.ra4_e3600_r224_in1k is evaluated with crop 0.95 at 256 pixels, bicubic."""
+    columns = {"padding": "symmetric", "norm_epsilon": 1e-5, "unknown": 1}
+    assert runs.evaluation("mobilenet_v1", weights, 256, columns) == (0.95, "bicubic")
+    assert runs.evaluation("mobilenet_v1", weights, 224, columns) == (0.875, "bicubic")
+    for others in (None, {"padding": "symmetric"}):  # no row has these
+        assert runs.evaluation("mobilenet_v1", weights, 224, others) == (0.875, "bilinear")
+    assert runs.evaluation("mobilenet_v1", None, 224, columns) == (1.0, "bilinear")
+
+
 def saved(folder, kind, **keywords):
     """A lenet5 and a file of its weights."""
     model = kvision.create_model("lenet5", **keywords)

@@ -79,8 +79,8 @@ def define():
     flags.DEFINE_float(
         "min_agreement",
         0.97,
-        "Smallest share of images without labels on which the first class of a dynamic, int8, int16x8 or int4 "
-        "file is the Keras model's; with labels, --max_drop decides.",
+        "Smallest share of images without labels on which the first class of a dynamic, int8, int16x8 or "
+        "int4 file is the Keras model's; with labels, --max_drop decides.",
         0,
         1,
     )

@@ -1,4 +1,4 @@
-"""What all builders share: keywords, input, preprocessing, top, weights."""
+"""The parts that all builders share: keywords, input, preprocessing, top, weights."""
 
 import dataclasses
 import inspect

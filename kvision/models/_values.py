@@ -17,7 +17,7 @@ from kvision.errors import UserError
 from kvision.spec import Variant, did_you_mean
 
 CHOICES = {"padding": ("same", "symmetric"), "subsampling": ("average", "max")}
-MOST_PIXELS, MOST_CHANNELS, MOST_CLASSES = 2**14, 10**4, 10**6  # a side of an image, ...
+MOST_PIXELS, MOST_CHANNELS, MOST_CLASSES = 2**14, 10**4, 10**6  # pixels of a side
 MOST = {"depth": 1000, "": 10**4}  # integers, by the beginning of the column's name
 RANGES = {  # by the end of the column's name: what is said, and the test
     "_multiplier": ("a number above 0, and at most 10", lambda x: 0 < x <= 10),
@@ -92,7 +92,7 @@ def choice(key, value, choices):
 
 
 def activation(key, value):
-    """What `keras.activations.get` takes."""
+    """An activation that `keras.activations.get` takes."""
     try:
         keras.activations.get(value)
     except (ValueError, TypeError):

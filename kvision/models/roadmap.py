@@ -1,4 +1,4 @@
-"""From ResNet-50 to ConvNeXt-T in steps (Liu et al. 2022, https://arxiv.org/abs/2201.03545, section 2).
+"""The steps from ResNet-50 to ConvNeXt-T (Liu et al. 2022, https://arxiv.org/abs/2201.03545, section 2).
 
 Each step keeps what those before it changed. Multiply-adds agree with Table 10 but for "layer_norm", where it
 has 4.46 G after 4.15 G: normalisation has no multiply-adds of convolutions, and the paper's Table 11, for

@@ -1,9 +1,9 @@
 """Published weights: which there are, loading them into networks, saving them back."""
 
-from kvision.weights._find import find, list_weights, matching, rows_of
+from kvision.weights._find import find, fitting_row, list_weights, matching, rows_of
 from kvision.weights._load import from_keras, load, num_classes, preprocess, save, state_dict
 
 __all__ = [
-    "find", "from_keras", "list_weights", "load", "matching", "num_classes", "preprocess", "rows_of", "save",
-    "state_dict",
+    "find", "fitting_row", "from_keras", "list_weights", "load", "matching", "num_classes", "preprocess",
+    "rows_of", "save", "state_dict",
 ]  # fmt: skip

@@ -36,11 +36,11 @@ def describe(source: str, model: str | None) -> Weights:
 
     Raises:
         OSError: it cannot be downloaded.
-        ValueError: it is no repository of timm's form.
+        ValueError: the repository does not have timm's form.
     """
     if not source.startswith(HUB):
         raise UserError(
-            f"`weights`: {source!r} is no published checkpoint of {model or 'this network'}, so its "
+            f"`weights`: {source!r} is not a published checkpoint of {model or 'this network'}, so its "
             "normalisation is not known: build with `preprocess`, then call `kvision.weights.load`."
         )
     path = _from_hub(source, "config.json")
@@ -68,7 +68,7 @@ def describe(source: str, model: str | None) -> Weights:
 
 
 def named(source) -> str:
-    """What a source is called: its path, its address, or what it is."""
+    """The name of a source: its path or its address."""
     return os.fsdecode(source) if isinstance(source, (bytes, os.PathLike)) else str(source)
 
 
@@ -102,7 +102,7 @@ def local(source: str) -> str:
 
 
 def read(path: str) -> Mapping:
-    """What a file holds: tensors by name, PyTorch's or Keras' as `read_h5` gives them, or dicts of them.
+    """The tensors of a file by name, PyTorch's or Keras' as `read_h5` gives them, or dicts of them.
 
     Raises:
         ValueError: the file is damaged, or holds anything but tensors.
@@ -119,7 +119,7 @@ def read(path: str) -> Mapping:
 
 
 def unreadable(origin, error) -> UserError:
-    """One sentence for whatever a damaged file makes its reader raise."""
+    """The UserError for an exception that a damaged file makes its reader raise."""
     reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
     return UserError(f"`weights`: failed to read {origin}: {shown(reason, 300)}.")
 
@@ -163,7 +163,7 @@ def _places(path: str) -> dict[str, str]:
     for shard in places.values():
         named = isinstance(shard, str) and Path(shard).name == shard
         if not named or not shard.endswith((".safetensors", ".bin")):
-            raise UserError(f"its index names {shard!r:.80}, which is no file beside it")
+            raise UserError(f"its index names {shard!r:.80}, which is not a file beside it")
     return places
 
 

@@ -1,4 +1,4 @@
-"""From what `weights=` was given to a row of the table."""
+"""The row of the table that `weights=` names."""
 
 import logging
 from collections.abc import Iterable, Mapping
@@ -57,7 +57,7 @@ def find(weights, model: str | None, variant: Variant, default: Variant) -> Weig
         default: the same without them.
 
     Returns:
-        The row; for a repository that is not in the table, one made of what it says of itself; None for a
+        The row; for a repository that is not in the table, one made from its config.json; None for a
         mapping or a file.
 
     Raises:
@@ -68,12 +68,10 @@ def find(weights, model: str | None, variant: Variant, default: Variant) -> Weig
     word = weights.tag if isinstance(weights, Weights) else named(weights)
     if is_file(word):
         return None
-    rows = matching(weights, model)
-    others = _others(rows_of(model or ""), default) if word == "imagenet" else []
-    for row in (*rows, *others):
-        if not _differing(row, variant, default):
-            _log_better(row, others, variant, default)
-            return row
+    rows, others = _candidates(weights, model, default)
+    if row := _first_that_fits([*rows, *others], variant, default):
+        _log_better(row, others, variant, default)
+        return row
     needed = [_differing(row, variant, default) for row in rows]
     if rows:
         keywords = " or ".join(map(_keywords, needed))
@@ -90,6 +88,22 @@ def find(weights, model: str | None, variant: Variant, default: Variant) -> Weig
         f"{whose} has no weights {word!r}. {did_you_mean(word, ['imagenet', *(row.tag for row in rows)])} "
         f"A file ends with {', '.join(ENDINGS)}, a repository begins with hf-hub:."
     )
+
+
+def fitting_row(weights, model: str, variant: Variant, default: Variant) -> Weights | None:
+    """As `find`, without a log; None also where it raises a UserError."""
+    rows, others = _candidates(weights, model, default)
+    return _first_that_fits([*rows, *others], variant, default)
+
+
+def _candidates(weights, model: str | None, default: Variant) -> tuple[list[Weights], list[Weights]]:
+    """The rows of a word, and those that "imagenet" may mean for other columns."""
+    others = _others(rows_of(model or ""), default) if named(weights) == "imagenet" else []
+    return matching(weights, model), others
+
+
+def _first_that_fits(rows: Iterable[Weights], variant: Variant, default: Variant) -> Weights | None:
+    return next((row for row in rows if not _differing(row, variant, default)), None)
 
 
 def _others(rows: Iterable[Weights], default: Variant) -> list[Weights]:

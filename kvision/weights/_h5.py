@@ -27,7 +27,7 @@ def read_h5(path: str) -> dict[str, np.ndarray]:
     """The variables of a file that Keras 3 saved, by the layer's path and their place: "stem.conv/0".
 
     Raises:
-        UserError: it is no such file, points out of itself, or has values that it does not hold.
+        UserError: the file has another form, links to other files, or lacks values.
         OSError, ValueError, zipfile.BadZipFile: it is damaged.
     """
     content = _keras_weights(path) if path.lower().endswith(".keras") else Path(path).read_bytes()
@@ -64,7 +64,7 @@ def _keras_weights(path: str) -> bytes:
 
 
 def _index(content: bytes) -> dict[str, list]:
-    """What `_h5_index` says of a file, in a process of its own, which the HDF5 library may end."""
+    """The answer of `_h5_index`, which runs in a process of its own because the HDF5 library may crash."""
     command = [sys.executable, "-P", _h5_index.__file__]
     try:
         done = subprocess.run(command, input=content, capture_output=True, check=True)

@@ -1,7 +1,7 @@
-"""Says where the variables of an HDF5 file lie: a script of its own, which reads the file from stdin.
+"""The places of the variables in an HDF5 file: a script, which reads the file from stdin.
 
 The HDF5 library crashes on some damaged files, and in others never gets through a heap of words whose sizes
-are wrong. This process may crash, or ends itself, and its parent says so in a sentence. What it prints is
+are wrong. This process may crash, or ends itself, and its parent says so in a sentence. It prints
 JSON: `{"LAYER/PLACE": [dtype, shape, offset]}` of layers as Keras 3 saves them, or a sentence.
 """
 
@@ -37,7 +37,7 @@ def _variables(group, path: tuple[str, ...], seen: set) -> Iterator[tuple[str, h
         layer = _child(group, key)
         address = h5py.h5o.get_info(layer.id).addr
         if address in seen or not isinstance(layer, h5py.Group):
-            raise Unfit(f"its {layer.name!r} is no layer of its own")
+            raise Unfit(f"its {layer.name!r} is not a layer of its own")
         seen.add(address)
         if key == "layers":  # of a network in the network, whose name is no part of its variables' paths
             yield from _variables(layer, (), seen)

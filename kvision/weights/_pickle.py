@@ -82,9 +82,9 @@ class Tensor:
         """A view of the storage; a UserError where the tensor would lie outside of it."""
         numbers = (self.offset, *self.shape, *self.strides)
         if len(self.shape) != len(self.strides) or len(self.shape) > MOST_DIMENSIONS:
-            raise UserError("its shape is not one of a tensor")
+            raise UserError("its shape is invalid")
         if any(type(number) is not int or not 0 <= number < 2**63 for number in numbers):
-            raise UserError("its shape is not one of a tensor")
+            raise UserError("its shape is invalid")
         last = self.offset + sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
         if 0 not in self.shape and last >= self.storage.size:
             raise UserError("it reaches beyond its storage")
@@ -98,7 +98,7 @@ class Tensor:
 
 
 def load(file, storage: Callable[[str, np.dtype, int], Storage]):
-    """What a pickle describes, from the file's position on.
+    """The contents of a pickle, from the file's position on.
 
     Args:
         file: with `read`, `readline` and `tell`; `read` gives no more than there is.
@@ -122,7 +122,7 @@ def load(file, storage: Callable[[str, np.dtype, int], Storage]):
 
     def last(count):
         if len(stack) < count:
-            raise UserError("its pickle takes what it has not put")
+            raise UserError("its pickle takes more from the stack than it holds")
         values = stack[-count:]
         del stack[-count:]
         return values
@@ -181,7 +181,7 @@ def load(file, storage: Callable[[str, np.dtype, int], Storage]):
             case "PUT" | "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
                 index = len(memo) if argument is None else argument
                 if index > count:
-                    raise UserError("its pickle counts beyond its size")
+                    raise UserError("its pickle has an index beyond its size")
                 memo[index] = stack[-1]
             case "GET" | "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
@@ -212,14 +212,14 @@ def load(file, storage: Callable[[str, np.dtype, int], Storage]):
 
 
 def _filled(target, values: list):
-    """A dict with more items, keys and values in turn. Keys that are no words are of no use here."""
+    """A dict with more items, keys and values in turn. Only words are kept as keys."""
     if isinstance(target, dict):
         target.update((k, v) for k, v in zip(values[::2], values[1::2], strict=True) if type(k) is str)
     return target
 
 
 def _made(function, arguments):
-    """What a function would make of its arguments."""
+    """The result of a function's call, without the call."""
     few = isinstance(arguments, tuple) and len(arguments) <= MOST_ARGUMENTS
     match _unknown(function).kind, arguments if few else ():
         case "torch._tensor._rebuild_from_type_v2", (Global() as inner, Global(name=kind), inside, _):

@@ -14,7 +14,7 @@ MAGIC = 0x1950A86A20F9469CFC6C  # of files older than PyTorch 1.6
 
 
 def read_pth(path: str) -> dict:
-    """What PyTorch saved: tensors by name, or such dicts by name beside other things.
+    """The contents of a file of PyTorch: tensors by name, or such dicts by name beside other things.
 
     Tensors are read when they become arrays. No code of the file is run, see `_pickle.load`.
 
@@ -36,7 +36,7 @@ def _read_zip(path):
     archive = open_archive(path)  # stays open for the tensors
     pickles = [name for name in archive.namelist() if name.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise UserError("it is no file of PyTorch: it has no data.pkl, or several")
+        raise UserError("it was not saved by PyTorch: one data.pkl was expected in it")
     folder = pickles[0].removesuffix("data.pkl")
     if f"{folder}byteorder" in archive.namelist() and read_entry(archive, f"{folder}byteorder") != b"little":
         raise UserError("it was saved on a computer with another order of bytes")
@@ -76,7 +76,7 @@ def _read_old(path):
     except Exception:
         magic = None
     if magic != MAGIC:
-        raise UserError("it is no file of PyTorch")
+        raise UserError("it was not saved by PyTorch")
     _, system, state, keys = (_pickle.load(content, storage) for _ in range(4))
     if isinstance(system, dict) and system.get("little_endian") is False:
         raise UserError("it was saved on a computer with another order of bytes")

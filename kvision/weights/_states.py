@@ -144,7 +144,7 @@ def _clean(tensors: Mapping, wanted: Collection[str]) -> dict:
 
 
 def _prefixes(names: Collection[str], wanted: Collection[str]) -> Counter:
-    """How many of the wanted names there are behind each prefix, of which "" is the first."""
+    """The number of wanted names behind each prefix, of which "" is the first."""
     counts = Counter({"": 0})
     for name in names:
         rest = name

@@ -258,8 +258,14 @@ def test_help(name):
             "`--crop` must be positive; got 0.0. `--warmup_epochs` (10.0) must be below",
         ),
         (["kvision-evaluate", "--model=mobilenet_v1", "--data=digits"], "--weights"),
-        (["kvision-evaluate", "--model=/nowhere"], "no run folder"),
-        (["kvision-predict", "--model=/nowhere", "x.png"], "no run folder"),
+        (
+            ["kvision-evaluate", "--model=/nowhere"],
+            "A run folder, a .keras file or a model",
+        ),
+        (
+            ["kvision-predict", "--model=/nowhere", "x.png"],
+            "A run folder, a .keras file or a model",
+        ),
         (["kvision-predict", "--model=mobilenet_v1"], "Which images"),
         (["kvision-launch", "nowhere", "--model=x"], "There is no command 'nowhere'."),
     ],

@@ -109,15 +109,15 @@ def pickled(size=4, offset=0, shape=(4,), strides=(1,), storage=b""):
         (pickled(), "missing"),  # sound, but no LeNet
         (pickled(shape=(5,)), "beyond its storage"),
         (pickled(offset=1), "beyond its storage"),
-        (pickled(offset=-1), "not one of a tensor"),
-        (pickled(shape=(2, 2), strides=(-1, 1)), "not one of a tensor"),
+        (pickled(offset=-1), "its shape is invalid"),
+        (pickled(shape=(2, 2), strides=(-1, 1)), "its shape is invalid"),
         (pickled(shape=(2**32, 2**32), strides=(0, 0)), "more values than its storage"),
         (pickled(shape=(5,), strides=(0,)), "more values than its storage"),
-        (pickled(shape=(b"cnumpy\nint8\n(I127\ntR",), strides=(2,)), "not one of a tensor"),
-        (pickled(shape=(b"ctorch\nCharStorage\n(I4\ntR",)), "not one of a tensor"),
+        (pickled(shape=(b"cnumpy\nint8\n(I127\ntR",), strides=(2,)), "its shape is invalid"),
+        (pickled(shape=(b"ctorch\nCharStorage\n(I4\ntR",)), "its shape is invalid"),
         (pickled(storage=b"((lI1\n"), "no tensors"),
         (pickled(size=9), "too short"),
-        (b"\x80\x02}r\xff\xff\xff\x7f.", "counts beyond its size"),
+        (b"\x80\x02}r\xff\xff\xff\x7f.", "an index beyond its size"),
     ],
 )
 def test_a_pickle_reaches_nothing_but_its_own_tensors(content, words, tmp_path):

@@ -99,8 +99,8 @@ def test_the_table_is_what_the_peers_publish(monkeypatch):
         ("mobilenet_v2", {"weights": "imagenet", "width_multiplier": 0.4}, "width_multiplier=0.35"),
         ("efficientnet_b0", {"weights": "imagenet", "norm_epsilon": 1e-5}, "need norm_epsilon=0.001"),
         ("swin_base", {"weights": "ms_in1k_384"}, "window_size=12"),
-        ("resnet18", {"weights": "keras:ResNet50"}, "no published checkpoint"),
-        ("resnet18", {"weights": "https://download.pytorch.org/resnet18.pth"}, "no published checkpoint"),
+        ("resnet18", {"weights": "keras:ResNet50"}, "not a published checkpoint"),
+        ("resnet18", {"weights": "https://download.pytorch.org/resnet18.pth"}, "not a published checkpoint"),
     ],
 )
 def test_what_cannot_be_had_is_refused_before_anything_is_downloaded(name, keywords, words):
