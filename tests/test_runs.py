@@ -12,6 +12,7 @@ from helpers import brightness, dark_and_light, renamed
 
 import kvision
 from kvision import labels, runs
+from kvision.data.skipped import Unreadable
 from kvision.errors import UserError
 
 
@@ -171,3 +172,10 @@ def test_a_fresh_head_is_never_used(spoil, tmp_path):
     )
     with pytest.raises(UserError, match="has no weights for the classifier|1 misshapen"):
         runs.open_model("lenet5", str(tmp_path / "x.safetensors"))
+
+
+def test_unreadable_files_are_counted_by_class_where_they_have_one(capsys):
+    runs.report_unreadable({"a.png": Unreadable("the file is empty", "")}, strict=False)
+    assert capsys.readouterr().err.endswith("Skipped 1 unreadable file.\n")
+    runs.report_unreadable({"a.png": Unreadable("the file is empty", "cat")}, strict=False)
+    assert capsys.readouterr().err.endswith("Skipped 1 unreadable file: 1 of 'cat'.\n")

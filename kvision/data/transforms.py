@@ -125,12 +125,14 @@ def _jittered(image, there, factors):
 
     def grey(image):
         weights = [1.0] if image.shape[-1] == 1 else [weight / 2**16 for weight in LUMA]
-        return tf.reduce_sum(image * weights, -1, keepdims=True)
+        return tf.linalg.matmul(image, tf.constant(weights)[:, None])
 
     def blended(image, other, factor):
         return tf.clip_by_value(other + factor * (image - other), 0, 255)
 
     brightness, contrast, saturation = tf.unstack(factors)
     image = blended(image, 0.0, brightness)
-    image = blended(image, tf.reduce_mean(tf.boolean_mask(grey(image), there)), contrast)
+    weights = tf.cast(there, tf.float32)
+    mean = tf.reduce_sum(grey(image) * weights) / tf.reduce_sum(weights)
+    image = blended(image, mean, contrast)
     return blended(image, grey(image), saturation)

@@ -35,6 +35,18 @@ def test_the_names_of_flags_are_those_of_functions():
     assert tuple(AUGMENTATIONS) == _choices.AUGMENTATIONS
 
 
+def test_a_registered_function_is_an_augmentation():
+    @transforms.augmentation
+    def black(example, seed, frame):
+        return example | {"image": tf.zeros((*frame.size, frame.channels))}
+
+    try:
+        data = load("digits", "val", image_size=(8, 8), augment="black")
+        assert not next(data.dataset.as_numpy_iterator())["image"].any()
+    finally:
+        del AUGMENTATIONS["black"]
+
+
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_an_image_and_its_mask_move_together(name, monkeypatch):
     monkeypatch.setattr(transforms, "JITTER", 0.0)

@@ -107,15 +107,18 @@ def _fault(source, index, field, channels) -> str | None:
         return "cannot be opened without permission"
     except tf.errors.OpError as error:
         return f"cannot be opened ({type(error).__name__.removesuffix('Error')})"
-    try:
-        if field == "image":
+    if field == "image":
+        try:
             decode(contents, channels)
-        elif contents.dtype == tf.string:
+        except tf.errors.OpError:
+            return _form(contents.numpy())
+    elif contents.dtype == tf.string:
+        try:
+            if masks.reason(contents.numpy()) is not None:
+                return _form(contents.numpy())
             masks.check_classes(masks.read_mask(contents.numpy()), len(source.class_names))
-    except UserError as error:
-        raise UserError(f"{source.name(index, field)!r} {error}.") from None
-    except Exception:  # whatever a damaged file makes its reader raise
-        return _form(contents.numpy())
+        except UserError as error:
+            raise UserError(f"{source.name(index, field)!r} {error}.") from None
     return None
 
 
