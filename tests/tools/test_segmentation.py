@@ -1,0 +1,118 @@
+"""Segmentation from the shell: training, evaluation at the images' own sizes, pictures of predictions."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+from helpers import command
+from PIL import Image
+
+from kvision import runs
+from kvision.tasks.segmentation import class_iou, scores
+
+SMALL = [
+    "--model=lraspp_mobilenet_v3_large", "--model_kwarg=width_multiplier=0.25", "--image_size=64",
+    "--batch_size=8", "--norm_momentum=0.9", "--optimizer=adamw",
+]  # fmt: skip
+CLASSES = ("ground", "square")
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory):
+    """Bright squares on dark ground, of several sizes, with a stripe of ignored pixels."""
+    root, random = tmp_path_factory.mktemp("masks"), np.random.default_rng(0)
+    for part in ("images", "masks"):
+        (root / part).mkdir()
+    for i in range(40):
+        height, width = random.integers(40, 80, 2)
+        mask = np.zeros((height, width), np.uint8)
+        top, left = random.integers(0, 20, 2)
+        mask[top : top + 20, left : left + 20] = 1
+        image = random.integers(0, 60, (height, width, 3)) + 150 * mask[..., None]
+        mask[:, -3:] = 255
+        Image.fromarray(image.astype(np.uint8)).save(root / "images" / f"{i:02}.png")
+        Image.fromarray(mask).save(root / "masks" / f"{i:02}.png")
+    (root / "classes.txt").write_text("\n".join(CLASSES) + "\n")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(masks, tmp_path_factory):
+    output = tmp_path_factory.mktemp("segmentation") / "run"
+    printed = command(
+        "kvision-train", *SMALL, f"--data=masks:{masks}", "--epochs=2", "--augment=scale_crop_flip",
+        "--class_weights=1,2", "--dice_weight=0.5", "--ema_decay=0.5", f"--output={output}",
+    )  # fmt: skip
+    assert re.search(
+        r"epoch 2/2: loss [\d.]+, mean_iou [\d.]+; val [\d.]+, [\d.]+, its average [\d.]+", printed
+    )
+    return output
+
+
+def test_a_run_says_what_it_learned(run):
+    with open(run / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert {"val_mean_iou", "val_pixel_accuracy", "val_ema_frequency_weighted_iou"} <= rows[0].keys()
+    fields = json.loads((run / runs.RUN).read_text())
+    assert (fields["task"], fields["model_kwarg"]) == ("segmentation", {"width_multiplier": 0.25})
+    opened = runs.open_model(str(run))
+    assert opened.class_names == CLASSES
+    assert opened.model.output_shape == (None, 64, 64, 2)
+
+
+def test_the_evaluation_is_that_of_the_predicted_masks(run, masks, tmp_path):
+    """At the images' own sizes, by the pictures that are written."""
+    evaluated = command("kvision-evaluate", f"--model={run}", "--split=all", f"--data=masks:{masks}")
+    command("kvision-predict", f"--model={run}", f"--output={tmp_path}", masks / "images")
+    confusion = np.zeros((2, 2))
+    for path in sorted((masks / "masks").iterdir()):
+        with Image.open(path) as truth, Image.open(tmp_path / f"{path.stem}_mask.png") as predicted:
+            assert predicted.mode == "P"
+            truth, predicted = np.array(truth), np.array(predicted)
+        np.add.at(confusion, (truth[truth < 255], predicted[truth < 255]), 1)
+    expected = scores(confusion)
+    assert f"on 40 images: mean IoU {100 * expected['mean_iou']:.2f} %" in evaluated
+    for name, iou in zip(CLASSES, class_iou(confusion), strict=True):
+        assert re.search(rf"  {name} +{100 * iou:.2f} %", evaluated)
+    with Image.open(tmp_path / "00_overlay.png") as overlay, Image.open(masks / "images/00.png") as image:
+        assert overlay.size[1] > image.size[1]
+
+
+def test_classes_in_another_order_are_matched_by_name(run, masks, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(masks, other)
+    (other / "classes.txt").write_text("square\nground\n")
+    for path in (other / "masks").iterdir():
+        with Image.open(path) as image:
+            mask = np.array(image)
+        Image.fromarray(np.where(mask == 255, 255, 1 - mask).astype(np.uint8)).save(path)
+    arguments = ["kvision-evaluate", f"--model={run}", "--split=all"]
+    printed = [command(*arguments, f"--data=masks:{data}") for data in (masks, other)]
+    assert printed[0] == printed[1]
+    (other / "classes.txt").write_text("triangle\nground\n")
+    assert "'triangle'" in command(*arguments, f"--data=masks:{other}", code=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data=digits"], "'digits' gives labels and no masks: shapes, masks:PATH, voc:PATH or"),
+        (["--data=shapes", "--label_smoothing=0.1"], "`--label_smoothing` is for classification; lraspp"),
+        (["--data=shapes", "--class_weights=1,2"], "`--class_weights` must be 4 weights"),
+        (["--data=shapes", "--class_weights=a,b"], "`--class_weights` must be numbers; got a,b"),
+        (["--data=shapes", "--dice_weight=-1"], "dice_weight"),
+        (["--model=lenet5", "--data=shapes"], "'shapes' gives masks and no labels: digits, folder:PATH"),
+        (
+            ["--model=lenet5", "--data=digits", "--dice_weight=1"],
+            "`--dice_weight` is for segmentation; lenet5",
+        ),
+    ],
+)
+def test_mistakes_are_one_sentence(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert words in command("kvision-train", *SMALL, *arguments, code=2)
+    assert not list(tmp_path.iterdir())
