@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import keras
 
+from kvision._private import inputs_of, producer
 from kvision.errors import UserError
 
 
@@ -58,11 +59,11 @@ def _calls(model, layer) -> list:
     """The inputs of each call of a layer in a model's graph."""
     seen, calls, todo = set(), [], list(getattr(model, "outputs", None) or ())
     while todo:
-        operation, index, _ = todo.pop()._keras_history
+        operation, index, _ = producer(todo.pop())
         if (operation, index) in seen:
             continue
         seen.add((operation, index))
-        tensors = operation._inbound_nodes[index].input_tensors
+        tensors = inputs_of(operation, index)
         if operation is layer:
             calls.append(tensors[0])
         todo += tensors

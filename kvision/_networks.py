@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 
+from kvision._private import all_layers, producer
 from kvision.errors import UserError
 from kvision.spec import Preprocess
 
@@ -53,7 +54,7 @@ def functional(model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
 
 def portable(model: keras.Model) -> keras.Model:
     """The model in float32 and without synchronised batch norms, which any backend opens; itself if it is."""
-    layers = model._flatten_layers()
+    layers = list(all_layers(model))
     halves = {layer.dtype_policy.name for layer in layers if layer.compute_dtype in ("float16", "bfloat16")}
     if not halves and not any(getattr(layer, "synchronized", False) for layer in layers):
         return model
@@ -71,7 +72,7 @@ def portable(model: keras.Model) -> keras.Model:
 
 def preprocess_of(model: keras.Model) -> Preprocess | None:
     """The normalisation in a model's layer `preprocess`; None where it has no such layer."""
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         if layer.name == PREPROCESS and isinstance(layer, keras.layers.Rescaling):
             scale, offset = np.broadcast_arrays(layer.scale, layer.offset)
             found = Preprocess(tuple(np.ravel(0 - offset / scale)), tuple(np.ravel(1 / scale)))
@@ -140,10 +141,9 @@ def _reason(error) -> str:
 
 def _last_operation(tensor):
     """The operation that computes a tensor, also inside of nested models and before reshapes and casts."""
-    history = tensor._keras_history
-    operation = history.operation
+    operation, _, index = producer(tensor)
     if inside := getattr(operation, "outputs", None):
-        return _last_operation(inside[history.tensor_index])
+        return _last_operation(inside[index])
     linear = getattr(operation, "activation", None) is keras.activations.linear
     if isinstance(operation, PASSING) or (isinstance(operation, keras.layers.Activation) and linear):
         return _last_operation(operation.input)

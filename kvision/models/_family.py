@@ -9,6 +9,7 @@ from typing import ClassVar
 import keras
 
 import kvision.weights
+from kvision._private import producer
 from kvision.errors import UnknownKeyword, UserError
 from kvision.layers import TokenTap
 from kvision.models import _values
@@ -209,7 +210,7 @@ class Family:
                 )
             if include_top:
                 return model
-        tap = network.get_layer("trunk").input._keras_history.operation
+        tap = producer(network.get_layer("trunk").input)[0]
         if isinstance(tap, TokenTap):
             features = tap.feature_map(features)
         if pooling == "avg":

@@ -15,6 +15,7 @@ import safetensors
 import safetensors.numpy
 
 from kvision._nested import check_model
+from kvision._private import producer
 from kvision.errors import UserError
 from kvision.spec import Preprocess, Weights
 from kvision.weights import _fetch, _settings
@@ -267,7 +268,7 @@ def _assign(
             f"`weights`: {origin} does not fit {model.name} ({len(wanted)} parameters): {'; '.join(faults)}."
         )
     if settings:
-        outputs = {tensor._keras_history.operation.name for tensor in keras.tree.flatten(model.outputs)}
+        outputs = {producer(tensor)[0].name for tensor in keras.tree.flatten(model.outputs)}
         sides = {name for name in settings if name.startswith(SIDES)}
         try:
             other = _settings.difference(

@@ -3,6 +3,7 @@
 import keras
 
 from kvision._nested import check_model
+from kvision._private import calls, inputs_of, producer
 from kvision.errors import UserError
 
 NORMS = (
@@ -55,7 +56,7 @@ def classifiers(model: keras.Model) -> set[str]:
     outputs = keras.tree.flatten(model.outputs)
     maps = len(outputs[0].shape) == 4 and any(layer.name == "trunk" for layer in model.layers)
     head = behind_trunk(model) if maps else set()
-    found, todo = set(), [output._keras_history.operation for output in outputs]
+    found, todo = set(), [producer(output)[0] for output in outputs]
     while todo:
         layer = todo.pop()
         enlarges = isinstance(layer, keras.layers.Conv2DTranspose)
@@ -63,8 +64,7 @@ def classifiers(model: keras.Model) -> set[str]:
         if enlarges or in_head or isinstance(layer, keras.layers.Dense):
             found.add(layer.name)
         if enlarges or not layer.weights:
-            nodes = layer._inbound_nodes
-            todo += [tensor._keras_history.operation for node in nodes for tensor in node.input_tensors]
+            todo += [producer(tensor)[0] for call in calls(layer) for tensor in inputs_of(layer, call)]
     return found
 
 

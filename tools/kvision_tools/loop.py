@@ -9,6 +9,7 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from kvision._private import leave_gradients
 from kvision.errors import UserError
 from kvision.tasks import Task, add
 
@@ -61,7 +62,7 @@ class Loop:
             else self._gradients
         )
         # Gradients are summed over replicas here, where the sum can be clipped; not again by Keras.
-        optimizer._all_reduce_sum_gradients = lambda pairs: pairs
+        leave_gradients(optimizer)
         with strategy.scope():
             self._totals = [_local(v) for v in self._weights] if accumulate > 1 else []
             self.loss_scale = _once(FIRST_LOSS_SCALE) if scale_loss else None

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kvision._private import scale_learning_rate
 from kvision.errors import UserError
 from kvision.names import counted
 from kvision.tasks import add
@@ -69,8 +70,7 @@ class Trainer:
         self.step, self.history, self.nans = 0, [], 0
         self.totals, self.seconds = {}, 0.0  # sums and training time of the epoch so far
         self.rate_factor = tf.Variable(1.0, trainable=False)
-        rate = self.optimizer._get_current_learning_rate
-        self.optimizer._get_current_learning_rate = lambda: rate() * self.rate_factor
+        scale_learning_rate(self.optimizer, self.rate_factor)
         self.model.compile(optimizer=self.optimizer)  # callbacks look for it there
         self.model.stop_training = False
         if not self._restore():

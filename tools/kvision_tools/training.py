@@ -342,7 +342,7 @@ def completed(config: TrainConfig, folder: Path) -> TrainConfig:
     if runs.is_inside(folder, config.data):
         raise UserError(f"`--output` must be outside the folder of --data={config.data}; got '{folder}'.")
     size = config.image_size or kvision.info(config.model).variant.image_size
-    crop, interpolation = runs.evaluation(config.model, config.weights, size)
+    crop, interpolation = runs.evaluation(config.model, config.weights, size, config.model_kwarg)
     warmup = config.warmup_epochs
     if warmup is None:
         there = None if config.overwrite else run_folder.warmup_epochs(folder)

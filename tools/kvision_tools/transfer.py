@@ -3,6 +3,7 @@
 import keras
 
 import kvision
+from kvision._private import place, scale_updates
 from kvision.errors import UserError
 
 
@@ -34,8 +35,7 @@ def freeze(model: keras.Model, what: str) -> None:
 def scale_rates(optimizer: keras.optimizers.Optimizer, model: keras.Model, layer_decay: float) -> None:
     """Layer-wise learning rates (Clark et al. 2020; Bao et al. 2021, see `kvision.depth_groups`).
 
-    The update is scaled, not the gradient, whose scale Adam and RMSprop undo. Methods are replaced on the
-    instance, so that a saved model holds a plain Keras optimizer, which opens anywhere.
+    The update is scaled, not the gradient, whose scale Adam and RMSprop undo.
 
     Args:
         optimizer: built for the model.
@@ -46,14 +46,5 @@ def scale_rates(optimizer: keras.optimizers.Optimizer, model: keras.Model, layer
     scales = {}
     for behind, names in enumerate(reversed(kvision.depth_groups(model))):
         for variable in (v for name in names for v in model.get_layer(name).trainable_variables):
-            scales[optimizer._get_variable_index(variable)] = layer_decay**behind
-    update_step = optimizer.update_step
-
-    def scaled_step(gradient, variable, learning_rate):
-        rate = learning_rate * scales[optimizer._get_variable_index(variable)]
-        if optimizer.weight_decay and optimizer._use_weight_decay(variable):
-            optimizer.assign_sub(variable, variable * optimizer.weight_decay * rate)
-        update_step(gradient, variable, rate)
-
-    optimizer.update_step = scaled_step
-    optimizer._apply_weight_decay = lambda variables: None  # the step above does it
+            scales[place(optimizer, variable)] = layer_decay**behind
+    scale_updates(optimizer, scales.__getitem__)
