@@ -1,11 +1,9 @@
 """Images that are kept after they were first read: in memory, or in the user's cache folder."""
 
-import contextlib
 import hashlib
 import os
 import sys
 import threading
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.data.identity import Files
+from kvision.files import write_whole
 
 CHECKSUM = 16  # bytes before the content of a file in the cache
 LOCK, SAID = threading.Lock(), set()  # what stderr was told
@@ -73,16 +72,10 @@ class Disk:
     def __setitem__(self, index, content: bytes):
         if self.failed:
             return
-        path = self._path(index)
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")  # two batches may write at once
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(self._checksum(index, content) + content)
-            os.replace(temporary, path)
+            write_whole(self._path(index), self._checksum(index, content) + content)
         except OSError as error:
             self._fail(error)
-            with contextlib.suppress(OSError):
-                temporary.unlink()
 
     def _fail(self, error):
         with LOCK:  # several threads read images, and there is a cache for each split
@@ -99,17 +92,6 @@ class Disk:
     def _path(self, index) -> Path:
         digest = hashlib.sha256(self.files.key(index).encode(errors="surrogateescape")).hexdigest()
         return self.folder / digest[:2] / digest[2:40]
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file, and the folders around it, so that nobody reads a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def cache_folder() -> Path:

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 import numpy as np
 import tensorflow as tf
 
-from kvision.data.cache import cache_folder, write_whole
+from kvision.data.cache import cache_folder
 from kvision.data.decoding import called, in_words, open_image
 from kvision.errors import UserError
+from kvision.files import write_whole
 
 IGNORED = 255  # the value of pixels that have no class, and of padding
 EXPECTED = "a PNG of class indices (1 to 16 bits of grey, or a palette) was expected"

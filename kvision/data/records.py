@@ -1,9 +1,9 @@
 """TFRecord files read by index: where each record lies is found once, and none is read to skip it."""
 
 import hashlib
+import io
 import os
 import struct
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ import tensorflow as tf
 from kvision.data.cache import cache_folder
 from kvision.data.identity import Files, trace
 from kvision.errors import UserError
+from kvision.files import write_whole
 from kvision.names import listed, plain, quoted, say_once, shown
 
 HEADER, FOOTER = 12, 4  # bytes around a record: its length and the lengths' checksum; its own checksum
@@ -150,14 +151,10 @@ def _load(kept, paths) -> Index | None:
 
 
 def _keep(kept, index) -> None:
-    temporary = kept.with_name(f".{uuid.uuid4().hex}-{kept.name}")
+    content = io.BytesIO()
+    np.savez(content, **vars(index))
     try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            np.savez(temporary, **vars(index))
-            os.replace(temporary, kept)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(kept, content.getvalue())
     except OSError as error:
         say_once(f"The index of TFRecord files is not kept in {str(kept.parent)!r}: {error.strerror}.")
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ import safetensors.numpy
 from kvision._nested import check_model
 from kvision._private import producer
 from kvision.errors import UserError
+from kvision.files import replacing
 from kvision.spec import Preprocess, Weights
 from kvision.weights import _fetch, _settings
 from kvision.weights._h5 import by_reference_names
@@ -199,15 +199,10 @@ def save(model: keras.Model, path) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             tensors[f"{layer.name}.num_batches_tracked"] = np.zeros((), np.int64)
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        settings = json.dumps(_settings.of_model(model))
-        safetensors.numpy.save_file(tensors, beside, {"format": "pt", _settings.METADATA: settings})
-        os.replace(beside, path)
-    except safetensors.SafetensorError as error:
-        raise OSError(f"{str(path)!r} cannot be written: {error}") from None
-    finally:
-        beside.unlink(missing_ok=True)
+    settings = json.dumps(_settings.of_model(model))
+    content = safetensors.numpy.save(tensors, {"format": "pt", _settings.METADATA: settings})
+    with replacing(path) as beside:
+        beside.write_bytes(content)
 
 
 def state_dict(model: keras.Model) -> dict[str, np.ndarray]:

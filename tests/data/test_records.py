@@ -90,7 +90,7 @@ def test_files_of_one_held_out_split_are_all_of_it(records, images, capsys):
     assert open_source(f"tfrecord:{records}/*", "test").size == 21
     assert open_source(f"tfrecord:{records}/*", "val").size == 7
     assert open_source(f"tfrecord:{records}/*test*", "val").size == 21
-    assert "1 files of no split" in capsys.readouterr().err
+    assert "1 file of no split" in capsys.readouterr().err
 
 
 def test_no_texts_and_no_splits(images, tmp_path):

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from kvision import _networks, labels, runs
 from kvision.data.skipped import Unreadable
-from kvision_tools.files import replacing
+from kvision.files import replacing
 from kvision_tools.loop import Loop
 
 CURVES = "curves.png"

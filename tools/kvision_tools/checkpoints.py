@@ -15,7 +15,7 @@ import safetensors
 import safetensors.numpy
 
 from kvision.errors import UserError
-from kvision_tools.files import replacing
+from kvision.files import replacing
 
 KEPT = 2
 

@@ -22,11 +22,11 @@ import kvision
 from kvision import labels, runs
 from kvision.data.identity import Identity
 from kvision.errors import UserError
+from kvision.files import replacing
 from kvision.names import counted
 from kvision.weights._fetch import is_file
 from kvision_tools.checkpoints import name_of, newest
 from kvision_tools.config import TrainConfig, keyword
-from kvision_tools.files import replacing
 
 # what may differ when a run goes on
 NOT_OF_THE_RUN = ("output", "overwrite", "dry_run", "worker_timeout", "max_unreadable")

@@ -28,6 +28,7 @@ from absl import flags
 import kvision
 from kvision import _cli
 from kvision.errors import UserError
+from kvision.files import replacing
 from kvision_tools.peers import timm_name
 
 FLAGS = flags.FLAGS
@@ -73,13 +74,11 @@ def main(positional):
         for name in [FLAGS.data] if kind == "data" else FLAGS.model:
             rows += compare(kind, name, peers.get(name, name))
             show(kind, rows[-1 - len(FLAGS.against) :])
-    if FLAGS.csv:
-        beside = Path(f"{FLAGS.csv}.{os.getpid()}")
-        with open(beside, "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(beside, FLAGS.csv)
+        if FLAGS.csv:
+            with replacing(Path(FLAGS.csv)) as beside, open(beside, "w", newline="") as file:
+                writer = csv.DictWriter(file, rows[0])
+                writer.writeheader()
+                writer.writerows(rows)
 
 
 def compare(kind, ours, theirs) -> list[dict]:

@@ -16,8 +16,8 @@ from absl import flags
 
 from kvision import _cli, _flags
 from kvision.errors import UserError
+from kvision.files import replacing
 from kvision.names import counted, shown
-from kvision_tools.files import replacing
 
 FLAGS = flags.FLAGS
 
