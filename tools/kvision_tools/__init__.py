@@ -1,8 +1,12 @@
 """Training, evaluation and prediction with the networks of kvision, from the shell and from Python."""
 
 import importlib
+from typing import TYPE_CHECKING
 
-__all__ = ["TrainConfig", "train"]
+if TYPE_CHECKING:
+    from kvision_tools.config import TrainConfig as TrainConfig
+    from kvision_tools.training import train as train
+
 PLACES = {"TrainConfig": "config", "train": "training"}  # TensorFlow is imported only where it is needed
 
 

@@ -84,9 +84,9 @@ class Training:
 
     def __init__(self, config: TrainConfig):
         self.folder, self.lock = Path(config.folder).expanduser(), None
-        task = task_of(config)
+        kind_of_task = task_of(config)
         self.config = config = completed(config, self.folder)
-        size = config.image_size or kvision.info(config.model).variant.image_size
+        size = input_size(config)
         self.image_shape = (size, size, config.channels)
         self.overwrite = config.overwrite
         if RESTARTED in os.environ and run_folder.is_this(self.folder, config):
@@ -127,7 +127,7 @@ class Training:
                     channels,
                     config.val_fraction,
                     config.allow_outside,
-                    target=task.target,
+                    target=kind_of_task.target,
                 )
                 for split in SPLITS
             )
@@ -143,8 +143,8 @@ class Training:
         self.class_names = self.train_data.class_names
         if len(self.class_names) < 2:
             raise UserError(f"{config.data!r} has one class; at least two were expected.")
-        options = {name: getattr(config, name) for name in task.options()}
-        task = task(class_names=self.class_names, **options)
+        options = {name: getattr(config, name) for name in kind_of_task.options()}
+        task = kind_of_task(class_names=self.class_names, **options)
         self.steps = self.train_data.size // config.batch_size
         if not self.steps:
             images = counted(self.train_data.size, "training image")
@@ -333,6 +333,11 @@ def task_of(config: TrainConfig) -> type[Task]:
     return TASKS[name]
 
 
+def input_size(config: TrainConfig) -> int:
+    """Height and width of the network's input."""
+    return config.image_size or kvision.info(config.model).variant.image_size
+
+
 def completed(config: TrainConfig, folder: Path) -> TrainConfig:
     """The configuration with values for what it leaves open.
 
@@ -341,8 +346,9 @@ def completed(config: TrainConfig, folder: Path) -> TrainConfig:
     """
     if runs.is_inside(folder, config.data):
         raise UserError(f"`--output` must be outside the folder of --data={config.data}; got '{folder}'.")
-    size = config.image_size or kvision.info(config.model).variant.image_size
-    crop, interpolation = runs.evaluation(config.model, config.weights, size, config.model_kwarg)
+    crop, interpolation = runs.evaluation(
+        config.model, config.weights, input_size(config), config.model_kwarg
+    )
     warmup = config.warmup_epochs
     if warmup is None:
         there = None if config.overwrite else run_folder.warmup_epochs(folder)
