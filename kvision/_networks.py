@@ -28,10 +28,9 @@ def check(model: keras.Model, rank: int = 2) -> None:
 
 def rank_of(model: keras.Model) -> int | None:
     """The rank of the output that is judged; None where there is none."""
-    output = _named_outputs(model).get("predictions") or next(
-        iter(getattr(model, "outputs", None) or ()), None
-    )
-    return None if output is None else len(output.shape)
+    outputs = _named_outputs(model)
+    outputs = [outputs["predictions"]] if "predictions" in outputs else getattr(model, "outputs", None)
+    return len(outputs[0].shape) if outputs else None
 
 
 def check_finite(model: keras.Model) -> None:

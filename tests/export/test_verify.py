@@ -11,7 +11,7 @@ from kvision_export.convert import convert
 from kvision_export.verify import Answers, Tolerance, accuracy, answers, fidelity, latencies
 
 
-def test_accuracy_beside_another_networks():
+def test_accuracy_beside_another_classifiers():
     labels = np.repeat(np.arange(10), 10)
     theirs = np.eye(10)[labels] * 0.9
     ours = theirs.copy()

@@ -71,7 +71,7 @@ def test_a_vit_gives_its_grid():
             builder(input_shape=(None, None, 3))
 
 
-def test_a_distilled_network_answers_with_the_mean_of_its_networks():
+def test_a_distilled_network_answers_with_the_mean_of_its_classifiers():
     columns = {"filters": 16, "depth": 1, "num_heads": 2, "input_shape": (48, 64, 3), "num_classes": 5}
     logits = {"classifier_activation": None} | columns
     model = kvision.models.deit_tiny_distilled(**logits)

@@ -81,7 +81,7 @@ def test_the_table_holds_the_published_counts():
 
 
 @pytest.mark.parametrize("name", SIDES)
-def test_side_networks(name):
+def test_side_classifiers(name):
     variant = kvision.info(name).variant
     assert parameters(built_without_memory(name, auxiliary=True)) == variant.params + SIDES[name]
 

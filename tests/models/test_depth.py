@@ -72,7 +72,7 @@ def test_stem_downsampling_norms_and_heads():
     assert kvision.depth_groups(tiny("mobilenet_v2"))[-2:] == [["conv_head", "bn2"], ["classifier"]]
 
 
-def test_side_networks_are_of_the_head():
+def test_side_classifiers_are_of_the_head():
     plain, sides = (
         kvision.depth_groups(tiny("googlenet_bn", auxiliary=auxiliary)) for auxiliary in (False, True)
     )

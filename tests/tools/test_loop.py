@@ -60,7 +60,7 @@ def test_a_step_is_that_of_model_fit():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_side_networks_count_in_training_and_are_left_out_after(tmp_path):
+def test_side_classifiers_count_in_training_and_are_left_out_after(tmp_path):
     keras.utils.set_random_seed(0)
     columns = SMALL | {"input_shape": (64, 64, 3)}
     model = kvision.models.googlenet_bn(auxiliary=True, dropout_rate=0.0, **columns)

@@ -217,7 +217,7 @@ def test_real_weights_know_photographs(tmp_path):
     assert set(classes["chelsea"][:3]) == {281, 282, 285}
 
 
-def test_side_networks_of_a_checkpoint_are_left_out():
+def test_side_classifiers_of_a_checkpoint_are_left_out():
     models = [built_without_memory("googlenet_bn", auxiliary=auxiliary) for auxiliary in (True, False)]
     names, plain = (parameters(model).keys() for model in models)
     assert all(name.startswith(SIDES) for name in names - plain)

@@ -128,17 +128,9 @@ class Loop:
 
     def _zeros(self, element_spec) -> dict:
         """Zeros of the names and shapes that the sums of a training step have."""
-        specs = {
-            name: tf.nest.flatten(spec, expand_composites=True)[0] for name, spec in element_spec.items()
-        }
-        batch = {
-            name: tf.TensorSpec((1, *part.shape[1:]), part.dtype)
-            for name, spec in element_spec.items()
-            for part in tf.nest.flatten(spec, expand_composites=True)[:1]
-        }
-        image = keras.KerasTensor(batch["image"].shape, "float32")
+        batch = {name: tf.nest.flatten(spec, True)[0] for name, spec in element_spec.items()}  # of a replica
         outputs = tf.nest.map_structure(
-            lambda output: tf.TensorSpec(output.shape, tf.float32), self.model.compute_output_spec(image)
+            lambda output: tf.TensorSpec(output.shape, tf.float32), self.model.output
         )
 
         @tf.function(autograph=False)
