@@ -41,9 +41,11 @@ class FCNVariant(Variant):
     Attributes:
         stride: of the finest map that is scored: 32, 16 or 8.
         dropout_rate: behind each hidden layer.
+        norm_momentum: of the backbone's batch norms; None for its own.
     """
 
     stride: int
+    norm_momentum: float | None = None
     input_size: int = 500
     num_classes: int = 21
     dropout_rate: float = 0.5
@@ -69,6 +71,8 @@ class FCNFamily(SegmentationFamily):
     def build(self, variant, *, backbone="vgg16", backbone_weights=None, **keywords) -> keras.Model:
         if isinstance(backbone, keras.Model):
             check_network(backbone, "backbone")
+            if keywords.get("norm_momentum") is not None:
+                raise UserError("`norm_momentum` needs the name of a `backbone`; a model has its own.")
             if backbone_weights is not None:
                 raise UserError("`backbone_weights` need the name of a `backbone`; a model has weights.")
         elif backbone not in registry.list_models():
@@ -85,6 +89,10 @@ class FCNFamily(SegmentationFamily):
             hidden = hasattr(info.variant, "hidden_filters")
             size = (info.variant.image_size,) * 2 if hidden else padded
             columns = {"dropout_rate": variant.dropout_rate} if hidden else {}
+            if variant.norm_momentum is not None:
+                if "norm_momentum" not in info.variant.columns():
+                    raise UserError(f"`norm_momentum` is for batch norms; {backbone} has none.")
+                columns["norm_momentum"] = variant.norm_momentum
             backbone = registry.create_model(
                 backbone,
                 include_top=hidden,

@@ -247,3 +247,16 @@ def test_dilated_networks_keep_their_size_and_weights():
             assert shapes[0] == shapes[1]
     with pytest.raises(UserError, match="`output_stride` must be 8, 16 or 32; got 4"):
         tiny("resnet18", output_stride=4)
+
+
+def test_the_momentum_of_a_backbones_batch_norms():
+    model = segmentation.fcn32s(
+        backbone="mobilenet_v1", norm_momentum=0.5, input_shape=(32, 32, 3), num_classes=2
+    )
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    assert {layer.momentum for layer in norms} == {0.5}
+    with pytest.raises(ValueError, match="`norm_momentum` is for batch norms; vgg16 has none"):
+        segmentation.fcn32s(norm_momentum=0.5)
+    with pytest.raises(ValueError, match="needs the name of a `backbone`"):
+        backbone = kvision.models.mobilenet_v1(width_multiplier=0.1, input_shape=(32, 32, 3))
+        segmentation.fcn32s(backbone=backbone, norm_momentum=0.5)
