@@ -255,8 +255,8 @@ def test_the_momentum_of_a_backbones_batch_norms():
     )
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert {layer.momentum for layer in norms} == {0.5}
-    with pytest.raises(ValueError, match="`norm_momentum` is for batch norms; vgg16 has none"):
-        segmentation.fcn32s(norm_momentum=0.5)
+    with pytest.raises(ValueError, match="`norm_momentum` is for batch norms; convnext_atto has none"):
+        segmentation.fcn32s(backbone="convnext_atto", norm_momentum=0.5)
+    backbone = kvision.models.mobilenet_v1(width_multiplier=0.1, input_shape=(32, 32, 3))
     with pytest.raises(ValueError, match="needs the name of a `backbone`"):
-        backbone = kvision.models.mobilenet_v1(width_multiplier=0.1, input_shape=(32, 32, 3))
         segmentation.fcn32s(backbone=backbone, norm_momentum=0.5)
