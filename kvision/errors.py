@@ -22,8 +22,8 @@ class UnknownKeyword(UserError, TypeError):
 
 @contextlib.contextmanager
 def naming(path: str | os.PathLike) -> Iterator[None]:
-    """Names the file that is written in an OSError, which has no name of one where the disk is full."""
+    """Names the file or folder that is written in an OSError that names none, as of a full disk."""
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise OSError(error.errno, error.strerror or str(error), error.filename or str(path)) from error

@@ -21,7 +21,7 @@ import tensorflow as tf
 import kvision
 from kvision import labels, runs
 from kvision.data.identity import Identity
-from kvision.errors import UserError
+from kvision.errors import UserError, naming
 from kvision.files import replacing
 from kvision.names import counted
 from kvision.weights._fetch import is_file
@@ -126,6 +126,11 @@ def make(folder: Path, config: TrainConfig, identities: Mapping[str, Identity], 
         The lock, which is held until it is closed or the process ends, however it ends.
     """
     _holds_this(folder, config, overwrite)
+    with naming(folder):
+        return _make(folder, config, identities, overwrite)
+
+
+def _make(folder, config, identities, overwrite) -> TextIO:
     folder.mkdir(parents=True, exist_ok=True)
     lock = open(folder / LOCK, "a+", errors="replace")  # noqa: SIM115
     try:
