@@ -18,7 +18,8 @@ from absl import flags
 from kvision import _cli, _flags
 from kvision._choices import FORMS
 from kvision.errors import UserError
-from kvision_export.choices import BACKENDS, MODES, TARGETS
+from kvision_export.choices import BACKENDS, TARGETS
+from kvision_export.modes import MODES
 
 FLAGS = flags.FLAGS
 
@@ -79,8 +80,8 @@ def define():
     flags.DEFINE_float(
         "min_agreement",
         0.97,
-        "Smallest share of images without labels on which the first class of a dynamic, int8, int16x8 or int4 "
-        "file is the Keras model's; with labels, --max_drop decides.",
+        "Smallest share of images without labels on which the first class of a dynamic, int8, int16x8 or "
+        "int4 file is the Keras model's; with labels, --max_drop decides.",
         0,
         1,
     )
@@ -122,7 +123,7 @@ def main(positional):
         for mode in modes:
             if mode not in MODES:
                 raise UserError(f"`--quantize`: unknown mode {mode!r}. Valid modes: {', '.join(MODES)}.")
-        if FLAGS.ends and "int8" not in modes:
+        if FLAGS.ends and not any(MODES[mode].integers for mode in modes):
             raise UserError(
                 f"`--ends` gives the dtypes of int8 files, and the modes are {', '.join(modes)}: add int8 to "
                 "`--quantize`, or leave `--ends` out."

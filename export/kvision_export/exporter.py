@@ -28,8 +28,9 @@ from kvision_export.checks import (
     functional,
     pixels,
 )
-from kvision_export.choices import BACKENDS, MODES, TARGETS
-from kvision_export.files import Job, tolerance
+from kvision_export.choices import BACKENDS, TARGETS
+from kvision_export.files import Job
+from kvision_export.modes import MODES, Given, tolerance
 from kvision_export.verify import Tolerance
 
 MODULES = ("kvision", "keras", "tensorflow", "ai_edge_litert", "litert_quantizer")  # of a report's versions
@@ -91,13 +92,13 @@ def export(
     default_modes, default_ends, mixed = choose("target", target, TARGETS)
     modes, ends = list(modes or default_modes), ends or default_ends
     for mode in modes:
-        choose("mode", mode, dict.fromkeys(MODES))
+        choose("mode", mode, MODES)
     choose("backend", backend, dict.fromkeys(BACKENDS))
     choose("ends", ends, dict.fromkeys(("uint8", "float32", "int8")))
     images = pixels("images", images)
     model = functional(model, images)
     check_images("images", images, model)
-    if needs := [mode for mode in modes if mode in ("int8", "int16x8")]:
+    if needs := [mode for mode in modes if MODES[mode].calibrated]:
         if calibration is None:
             raise UserError(f"{needs[0]} needs `calibration` images.")
         calibration = pixels("calibration", calibration)
@@ -132,10 +133,10 @@ def export(
         elif own is None:
             unsure = [_doubts.unchecked(preprocess, images.shape[-1])]
         say(f"converting {model.name}")
-        asked = ["float32", *(mode for mode in ("float16", "dynamic") if mode in modes)]
-        if compare and "int8" in modes:
+        asked = [*dict.fromkeys(["float32", *(MODES[mode].form for mode in modes)])]
+        if compare and any(MODES[mode].integers for mode in modes):
             asked.append(convert.PEER)
-        converted = convert.convert_apart(model, asked, calibration if "int8" in modes else ())
+        converted = convert.convert_apart(model, asked, calibration if convert.PEER in asked else ())
         if {*asked} - {*converted}:
             say("TFLiteConverter by itself makes no int8 file of this network to compare with")
         about = metadata.About(
@@ -148,11 +149,21 @@ def export(
             preprocess=_networks.preprocess_of(model),
         )
         job = Job(converted, images, labels, expected, about, target, say)
+        given = Given(
+            forms=converted,
+            images=images,
+            calibration=() if calibration is None else calibration,
+            backend=backend,
+            ends=ends,
+            mixed=mixed,
+            finished=job.finished,
+            say=say,
+        )
         files = []
         for mode in modes:
-            content, found = job.content(mode, calibration, backend, ends, mixed)
+            made = MODES[mode].make(given)
             bounds = (tolerances or {}).get(mode) or tolerance(mode)
-            files.append(job.write(mode, content, beside / f"{model.name}_{mode}.tflite", bounds, **found))
+            files.append(job.write(mode, made, beside / f"{model.name}_{mode}.tflite", bounds))
         if convert.PEER in converted:
             files.append(job.peer())
         files = job.advised(files)

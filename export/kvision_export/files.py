@@ -6,12 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from kvision.errors import UserError, naming
-from kvision_export import census, convert, flatbuffer, metadata, quantize, verify
+from kvision_export import census, convert, flatbuffer, metadata, modes, verify
 from kvision_export.advice import advice, warnings_of
-from kvision_export.int8 import Search, Step
-from kvision_export.layers import SAMPLE, own_errors
-from kvision_export.ranges import Ranges
-from kvision_export.rewrite import split_hard_swish
+from kvision_export.int8 import Step
+from kvision_export.modes import Made
 from kvision_export.verify import Accuracy, Fidelity, Tolerance
 
 BROKEN = 1e-3  # difference of a probability that no float file has
@@ -53,22 +51,6 @@ class File:
     layers: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
-def tolerance(
-    mode: str,
-    *,
-    difference: float = 1e-4,
-    float16: float = 0.995,
-    agreement: float = 0.97,
-    drop: float = 0.005,
-) -> Tolerance:
-    """Tolerance of a mode: float32 a difference, float16 an agreement, others an agreement or a drop."""
-    if mode == "float32":
-        return Tolerance(difference=difference)
-    if mode == "float16":
-        return Tolerance(agreement=float16)
-    return Tolerance(agreement=agreement, drop=drop)
-
-
 class Job:
     """The files of one network."""
 
@@ -83,48 +65,23 @@ class Job:
         self.answers: dict[str, verify.Answers] = {}
         self.float_latency_ms: dict[int, float] = {}
 
-    def content(self, mode, calibration, backend, ends, mixed) -> tuple[bytes, dict]:
-        """The file of a mode, and what else is known of it: `steps` and `layers`."""
-        floats = self.converted["float32"]
-        if mode in ("float32", "float16"):
-            return self.converted[mode], {}
-        if mode == "int8":
-            half = len(calibration) // 2
-            search = Search(
-                floats,
-                calibration[:half],
-                calibration[half:],
-                backend=backend,
-                ends=ends,
-                mixed=mixed,
-                size=lambda content: len(self.finished(content)),
-            )
-            content = search.run(self.say)
-            return content, {"steps": search.steps, "layers": search.own_errors()}
-        if mode == "dynamic":
-            content = self.converted[mode]
-        elif mode == "int4":
-            content = quantize.four_bits(floats)
-        else:
-            floats, _ = split_hard_swish(floats)
-            ranges = Ranges(floats, calibration).find("minmax")
-            content = quantize.quantize(floats, ranges, backend=backend, bits=16)
-        return content, {"layers": own_errors(content, floats, self.images[:SAMPLE])}
-
     def finished(self, content: bytes) -> bytes:
         """A file as it is written, with its metadata."""
         return metadata.add(flatbuffer.shorten_names(census.set_versions(content)), self.about)
 
-    def write(self, mode: str, content: bytes, path: Path, bounds: Tolerance, **found) -> File:
+    def write(self, mode: str, made: Made, path: Path, bounds: Tolerance) -> File:
         """Writes a file with its metadata, and measures it."""
-        content = self.finished(content)
+        content = self.finished(made.content)
         with naming(path):
             path.write_bytes(content)
-        return dataclasses.replace(self._measure(mode, content, bounds), file=path.name, **found)
+        file = self._measure(mode, content, bounds)
+        return dataclasses.replace(file, file=path.name, steps=made.steps, layers=made.layers)
 
     def peer(self) -> File:
         """Measures TFLiteConverter's own int8 file, which is fed as its own input scale says."""
-        return self._measure(convert.PEER, self.converted[convert.PEER], tolerance("int8"), pixels=False)
+        return self._measure(
+            convert.PEER, self.converted[convert.PEER], modes.tolerance("int8"), pixels=False
+        )
 
     def advised(self, files: list[File]) -> list[File]:
         """The files with their advice, which compares them with each other."""

@@ -15,14 +15,14 @@ from kvision import _flags, _networks, runs
 from kvision.data import read_errors
 from kvision.errors import NoLabels, UserError
 from kvision.names import counted, shown
-from kvision_export import census, exporter, files, verify
+from kvision_export import census, exporter, modes, verify
 from kvision_export.checks import check_output
 
 FLAGS = flags.FLAGS
 
 
-def export(modes: Sequence[str]) -> tuple[dict, Path]:
-    """Exports a network in some modes; returns the report and the folder."""
+def export(names: Sequence[str]) -> tuple[dict, Path]:
+    """Exports a network in modes by their names; returns the report and the folder."""
     opened = _flags.opened()
     if preprocess := _flags.preprocess():
         _networks.normalized(opened.model, preprocess)  # a mismatch shows before images are read
@@ -38,7 +38,7 @@ def export(modes: Sequence[str]) -> tuple[dict, Path]:
         images, answers = load_images(opened, "val", FLAGS.images, labeled=False)
         remarks.append(f"The images are taken without labels, wherever they lie. {error}")
     calibration = None
-    if {"int8", "int16x8"} & {*modes}:
+    if any(modes.MODES[name].calibrated for name in names):
         count, labeled = 2 * FLAGS.calibration_images, answers is not None
         calibration, _ = load_images(opened, "train", count, balanced=True, labeled=labeled)
     report = exporter.export(
@@ -50,14 +50,14 @@ def export(modes: Sequence[str]) -> tuple[dict, Path]:
         class_names=opened.class_names,
         preprocess=preprocess,
         target=FLAGS.target,
-        modes=modes,
+        modes=names,
         backend=FLAGS.backend,
         ends=FLAGS.ends,
         compare=FLAGS.compare,
         description=FLAGS.description,
         licence=FLAGS.licence,
         remarks=remarks,
-        tolerances={mode: tolerance(mode) for mode in modes},
+        tolerances={name: tolerance(name) for name in names},
         say=lambda text: print(text, file=sys.stderr, flush=True),
     )
     return report, output
@@ -113,7 +113,7 @@ def load_images(
 
 def tolerance(mode: str) -> verify.Tolerance:
     """Tolerance of a mode, by the flags."""
-    return files.tolerance(
+    return modes.tolerance(
         mode,
         difference=FLAGS.max_difference,
         float16=FLAGS.min_agreement_float16,
