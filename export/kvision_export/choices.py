@@ -7,3 +7,4 @@ TARGETS = {  # modes by default, ends of int8 files, whether their layers may be
     "edgetpu": (("int8",), "int8", False),
 }
 BACKENDS = ("litert", "tf")
+ANSWERS = ("probabilities", "logits", "mask")
