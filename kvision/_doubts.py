@@ -62,11 +62,12 @@ def find(
     return doubts, []
 
 
-def unchecked(given: Preprocess | None, channels: int) -> str:
+def unchecked(given: Preprocess | None, channels: int, labeled: bool = False) -> str:
     """A sentence on what cannot be checked of a model that lacks a normalisation of kvision's."""
+    why = "From masks" if labeled else "Without labels"
     pixels = f"{'RGB ' * (channels == 3)}pixels in [0, 255]"
     return (
-        f"Without labels it could not be checked whether the Keras model expects "
+        f"{why} it could not be checked whether the Keras model expects "
         f"{f'{given} of {pixels}' if given else pixels}; where it expects another range or channel order, "
         f"its answers and those of the files are wrong (see {ALL_FLAGS})."
     )

@@ -1,10 +1,11 @@
-"""Shares of images and their confidence intervals."""
+"""Shares of images, metrics, and their confidence intervals."""
 
 import math
 
 import numpy as np
 
 Z = 1.96  # of a confidence interval of 95 %
+SAMPLES = 1000  # of a bootstrap
 
 
 def share(flags: np.ndarray) -> float:
@@ -30,3 +31,17 @@ def wilson(part: float, count: int, z: float = Z) -> tuple[float, float]:
     middle = part + z**2 / (2 * count)
     spread = z * math.sqrt(part * (1 - part) / count + z**2 / (4 * count**2))
     return (middle - spread) / (1 + z**2 / count), (middle + spread) / (1 + z**2 / count)
+
+
+def resampled(count: int) -> np.ndarray:
+    """How often each of `count` images is in each of many samples with replacement, `(samples, count)`.
+
+    The samples are always the same, so that those of two networks on the same images are paired.
+    """
+    return np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), SAMPLES)
+
+
+def bootstrap(values: np.ndarray) -> tuple[float, float]:
+    """The interval in which 95 % of a metric's values over `resampled` images lie (Efron 1979)."""
+    low, high = np.percentile(values, (2.5, 97.5))
+    return float(low), float(high)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from kvision.names import counted
+from kvision.tasks import Classification, Task
 from kvision_export import contents
 from kvision_export.census import Census
 
@@ -36,7 +37,9 @@ def warnings_of(taken: Census, target: str, share: float) -> list[str]:
     return warnings
 
 
-def advice(file, files: Sequence, float_size: int, target: str, images: int) -> str:
+def advice(
+    file, files: Sequence, float_size: int, target: str, images: int, task: type[Task] = Classification
+) -> str:
     """Contents of a file, what its target makes of it, and what it was worth in this run.
 
     Args:
@@ -45,6 +48,7 @@ def advice(file, files: Sequence, float_size: int, target: str, images: int) -> 
         float_size: bytes of the float32 file.
         target: what runs it, see `choices.TARGETS`.
         images: how many it was judged on.
+        task: what the network learned.
     """
     sentences = [inside(file.census)]
     if not file.file:
@@ -59,7 +63,7 @@ def advice(file, files: Sequence, float_size: int, target: str, images: int) -> 
     elif target == "cpu" and not {*file.census.left_out} - {*OWN_KERNELS}:
         but = f" but {by_name(file.census.left_out)}" if file.census.left_out else ""
         sentences.append(f"XNNPACK runs all of its operators{but}.")
-    return " ".join([*sentences, worth(file, files, float_size, images)])
+    return " ".join([*sentences, worth(file, files, float_size, images, task)])
 
 
 def inside(taken: Census) -> str:
@@ -79,7 +83,7 @@ def inside(taken: Census) -> str:
     return f"{weights}{_and(computed)}."
 
 
-def worth(file, files: Sequence, float_size: int, images: int) -> str:
+def worth(file, files: Sequence, float_size: int, images: int, task: type[Task]) -> str:
     """A file's size, time and accuracy as they were measured, beside those of the others."""
     near, right = file.fidelity, file.accuracy
     share = file.latency_ms[1] / file.float_latency_ms[1]
@@ -97,11 +101,12 @@ def worth(file, files: Sequence, float_size: int, images: int) -> str:
     if file.mode == "float32":
         text = f"The others are measured against it{the}; "
     if right is None:
-        agreement = f"{100 * near.agreement:.1f} % of {counted(images, 'image')}"
+        of = "" if task.rank == 2 else "the pixels of "
+        agreement = f"{100 * near.agreement:.1f} % of {of}{counted(images, 'image')}"
         return f"{text}it gives the Keras model's first class for {agreement}."
     points = f"{100 * abs(right.drop):.2f} points {'lower' if right.drop > 0 else 'higher'} than"
     relation = f"is {points}" if right.drop else "equals"
-    return f"{text}its top-1 on {counted(images, 'image')} {relation} the Keras model's."
+    return f"{text}its {task.score} on {counted(images, 'image')} {relation} the Keras model's."
 
 
 def not_integers(taken: Census) -> dict[str, int]:

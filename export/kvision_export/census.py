@@ -19,8 +19,10 @@ from kvision.errors import UserError
 from kvision_export import contents, flatbuffer, metadata, verify
 
 RUNTIMES = {  # the oldest runtime of each version of an operator, from version 1 on
-    "ABS": "1.13 2.4 2.5 2.6", "ADD": "1.5 1.14 2.4 2.6", "AVERAGE_POOL_2D": "1.5 1.14 2.3",
-    "BATCH_MATMUL": "2.3 2.3 2.4 2.5", "BROADCAST_TO": "2.5 2.5 2.5", "CONCATENATION": "1.5 1.14 2.3",
+    "ABS": "1.13 2.4 2.5 2.6", "ADD": "1.5 1.14 2.4 2.6", "ARG_MAX": "1.9 1.14 2.9",
+    "AVERAGE_POOL_2D": "1.5 1.14 2.3",
+    "BATCH_MATMUL": "2.3 2.3 2.4 2.5", "BROADCAST_TO": "2.5 2.5 2.5", "CAST": "1.5 2.7 2.8 2.9 2.12",
+    "CONCATENATION": "1.5 1.14 2.3",
     "CONV_2D": "1.5 1.14 1.14 2.3 2.4 2.9 2.11 2.15",
     "DEPTHWISE_CONV_2D": "1.5 1.12 1.14 2.2 2.3 2.3 2.11",
     "DEQUANTIZE": "1.13 1.14 1.15 2.2 2.7", "DIV": "1.6 2.3", "EXP": "1.7", "EXPAND_DIMS": "1.10",
@@ -36,14 +38,17 @@ RUNTIMES = {  # the oldest runtime of each version of an operator, from version 
     "SPLIT_V": "1.13 2.3", "SQRT": "1.10", "SQUARE": "1.12", "SQUARED_DIFFERENCE": "1.13 2.5",
     "SQUEEZE": "1.6 2.5", "STRIDED_SLICE": "1.6 1.14 2.1 2.2 2.5 2.6", "SUB": "1.6 1.14 2.3 2.4 2.4",
     "SUM": "1.10 1.15", "TANH": "1.14 1.14 2.3", "TILE": "1.10 2.2 2.8", "TRANSPOSE": "1.6 1.14 1.15 2.3 2.4",
+    "TRANSPOSE_CONV": "1.9 2.2 2.3 2.13",
     "UNPACK": "1.11 1.14 2.2 2.3",
 }  # fmt: skip
 VERSIONS = {  # of an operator, by the types that it takes; "" for those that are not named
     "int8": {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "EXPAND_DIMS": 1, "FULLY_CONNECTED": 4, "HARD_SWISH": 1,
              "POW": 1, "QUANTIZE": 1, "RESHAPE": 1, "": 2},
     "int16": {"CONV_2D": 4, "DEPTHWISE_CONV_2D": 5, "FULLY_CONNECTED": 7, "MUL": 4, "RESHAPE": 1, "SUB": 5,
+              "RESIZE_BILINEAR": 4,
               "QUANTIZE": 2, "SPLIT": 4, "STRIDED_SLICE": 4, "TRANSPOSE": 5, "": 3},
-    "float with int8 weights": {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 6, "FULLY_CONNECTED": 12, "": 1},
+    "float with int8 weights": {"CONV_2D": 5, "DEPTHWISE_CONV_2D": 6, "FULLY_CONNECTED": 12,
+                                "TRANSPOSE_CONV": 2, "": 1},
     "float": {"": 1},
 }  # fmt: skip
 FORBIDDEN = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CUSTOM")

@@ -8,8 +8,10 @@ import keras
 import numpy as np
 
 from kvision import _networks, labels, runs
+from kvision.data.masks import IGNORED
 from kvision.errors import UserError
 from kvision.names import check_class_names, counted
+from kvision.tasks import task_of
 
 REPORT, PAGE = "report.json", "report.html"
 
@@ -29,7 +31,7 @@ def functional(model: keras.Model, images) -> keras.Model:
     if not inputs or None in inputs[0].shape[1:]:
         check_batch("images", images)
         model = _networks.functional(model, np.shape(images)[1:])
-    _networks.check(model)
+    _networks.check(model, task_of(model).rank)
     return _networks.portable(model)
 
 
@@ -75,16 +77,23 @@ def check_names(class_names: Sequence[str] | None, model: keras.Model) -> list[s
     return [str(name) for name in names]
 
 
-def check_labels(values, images: int, classes: int) -> np.ndarray:
-    """The labels as int64; a UserError for other than a class's number for each image."""
+def check_labels(values, images: int, model: keras.Model) -> np.ndarray:
+    """The labels as integers; a UserError for other than a class's number for each image or each pixel."""
     array = _array(values)
+    classes, pixels = model.output_shape[-1], model.output_shape[1:-1]
     expected = f"`labels` must be {counted(images, 'integer')} from 0 to {classes - 1}"
-    if array.dtype.kind not in "ui" or array.shape != (images,):
+    if pixels:
+        expected = (
+            f"`labels` must be masks {(images, *pixels)} of integers from 0 to {classes - 1}, or {IGNORED} "
+            "where a pixel has no class"
+        )
+    if array.dtype.kind not in "ui" or array.shape != (images, *pixels):
         raise UserError(f"{expected}; got {array.dtype} of {array.shape}.")
     outside = array[(array < 0) | (array >= classes)]
+    outside = outside[outside != IGNORED] if pixels else outside
     if outside.size:
         raise UserError(f"{expected}, as the network has {classes} classes; got {outside[0]}.")
-    return array.astype(np.int64)
+    return array.astype(np.min_scalar_type(max(classes - 1, IGNORED)) if pixels else np.int64)
 
 
 def check_calibration(images: np.ndarray) -> None:

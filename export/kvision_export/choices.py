@@ -1,6 +1,5 @@
 """Values of the command's options, free of TensorFlow, which is imported only once flags are parsed."""
 
-MODES = ("float32", "float16", "dynamic", "int8", "int16x8", "int4")
 TARGETS = {  # modes by default, ends of int8 files, whether their layers may be float
     "cpu": (("float32", "int8"), "uint8", True),
     "gpu": (("float32", "float16"), "uint8", True),
@@ -8,3 +7,4 @@ TARGETS = {  # modes by default, ends of int8 files, whether their layers may be
     "edgetpu": (("int8",), "int8", False),
 }
 BACKENDS = ("litert", "tf")
+ANSWERS = ("probabilities", "logits", "mask")

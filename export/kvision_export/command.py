@@ -3,10 +3,10 @@
     kvision-export --model=runs/demo --quantize=float32,float16,dynamic,int8
 
 Each file takes one image of fixed size: the float ones float32 pixels in [0, 255], the int8 one uint8
-pixels. Each gives float32 probabilities, and says in its metadata what it is and what its classes are. Each
-is compared with the Keras model on held-out images; one that is outside its mode's tolerance ends the
-command with exit code 1, and so does a Keras model that the labels speak against; a full disk ends it with
-75. Beside the files lie labels.txt, report.json and report.html.
+pixels. Each gives float32 probabilities, or what --answer asks for, and says in its metadata what it is and
+what its classes are. Each is compared with the Keras model on held-out images; one that is outside its mode's
+tolerance ends the command with exit code 1, and so does a Keras model that the labels speak against; a full
+disk ends it with 75. Beside the files lie labels.txt, report.json and report.html.
 
     kvision-export --check FILE.tflite ...
 
@@ -16,9 +16,10 @@ says what is in files that are there, and ends with 1 where one has a fault.
 from absl import flags
 
 from kvision import _cli, _flags
-from kvision._choices import FORMS
+from kvision._choices import FORMS, MASK_FORMS
 from kvision.errors import UserError
-from kvision_export.choices import BACKENDS, MODES, TARGETS
+from kvision_export.choices import ANSWERS, BACKENDS, TARGETS
+from kvision_export.modes import MODES
 
 FLAGS = flags.FLAGS
 
@@ -43,13 +44,20 @@ def define():
         "Dtypes of the input and the output of int8 files: uint8 (pixels in, float32 probabilities out), "
         "float32 (both) or int8 (both). By --target, uint8 for cpu.",
     )
+    flags.DEFINE_enum(
+        "answer",
+        "probabilities",
+        ANSWERS,
+        "Output of the files: probabilities, logits, or, of a network that answers for pixels, mask: the "
+        "most probable class of each pixel, as uint8.",
+    )
     flags.DEFINE_enum("backend", "litert", BACKENDS, "Quantizer: litert-quantizer or TensorFlow's.")
     flags.DEFINE_string(
         "calibration",
         None,
-        f"{FORMS}; a run folder's own by default. Its training images give the int8 ranges, its held-out "
-        "ones the report. A folder of images without class folders, or with those of other classes, will do: "
-        "top-1 is left out then.",
+        f"{FORMS}; for segmentation {MASK_FORMS}; a run folder's own by default. Its training images give "
+        "the int8 ranges, its held-out ones the report. A folder of images without class folders, or with "
+        "those of other classes, will do: the score is left out then.",
     )
     flags.DEFINE_integer(
         "calibration_images",
@@ -72,22 +80,24 @@ def define():
     flags.DEFINE_float(
         "min_agreement_float16",
         0.995,
-        "Smallest share of images on which a float16 file's first class is the Keras model's.",
+        "Smallest share of images (for segmentation, of pixels) on which a float16 file's first class is the "
+        "Keras model's.",
         0,
         1,
     )
     flags.DEFINE_float(
         "min_agreement",
         0.97,
-        "Smallest share of images without labels on which the first class of a dynamic, int8, int16x8 or "
-        "int4 file is the Keras model's; with labels, --max_drop decides.",
+        "Smallest share of images or pixels without labels on which the first class of a dynamic, int8, "
+        "int16x8 or int4 file is the Keras model's; with labels, --max_drop decides.",
         0,
         1,
     )
     flags.DEFINE_float(
         "max_drop",
         0.5,
-        "Largest drop of top-1, in percentage points, of a dynamic, int8, int16x8 or int4 file.",
+        "Largest drop of the score (top-1, or for segmentation the mean IoU), in percentage points, of a "
+        "dynamic, int8, int16x8 or int4 file.",
         0,
         100,
     )
@@ -122,7 +132,7 @@ def main(positional):
         for mode in modes:
             if mode not in MODES:
                 raise UserError(f"`--quantize`: unknown mode {mode!r}. Valid modes: {', '.join(MODES)}.")
-        if FLAGS.ends and "int8" not in modes:
+        if FLAGS.ends and not any(MODES[mode].integers for mode in modes):
             raise UserError(
                 f"`--ends` gives the dtypes of int8 files, and the modes are {', '.join(modes)}: add int8 to "
                 "`--quantize`, or leave `--ends` out."

@@ -92,17 +92,38 @@ def _saved(model) -> Iterator[Path]:
         yield Path(folder)
 
 
+def _as_it_is(converter, folder):
+    pass
+
+
+def _with_small_weights(converter, folder):
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+
+
+def _with_float16(converter, folder):
+    _with_small_weights(converter, folder)
+    converter.target_spec.supported_types = [tf.float16]
+
+
+def _with_integers(converter, folder):
+    _with_small_weights(converter, folder)
+    images = np.load(folder / "images.npy")
+    converter.representative_dataset = lambda: ([image[None]] for image in images)
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.uint8
+
+
+SETTINGS = {
+    "float32": _as_it_is,
+    "float16": _with_float16,
+    "dynamic": _with_small_weights,
+    PEER: _with_integers,
+}
+
+
 def _converted(folder, mode) -> bytes:
     converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
-    if mode != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if mode == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if mode == PEER:
-        images = np.load(folder / "images.npy")
-        converter.representative_dataset = lambda: ([image[None]] for image in images)
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = tf.uint8
+    SETTINGS[mode](converter, folder)
     return converter.convert()
 
 

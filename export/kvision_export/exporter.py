@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -15,6 +15,7 @@ import numpy as np
 from kvision import _doubts, _networks, runs
 from kvision.errors import UserError, naming
 from kvision.spec import Preprocess
+from kvision.tasks import task_of
 from kvision_export import convert, metadata, report, verify
 from kvision_export.checks import (
     PAGE,
@@ -28,10 +29,12 @@ from kvision_export.checks import (
     functional,
     pixels,
 )
-from kvision_export.choices import BACKENDS, MODES, TARGETS
-from kvision_export.files import Job, tolerance
+from kvision_export.choices import ANSWERS, BACKENDS, TARGETS
+from kvision_export.files import Job
+from kvision_export.modes import MODES, Given, tolerance
 from kvision_export.verify import Tolerance
 
+BATCH = 32  # images whose outputs are held whole
 MODULES = ("kvision", "keras", "tensorflow", "ai_edge_litert", "litert_quantizer")  # of a report's versions
 
 
@@ -48,6 +51,7 @@ def export(
     modes: Sequence[str] | None = None,
     backend: str = "litert",
     ends: str | None = None,
+    answer: str = "probabilities",
     compare: bool = True,
     description: str = "",
     licence: str = "",
@@ -64,7 +68,8 @@ def export(
             kind, and of the images' size where it takes any.
         output: the folder; all files of an earlier export in it are replaced or removed.
         images: float32 `(images, height, width, channels)` in [0, 255], on which the files are judged.
-        labels: integers `(images,)`; None where they are not known.
+        labels: integers `(images,)`, or, of a network that answers for pixels, `(images, height, width)`, 255
+            where a pixel has no class; None where they are not known.
         calibration: such images that give the ranges of int8; half of them choose between its steps. Needed
             for "int8" and "int16x8".
         class_names: written into the files; numbers by default.
@@ -74,6 +79,8 @@ def export(
         modes: of `MODES`.
         backend: "litert" or "tf": which quantizer makes the integers.
         ends: of int8 files: "uint8", "float32" or "int8", see `quantize.set_ends`.
+        answer: what the files end in: "probabilities", "logits", or "mask": uint8, the most probable class of
+            each pixel.
         compare: whether TFLiteConverter's own int8 file stands beside in the report.
         description, licence: written into the files.
         remarks: sentences on the images, for the report.
@@ -91,13 +98,19 @@ def export(
     default_modes, default_ends, mixed = choose("target", target, TARGETS)
     modes, ends = list(modes or default_modes), ends or default_ends
     for mode in modes:
-        choose("mode", mode, dict.fromkeys(MODES))
+        choose("mode", mode, MODES)
     choose("backend", backend, dict.fromkeys(BACKENDS))
     choose("ends", ends, dict.fromkeys(("uint8", "float32", "int8")))
+    choose("answer", answer, dict.fromkeys(ANSWERS))
     images = pixels("images", images)
     model = functional(model, images)
+    if answer == "mask" and len(model.output_shape) == 2:
+        raise UserError(
+            f"`answer`: {model.name} answers for whole images, and a mask is of pixels: give probabilities "
+            "or logits."
+        )
     check_images("images", images, model)
-    if needs := [mode for mode in modes if mode in ("int8", "int16x8")]:
+    if needs := [mode for mode in modes if MODES[mode].calibrated]:
         if calibration is None:
             raise UserError(f"{needs[0]} needs `calibration` images.")
         calibration = pixels("calibration", calibration)
@@ -105,8 +118,9 @@ def export(
         check_calibration(calibration)
     class_names, own = check_names(class_names, model), _networks.preprocess_of(model)
     bare, model = model, _networks.normalized(model, preprocess) if preprocess else model
+    task = task_of(model)(class_names=tuple(class_names))
     if labels is not None:
-        labels = check_labels(labels, len(images), len(class_names))
+        labels = check_labels(labels, len(images), model)
     output = Path(output).resolve()
     check_output(output)
     beside = output.with_name(f".{output.name}.part")
@@ -114,28 +128,24 @@ def export(
     beside.mkdir(parents=True)
 
     try:
-        expected = model.predict(images, verbose=0)
-        if not np.isfinite(expected).all():
-            raise UserError(f"The output of {model.name} contains NaN or infinity.")
-        if not np.allclose(expected.sum(-1), 1, atol=1e-3):
-            raise UserError(f"{model.name} must end in probabilities: a softmax over its classes.")
+        expected = verify.collect(probabilities(model, images))
         doubted, unsure = [], []
-        if labels is not None:
+        if labels is not None and labels.ndim == 1:
             doubted, unsure = _doubts.find(
                 lambda pixels: bare.predict(pixels, verbose=0),
                 images,
                 labels,
-                expected,
+                expected.probabilities,
                 own=own is not None,
                 given=preprocess,
             )
         elif own is None:
-            unsure = [_doubts.unchecked(preprocess, images.shape[-1])]
+            unsure = [_doubts.unchecked(preprocess, images.shape[-1], labels is not None)]
         say(f"converting {model.name}")
-        asked = ["float32", *(mode for mode in ("float16", "dynamic") if mode in modes)]
-        if compare and "int8" in modes:
+        asked = [*dict.fromkeys(["float32", *(MODES[mode].form for mode in modes)])]
+        if compare and any(MODES[mode].integers for mode in modes):
             asked.append(convert.PEER)
-        converted = convert.convert_apart(model, asked, calibration if "int8" in modes else ())
+        converted = convert.convert_apart(model, asked, calibration if convert.PEER in asked else ())
         if {*asked} - {*converted}:
             say("TFLiteConverter by itself makes no int8 file of this network to compare with")
         about = metadata.About(
@@ -146,23 +156,38 @@ def export(
             channels=model.input_shape[-1],
             size=model.input_shape[1:3],
             preprocess=_networks.preprocess_of(model),
+            answer=answer,
+            dense=len(model.output_shape) > 2,
         )
-        job = Job(converted, images, labels, expected, about, target, say)
+        job = Job(converted, images, labels, expected, task, about, target, say)
+        given = Given(
+            forms=converted,
+            images=images,
+            calibration=() if calibration is None else calibration,
+            backend=backend,
+            ends=ends,
+            mixed=mixed,
+            finished=job.finished,
+            say=say,
+        )
         files = []
         for mode in modes:
-            content, found = job.content(mode, calibration, backend, ends, mixed)
+            made = MODES[mode].make(given)
             bounds = (tolerances or {}).get(mode) or tolerance(mode)
-            files.append(job.write(mode, content, beside / f"{model.name}_{mode}.tflite", bounds, **found))
+            files.append(job.write(mode, made, beside / f"{model.name}_{mode}.tflite", bounds))
         if convert.PEER in converted:
             files.append(job.peer())
         files = job.advised(files)
         with naming(beside / runs.LABELS):
             (beside / runs.LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
-        right = None if labels is None else verify.accuracy(expected, labels, expected)
+        right = None if labels is None else task.compare(expected, expected, labels)
         count = None if calibration is None else len(calibration)
-        remarks = [*remarks, *verify.remarks(len(images), labels is not None, count), *unsure]
+        remarks = [*remarks, *verify.remarks(len(images), labels is not None, count, type(task)), *unsure]
         found = {
             "model": model.name,
+            "task": task.name,
+            "score": task.score,
+            "answer": answer,
             "target": target,
             "preprocess": about.preprocess and dataclasses.asdict(about.preprocess),
             "images": len(images),
@@ -175,9 +200,8 @@ def export(
         text = json.dumps(_finite(found), indent=2, allow_nan=False) + "\n"
         with naming(beside / REPORT):
             (beside / REPORT).write_text(text, encoding="utf-8")
-        pictures = {i: images[i] for file in files for i in file.fidelity.worst}
         with naming(beside / PAGE):
-            report.write(beside / PAGE, found, pictures, labels, expected, job.answers, class_names)
+            report.write(beside / PAGE, found, task, images, labels, expected, job.worst)
         removed = names_in(output) - names_in(beside)
         replace_folder(beside, output)
         if removed:
@@ -185,6 +209,17 @@ def export(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return found
+
+
+def probabilities(model: keras.Model, images: np.ndarray) -> Iterator[np.ndarray]:
+    """The model's output for each image; a UserError unless it is of probabilities."""
+    for start in range(0, len(images), BATCH):
+        outputs = model.predict(images[start : start + BATCH], verbose=0)
+        if not np.isfinite(outputs).all():
+            raise UserError(f"The output of {model.name} contains NaN or infinity.")
+        if not np.allclose(outputs.sum(-1), 1, atol=1e-3):
+            raise UserError(f"{model.name} must end in probabilities: a softmax over its classes.")
+        yield from outputs
 
 
 def versions() -> dict[str, str]:

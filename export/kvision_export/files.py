@@ -1,18 +1,18 @@
 """The file of each mode, made and measured."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from kvision.errors import UserError, naming
-from kvision_export import census, convert, flatbuffer, metadata, quantize, verify
+from kvision.tasks import Accuracy, Answers, Task
+from kvision_export import answers, census, convert, flatbuffer, metadata, modes, verify
 from kvision_export.advice import advice, warnings_of
-from kvision_export.int8 import Search, Step
-from kvision_export.layers import SAMPLE, own_errors
-from kvision_export.ranges import Ranges
-from kvision_export.rewrite import split_hard_swish
-from kvision_export.verify import Accuracy, Fidelity, Tolerance
+from kvision_export.int8 import Step
+from kvision_export.modes import Made
+from kvision_export.verify import Fidelity, Tolerance
 
 BROKEN = 1e-3  # difference of a probability that no float file has
 
@@ -53,85 +53,65 @@ class File:
     layers: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
-def tolerance(
-    mode: str,
-    *,
-    difference: float = 1e-4,
-    float16: float = 0.995,
-    agreement: float = 0.97,
-    drop: float = 0.005,
-) -> Tolerance:
-    """Tolerance of a mode: float32 a difference, float16 an agreement, others an agreement or a drop."""
-    if mode == "float32":
-        return Tolerance(difference=difference)
-    if mode == "float16":
-        return Tolerance(agreement=float16)
-    return Tolerance(agreement=agreement, drop=drop)
-
-
 class Job:
-    """The files of one network."""
+    """The files of one network.
 
-    def __init__(self, converted, images, labels, expected, about, target, say):
+    Args:
+        converted: the converter's files by their forms.
+        images, labels: on which files are judged; labels may be None.
+        expected: the Keras model's answers on them.
+        task: what the network learned.
+        about: what the files say of themselves.
+        target: what runs them, see `choices.TARGETS`.
+        say: is given a line of progress now and then.
+    """
+
+    def __init__(
+        self,
+        converted: Mapping[str, bytes],
+        images: np.ndarray,
+        labels: np.ndarray | None,
+        expected: Answers,
+        task: Task,
+        about: metadata.About,
+        target: str,
+        say: Callable[[str], None],
+    ):
         self.converted, self.images, self.labels = converted, images, labels
-        self.about, self.target, self.say = about, target, say
+        self.task, self.about, self.target, self.say = task, about, target, say
         floats = verify.answers(converted["float32"], images)
-        off = float(np.abs(floats.probabilities - expected).max())
+        off = float(np.abs(floats.probabilities - expected.probabilities).max())
         if not off <= BROKEN:
             raise UserError(f"The float32 file of {about.name} differs from the Keras model by {off:g}.")
-        self.expected = verify.Answers(expected, floats.logits)
-        self.answers: dict[str, verify.Answers] = {}
+        self.float_file = answers.end_in(converted["float32"], about.answer)  # to which times are relative
+        self.expected = dataclasses.replace(expected, logits=floats.logits)
+        self.worst: dict[str, Answers] = {}  # of each file, on the images where it differs most
         self.float_latency_ms: dict[int, float] = {}
 
-    def content(self, mode, calibration, backend, ends, mixed) -> tuple[bytes, dict]:
-        """The file of a mode, and what else is known of it: `steps` and `layers`."""
-        floats = self.converted["float32"]
-        if mode in ("float32", "float16"):
-            return self.converted[mode], {}
-        if mode == "int8":
-            half = len(calibration) // 2
-            search = Search(
-                floats,
-                calibration[:half],
-                calibration[half:],
-                backend=backend,
-                ends=ends,
-                mixed=mixed,
-                size=lambda content: len(self.finished(content)),
-            )
-            content = search.run(self.say)
-            return content, {"steps": search.steps, "layers": search.own_errors()}
-        if mode == "dynamic":
-            content = self.converted[mode]
-        elif mode == "int4":
-            content = quantize.four_bits(floats)
-        else:
-            floats, _ = split_hard_swish(floats)
-            ranges = Ranges(floats, calibration).find("minmax")
-            content = quantize.quantize(floats, ranges, backend=backend, bits=16)
-        return content, {"layers": own_errors(content, floats, self.images[:SAMPLE])}
-
     def finished(self, content: bytes) -> bytes:
-        """A file as it is written, with its metadata."""
+        """A file as it is written, with the end that is asked for and its metadata."""
+        content = answers.end_in(content, self.about.answer)
         return metadata.add(flatbuffer.shorten_names(census.set_versions(content)), self.about)
 
-    def write(self, mode: str, content: bytes, path: Path, bounds: Tolerance, **found) -> File:
+    def write(self, mode: str, made: Made, path: Path, bounds: Tolerance) -> File:
         """Writes a file with its metadata, and measures it."""
-        content = self.finished(content)
+        content = self.finished(made.content)
         with naming(path):
             path.write_bytes(content)
-        return dataclasses.replace(self._measure(mode, content, bounds), file=path.name, **found)
+        file = self._measure(mode, content, bounds)
+        return dataclasses.replace(file, file=path.name, steps=made.steps, layers=made.layers)
 
     def peer(self) -> File:
         """Measures TFLiteConverter's own int8 file, which is fed as its own input scale says."""
-        return self._measure(convert.PEER, self.converted[convert.PEER], tolerance("int8"), pixels=False)
+        content = answers.end_in(self.converted[convert.PEER], self.about.answer)
+        return self._measure(convert.PEER, content, modes.tolerance("int8"), pixels=False)
 
     def advised(self, files: list[File]) -> list[File]:
         """The files with their advice, which compares them with each other."""
         sizes = [file.size for file in files if file.mode == "float32"] or [len(self.converted["float32"])]
-        made = [file for file in files if file.file]
+        made, images, task = [file for file in files if file.file], len(self.images), type(self.task)
         return [
-            dataclasses.replace(file, advice=advice(file, made, sizes[0], self.target, len(self.images)))
+            dataclasses.replace(file, advice=advice(file, made, sizes[0], self.target, images, task))
             for file in files
         ]
 
@@ -140,12 +120,14 @@ class Job:
         taken = census.of(content)
         if taken.faults and mode != convert.PEER:
             raise UserError(f"The {mode} file of {self.about.name}: {' '.join(taken.faults)}")
-        found = self.answers[mode] = verify.answers(content, self.images, pixels)
+        found = verify.answers(content, self.images, pixels)
         near = verify.fidelity(found, self.expected)
-        right = None
+        self.worst[mode] = found.of(near.worst)
+        right = drop = None
         if self.labels is not None:
-            right = verify.accuracy(found.probabilities, self.labels, self.expected.probabilities)
-        files = {"float": self.converted["float32"], "this": content}
+            right = self.task.compare(found, self.expected, self.labels)
+            drop = right.drop
+        files = {"float": self.float_file, "this": content}
         latency_ms = {}
         for threads in (1, 2):
             times = verify.latencies(files, self.images[0], threads)
@@ -159,7 +141,7 @@ class Job:
             fidelity=near,
             latency_ms=latency_ms,
             float_latency_ms=self.float_latency_ms,
-            refusal=bounds.refusal(near.largest_difference, near.agreement, right and right.drop),
+            refusal=bounds.refusal(near.largest_difference, near.agreement, drop, self.task.score),
             advice="",
             warnings=warnings_of(taken, self.target, latency_ms[1] / self.float_latency_ms[1]),
             census=taken,

@@ -108,20 +108,21 @@ def set_constant(model: schema.ModelT, operator: schema.OperatorT, position: int
 
 
 def add_tensor(model: schema.ModelT, name: str, values: np.ndarray | None, like: int | None = None) -> int:
-    """Adds a float32 tensor and returns its index.
+    """Adds a tensor and returns its index.
 
     Args:
         model: changed in place.
         name: of the tensor.
-        values: of a constant; None for one that is computed.
+        values: of a constant, whose dtype it has; None for one that is computed.
         like: then, the tensor whose shape and type it has.
     """
     tensors = model.subgraphs[0].tensors
     tensor = schema.TensorT() if like is None else copy.copy(tensors[like])
     tensor.name = name.encode()
     if values is not None:
-        tensor.type, tensor.shape = schema.TensorType.FLOAT32, np.array(np.shape(values), np.int32)
-        tensor.buffer = _add_buffer(model, np.asarray(values, np.float32))
+        values = np.asarray(values)
+        tensor.type = next(kind for kind, dtype in DTYPES.items() if dtype == values.dtype)
+        tensor.shape, tensor.buffer = np.array(values.shape, np.int32), _add_buffer(model, values)
     else:
         tensor.buffer = 0
     tensors.append(tensor)
@@ -140,6 +141,11 @@ def operator(model: schema.ModelT, kind: str, inputs, outputs, options) -> schem
     new.builtinOptions = options
     new.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
     return new
+
+
+def producer(graph: schema.SubGraphT, index: int) -> schema.OperatorT | None:
+    """The operator that computes a tensor; None of a constant or an input."""
+    return next((operator for operator in graph.operators if index in operator.outputs), None)
 
 
 def consumers(graph: schema.SubGraphT, index: int) -> list[schema.OperatorT]:

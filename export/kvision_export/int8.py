@@ -85,7 +85,7 @@ class Search:
         ends: "uint8" (pixels in, float32 probabilities out), "float32" (both), or "int8" (both, and not one
             float operator between).
         mixed: whether layers may stay float.
-        size: of a file in bytes as it is written in the end, with metadata.
+        finished: from a file to the one that is written in the end, whose size and time count.
     """
 
     def __init__(
@@ -97,11 +97,11 @@ class Search:
         backend: str = "litert",
         ends: str = "uint8",
         mixed: bool = True,
-        size: Callable[[bytes], int] = len,
+        finished: Callable[[bytes], bytes] = bytes,
     ):
         self.content, self.calibration, self.choice = content, calibration, choice
         self.backend, self.ends, self.mixed = backend, ends, mixed and ends != "int8"
-        self.size = size
+        self.finished = finished
         self.expected = verify.answers(content, choice)
         self.steps: list[Step] = []
         self._floats: dict = {}
@@ -110,7 +110,7 @@ class Search:
         """Tries all steps and returns the best file, `self.best`; `self.steps` says what each gave."""
         self.say, settings = say, Settings()
         content = self.make(settings)
-        times = verify.latencies({"this": content}, self.choice[0], threads=1)
+        times = self._latencies({"this": content})
         step = self._step("ranges from minimum to maximum", content, times["this"])
         self.best = Candidate(settings, content, step)
         self.integers = self.best
@@ -142,7 +142,7 @@ class Search:
         if self._graph(settings) == self._graph(self.best.settings):
             times = dict.fromkeys(files, 1.0)
         else:
-            times = verify.latencies(files, self.choice[0], threads=1)
+            times = self._latencies(files)
         drift = self.best.step.latency_ms / times["best"]  # of the computer, since the first step
         step = self._step(name, content, drift * times["this"])
         integers = dataclasses.replace(self.integers.step, latency_ms=drift * times["integers"])
@@ -153,9 +153,15 @@ class Search:
             if not settings.floats:
                 self.integers = self.best
 
+    def _latencies(self, files):
+        files = {name: self.finished(content) for name, content in files.items()}
+        return verify.latencies(files, self.choice[0], threads=1)
+
     def _step(self, name, content, latency_ms) -> Step:
         found = verify.fidelity(verify.answers(content, self.choice), self.expected)
-        return Step(name, found.kl, found.sqnr, found.agreement, self.size(content), latency_ms, False)
+        return Step(
+            name, found.kl, found.sqnr, found.agreement, len(self.finished(content)), latency_ms, False
+        )
 
     def _note(self, step, kept):
         self.steps.append(dataclasses.replace(step, kept=kept))

@@ -22,6 +22,13 @@ from kvision_export.contents import End, ends
 NAME, IDENTIFIER, LABELS = b"TFLITE_METADATA", b"M001", "labels.txt"
 AXIS_LABELS, IMAGE, NORMALIZATION = 2, 2, 1  # of the schema's enumerations
 RGB, GRAYSCALE = 1, 2
+SEGMENTER = "SEGMENTER_METADATA"  # of image_segmenter_metadata_schema.fbs, version 1.0, of MediaPipe
+ACTIVATIONS = {"probabilities": 0, "logits": 2, "mask": 0}  # none, and a softmax
+OUTPUTS = {
+    "probabilities": "Probabilities of the classes.",
+    "logits": "Logits of the classes, of which a softmax makes probabilities.",
+    "mask": "Number of the most probable class.",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +44,8 @@ class About:
         size: its height and width.
         preprocess: the network's own normalisation of pixels, which is inside the file; None where it has
             none.
+        answer: what the file ends in, one of `choices.ANSWERS`.
+        dense: whether it answers for each pixel.
         mean, std: subtracted from, and then dividing, the pixels in [0, 255]. Of an integer input, its own
             scale and zero point take their place.
     """
@@ -48,6 +57,8 @@ class About:
     channels: int
     size: tuple[int, int]
     preprocess: Preprocess | None = None
+    answer: str = "probabilities"
+    dense: bool = False
     mean: float = 0.0
     std: float = 1.0
 
@@ -95,7 +106,8 @@ def add(content: bytes, about: About) -> bytes:
 def read(content: bytes) -> dict:
     """The metadata of a file; {} without any.
 
-    The keys are name, description, licence, image (how pixels are given), mean, std and labels.
+    The keys are name, description, licence, image (how pixels are given), mean, std and labels, and, where
+    the file answers for pixels, activation: what MediaPipe applies to its output.
     """
     packed = _buffer(content)
     if packed is None:
@@ -109,6 +121,9 @@ def read(content: bytes) -> dict:
         kind = unit.Get(number_types.Uint8Flags, unit.Pos + unit.Offset(4)) if unit.Offset(4) else 0
         if kind == NORMALIZATION and (options := _child(unit, 1)) is not None:
             found |= {"mean": _floats(options, 0), "std": _floats(options, 1)}
+    for custom in (custom for graph in _tables(root, 3)[:1] for custom in _tables(graph, 9)):
+        if _text(custom, 0) == SEGMENTER:
+            found["activation"] = _activation(custom)
     archive = io.BytesIO(content)
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
@@ -169,11 +184,33 @@ def _pack(about, given) -> bytes:
     named = {0: text("image"), 1: text(pixels(given, about.preprocess))}
     image = table({**named, 3: content, 4: units, 5: stats})
     labels = vector([table({0: text(LABELS), 2: ("Int8", AXIS_LABELS)})])
-    named = {0: text("probabilities"), 1: text("Of each class.")}
-    probabilities = table({**named, 5: table({0: floats(1.0), 1: floats(0.0)}), 6: labels})
-    graph = table({2: vector([image]), 3: vector([probabilities])})
+    output = {0: text(about.answer), 1: text(OUTPUTS[about.answer]), 6: labels}
+    if about.answer == "probabilities":
+        output[5] = table({0: floats(1.0), 1: floats(0.0)})
+    graph = {2: vector([image])}
+    if about.dense:
+        rows_and_columns = table({0: ("Int32", 1), 1: ("Int32", 2)})
+        gray = table({0: ("Int8", GRAYSCALE)})
+        output[3] = table({0: ("Uint8", IMAGE), 1: gray, 2: rows_and_columns})
+        options = _segmenter_options(about.answer)
+        builder.StartVector(1, len(options), 16)
+        for byte in reversed(options):
+            builder.PrependByte(byte)
+        data = builder.EndVector()
+        graph[9] = vector([table({0: text(SEGMENTER), 1: data})])
+    graph |= {3: vector([table(output)])}
+    graph = table(graph)
     named = {0: text(about.name), 1: text(about.description), 5: text(about.licence), 7: text("1.0.0")}
     builder.Finish(table({**named, 3: vector([graph])}), IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def _segmenter_options(answer) -> bytes:
+    """MediaPipe's ImageSegmenterOptions: the activation that it applies to a file's output."""
+    builder = flatbuffers.Builder(64)
+    builder.StartObject(1)
+    builder.PrependInt8Slot(0, ACTIVATIONS[answer], 0)
+    builder.Finish(builder.EndObject(), b"V001")
     return bytes(builder.Output())
 
 
@@ -197,6 +234,15 @@ def _tables(table, slot) -> list[Table]:
 def _text(table, slot) -> str:
     offset = table.Offset(4 + 2 * slot)
     return table.String(table.Pos + offset).decode() if offset else ""
+
+
+def _activation(custom) -> str:
+    """The activation that MediaPipe applies, of custom metadata."""
+    data = bytes(custom.GetVectorAsNumpy(number_types.Uint8Flags, custom.Offset(6)))
+    options = _table(data, int.from_bytes(data[:4], "little"))
+    place = options.Offset(4)
+    number = options.Get(number_types.Int8Flags, options.Pos + place) if place else 0
+    return {0: "none", 1: "sigmoid", 2: "softmax"}[number]
 
 
 def _floats(table, slot) -> list[float]:

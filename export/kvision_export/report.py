@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import jinja2
@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from kvision.names import counted
-from kvision_export.verify import Answers, milliseconds
+from kvision.tasks import Answers, Task
+from kvision_export.verify import milliseconds
 
 SIDE = 112  # pixels of a picture
 LAYERS = 10  # of each file
@@ -19,39 +20,39 @@ LAYERS = 10  # of each file
 def write(
     path: Path,
     report: dict,
-    pictures: Mapping[int, np.ndarray],
+    task: Task,
+    images: np.ndarray,
     labels: np.ndarray | None,
-    expected: np.ndarray,
+    expected: Answers,
     answers: Mapping[str, Answers],
-    class_names: Sequence[str],
 ) -> None:
     """Writes the page.
 
     Args:
         path: of the page.
         report: what report.json holds.
-        pictures: float32 `(height, width, channels)` by the image's number: the worst of each file.
+        task: what the network learned.
+        images: float32 `(images, height, width, channels)`.
         labels: of all images; None where they are not known.
-        expected: the Keras model's probabilities for all images.
-        answers: each mode's.
-        class_names: in the order of the outputs.
+        expected: the Keras model's answers on all images.
+        answers: each mode's, on the worst images of its file.
     """
-    encoded = {number: _png(pixels) for number, pixels in pictures.items()}
 
-    def first(probabilities):
-        index = int(probabilities.argmax())
-        return f"{class_names[index]} {100 * probabilities[index]:.0f} %"
+    def figure(number, answer):
+        shown = {"": None if labels is None else (labels[number], None)}
+        shown["Keras"] = expected.classes[number], expected.probabilities[number]
+        shown["file"] = answer.classes, answer.probabilities
+        known = {title: classes for title, classes in shown.items() if classes is not None}
+        pictures = [_png(Image.fromarray(np.rint(images[number]).astype(np.uint8).squeeze()))]
+        pictures += [_png(picture) for classes, _ in known.values() if (picture := task.picture(classes))]
+        return {
+            "pictures": pictures,
+            "captions": {title: task.caption(*answer) for title, answer in known.items()},
+        }
 
     def worst(file):
-        return [
-            {
-                "picture": encoded[i],
-                "label": "" if labels is None else class_names[labels[i]],
-                "keras": first(expected[i]),
-                "file": first(answers[file["mode"]].probabilities[i]),
-            }
-            for i in file["fidelity"]["worst"]
-        ]
+        found = answers[file["mode"]]
+        return [figure(number, found.of(i)) for i, number in enumerate(file["fidelity"]["worst"])]
 
     def worst_layers(file):
         return [(name.rpartition(";")[2], decibels) for name, decibels in file["layers"].items()][:LAYERS]
@@ -69,8 +70,7 @@ def write(
     path.write_text(page, encoding="utf-8")
 
 
-def _png(pixels) -> str:
-    image = Image.fromarray(np.rint(pixels).astype(np.uint8).squeeze())
+def _png(image: Image.Image) -> str:
     image.thumbnail((SIDE, SIDE))
     file = io.BytesIO()
     image.save(file, "PNG")

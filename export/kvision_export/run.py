@@ -15,14 +15,14 @@ from kvision import _flags, _networks, runs
 from kvision.data import read_errors
 from kvision.errors import NoLabels, UserError
 from kvision.names import counted, shown
-from kvision_export import census, exporter, files, verify
+from kvision_export import census, exporter, modes, verify
 from kvision_export.checks import check_output
 
 FLAGS = flags.FLAGS
 
 
-def export(modes: Sequence[str]) -> tuple[dict, Path]:
-    """Exports a network in some modes; returns the report and the folder."""
+def export(names: Sequence[str]) -> tuple[dict, Path]:
+    """Exports a network in modes by their names; returns the report and the folder."""
     opened = _flags.opened()
     if preprocess := _flags.preprocess():
         _networks.normalized(opened.model, preprocess)  # a mismatch shows before images are read
@@ -38,7 +38,7 @@ def export(modes: Sequence[str]) -> tuple[dict, Path]:
         images, answers = load_images(opened, "val", FLAGS.images, labeled=False)
         remarks.append(f"The images are taken without labels, wherever they lie. {error}")
     calibration = None
-    if {"int8", "int16x8"} & {*modes}:
+    if any(modes.MODES[name].calibrated for name in names):
         count, labeled = 2 * FLAGS.calibration_images, answers is not None
         calibration, _ = load_images(opened, "train", count, balanced=True, labeled=labeled)
     report = exporter.export(
@@ -50,14 +50,15 @@ def export(modes: Sequence[str]) -> tuple[dict, Path]:
         class_names=opened.class_names,
         preprocess=preprocess,
         target=FLAGS.target,
-        modes=modes,
+        modes=names,
         backend=FLAGS.backend,
         ends=FLAGS.ends,
+        answer=FLAGS.answer,
         compare=FLAGS.compare,
         description=FLAGS.description,
         licence=FLAGS.licence,
         remarks=remarks,
-        tolerances={mode: tolerance(mode) for mode in modes},
+        tolerances={name: tolerance(name) for name in names},
         say=lambda text: print(text, file=sys.stderr, flush=True),
     )
     return report, output
@@ -73,13 +74,13 @@ def output_of(opened: runs.Opened) -> Path:
 def load_images(
     opened: runs.Opened, split: str, count: int, balanced: bool = False, labeled: bool = True
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Up to `count` images of a split, and their labels; None without labels.
+    """Up to `count` images of a split, and their labels or masks; None without labels.
 
     Args:
         opened: the network.
         split: "train" or "val".
         count: of images.
-        balanced: whether as many of each class as can be.
+        balanced: whether as many of each class as can be, where an image has one class.
         labeled: whether labels are read.
     """
     data = runs.load_data(
@@ -94,15 +95,17 @@ def load_images(
         max_unreadable=FLAGS.max_unreadable,
         labeled=labeled,
     )
+    balanced = balanced and labeled and opened.task.rank == 2
     most = -(-count // len(data.class_names)) if balanced else count
     of_class = dict.fromkeys(range(len(data.class_names)), 0)
     chosen, rest = [], []
     with read_errors([data]):
         for batch in data.dataset.take(data.size).as_numpy_iterator():
-            (image,), (label,) = batch["image"], batch["label"]
-            full = of_class[int(label)] >= most
+            (image,), (label,) = batch["image"], batch[opened.task.target if labeled else "label"]
+            number = int(label) if balanced else 0
+            full = of_class[number] >= most
             (rest if full else chosen).append((image, label))
-            of_class[int(label)] += not full
+            of_class[number] += not full
             del rest[count:]
             if len(chosen) == count:
                 break
@@ -113,7 +116,7 @@ def load_images(
 
 def tolerance(mode: str) -> verify.Tolerance:
     """Tolerance of a mode, by the flags."""
-    return files.tolerance(
+    return modes.tolerance(
         mode,
         difference=FLAGS.max_difference,
         float16=FLAGS.min_agreement_float16,
@@ -131,11 +134,11 @@ def print_table(report: dict, output: Path) -> None:
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    keras = report["keras"]
+    keras, score = report["keras"], report["score"]
     columns = (
         "file",
         "kB",
-        *(["top-1"] if keras else []),
+        *([score] if keras else []),
         "agree",
         "KL",
         "SQNR",
@@ -148,13 +151,13 @@ def print_table(report: dict, output: Path) -> None:
         table.add_column(column, justify="left" if column == "file" else "right", no_wrap=True)
     if keras:
         doubted = "DOUBT" if report["doubts"] else ""
-        table.add_row("Keras", "", f"{100 * keras['top1']:.1f}", *[""] * 6, doubted)
+        table.add_row("Keras", "", f"{100 * keras['scores'][score]['value']:.1f}", *[""] * 6, doubted)
     for file in report["files"]:
         near, right, ms = file["fidelity"], file["accuracy"], file["latency_ms"]
         table.add_row(
             file["mode"],
             f"{file['size'] / 1000:.0f}",
-            *([f"{100 * right['top1']:.1f}"] if keras else []),
+            *([f"{100 * right['scores'][score]['value']:.1f}"] if keras else []),
             f"{100 * near['agreement']:.1f}",
             f"{near['kl']:.3f}",
             "" if file["mode"] == "float32" else f"{near['sqnr']:.1f}",

@@ -3,53 +3,24 @@
 import dataclasses
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from kvision._intervals import paired_interval, share, wilson
+from kvision._intervals import share
 from kvision._stderr import without_lines
+from kvision.tasks import Answers, Classification, Task
+from kvision_export import answers as ends
 from kvision_export import flatbuffer
 
 TURNS, WARMUP, RUNS = 4, 2, 20
 WORST = 20  # images of a report
 FEW = 100  # images, below which a single one is more than 1 %
 FEW_RANGES = 32  # calibration images, below which activations leave the ranges that they gave
+POSITIONS = 4096  # of an image, at the most, whose probabilities are compared
 SMALLEST = 1e-30  # probability of which a logarithm is taken
-
-
-@dataclasses.dataclass(frozen=True)
-class Answers:
-    """Answers of a network on some images.
-
-    Attributes:
-        probabilities: float32 `(images, classes)`.
-        logits: what its softmax is given, less the mean over the classes.
-    """
-
-    probabilities: np.ndarray
-    logits: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Accuracy:
-    """Shares of images, against the labels.
-
-    Attributes:
-        top1, top5: of right answers.
-        interval, interval5: in which top1 and top5 lie with 95 % (Wilson).
-        drop: of top1 against the Keras model, on the same images.
-        drop_interval: in which that lies with 95 %, by the images on which they differ (Agresti, Min 2005).
-    """
-
-    top1: float
-    top5: float
-    interval: tuple[float, float]
-    interval5: tuple[float, float]
-    drop: float
-    drop_interval: tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +28,7 @@ class Fidelity:
     """Distance of a file from the Keras model.
 
     Attributes:
-        agreement: share of images on which the first class is the same.
+        agreement: share of images, or of their pixels, whose first class is the same.
         kl: mean Kullback-Leibler divergence, in nats, from the float32 file's logits.
         sqnr: of the logits: signal over error, in dB, against the float32 file's.
         largest_difference, mean_difference: of the probabilities, absolute.
@@ -73,18 +44,65 @@ class Fidelity:
 
 
 def answers(content: bytes, images: Sequence[np.ndarray], pixels: bool = True) -> Answers:
-    """Answers of a file on images; arguments as for `predict`."""
-    probabilities = predict(content, images, pixels)
+    """Answers of a file on images, of which one output at a time is held; arguments as for `predict`."""
     model = flatbuffer.read(content)
-    graph = model.subgraphs[0]
-    end = graph.operators[-1]
-    if flatbuffer.operator_name(model, end) == "DEQUANTIZE":
-        end = next(op for op in graph.operators if end.inputs[0] in op.outputs)
-    if flatbuffer.operator_name(model, end) != "SOFTMAX":
-        return Answers(probabilities, _centred(np.log(np.maximum(probabilities, SMALLEST))))
-    graph.outputs = end.inputs[:1]
-    model.signatureDefs = []
-    return Answers(probabilities, _centred(predict(flatbuffer.write(model), images, pixels)))
+    answer, logits = ends.answer_of(model), None
+    if ends.CUTS[answer](model):
+        model.signatureDefs = []
+        logits = _outputs(flatbuffer.write(model), images, pixels)
+    return collect(_outputs(content, images, pixels), logits, answer)
+
+
+def collect(
+    outputs: Iterable[np.ndarray], logits: Iterable | None = None, answer: str = "probabilities"
+) -> Answers:
+    """Answers from a network's outputs, one after the other.
+
+    Args:
+        outputs: for each image, `(classes,)` or `(height, width, classes)`; of a mask `(height, width)`.
+        logits: for each image; None where the outputs tell them.
+        answer: what the outputs are, one of `choices.ANSWERS`.
+    """
+    pairs = ((output, None) for output in outputs) if logits is None else zip(outputs, logits, strict=True)
+    parts = [READERS[answer](*pair) for pair in pairs]
+    probabilities, logits, classes = map(np.stack, zip(*parts, strict=True))
+    return Answers(probabilities, logits - logits.mean(-1, keepdims=True), classes)
+
+
+def _read_probabilities(output, logits):
+    sampled = _sampled(output)
+    logits = np.log(np.maximum(sampled, SMALLEST)) if logits is None else _sampled(logits)
+    return sampled, logits, _most_probable(output)
+
+
+def _read_logits(output, _):
+    logits = _sampled(output)
+    return _softmax(logits), logits, _most_probable(output)
+
+
+def _read_mask(output, logits):
+    logits = _sampled(logits)
+    return _softmax(logits), logits, output.astype(np.uint8)
+
+
+READERS = {"probabilities": _read_probabilities, "logits": _read_logits, "mask": _read_mask}
+
+
+def _most_probable(output):
+    return output.argmax(-1).astype(np.min_scalar_type(output.shape[-1] - 1))
+
+
+def _sampled(values) -> np.ndarray:
+    """Of pixels a sample, the same ones in each image; of an image's only answer all."""
+    pixels = values.reshape(-1, values.shape[-1])
+    if len(pixels) > POSITIONS:
+        pixels = pixels[np.random.default_rng(0).choice(len(pixels), POSITIONS, replace=False)]
+    return pixels if values.ndim > 1 else values
+
+
+def _softmax(logits):
+    shares = np.exp(logits - logits.max(-1, keepdims=True))
+    return shares / shares.sum(-1, keepdims=True)
 
 
 def fidelity(found: Answers, expected: Answers) -> Fidelity:
@@ -94,49 +112,39 @@ def fidelity(found: Answers, expected: Answers) -> Fidelity:
     divergence = (np.exp(logs[0]) * (logs[0] - logs[1])).sum(-1)
     signal = float(np.square(expected.logits).sum())
     error = float(np.square(found.logits - expected.logits).sum())
+    of_images = divergence.reshape(len(divergence), -1).mean(-1)
     return Fidelity(
-        agreement=share(found.probabilities.argmax(-1) == expected.probabilities.argmax(-1)),
+        agreement=share(found.classes == expected.classes),
         kl=0.0 if divergence.mean() < 0 else float(divergence.mean()),
         sqnr=float(10 * np.log10(max(signal, SMALLEST) / max(error, SMALLEST))),
         largest_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
-        worst=np.argsort(-divergence)[:WORST].tolist(),
-    )
-
-
-def accuracy(probabilities: np.ndarray, labels: np.ndarray, expected: np.ndarray) -> Accuracy:
-    """Compares probabilities with labels, and with how the Keras model's do."""
-    right = probabilities.argmax(-1) == labels
-    theirs = expected.argmax(-1) == labels
-    top1 = share(right)
-    top5 = share((np.argsort(-probabilities, axis=-1)[:, :5] == labels[:, None]).any(-1))
-    count, lost, won = len(labels), (theirs & ~right).sum(), (right & ~theirs).sum()
-    return Accuracy(
-        top1=top1,
-        top5=top5,
-        interval=wilson(top1, count),
-        interval5=wilson(top5, count),
-        drop=float((lost - won) / count),
-        drop_interval=paired_interval(lost, won, count),
+        worst=np.argsort(-of_images)[:WORST].tolist(),
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Tolerance:
-    """Tolerance of a file: every bound that is set, but not agreement where top-1 is bounded and known.
+    """Tolerance of a file: every bound that is set, but not agreement where the score is bounded and known.
 
     Attributes:
         difference: largest difference of a probability.
-        agreement: least share of images with the Keras model's first class.
-        drop: most that top-1 may fall, as a share.
+        agreement: least share of images or pixels with the Keras model's first class.
+        drop: most that the task's score may fall, as a share.
     """
 
     difference: float | None = None
     agreement: float | None = None
     drop: float | None = None
 
-    def refusal(self, difference: float, agreement: float, drop: float | None) -> str:
-        """Bounds that are not kept; "" where all are. `drop` is None where there are no labels."""
+    def refusal(self, difference: float, agreement: float, drop: float | None, score: str = "top-1") -> str:
+        """Bounds that are not kept; "" where all are.
+
+        Args:
+            difference, agreement: see `Fidelity`.
+            drop: of the score; None where there are no labels.
+            score: its name.
+        """
         if not np.isfinite(difference):
             return "the output contains NaN or infinity"
         if self.difference is not None and difference > self.difference:
@@ -145,23 +153,26 @@ class Tolerance:
             if self.agreement is not None and agreement < self.agreement:
                 return f"it agrees on {100 * agreement:.1f} %, not {100 * self.agreement:g} % at the least"
         elif drop > self.drop:
-            return f"top-1 drops by {100 * drop:.2f} points, not {100 * self.drop:g} at the most"
+            return f"{score} drops by {100 * drop:.2f} points, not {100 * self.drop:g} at the most"
         return ""
 
 
-def remarks(count: int, labeled: bool, calibrating: int | None = None) -> list[str]:
+def remarks(
+    count: int, labeled: bool, calibrating: int | None = None, task: type[Task] = Classification
+) -> list[str]:
     """Remarks on the images for a reader of measurements, a sentence each.
 
     Args:
         count: how many images the files are judged on.
         labeled: whether these have labels.
         calibrating: how many images give the ranges and choose the steps of int8; None for none.
+        task: what the network learned.
     """
     sentences = []
     if not labeled:
         sentences.append(
-            "Top-1 is left out, as the images have no labels; files are judged by their agreement with the "
-            "Keras model."
+            f"{task.score[0].upper()}{task.score[1:]} is left out, as the images have no {task.target}s; "
+            "files are judged by their agreement with the Keras model."
         )
     if count < FEW:
         images = "1 image" if count == 1 else f"{count} images, each of which is {100 / count:.1f} %"
@@ -182,16 +193,18 @@ def predict(content: bytes | Path, images: Sequence[np.ndarray], pixels: bool = 
         images: float32 `(height, width, channels)` in [0, 255].
         pixels: whether an integer input takes them rounded; else quantized by the input's own scale.
     """
+    return np.stack([*_outputs(content, images, pixels)])
+
+
+def _outputs(content, images, pixels) -> Iterator[np.ndarray]:
     interpreter, feed = _open(content, 2, pixels)
     details = interpreter.get_output_details()[0]
     scale, zero_point = details["quantization"]
-    outputs = []
     for image in images:
         feed(image)
         interpreter.invoke()
-        outputs.append(interpreter.get_tensor(details["index"])[0])
-    results = np.stack(outputs).astype(np.float32)
-    return (results - zero_point) * np.float32(scale) if scale else results
+        output = interpreter.get_tensor(details["index"])[0].astype(np.float32)
+        yield (output - zero_point) * np.float32(scale) if scale else output
 
 
 def milliseconds(time: float) -> str:
@@ -230,10 +243,6 @@ def _turn(files, image, threads, backwards) -> np.ndarray:
 def _log_sum_exp(logits):
     largest = logits.max(-1, keepdims=True)
     return largest + np.log(np.exp(logits - largest).sum(-1, keepdims=True))
-
-
-def _centred(logits):
-    return logits - logits.mean(-1, keepdims=True)
 
 
 def allocated(content: bytes | Path, threads: int | None = None) -> Interpreter:

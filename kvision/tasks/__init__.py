@@ -4,11 +4,21 @@ from kvision import _networks
 from kvision.errors import UserError
 from kvision.tasks.classification import Classification
 from kvision.tasks.segmentation import Segmentation
-from kvision.tasks.task import Task, add
+from kvision.tasks.task import Accuracy, Answers, Score, Task, add
 
 TASKS = {task.name: task for task in (Classification, Segmentation)}
 
-__all__ = ["TASKS", "Classification", "Segmentation", "Task", "add", "task_of"]
+__all__ = [
+    "TASKS",
+    "Accuracy",
+    "Answers",
+    "Classification",
+    "Score",
+    "Segmentation",
+    "Task",
+    "add",
+    "task_of",
+]
 
 
 def task_of(model) -> type[Task]:

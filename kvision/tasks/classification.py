@@ -7,8 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from kvision._intervals import paired_interval, share, wilson
 from kvision.data.images import fit
-from kvision.tasks.task import Task
+from kvision.tasks.task import Accuracy, Score, Task
 
 AUXILIARY_WEIGHT = 0.3  # of the losses of auxiliary heads (GoogLeNet, section 5)
 TOP = 5  # classes among which the label is looked for
@@ -34,6 +35,7 @@ class Classification(Task):
     target: ClassVar = "label"
     rank: ClassVar = 2
     monitor: ClassVar = "accuracy"
+    score: ClassVar = "top-1"
 
     label_smoothing: float = 0.0
 
@@ -82,6 +84,23 @@ class Classification(Task):
             f"loss {mean['loss']:.4f}, top-1 {100 * mean['top1']:.2f} %, "
             f"top-{min(TOP, len(self.class_names))} {100 * mean['top5']:.2f} %"
         )
+
+    def compare(self, found, expected, targets):
+        """Top-1 and top-5, with Wilson's interval; of the drop, that of Agresti and Min 2005."""
+        right, theirs = found.classes == targets, expected.classes == targets
+        first = np.argsort(-found.probabilities, axis=-1)[:, :TOP]
+        shares = {"top-1": share(right), "top-5": share((first == targets[:, None]).any(-1))}
+        count, lost, won = len(targets), (theirs & ~right).sum(), (right & ~theirs).sum()
+        return Accuracy(
+            {name: Score(value, wilson(value, count)) for name, value in shares.items()},
+            drop=float((lost - won) / count),
+            drop_interval=paired_interval(lost, won, count),
+        )
+
+    def caption(self, classes, probabilities=None):
+        """The class, and its probability."""
+        of = "" if probabilities is None else f" {100 * probabilities.max():.0f} %"
+        return f"{self.class_names[int(classes)]}{of}"
 
     def describe(self, prediction, most):
         """The most probable classes."""

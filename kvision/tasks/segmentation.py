@@ -9,11 +9,13 @@ import tensorflow as tf
 from keras import ops
 
 from kvision import visualize
+from kvision._intervals import bootstrap, resampled
 from kvision.data.images import letterbox, place, unletterbox
 from kvision.data.masks import IGNORED
 from kvision.errors import UserError
-from kvision.tasks.task import Task
+from kvision.tasks.task import Accuracy, Score, Task
 
+CAPTIONED = 3  # classes
 AUXILIARY_WEIGHT = 0.5  # of the loss of the auxiliary head (torchvision's references/segmentation)
 
 
@@ -36,6 +38,7 @@ class Segmentation(Task):
     rank: ClassVar = 4
     own_size: ClassVar = True
     monitor: ClassVar = "mean_iou"
+    score: ClassVar = "mean IoU"
 
     class_weights: tuple[float, ...] | None = None
     dice_weight: float = 0.0
@@ -84,13 +87,11 @@ class Segmentation(Task):
 
     def judge(self, answers, batch):
         """The confusion matrix at the images' own sizes."""
-        classes = len(self.class_names)
-        confusion = np.zeros((classes, classes))
-        for answer, mask in zip(answers, batch["mask"], strict=True):
-            predicted, known = self.restore(answer, mask.shape), mask != IGNORED
-            pairs = classes * mask[known] + predicted[known]
-            confusion += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
-        return {"images": np.sum(batch["weight"]), "confusion": confusion}
+        confusions = [
+            self._confusion(self.restore(answer, mask.shape), mask)
+            for answer, mask in zip(answers, batch["mask"], strict=True)
+        ]
+        return {"images": np.sum(batch["weight"]), "confusion": np.sum(confusions, 0, np.float64)}
 
     def report(self, sums):
         """The four scores, and the intersection over union of each class."""
@@ -104,6 +105,28 @@ class Segmentation(Task):
             for name, iou in zip(self.class_names, class_iou(confusion), strict=True)
         ]
         return "\n".join([", ".join(values).replace("iou", "IoU"), *lines])
+
+    def compare(self, found, expected, targets):
+        """The mean IoU and the pixel accuracy, with bootstrap intervals over the images."""
+        (iou, accuracy), (their_iou, _) = (
+            self._metrics_of_samples(answers.classes, targets) for answers in (found, expected)
+        )
+        return Accuracy(
+            {
+                name: Score(float(values[0]), bootstrap(values[1:]))
+                for name, values in (("mean IoU", iou), ("pixel accuracy", accuracy))
+            },
+            drop=float(their_iou[0] - iou[0]),
+            drop_interval=bootstrap(their_iou[1:] - iou[1:]),
+        )
+
+    def caption(self, classes, probabilities=None):
+        """The classes with the largest areas."""
+        return ", ".join(line.strip() for line in self.describe(classes[classes != IGNORED], CAPTIONED))
+
+    def picture(self, classes):
+        """The mask in colour."""
+        return visualize.mask_image(classes)
 
     def describe(self, prediction, most):
         """The classes with the largest shares of the image."""
@@ -120,6 +143,22 @@ class Segmentation(Task):
             "_overlay.png": visualize.overlay(image, prediction, self.class_names),
             "_mask.png": visualize.mask_image(prediction),
         }
+
+    def _confusion(self, predicted, mask) -> np.ndarray:
+        """The confusion matrix of an image."""
+        classes, known = len(self.class_names), mask != IGNORED
+        pairs = classes * mask[known].astype(np.int64) + predicted[known]
+        return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+    def _metrics_of_samples(self, predicted, masks) -> tuple[np.ndarray, np.ndarray]:
+        """The mean IoU and the pixel accuracy over all images, and then over samples of them."""
+        confusions = map(self._confusion, predicted, masks)
+        sums = [(np.diag(matrix), matrix.sum(0) + matrix.sum(1)) for matrix in confusions]
+        counts = np.concatenate([np.ones((1, len(sums))), resampled(len(sums))])
+        right, sides = (counts @ np.array(parts) for parts in zip(*sums, strict=True))
+        present = sides > 0
+        iou = np.divide(right, sides - right, out=np.zeros_like(right), where=present)
+        return _share_of(iou.sum(-1), present.sum(-1)), _share_of(2 * right.sum(-1), sides.sum(-1))
 
     def _loss(self, logits, mask):
         known = ops.cast(mask != IGNORED, "float32")
@@ -144,6 +183,11 @@ class Segmentation(Task):
 def _share(part, whole):
     """The quotient; 0 where both are 0."""
     return part / ops.maximum(whole, 1e-12)
+
+
+def _share_of(parts, wholes) -> np.ndarray:
+    """The quotients; 0 where both are 0."""
+    return parts / np.maximum(wholes, 1)
 
 
 def scores(confusion: np.ndarray) -> dict[str, float]:

@@ -6,8 +6,56 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from PIL import Image
 
 from kvision import _networks
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers of a network on some images.
+
+    Attributes:
+        probabilities: float32 `(images, classes)`, or `(images, positions, classes)` of some pixels of each.
+        logits: what its softmax is given, less the mean over the classes; of the same shape.
+        classes: the most probable class, integers `(images,)`, or `(images, height, width)` of all pixels.
+    """
+
+    probabilities: np.ndarray
+    logits: np.ndarray
+    classes: np.ndarray
+
+    def of(self, images) -> "Answers":
+        """The answers on some of the images, by their numbers."""
+        return Answers(self.probabilities[images], self.logits[images], self.classes[images])
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric in [0, 1].
+
+    Attributes:
+        value: over all images.
+        interval: in which it lies with 95 %.
+    """
+
+    value: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Metrics of a network against the targets.
+
+    Attributes:
+        scores: by their names, the one of `Task.score` first.
+        drop: of the first against another network's, on the same images.
+        drop_interval: in which that lies with 95 %.
+    """
+
+    scores: dict[str, Score]
+    drop: float
+    drop_interval: tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +72,7 @@ class Task:
         rank: of the output: 2 for one answer an image, 4 for one a pixel.
         own_size: whether answers are judged at the images' own sizes, and not as the network sees them.
         monitor: metric by which the best epoch is chosen; higher is better. Of equal ones the lower loss is.
+        score: metric by which an exported file is judged, as reports call it; higher is better.
         class_names: in the order of the outputs.
     """
 
@@ -32,6 +81,7 @@ class Task:
     rank: ClassVar[int]
     own_size: ClassVar[bool] = False
     monitor: ClassVar[str]
+    score: ClassVar[str]
 
     class_names: tuple[str, ...]
 
@@ -108,6 +158,29 @@ class Task:
     def report(self, sums: Mapping[str, np.ndarray]) -> str:
         """The metrics in words, on one or more lines, from the sums of `judge`."""
         raise NotImplementedError
+
+    def compare(self, found: Answers, expected: Answers, targets: np.ndarray) -> Accuracy:
+        """Metrics of a network beside those of another one on the same images.
+
+        Args:
+            found: answers of the network.
+            expected: those of the other.
+            targets: of the images, as the networks see them.
+        """
+        raise NotImplementedError
+
+    def caption(self, classes: np.ndarray, probabilities: np.ndarray | None = None) -> str:
+        """A few words on an answer or a target.
+
+        Args:
+            classes: of an image, see `Answers`.
+            probabilities: of the same image; None for a target.
+        """
+        raise NotImplementedError
+
+    def picture(self, classes: np.ndarray) -> Image.Image | None:
+        """A picture of an answer or a target; None where `caption` says all."""
+        return None
 
     def describe(self, prediction: np.ndarray, most: int) -> list[str]:
         """Lines on a prediction.

@@ -10,6 +10,7 @@ from tflite import images, int8
 
 from kvision import _networks
 from kvision.spec import Preprocess
+from kvision.tasks import Accuracy, Score
 from kvision_export import advice, census, metadata, verify
 from kvision_export.convert import convert
 from kvision_export.files import File
@@ -29,7 +30,7 @@ def contents():
 def files(contents):
     """The files as if all were measured to be alike."""
     near = verify.Fidelity(0.975, 0, 40, 0, 0, [])
-    right = verify.Accuracy(0.9, 1, (0, 1), (0, 1), 0.0, (0, 0))
+    right = Accuracy({"top-1": Score(0.9, (0, 1))}, 0.0, (0, 0))
     return {
         name: File(
             name, f"{name}.tflite", 100, right, near, {1: 2.0}, {1: 2.0}, "", "", [], census.of(content)

@@ -12,9 +12,10 @@ from tflite import REWRITTEN, ends, images, int8, operators
 import kvision
 from kvision_export.census import find_faults, set_versions
 from kvision_export.convert import FLOATS, PEER, convert, convert_apart
-from kvision_export.exporter import MODES, export
+from kvision_export.exporter import export
 from kvision_export.flatbuffer import read
 from kvision_export.int8 import Search
+from kvision_export.modes import MODES
 from kvision_export.quantize import four_bits, quantize
 from kvision_export.ranges import Ranges
 from kvision_export.verify import answers, fidelity, predict

@@ -6,9 +6,15 @@ from helpers import randomized, tiny
 from tflite import images
 
 from kvision._intervals import wilson
+from kvision.tasks import Answers, Classification
 from kvision_export import verify
 from kvision_export.convert import convert
-from kvision_export.verify import Answers, Tolerance, accuracy, answers, fidelity, latencies
+from kvision_export.verify import Tolerance, answers, fidelity, latencies
+
+
+def of_probabilities(probabilities):
+    """Answers of a classifier."""
+    return Answers(probabilities, np.log(probabilities + 1e-9), probabilities.argmax(-1))
 
 
 def test_accuracy_beside_another_classifiers():
@@ -17,12 +23,14 @@ def test_accuracy_beside_another_classifiers():
     ours = theirs.copy()
     ours[:6] = np.roll(ours[:6], 1, axis=1)  # six lost
     theirs[50:52] = np.roll(theirs[50:52], 1, axis=1)  # two won
-    found = accuracy(ours, labels, theirs)
-    assert (found.top1, found.drop) == (pytest.approx(0.94), pytest.approx(0.04))
+    task = Classification(class_names=tuple("0123456789"))
+    found = task.compare(of_probabilities(ours), of_probabilities(theirs), labels)
+    top1, top5 = found.scores.values()
+    assert (top1.value, found.drop) == (pytest.approx(0.94), pytest.approx(0.04))
     # half an image more in each cell: (6.5 - 2.5) / 102 +- 1.96 sqrt(9 - 4 ** 2 / 102) / 102
     assert found.drop_interval == pytest.approx((0.03922 - 0.05714, 0.03922 + 0.05714), abs=1e-4)
-    assert found.top5 == 1
-    assert found.interval[0] < 0.94 < found.interval[1]
+    assert top5.value == 1
+    assert top1.interval[0] < 0.94 < top1.interval[1]
 
 
 def test_times_have_three_digits():
@@ -42,7 +50,7 @@ def test_fidelity():
 
     def of(logits):
         shares = np.exp(logits)
-        return Answers(shares / shares.sum(-1, keepdims=True), logits)
+        return Answers(shares / shares.sum(-1, keepdims=True), logits, logits.argmax(-1))
 
     same = fidelity(of(logits), of(logits))
     assert (same.agreement, same.kl, same.largest_difference) == (1, 0, 0)
@@ -54,8 +62,8 @@ def test_fidelity():
 
 
 def test_a_divergence_that_is_no_number_is_not_taken_for_none():
-    good = Answers(np.full((1, 2), 0.5, np.float32), np.zeros((1, 2), np.float32))
-    bad = Answers(np.full((1, 2), np.nan, np.float32), np.full((1, 2), np.nan, np.float32))
+    good = of_probabilities(np.full((1, 2), 0.5, np.float32))
+    bad = of_probabilities(np.full((1, 2), np.nan, np.float32))
     assert np.isnan(fidelity(bad, good).kl)
 
 

@@ -19,7 +19,7 @@ from kvision.data.sources.source import UNLABELED, Options, Source
 from kvision.data.sources.tfds import tfds
 from kvision.data.sources.tfrecord import tfrecord
 from kvision.data.sources.voc import voc
-from kvision.errors import UserError
+from kvision.errors import NoLabels, UserError
 from kvision.names import check_class_names, counted
 from kvision.spec import did_you_mean
 
@@ -56,7 +56,7 @@ def open_source(
         target: what images come with, a key of `TARGETS`.
 
     Raises:
-        NoLabels: a folder has images and no class folders.
+        NoLabels: a folder has images and no class folders, or the dataset has other targets.
         UserError, FileNotFoundError: see `kvision.data.load`.
     """
     if target not in TARGETS:
@@ -69,7 +69,7 @@ def open_source(
     gives = [given for given, its_forms in TARGETS.items() if re.search(rf"\b{kind}\b", its_forms)]
     if target not in gives:
         if labeled:
-            raise UserError(f"{data!r} gives {gives[0]}s and no {target}s: {forms} was expected.")
+            raise NoLabels(f"{data!r} gives {gives[0]}s and no {target}s: {forms} was expected.")
         target = gives[0]
     form = re.search(rf"\b{kind}:(\w+)", TARGETS[target])
     if not form and name:

@@ -1,0 +1,148 @@
+"""The modes: how the file of each is made, and by what it is judged; TensorFlow is imported only then."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from kvision_export.int8 import Step
+    from kvision_export.verify import Tolerance
+
+LIMITS = {"difference": 1e-4, "float16": 0.995, "agreement": 0.97, "drop": 0.005}
+BOUNDS = {"agreement": "agreement", "drop": "drop"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Given:
+    """What files of a network are made from.
+
+    Attributes:
+        forms: float files by `Mode.form`, from pixels in [0, 255] to probabilities.
+        images: float32 `(height, width, channels)` in [0, 255], a sample of which ranks layers.
+        calibration: such images that give ranges; half of them choose between the steps of int8.
+        backend, ends, mixed, finished: see `int8.Search`.
+        say: is given a line of progress now and then.
+    """
+
+    forms: Mapping[str, bytes]
+    images: Sequence[np.ndarray]
+    calibration: Sequence[np.ndarray]
+    backend: str
+    ends: str
+    mixed: bool
+    finished: Callable[[bytes], bytes]
+    say: Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A file, and what its making told.
+
+    Attributes:
+        content: the file, from pixels in [0, 255] to probabilities.
+        steps, layers: see `files.File`.
+    """
+
+    content: bytes
+    steps: list[Step] = dataclasses.field(default_factory=list)
+    layers: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mode:
+    """A mode.
+
+    Attributes:
+        make: makes the file.
+        form: the converter's file that it is made of, one of `convert.FLOATS`.
+        calibrated: whether it needs calibration images.
+        integers: whether it computes in integers from end to end: `ends` are its dtypes, and TFLiteConverter
+            has such a file of its own to compare with.
+        bounds: of its tolerance: the name of a limit by the field of `Tolerance` that it is.
+    """
+
+    make: Callable[[Given], Made]
+    form: str = "float32"
+    calibrated: bool = False
+    integers: bool = False
+    bounds: Mapping[str, str] = dataclasses.field(default_factory=lambda: BOUNDS)
+
+
+def tolerance(mode: str, **limits: float) -> Tolerance:
+    """Tolerance of a mode.
+
+    Args:
+        mode: one of `MODES`.
+        **limits: those that differ from `LIMITS`: the largest difference of a probability in float32, the
+            least agreement of float16, and the least agreement and the largest drop of the others.
+    """
+    from kvision_export.verify import Tolerance
+
+    values = LIMITS | limits
+    return Tolerance(**{field: values[limit] for field, limit in MODES[mode].bounds.items()})
+
+
+def _float32(given: Given) -> Made:
+    return Made(given.forms["float32"])
+
+
+def _float16(given: Given) -> Made:
+    return Made(given.forms["float16"])
+
+
+def _dynamic(given: Given) -> Made:
+    return _with_layers(given, given.forms["dynamic"], given.forms["float32"])
+
+
+def _int8(given: Given) -> Made:
+    from kvision_export.int8 import Search
+
+    half = len(given.calibration) // 2
+    search = Search(
+        given.forms["float32"],
+        given.calibration[:half],
+        given.calibration[half:],
+        backend=given.backend,
+        ends=given.ends,
+        mixed=given.mixed,
+        finished=given.finished,
+    )
+    content = search.run(given.say)
+    return Made(content, search.steps, search.own_errors())
+
+
+def _int16x8(given: Given) -> Made:
+    from kvision_export.quantize import quantize
+    from kvision_export.ranges import Ranges
+    from kvision_export.rewrite import split_hard_swish
+
+    floats, _ = split_hard_swish(given.forms["float32"])
+    ranges = Ranges(floats, given.calibration).find("minmax")
+    return _with_layers(given, quantize(floats, ranges, backend=given.backend, bits=16), floats)
+
+
+def _int4(given: Given) -> Made:
+    from kvision_export.quantize import four_bits
+
+    floats = given.forms["float32"]
+    return _with_layers(given, four_bits(floats), floats)
+
+
+def _with_layers(given, content, floats) -> Made:
+    from kvision_export.layers import SAMPLE, own_errors
+
+    return Made(content, layers=own_errors(content, floats, given.images[:SAMPLE]))
+
+
+MODES = {
+    "float32": Mode(_float32, bounds={"difference": "difference"}),
+    "float16": Mode(_float16, form="float16", bounds={"agreement": "float16"}),
+    "dynamic": Mode(_dynamic, form="dynamic"),
+    "int8": Mode(_int8, calibrated=True, integers=True),
+    "int16x8": Mode(_int16x8, calibrated=True),
+    "int4": Mode(_int4),
+}
