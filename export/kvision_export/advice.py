@@ -34,6 +34,11 @@ def warnings_of(taken: Census, target: str, share: float) -> list[str]:
         warnings.append(
             "MediaPipe reads uint8 or float32 pixels, not int8: `--ends=uint8` writes a file that it reads."
         )
+    if taken.output.dtype == "uint8":
+        warnings.append(
+            "MediaPipe reads probabilities or logits, not masks: `--answer=probabilities` writes a file that "
+            "it reads."
+        )
     return warnings
 
 

@@ -23,7 +23,7 @@ NAME, IDENTIFIER, LABELS = b"TFLITE_METADATA", b"M001", "labels.txt"
 AXIS_LABELS, IMAGE, NORMALIZATION = 2, 2, 1  # of the schema's enumerations
 RGB, GRAYSCALE = 1, 2
 SEGMENTER = "SEGMENTER_METADATA"  # of image_segmenter_metadata_schema.fbs, version 1.0, of MediaPipe
-ACTIVATIONS = {"probabilities": 0, "logits": 2, "mask": 0}  # none, and a softmax
+ACTIVATIONS = {"probabilities": 0, "logits": 2}  # none, and a softmax; MediaPipe does not read masks
 OUTPUTS = {
     "probabilities": "Probabilities of the classes.",
     "logits": "Logits of the classes, of which a softmax makes probabilities.",
@@ -107,7 +107,7 @@ def read(content: bytes) -> dict:
     """The metadata of a file; {} without any.
 
     The keys are name, description, licence, image (how pixels are given), mean, std and labels, and, where
-    the file answers for pixels, activation: what MediaPipe applies to its output.
+    MediaPipe's ImageSegmenter reads the file, activation: what it applies to the output.
     """
     packed = _buffer(content)
     if packed is None:
@@ -192,6 +192,7 @@ def _pack(about, given) -> bytes:
         rows_and_columns = table({0: ("Int32", 1), 1: ("Int32", 2)})
         gray = table({0: ("Int8", GRAYSCALE)})
         output[3] = table({0: ("Uint8", IMAGE), 1: gray, 2: rows_and_columns})
+    if about.dense and about.answer in ACTIVATIONS:
         options = _segmenter_options(about.answer)
         builder.StartVector(1, len(options), 16)
         for byte in reversed(options):

@@ -11,6 +11,7 @@ from PIL import Image
 
 from kvision.names import counted
 from kvision.tasks import Answers, Task
+from kvision.visualize import palette
 from kvision_export.verify import milliseconds
 
 SIDE = 112  # pixels of a picture
@@ -64,6 +65,10 @@ def write(
         report=report,
         worst=worst,
         worst_layers=worst_layers,
+        colors=[
+            (name, "#{:02x}{:02x}{:02x}".format(*color))
+            for name, color in zip(task.class_names, palette(len(task.class_names)), strict=False)
+        ],
         counted=counted,
         milliseconds=milliseconds,
     )

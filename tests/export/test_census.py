@@ -1,5 +1,6 @@
 """What files say of themselves, and what is said of them."""
 
+import dataclasses
 import zipfile
 
 import numpy as np
@@ -39,6 +40,17 @@ def test_metadata_comes_back_and_changes_nothing_else(files, tmp_path):
     again = metadata.add(content, ABOUT)
     assert again == content
     assert metadata.read(convert(tiny("lenet5"))) == {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "activation"), [("probabilities", "none"), ("logits", "softmax"), ("mask", None)]
+)
+def test_metadata_of_a_segmenter_as_mediapipes_writer_has_it(files, answer, activation):
+    content = (files / "float32.tflite").read_bytes()
+    about = dataclasses.replace(ABOUT, answer=answer, dense=True)
+    found = metadata.read(metadata.add(content, about))
+    assert found.get("activation") == activation
+    assert found["labels"] == ["cat", "dog", "Käse"]
 
 
 def test_a_census_adds_up(files):

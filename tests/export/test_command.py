@@ -10,10 +10,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import TINY, brightness, command, dark_and_light, randomized, tiny
+from helpers import TINY, brightness, command, dark_and_light, randomized, tiny, tiny_segmenter
 from tflite import ends, images
 
+from kvision.data.sources.shapes import CLASSES
 from kvision.errors import UserError
+from kvision.runs import Run
+from kvision.tasks import Segmentation
 from kvision_export import exporter
 from kvision_export.checks import check_calibration
 from kvision_export.exporter import export
@@ -132,6 +135,64 @@ def test_errors(run, tmp_path):
     sentence = command("kvision-export", f"--model={run}", f"--output={other}", code=2)
     assert "neither empty nor an earlier export" in sentence
     assert (other / "thesis.tex").exists()
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory):
+    """A run folder of an untrained network that segments shapes."""
+    folder = tmp_path_factory.mktemp("segmenter")
+    model = randomized(
+        tiny_segmenter("lraspp_mobilenet_v3_large", input_shape=(64, 64, 3), num_classes=len(CLASSES))
+    )
+    model.save(folder / "model.keras")
+    (folder / "labels.txt").write_text("\n".join(CLASSES) + "\n")
+    (folder / "run.json").write_text(Run(task="segmentation", model=model.name, data="shapes").to_json())
+    return folder
+
+
+def test_segmentation(segmenter):
+    """Files, figures and pictures; folders without masks give agreement alone."""
+    arguments = ["kvision-export", f"--model={segmenter}", "--images=24", "--calibration_images=4",
+                 "--max_drop=100", "--nocompare", "--answer=mask"]  # fmt: skip
+    printed = command(*arguments, "--quantize=float32,int8")
+    report = json.loads((segmenter / "export/report.json").read_text())
+    assert report["task"] == "segmentation"
+    assert "mean IoU" in printed
+    assert "top-1" not in printed
+    assert report["doubts"] == []
+    for file in report["files"]:
+        assert file["census"]["output"]["dtype"] == "uint8"
+        assert file["census"]["operators"].keys() & {"ARG_MAX v1", "ARG_MAX v2"}
+        assert file["census"]["metadata"]["labels"] == list(CLASSES)
+        assert f"{100 * file['accuracy']['scores']['mean IoU']['value']:.1f}" in printed
+    assert report["files"][0]["fidelity"]["agreement"] > 0.999
+    page = (segmenter / "export/report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2 * 20 * 4  # the image and three masks
+    assert "Side by side: the image, its mask, the Keras model's mask and the file's." in page
+    assert "background: #800000" in page  # of the first class after the background
+    check_figures(report, page)
+
+
+def test_segmentation_without_masks(segmenter, tmp_path):
+    data = dark_and_light(tmp_path / "data")
+    printed = command("kvision-export", f"--model={segmenter}", f"--calibration=folder:{data}", "--nocompare",
+                      "--quantize=float32", f"--output={tmp_path / 'out'}")  # fmt: skip
+    assert "Mean IoU is left out, as the images have no masks" in " ".join(printed.split())
+    assert "100.0 % of the pixels of 16 images" in (tmp_path / "out/report.html").read_text()
+
+
+def test_answers_that_a_network_does_not_have(tmp_path):
+    model = tiny("mobilenet_v1")
+    with pytest.raises(UserError, match="`answer`: .* answers for whole images, and a mask is of pixels"):
+        export(model, tmp_path / "out", images=images(2), modes=["float32"], answer="mask")
+    with pytest.raises(UserError, match=r"output of shape \(batch, classes\) or \(batch, height"):
+        export(
+            keras.Model(model.inputs, model.get_layer("c5").output[:, 0]), tmp_path / "out", images=images(2)
+        )
+    dense = Segmentation.serving(tiny_segmenter("lraspp_mobilenet_v3_large"))
+    masks = np.full((2, 64, 64), 3)
+    with pytest.raises(UserError, match=r"masks \(2, 64, 64\) of integers from 0 to 2, or 255 .* got 3"):
+        export(dense, tmp_path / "out", images=images(2), modes=["float32"], labels=masks)
 
 
 def layers(dtype="float32"):

@@ -6,11 +6,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import DISTINCT, randomized, tiny
+from helpers import DISTINCT, randomized, tiny, tiny_segmenter
 from tflite import REWRITTEN, ends, images, int8, operators
 
 import kvision
+from kvision.tasks import Segmentation
+from kvision_export.answers import end_in
 from kvision_export.census import find_faults, set_versions
+from kvision_export.choices import ANSWERS
 from kvision_export.convert import FLOATS, PEER, convert, convert_apart
 from kvision_export.exporter import export
 from kvision_export.flatbuffer import read
@@ -18,7 +21,7 @@ from kvision_export.int8 import Search
 from kvision_export.modes import MODES
 from kvision_export.quantize import four_bits, quantize
 from kvision_export.ranges import Ranges
-from kvision_export.verify import answers, fidelity, predict
+from kvision_export.verify import POSITIONS, answers, collect, fidelity, predict
 
 LIKE_OTHERS = {  # made of the same blocks as another network or another test's, or slow to convert
     "alexnet_owt", "convnext_atto", "deit_base", "deit_base_distilled", "densenet121", "efficientnet_b0",
@@ -79,6 +82,58 @@ def test_smaller_files_agree_too():
         np.testing.assert_allclose(
             predict(files[mode], images()), model.predict(images(), verbose=0), atol=0.05
         )
+
+
+def segmenter(name):
+    """One that tells pixels apart, from pixels to probabilities."""
+    model = randomized(tiny_segmenter(name))
+    random = np.random.default_rng(0)
+    for weight in model.trainable_weights:
+        if weight.name == "kernel" and not np.any(weight):  # the classifiers of FCNs
+            weight.assign(random.normal(0, 0.3, weight.shape))
+    return Segmentation.serving(model)
+
+
+@pytest.mark.parametrize(
+    "name", ["lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large", "fcn8s", "fcn_resnet50"]
+)
+def test_segmenters_in_every_mode_and_with_every_end(name):
+    model, pixels = segmenter(name), images(4)
+    files = convert_apart(model, FLOATS)
+    floats = files["float32"]
+    files["int8"] = Search(floats, pixels, pixels[:1]).make(REWRITTEN)
+    files["int16x8"] = quantize(floats, Ranges(floats, pixels).find("minmax"), bits=16)
+    files["int4"] = four_bits(floats)
+    expected = collect(model.predict(pixels, verbose=0))
+    assert expected.probabilities.shape == (4, POSITIONS, 3)
+    assert len(np.unique(expected.classes)) > 1
+    least = {"float32": 80, "float16": 35, "int16x8": 20, "dynamic": 15, "int8": 12, "int4": 10}  # dB
+    assert {*files} == {*least} == {*MODES}
+    for mode, content in files.items():
+        for answer in ANSWERS:
+            ended = set_versions(end_in(content, answer))
+            assert not find_faults(read(ended))
+            _, output, signatures = ends(ended)
+            assert signatures["serving_default"]["outputs"] == [answer]
+            assert output["dtype"] == (np.uint8 if answer == "mask" else np.float32)
+            assert tuple(output["shape"]) == (1, 64, 64, 3)[: 3 if answer == "mask" else 4]
+            found = answers(ended, pixels)
+            assert fidelity(found, expected).sqnr > least[mode], (mode, answer)
+            if answer == "logits":
+                np.testing.assert_array_equal(predict(ended, pixels).argmax(-1), found.classes)
+                logits = found
+        np.testing.assert_array_equal(found.classes, logits.classes)  # of the mask
+        np.testing.assert_array_equal(found.logits, logits.logits)
+
+
+def test_a_segmenter_of_integers_throughout():
+    content = Search(convert(segmenter("lraspp_mobilenet_v3_large")), images(), images(1), ends="int8").make(
+        REWRITTEN
+    )
+    for answer, dtype in (("probabilities", np.int8), ("logits", np.int8), ("mask", np.uint8)):
+        ended = end_in(content, answer)
+        assert [end["dtype"] for end in ends(ended)[:2]] == [np.int8, dtype]
+        assert not {"QUANTIZE", "DEQUANTIZE"} & {*operators(ended)}
 
 
 def test_a_process_of_its_own_gives_the_same_file():

@@ -6,7 +6,7 @@ from helpers import randomized, tiny
 from tflite import images
 
 from kvision._intervals import wilson
-from kvision.tasks import Answers, Classification
+from kvision.tasks import Answers, Classification, Segmentation
 from kvision_export import verify
 from kvision_export.convert import convert
 from kvision_export.verify import Tolerance, answers, fidelity, latencies
@@ -31,6 +31,25 @@ def test_accuracy_beside_another_classifiers():
     assert found.drop_interval == pytest.approx((0.03922 - 0.05714, 0.03922 + 0.05714), abs=1e-4)
     assert top5.value == 1
     assert top1.interval[0] < 0.94 < top1.interval[1]
+
+
+def test_mean_iou_beside_another_networks():
+    """Two images of two classes, the second of which is ignored in part."""
+    masks = np.array([[[0, 1], [1, 1]], [[0, 0], [1, 255]]], np.uint8)
+    theirs, ours = (
+        Answers(np.zeros((2, 4, 2)), np.zeros((2, 4, 2)), np.array(classes, np.uint8))
+        for classes in ([[[0, 1], [1, 1]], [[0, 0], [1, 0]]], [[[1, 1], [1, 1]], [[0, 0], [1, 1]]])
+    )
+    task = Segmentation(class_names=("a", "b"))
+    assert task.compare(theirs, theirs, masks).scores["mean IoU"].value == 1
+    found = task.compare(ours, theirs, masks)
+    iou, accuracy = found.scores.values()
+    assert iou.value == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert accuracy.value == pytest.approx(6 / 7)
+    assert found.drop == pytest.approx(1 - iou.value)
+    # of one image twice: 3 / 8, 1, and of both
+    assert iou.interval == pytest.approx((3 / 8, 1))
+    assert found.drop_interval == pytest.approx((0, 5 / 8))
 
 
 def test_times_have_three_digits():
