@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from helpers import brightness, dark_and_light, renamed
+from PIL import Image
 
 import kvision
 from kvision import labels, runs
@@ -179,3 +180,19 @@ def test_unreadable_files_are_counted_by_class_where_they_have_one(capsys):
     assert capsys.readouterr().err.endswith("Skipped 1 unreadable file.\n")
     runs.report_unreadable({"a.png": Unreadable("the file is empty", "cat")}, strict=False)
     assert capsys.readouterr().err.endswith("Skipped 1 unreadable file: 1 of 'cat'.\n")
+
+
+def test_images_without_masks_are_seen_whole_by_a_network_that_classifies_pixels(tmp_path):
+    """As those with masks are."""
+    image = np.zeros((30, 90, 3), "uint8")
+    image[:, :5] = 255  # which the centre lacks
+    (tmp_path / "images").mkdir()
+    Image.fromarray(image).save(tmp_path / "images" / "wide.png")
+    inputs = keras.Input((32, 32, 3))
+    outputs = keras.layers.Conv2D(2, 1, activation="softmax")(inputs)
+    keras.Model(inputs, outputs, name="pixels").save(tmp_path / "pixels.keras")
+    opened = runs.open_model(str(tmp_path / "pixels.keras"))
+    data = runs.load_data(opened, f"folder:{tmp_path}/images", "all", val_fraction=0.5, labeled=False)
+    [batch] = data.dataset.as_numpy_iterator()
+    assert batch["image"][0, 16, 0, 0] > 254
+    assert batch["image"][0, 0, 0, 0] == 127.5

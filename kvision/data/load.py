@@ -119,6 +119,7 @@ def load(
         interpolation=interpolation,
         min_crop_area=min_crop_area,
         exif=exif,
+        whole=target == "mask",
     )
     kept = _kept(source, cache, frame)
 

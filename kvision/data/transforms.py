@@ -37,6 +37,7 @@ class Frame:
         crop, interpolation: of `fit`; the interpolation without augmentation.
         min_crop_area: smallest share of an image's area that a random box covers.
         exif: whether an encoded image is turned as its EXIF orientation says.
+        whole: whether, without augmentation, images without a mask are letterboxed too, as those with one.
     """
 
     size: tuple[int, int]
@@ -45,6 +46,7 @@ class Frame:
     interpolation: str = "bilinear"
     min_crop_area: float = 0.08
     exif: bool = True
+    whole: bool = False
 
     def pixels(self, image):
         """The pixels of an image, which may be encoded."""
@@ -59,15 +61,15 @@ def augmentation(function: Callable) -> Callable:
 
 @augmentation
 def none(example, seed, frame):
-    """`fit`; an image with a mask is letterboxed, so that nothing of it is cut off."""
+    """`fit`, or the whole image, letterboxed."""
     image = frame.pixels(example["image"])
-    if "mask" not in example:
+    if not frame.whole and "mask" not in example:
         return example | {"image": fit(image, frame.size, crop=frame.crop, interpolation=frame.interpolation)}
     resized, offset = letterbox(tf.shape(image)[:2], frame.size)
-    return example | {
-        "image": place(image, frame.size, resized, offset, frame.interpolation),
-        "mask": place_mask(example["mask"], frame.size, resized, offset),
-    }
+    moved = {"image": place(image, frame.size, resized, offset, frame.interpolation)}
+    if "mask" in example:
+        moved["mask"] = place_mask(example["mask"], frame.size, resized, offset)
+    return example | moved
 
 
 @augmentation

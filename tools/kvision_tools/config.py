@@ -254,7 +254,7 @@ class TrainConfig:
             yield "`--learning_rate` and `--learning_rate_per_256` exclude each other: give one."
         if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
             yield f"`--warmup_epochs` ({self.warmup_epochs}) must be below --epochs ({self.epochs})."
-        if self.min_crop_area != TrainConfig.min_crop_area and self.augment == "none":
+        if self.min_crop_area != TrainConfig.min_crop_area and not self.augment.startswith("crop"):
             yield "`--min_crop_area` needs --augment=crop or crop_flip, which cut the boxes."
         if "norm_momentum" in self.model_kwarg and self.norm_momentum is not None:
             yield "`--norm_momentum` and --model_kwarg=norm_momentum exclude each other: give one."
