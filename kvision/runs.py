@@ -272,7 +272,11 @@ def load_data(
 def is_inside(path: Path, data: str) -> bool:
     """Whether a path is that of a dataset's class folders or below, where it would be taken for a class."""
     kind, _, folder = data.partition(":")
-    return kind == "folder" and path.resolve().is_relative_to(Path(folder).expanduser().resolve())
+    return (
+        kind == "folder"
+        and folder != ""
+        and path.resolve().is_relative_to(Path(folder).expanduser().resolve())
+    )
 
 
 def read_run(folder: Path) -> Run:

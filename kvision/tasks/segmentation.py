@@ -45,9 +45,13 @@ class Segmentation(Task):
 
     def __post_init__(self):
         weights, classes = self.class_weights, len(self.class_names)
-        if weights is not None and (len(weights) != classes or min(weights) < 0 or not max(weights)):
+        if weights is None:
+            return
+        good = all(np.isfinite(weight) and weight >= 0 for weight in weights)
+        if len(weights) != classes or not good or not any(weights):
             raise UserError(
-                f"`class_weights` must be {classes} weights of at least 0, one a class; got {weights}."
+                f"`class_weights` must be {classes} weights, one a class, of at least 0 and not all 0; got "
+                f"{','.join(f'{weight:g}' for weight in weights)}."
             )
 
     def losses(self, outputs, batch, training):

@@ -53,6 +53,7 @@ def test_a_run_from_python_is_lengthened_and_evaluated(config, capsys):
         ({"epochs": True}, "`--epochs` must be an integer; got True"),
         ({"learning_rate": float("nan")}, "`--learning_rate` must be a number; got nan"),
         ({"optimizer": "adam"}, "Did you mean 'adamw'"),
+        ({"label_smoothing": 1}, "`--label_smoothing` must be below 1"),
         ({"strict": 1}, "`--strict` must be True or False; got 1"),
         ({"model_kwarg": ["a=1"]}, "must be a mapping of keywords"),
         ({"model_kwarg": {"weights": "x"}}, "does not set weights: --weights says it"),
@@ -63,6 +64,11 @@ def test_a_run_from_python_is_lengthened_and_evaluated(config, capsys):
 def test_settings_are_checked(config, changes, words):
     with pytest.raises(UserError, match=words):
         dataclasses.replace(config, **changes)
+
+
+def test_what_is_no_configuration():
+    with pytest.raises(UserError, match="must be a kvision_tools.TrainConfig; got dict"):
+        kvision_tools.train({"model": "lenet5"})
 
 
 def test_equal_settings_have_equal_lines(config):

@@ -67,7 +67,9 @@ def test_a_run_says_what_it_learned(run):
 def test_the_evaluation_is_that_of_the_predicted_masks(run, masks, tmp_path):
     """At the images' own sizes, by the pictures that are written."""
     evaluated = command("kvision-evaluate", f"--model={run}", "--split=all", f"--data=masks:{masks}")
-    command("kvision-predict", f"--model={run}", f"--output={tmp_path}", masks / "images")
+    arguments = ["kvision-predict", f"--model={run}", f"--output={tmp_path}", masks / "images"]
+    assert f"80 pictures in {tmp_path}" in command(*arguments)
+    assert "00_overlay.png' is there already: --overwrite replaces it" in command(*arguments, code=2)
     confusion = np.zeros((2, 2))
     for path in sorted((masks / "masks").iterdir()):
         with Image.open(path) as truth, Image.open(tmp_path / f"{path.stem}_mask.png") as predicted:
@@ -105,6 +107,7 @@ def test_classes_in_another_order_are_matched_by_name(run, masks, tmp_path):
         (["--data=digits"], "'digits' gives labels and no masks: shapes, masks:PATH, voc:PATH or"),
         (["--data=shapes", "--label_smoothing=0.1"], "`--label_smoothing` is for classification; lraspp"),
         (["--data=shapes", "--class_weights=1,2"], "`--class_weights` must be 4 weights"),
+        (["--data=shapes", "--class_weights=1,nan,1,1"], "must be 4 weights, one a class, of at least 0"),
         (["--data=shapes", "--class_weights=a,b"], "`--class_weights` must be numbers; got a,b"),
         (["--data=shapes", "--dice_weight=-1"], "dice_weight"),
         (["--model=lenet5", "--data=shapes"], "'shapes' gives masks and no labels: digits, folder:PATH"),

@@ -248,6 +248,8 @@ class TrainConfig:
         for name in POSITIVE:
             if getattr(self, name) == 0:
                 yield f"`--{name}` must be positive; got {getattr(self, name)}."
+        if self.label_smoothing == 1:
+            yield "`--label_smoothing` must be below 1, as nothing of the label would be left; got 1."
         if self.ema_decay in (0, 1):
             yield f"`--ema_decay` must be between 0 and 1; got {self.ema_decay}."
         if self.learning_rate is not None and self.learning_rate_per_256 is not None:

@@ -56,6 +56,8 @@ def train(config: TrainConfig) -> Trained:
         UserError: see `TrainConfig` and `Training`; the loss was not finite for once too often.
         OSError: the images cannot be read, or the folder cannot be written.
     """
+    if not isinstance(config, TrainConfig):
+        raise UserError(f"`config` must be a kvision_tools.TrainConfig; got {type(config).__name__}.")
     policy = keras.config.dtype_policy()
     training = None
     try:

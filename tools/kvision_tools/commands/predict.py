@@ -30,6 +30,7 @@ def define():
     flags.DEFINE_string(
         "output", "predictions", "Folder of the pictures that a network that classifies pixels gives."
     )
+    flags.DEFINE_bool("overwrite", False, "Whether pictures in --output are replaced.")
 
 
 def main(arguments):
@@ -49,7 +50,12 @@ def main(arguments):
         names = distinct(paths)
         size, channels = opened.image_size, model.input_shape[-1]
         exif = opened.exif if FLAGS.exif is None else FLAGS.exif
-        unreadable, how = 0, {"crop": opened.crop, "interpolation": opened.interpolation}
+        if not task.own_size and FLAGS["output"].present:
+            raise UserError("`--output` is for the pictures of networks that classify pixels.")
+        if not FLAGS.output:
+            raise UserError("`--output` must be a folder; got ''.")
+        unreadable, written = 0, 0
+        how = {"crop": opened.crop, "interpolation": opened.interpolation}
         for number, path in enumerate(paths):
             try:
                 pixels = read_pixels(path, channels, exif)
@@ -68,6 +74,9 @@ def main(arguments):
                 print(f"  {line}")
             for ending, picture in task.pictures(pixels, prediction).items():
                 write(picture, Path(FLAGS.output), names[number] + ending)
+                written += 1
+        if written:
+            print(f"{counted(written, 'picture')} in {FLAGS.output}")
         if unreadable == len(paths):
             raise UserError("None of the files can be read as an image.")
         if unreadable:
@@ -97,7 +106,15 @@ def distinct(paths: list[str]) -> list[str]:
 
 
 def write(picture, folder: Path, name: str) -> None:
-    """Writes a picture whole or not at all."""
+    """Writes a picture whole or not at all.
+
+    Raises:
+        UserError: there is such a file, and no --overwrite.
+    """
+    if (folder / name).exists() and not FLAGS.overwrite:
+        raise UserError(
+            f"'{folder / name}' is there already: --overwrite replaces it, another --output keeps it."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / name) as beside:
         picture.save(beside, format="PNG")
