@@ -13,6 +13,7 @@ from kvision._intervals import bootstrap, resampled
 from kvision.data.images import letterbox, place, unletterbox
 from kvision.data.masks import IGNORED
 from kvision.errors import UserError
+from kvision.names import listed
 from kvision.tasks.task import Accuracy, Score, Task
 
 CAPTIONED = 3  # classes
@@ -36,6 +37,7 @@ class Segmentation(Task):
     name: ClassVar = "segmentation"
     target: ClassVar = "mask"
     rank: ClassVar = 4
+    draws: ClassVar = True
     own_size: ClassVar = True
     monitor: ClassVar = "mean_iou"
     score: ClassVar = "mean IoU"
@@ -131,6 +133,17 @@ class Segmentation(Task):
     def picture(self, classes):
         """The mask in colour."""
         return visualize.mask_image(classes)
+
+    def remarks(self, sums):
+        """The classes of which masks have no pixel."""
+        pixels = np.asarray(sums["confusion"]).sum(1)
+        absent = [name for name, count in zip(self.class_names, pixels, strict=True) if not count]
+        if not absent:
+            return []
+        return [
+            f"The masks have no pixel of {listed(absent)}: a mask holds the numbers of classes, from 0 on, "
+            f"and {IGNORED} for pixels that are ignored."
+        ]
 
     def describe(self, prediction, most):
         """The classes with the largest shares of the image."""

@@ -70,6 +70,7 @@ class Task:
         name: key of the task in `kvision.tasks.TASKS`.
         target: name of the batch's field that is learned, see `kvision.data.load`.
         rank: of the output: 2 for one answer an image, 4 for one a pixel.
+        draws: whether predictions have `pictures`.
         own_size: whether answers are judged at the images' own sizes, and not as the network sees them.
         monitor: metric by which the best epoch is chosen; higher is better. Of equal ones the lower loss is.
         score: metric by which an exported file is judged, as reports call it; higher is better.
@@ -79,6 +80,7 @@ class Task:
     name: ClassVar[str]
     target: ClassVar[str]
     rank: ClassVar[int]
+    draws: ClassVar[bool] = False
     own_size: ClassVar[bool] = False
     monitor: ClassVar[str]
     score: ClassVar[str]
@@ -181,6 +183,10 @@ class Task:
     def picture(self, classes: np.ndarray) -> Image.Image | None:
         """A picture of an answer or a target; None where `caption` says all."""
         return None
+
+    def remarks(self, sums: Mapping[str, np.ndarray]) -> list[str]:
+        """Sentences on what a reader of the metrics should know, from the sums of `sums` or `judge`."""
+        return []
 
     def describe(self, prediction: np.ndarray, most: int) -> list[str]:
         """Lines on a prediction.

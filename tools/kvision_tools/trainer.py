@@ -137,6 +137,9 @@ class Trainer:
                 f"Epoch {epoch + 1} would end at step {end}, but the run is after step {self.step}: the "
                 "images are fewer than when it began."
             )
+        if epoch == 0:
+            for remark in self.loop.task.remarks(self.totals):
+                print(remark, file=sys.stderr)
         logs = metrics(self.totals) | {
             "learning_rate": float(self.optimizer.learning_rate),
             "images_per_second": float(self.totals["images"]) / self.seconds,

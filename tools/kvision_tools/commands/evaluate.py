@@ -79,6 +79,8 @@ def main(positional):
         runs.report_unreadable(data.unreadable, FLAGS.strict)
     readable = int(sums["images"])
     print(f"{model.name} on {counted(readable, 'image')}: {task.report(sums)}")
+    for remark in task.remarks(sums):
+        print(remark, file=sys.stderr)
     if _networks.preprocess_of(opened.model) or task.target != "label":
         return
     with _cli.user_errors():

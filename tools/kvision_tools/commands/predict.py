@@ -50,7 +50,7 @@ def main(arguments):
         names = distinct(paths)
         size, channels = opened.image_size, model.input_shape[-1]
         exif = opened.exif if FLAGS.exif is None else FLAGS.exif
-        if not task.own_size and FLAGS["output"].present:
+        if not task.draws and FLAGS["output"].present:
             raise UserError("`--output` is for the pictures of networks that classify pixels.")
         if not FLAGS.output:
             raise UserError("`--output` must be a folder; got ''.")
