@@ -129,9 +129,9 @@ class Loop:
     def _zeros(self, element_spec) -> dict:
         """Zeros of the names and shapes that the sums of a training step have."""
         batch = {name: tf.nest.flatten(spec, True)[0] for name, spec in element_spec.items()}  # of a replica
-        outputs = tf.nest.map_structure(
-            lambda output: tf.TensorSpec(output.shape, tf.float32), self.model.output
-        )
+        symbolic = getattr(self.model, "output", None)  # which a Sequential lacks
+        symbolic = self.model.outputs[0] if symbolic is None else symbolic
+        outputs = tf.nest.map_structure(lambda output: tf.TensorSpec(output.shape, tf.float32), symbolic)
 
         @tf.function(autograph=False)
         def sums(batch, outputs):
