@@ -1,4 +1,4 @@
-"""What a file ends in: probabilities, their logits, or a mask of the most probable classes.
+"""The end of a file: probabilities, their logits, or a mask of the most probable classes.
 
 Every file is made with probabilities at its end, which are then cut off or continued: so all modes end alike,
 and in built-in operators alone.

@@ -237,7 +237,7 @@ def versions() -> dict[str, str]:
 
 
 def names_in(folder: Path) -> set[str]:
-    """The names of the files in a folder; none where there is no such folder."""
+    """Names of the files in a folder; empty if the folder does not exist."""
     return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 

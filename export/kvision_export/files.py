@@ -25,7 +25,7 @@ class File:
         mode: how it was made.
         file: its name; "" of one that is only compared with.
         size: in bytes.
-        accuracy: None where there are no labels.
+        accuracy: metrics against the labels; None without labels.
         fidelity: to the Keras model.
         latency_ms: for one image by number of threads, by its share of the float32 file's in turns with it.
         float_latency_ms: the float32 file's, median, the same for all files.

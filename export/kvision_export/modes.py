@@ -18,7 +18,7 @@ BOUNDS = {"agreement": "agreement", "drop": "drop"}
 
 @dataclasses.dataclass(frozen=True)
 class Given:
-    """What files of a network are made from.
+    """The inputs from which the files of a network are made.
 
     Attributes:
         forms: float files by `Mode.form`, from pixels in [0, 255] to probabilities.

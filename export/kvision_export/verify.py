@@ -93,7 +93,7 @@ def _most_probable(output):
 
 
 def _sampled(values) -> np.ndarray:
-    """Of pixels a sample, the same ones in each image; of an image's only answer all."""
+    """Sampled pixel positions, the same in each image; a single answer an image is kept whole."""
     pixels = values.reshape(-1, values.shape[-1])
     if len(pixels) > POSITIONS:
         pixels = pixels[np.random.default_rng(0).choice(len(pixels), POSITIONS, replace=False)]
@@ -142,7 +142,7 @@ class Tolerance:
 
         Args:
             difference, agreement: see `Fidelity`.
-            drop: of the score; None where there are no labels.
+            drop: drop of the score; None without labels.
             score: its name.
         """
         if not np.isfinite(difference):

@@ -114,7 +114,7 @@ def identify(
     Args:
         class_names, labels: of a `Source`.
         *files: those that images and targets are read from. Without files, the labels alone count.
-        size: number of images, where there are no labels.
+        size: number of images of a split without labels.
     """
     if labels is None:
         counts, digest = (size,), hashlib.sha256(str(size).encode())

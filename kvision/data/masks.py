@@ -57,7 +57,7 @@ def reason(contents: bytes) -> str | None:
     """Why an encoded mask fails to decode, in printable words; None where it does not.
 
     Raises:
-        UserError: it is no mask, see `read_mask`.
+        UserError: the file is not a mask, see `read_mask`.
     """
     try:
         read_mask(contents)
@@ -108,7 +108,7 @@ def classes_in(masks: Iterable[tuple[str, bytes]], key: str) -> list[int]:
         key: what changes when one of them does.
 
     Raises:
-        UserError: one is no mask, see `read_mask`.
+        UserError: a file is not a mask, see `read_mask`.
     """
     digest = hashlib.sha256(f"classes, 1 {key}".encode(errors="surrogateescape")).hexdigest()[:32]
     try:

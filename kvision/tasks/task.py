@@ -1,5 +1,6 @@
 """The interface between a task and what trains, evaluates and exports its networks."""
 
+import abc
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class Task(abc.ABC):
     """What a network learns.
 
     A batch is a dict: `"image"`, float32 `(batch, height, width, channels)` in [0, 255]; `"weight"`, float32
@@ -101,6 +102,7 @@ class Task:
         """
         return _networks.with_probabilities(model, cls.rank)
 
+    @abc.abstractmethod
     def losses(self, outputs, batch, training: bool) -> dict:
         """Terms of the loss, float32 `(batch,)` each, whose sum is minimised.
 
@@ -113,14 +115,13 @@ class Task:
             The terms by the names under which they are logged. A term called "loss" is logged in place of
             the sum of all.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def sums(self, outputs, batch) -> dict:
         """Sums over a batch from which metrics are computed, float32 of any shape.
 
         Images of weight 0 add nothing.
         """
-        raise NotImplementedError
 
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Metrics from sums over any number of batches; by default the means over the images.
@@ -131,6 +132,7 @@ class Task:
         """
         return {name: float(value / sums["images"]) for name, value in sums.items() if name != "images"}
 
+    @abc.abstractmethod
     def prepare(self, image, size, *, crop, interpolation):
         """Fits an image to a network's input.
 
@@ -142,12 +144,12 @@ class Task:
         Returns:
             float32 `(*size, channels)` in [0, 255].
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def restore(self, answer: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         """The prediction for an image of `(height, width)`, from the network's probabilities."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def judge(self, answers: np.ndarray, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Sums for `report`: "images" and what the task adds.
 
@@ -155,12 +157,12 @@ class Task:
             answers: probabilities of the images of a batch.
             batch: see `Task`; with `own_size`, targets are of the images' own sizes.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def report(self, sums: Mapping[str, np.ndarray]) -> str:
         """The metrics in words, on one or more lines, from the sums of `judge`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def compare(self, found: Answers, expected: Answers, targets: np.ndarray) -> Accuracy:
         """Metrics of a network beside those of another one on the same images.
 
@@ -169,8 +171,8 @@ class Task:
             expected: those of the other.
             targets: of the images, as the networks see them.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def caption(self, classes: np.ndarray, probabilities: np.ndarray | None = None) -> str:
         """A few words on an answer or a target.
 
@@ -178,7 +180,6 @@ class Task:
             classes: of an image, see `Answers`.
             probabilities: of the same image; None for a target.
         """
-        raise NotImplementedError
 
     def picture(self, classes: np.ndarray) -> Image.Image | None:
         """A picture of an answer or a target; None where `caption` says all."""
@@ -188,6 +189,7 @@ class Task:
         """Sentences on what a reader of the metrics should know, from the sums of `sums` or `judge`."""
         return []
 
+    @abc.abstractmethod
     def describe(self, prediction: np.ndarray, most: int) -> list[str]:
         """Lines on a prediction.
 
@@ -195,7 +197,6 @@ class Task:
             prediction: what `restore` returned.
             most: number of classes that are named.
         """
-        raise NotImplementedError
 
     def pictures(self, image: np.ndarray, prediction: np.ndarray) -> dict:
         """Pictures of a prediction, `PIL.Image` by the ending of the file's name; none by default.

@@ -152,7 +152,7 @@ class ClassFolders:
         return bool(ClassFolders(str(self.root / name)).others)
 
     def files(self, name: str, left_out: LeftOut) -> list[str]:
-        """The paths of the files in a folder, at any depth, sorted; none where there is no such folder."""
+        """The paths of the files in a folder, at any depth, sorted; empty if the folder does not exist."""
         return sorted(self._walk(name, left_out)) if name in self.names else []
 
     def all_files(self, left_out: LeftOut) -> list[str]:

@@ -39,7 +39,7 @@ class Source:
         targets: further fields by name, each from an index tensor to what it is read as: a "mask" to an
             encoded mask, or to integers `(height, width)`.
         target_files: what targets are read from, by name.
-        count: number of images, where there are no labels.
+        count: number of images of a split without labels.
         places: the place in `class_names` of each class that masks hold; None for their own order.
     """
 
