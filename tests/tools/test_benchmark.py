@@ -44,9 +44,13 @@ def test_input(tmp_path):
         (["fast"], "one of train, data, forward; got 'fast'"),
         (
             ["forward", "--model=resnet18", "--image_size=32", "--turns=1", "--against=timm"],
-            "`--timm_python` must be a Python interpreter with timm and PyTorch; .*No module named 'timm'",
+            "`--pytorch_python` must be a Python interpreter with PyTorch and timm; .*No module named 'timm'",
         ),
-        (["train", "--against=torch"], "takes keras and timm; got 'torch'"),
+        (["train", "--against=torch"], "takes keras, timm, torchvision; got 'torch'"),
+        (
+            ["train", "--model=lenet5", "--against=torchvision"],
+            "for networks of segmentation; lenet5 is none",
+        ),
         (["data", "--data=digits"], "`--data=folder:PATH` is what all sides read"),
         (["train", "--model=lenet5", "--against=timm"], "not known by a name of timm's"),
         (["train", "--model=lenet"], "Did you mean 'lenet5'"),

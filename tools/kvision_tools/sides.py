@@ -2,9 +2,9 @@
 
     python sides.py SIDE KIND MODEL IMAGE_SIZE CHANNELS BATCH_SIZE STEPS [DATA]
 
-SIDE is ours, keras or timm, whose interpreter needs neither kvision nor TensorFlow. KIND is train, forward or
-data; of data, a step is a batch. In training, `first` counts from the builder's call to the end of the first
-step.
+SIDE is ours, keras, or timm or torchvision, whose interpreter needs neither kvision nor TensorFlow. KIND is
+train, forward or data; of data, a step is a batch. In training, `first` counts from the builder's call to the
+end of the first step.
 """
 
 import itertools
@@ -15,6 +15,7 @@ import time
 
 WARM_UP = 1  # calls after the first
 GROUP = 10  # steps in one call
+CLASSES = 10
 
 
 def measure(step, steps, group=1):
@@ -34,12 +35,13 @@ def taker(batches):
     return lambda: [next(batches) for _ in range(GROUP)]
 
 
-def random_batch(size, channels, batch):
+def random_batch(size, channels, batch, of_pixels=False):
+    """Images and their labels, or with `of_pixels` their masks."""
     import numpy as np
 
     random = np.random.default_rng(0)
     images = random.uniform(0, 255, (batch, size, size, channels)).astype("float32")
-    return images, random.integers(0, 10, batch)
+    return images, random.integers(0, CLASSES, images.shape[:3] if of_pixels else batch)
 
 
 def ours(kind, model, size, channels, batch, steps, data):
@@ -48,7 +50,7 @@ def ours(kind, model, size, channels, batch, steps, data):
     import tensorflow as tf
 
     import kvision.data
-    from kvision.tasks import Classification
+    from kvision.tasks import TASKS
     from kvision_tools.loop import Loop
     from kvision_tools.optimizers import make_optimizer
 
@@ -57,18 +59,17 @@ def ours(kind, model, size, channels, batch, steps, data):
         return measure(taker(iter(kvision.data.load(data, "train", **how).dataset)), steps, GROUP)
     started = time.perf_counter()
     shape = (size, size, channels)
-    network = kvision.create_model(model, input_shape=shape, num_classes=10, classifier_activation=None)
-    examples = random_batch(size, channels, batch)
+    network = kvision.create_model(model, input_shape=shape, num_classes=CLASSES, classifier_activation=None)
+    task = TASKS[kvision.info(model).task](class_names=tuple(map(str, range(CLASSES))))
+    examples = random_batch(size, channels, batch, of_pixels=task.target == "mask")
     if kind == "forward":
         return measure(forward_of(network, examples[0]), steps)
     keras.utils.set_random_seed(0)
     optimizer = make_optimizer(
         "sgd", model=network, learning_rate=1e-3, weight_decay=0.0, steps=10_000, warmup_steps=0
     )
-    loop = Loop(
-        network, optimizer, tf.distribute.get_strategy(), Classification(class_names=tuple("0123456789"))
-    )
-    batch = dict(zip(("image", "label"), examples, strict=True)) | {"weight": np.ones(batch, "float32")}
+    loop = Loop(network, optimizer, tf.distribute.get_strategy(), task)
+    batch = dict(zip(("image", task.target), examples, strict=True)) | {"weight": np.ones(batch, "float32")}
     batches = iter(tf.data.Dataset.from_tensors(batch).repeat().prefetch(2))
 
     def step(count):
@@ -97,12 +98,14 @@ def theirs_of_keras(kind, model, size, channels, batch, steps, data):
     shape = (size, size, channels)
     application = application_of(model)
     if application:
-        network = application(weights=None, input_shape=shape, classes=10, classifier_activation=None)
+        network = application(weights=None, input_shape=shape, classes=CLASSES, classifier_activation=None)
     else:
         import kvision
 
-        network = kvision.create_model(model, input_shape=shape, num_classes=10, classifier_activation=None)
-    examples = random_batch(size, channels, batch)
+        network = kvision.create_model(
+            model, input_shape=shape, num_classes=CLASSES, classifier_activation=None
+        )
+    examples = random_batch(size, channels, batch, of_pixels=len(network.output_shape) == 4)
     if kind == "forward":
         return measure(forward_of(network, examples[0]), steps)
     network.compile(
@@ -142,9 +145,6 @@ def application_of(model):
 
 
 def theirs_of_timm(kind, model, size, channels, batch, steps, data):
-    import timm  # pyright: ignore
-    import torch  # pyright: ignore
-
     if kind == "data":
         from timm.data import create_dataset, create_loader  # pyright: ignore
 
@@ -158,11 +158,40 @@ def theirs_of_timm(kind, model, size, channels, batch, steps, data):
                 yield from loader
 
         return measure(taker(endless()), steps, GROUP)
+    import timm  # pyright: ignore
+
     started = time.perf_counter()
     sized = {"img_size": size} if timm.get_pretrained_cfg(model).fixed_input_size else {}
-    network = timm.create_model(model, num_classes=10, in_chans=channels, **sized)
+    network = timm.create_model(model, num_classes=CLASSES, in_chans=channels, **sized)
+    return measure_pytorch(network, started, kind, random_batch(size, channels, batch), steps)
+
+
+def theirs_of_torchvision(kind, model, size, channels, batch, steps, data):
+    import torch  # pyright: ignore
+    import torchvision  # pyright: ignore
+
+    class Logits(torch.nn.Module):
+        """Of its networks, which answer with a dict."""
+
+        def __init__(self):
+            super().__init__()
+            self.network = torchvision.models.get_model(
+                model, weights=None, weights_backbone=None, num_classes=CLASSES, aux_loss=False
+            )
+
+        def forward(self, images):
+            return self.network(images)["out"]
+
+    started = time.perf_counter()
+    return measure_pytorch(Logits(), started, kind, random_batch(size, channels, batch, True), steps)
+
+
+def measure_pytorch(network, started, kind, examples, steps):
+    """Times a network of PyTorch, which was begun to be built at `started`."""
+    import torch  # pyright: ignore
+
     network = network.to(memory_format=torch.channels_last)
-    images, labels = (torch.from_numpy(part) for part in random_batch(size, channels, batch))
+    images, labels = map(torch.from_numpy, examples)
     images = images.permute(0, 3, 1, 2)  # which is channels last in memory
     if kind == "forward":
         network.eval()
@@ -185,6 +214,11 @@ def theirs_of_timm(kind, model, size, channels, batch, steps, data):
 
 if __name__ == "__main__":
     side, kind, model, *numbers = sys.argv[1:8]
-    function = {"ours": ours, "keras": theirs_of_keras, "timm": theirs_of_timm}[side]
+    function = {
+        "ours": ours,
+        "keras": theirs_of_keras,
+        "timm": theirs_of_timm,
+        "torchvision": theirs_of_torchvision,
+    }[side]
     first, step = function(kind, model, *map(int, numbers), *(sys.argv[8:] or [None]))
     print(json.dumps({"first": first, "step": step}))

@@ -1,13 +1,14 @@
 """kvision-benchmark: times training, input or the forward pass on this machine, beside peers.
 
     kvision-benchmark train --model=resnet50 --against=keras,timm
+    kvision-benchmark train --model=lraspp_mobilenet_v3_large --image_size=256 --against=torchvision
     kvision-benchmark data --data=folder:PATH --image_size=224 --batch_size=32 --against=keras
     kvision-benchmark forward --model=efficientnet_b0 --against=keras --csv=forward.csv
 
 The sides take turns, each turn in a process of its own; a figure is the median of its turns, beside which
 stand the fastest and the slowest. keras is the network of keras.applications under Model.fit (our own network
 where it has none), and image_dataset_from_directory with RandomCrop and RandomFlip; timm is its network and
-loader on PyTorch, channels last.
+loader on PyTorch, channels last; torchvision is its network for segmentation, the same way.
 """
 
 import contextlib
@@ -33,7 +34,8 @@ from kvision_tools.peers import timm_name
 
 FLAGS = flags.FLAGS
 KINDS = ("train", "data", "forward")
-PEERS = ("keras", "timm")
+PEERS = ("keras", "timm", "torchvision")
+OF_PYTORCH = ("timm", "torchvision")
 SIDES = Path(__file__).parents[1] / "sides.py"
 
 
@@ -42,7 +44,7 @@ def define():
     flags.DEFINE_multi_string(
         "model", ["mobilenet_v2"], "Name of a network, as kvision-info lists it; repeatable."
     )
-    flags.DEFINE_list("against", [], "Peers to time beside: keras, timm, or both with a comma.")
+    flags.DEFINE_list("against", [], f"Peers to time beside: {', '.join(PEERS)}; several with commas.")
     flags.DEFINE_string(
         "data", None, "Dataset of the data benchmark: folder:PATH, with a folder of images for each class."
     )
@@ -51,7 +53,11 @@ def define():
     flags.DEFINE_integer("batch_size", 16, "Number of images in a step.", 1)
     flags.DEFINE_integer("steps", 20, "Number of steps that are timed in a turn.", 1)
     flags.DEFINE_integer("turns", 3, "Number of turns of each side.", 1)
-    flags.DEFINE_string("timm_python", sys.executable, "Python interpreter of an environment that has timm.")
+    flags.DEFINE_string(
+        "pytorch_python",
+        sys.executable,
+        "Python interpreter of an environment that has PyTorch, and timm or torchvision.",
+    )
     flags.DEFINE_string("csv", None, "CSV file to which the table is written.")
 
 
@@ -63,13 +69,14 @@ def main(positional):
             raise UserError(f"The first word says what is timed, one of {', '.join(KINDS)}{got}.")
         kind = positional[0]
         if unknown := set(FLAGS.against) - set(PEERS):
-            raise UserError(f"`--against` takes keras and timm; got {', '.join(sorted(unknown))!r}.")
+            raise UserError(f"`against` takes {', '.join(PEERS)}; got {', '.join(sorted(unknown))!r}.")
         if kind == "data" and not (FLAGS.data or "").startswith("folder:"):
             raise UserError(f"`--data=folder:PATH` is what all sides read; got {FLAGS.data!r}.")
         _cli.import_keras()
         peers = {name: timm_name(name) for name in FLAGS.model if "timm" in FLAGS.against and kind != "data"}
         for name in FLAGS.model:
-            kvision.info(name)
+            if kvision.info(name).task != "segmentation" and "torchvision" in FLAGS.against:
+                raise UserError(f"`against=torchvision` is for networks of segmentation; {name} is none.")
         rows = []
         for name in [FLAGS.data] if kind == "data" else FLAGS.model:
             rows += compare(kind, name, peers.get(name, name))
@@ -112,7 +119,7 @@ def compare(kind, ours, theirs) -> list[dict]:
 def run(side, kind, name) -> dict:
     """A turn of a side."""
     numbers = (FLAGS.image_size, FLAGS.channels, FLAGS.batch_size, FLAGS.steps)
-    interpreter = FLAGS.timm_python if side == "timm" else sys.executable
+    interpreter = FLAGS.pytorch_python if side in OF_PYTORCH else sys.executable
     data = [FLAGS.data] if kind == "data" else []
     result = subprocess.run(
         [interpreter, str(SIDES), side, kind, name, *map(str, numbers), *data],
@@ -122,10 +129,10 @@ def run(side, kind, name) -> dict:
     )
     if result.returncode:
         lines = result.stderr.strip().splitlines()
-        if side == "timm" and lines and re.search(r"No module named '(timm|torch)", lines[-1]):
+        if lines and re.search(r"No module named '(timm|torch)", lines[-1]):
             raise UserError(
-                f"`--timm_python` must be a Python interpreter with timm and PyTorch; got {interpreter!r}: "
-                f"{lines[-1]}."
+                f"`pytorch_python` must be a Python interpreter with PyTorch and {side}; got "
+                f"{interpreter!r}: {lines[-1]}."
             )
         raise UserError(f"The side {side} failed: {lines[-1] if lines else result.returncode}")
     return json.loads(result.stdout.splitlines()[-1])
