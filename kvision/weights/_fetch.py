@@ -120,6 +120,8 @@ def read(path: str) -> Mapping:
 
 def unreadable(origin, error) -> UserError:
     """The UserError for an exception that a damaged file makes its reader raise."""
+    if isinstance(error, UserError) and str(error).startswith("`weights`: "):
+        return error
     reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
     return UserError(f"`weights`: failed to read {origin}: {shown(reason, 300)}.")
 

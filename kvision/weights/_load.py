@@ -86,18 +86,28 @@ def load(
     )
     if isinstance(source, Mapping):
         return assign(source, "the mapping")
-    columns = (isinstance(source, Weights) and source.columns) or {}
-    source = source.source if isinstance(source, Weights) else _fetch.named(source)
+    row = source if isinstance(source, Weights) else None
+    source = row.source if row else _fetch.named(source)
     if source.startswith(_fetch.KERAS):
+        columns = (row and row.columns) or {}
         keras_model = _fetch.application(source, columns.get("width_multiplier", 1.0))
         return assign(tensors_of(model, keras_model), source)
     path = _fetch.local(source)
+    tensors = by_reference_names(model, _fetch.read(path))
+    settings = _settings_in(path, [layer.name for layer in model.layers])
     assign(
-        by_reference_names(model, _fetch.read(path)),
+        tensors,
         repr(source),
-        settings=_settings_in(path, [layer.name for layer in model.layers]),
+        settings=settings,
         free={_settings.PREPROCESS} if any_preprocess else set(),
     )
+    if settings is None and row is None:
+        LOG.warning(
+            "%s: %r holds no settings: whether `padding`, `norm_epsilon`, the normalisation and the like are "
+            "those of its training was not checked.",
+            model.name,
+            source,
+        )
 
 
 def preprocess(source) -> Preprocess | None:
@@ -349,8 +359,7 @@ def _fitted(name, tensor, expected: tuple, layer, model, adapted: list):
         adapted.append(f"the first kernels of {given} channels were {how}")
         return tensor[:, np.arange(channels) % given] * np.float32(given / channels)
     if hasattr(layer, "resample") and (resampled := layer.resample(name, tensor)) is not None:
-        adapted.append(
-            f"the positions were resampled for {model.input_shape[1]} x {model.input_shape[2]} pixels"
-        )
+        height, width = getattr(layer, "window", None) or layer.grid
+        adapted.append(f"the positions were resampled for {height} x {width} tokens")
         return resampled
     return None

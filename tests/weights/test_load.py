@@ -138,7 +138,12 @@ def test_resampled_positions_are_logged(caplog):
     columns = small_columns("vit_tiny_patch16") | {"num_classes": 3}
     tensors = kvision.weights.state_dict(kvision.models.vit_tiny_patch16(input_shape=(64, 64, 3), **columns))
     kvision.models.vit_tiny_patch16(weights=tensors, input_shape=(96, 64, 3), **columns)
-    assert "the positions were resampled for 96 x 64 pixels" in caplog.text
+    assert "the positions were resampled for 6 x 4 tokens" in caplog.text
+    columns = small_columns("swin_tiny") | {"num_classes": 3}
+    tensors = kvision.weights.state_dict(kvision.models.swin_tiny(input_shape=(64, 64, 3), **columns))
+    columns |= {"window_size": columns.get("window_size", 7) - 1}
+    kvision.models.swin_tiny(weights=tensors, input_shape=(64, 64, 3), **columns)
+    assert f"for {columns['window_size']} x {columns['window_size']} tokens" in caplog.text
 
 
 def test_dense_layers_behind_a_map_are_convolutions_over_it():
