@@ -185,6 +185,11 @@ def test_without_a_list_classes_are_numbers(tmp_path, capsys, cache):
         assert open_source(f"masks:{root}", split, target="mask").class_names == tuple("0123456")
     said = capsys.readouterr().err
     assert "classes.txt', a name a line: the classes are the numbers 0 to 6, the largest in 10 masks." in said
+    (root / "masks" / "2.png").write_bytes(encoded(Image.fromarray(np.full((30, 40), 254, "uint8"))))
+    with pytest.raises(
+        UserError, match=r"the values .*254 alone, which look like grey levels: .* name all 255"
+    ):
+        open_source(f"masks:{root}", "train", target="mask")
     [kept] = cache.glob("classes-*.json")
     assert classes_in([], "other") == []
     kept.write_text("{damaged")

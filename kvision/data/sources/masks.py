@@ -16,7 +16,7 @@ from kvision.data.sources.source import (
     parts,
 )
 from kvision.errors import UserError
-from kvision.names import quoted, say_once
+from kvision.names import listed, quoted, say_once
 
 CLASSES = "classes.txt"
 FORMS = "'images' and 'masks', 'train/images' and 'train/masks', or 'images/train' and 'masks/train'"
@@ -111,6 +111,11 @@ def _class_names(path, folders) -> tuple[str, ...]:
     values = classes_in(contents(), "\n".join(map(trace, paths)))
     if not values:
         raise UserError(f"{path!r} has no mask with a class.")
+    if 2 * len(values) < values[-1] + 1:
+        raise UserError(
+            f"{path!r} has masks with the values {listed(values)} alone, which look like grey levels: number "
+            f"the classes from 0 on, or name all {values[-1] + 1} in {file!r}, one a line."
+        )
     say_once(
         f"There is no {file!r}, a name a line: the classes are the numbers 0 to {values[-1]}, the largest in "
         f"{len(paths)} masks."

@@ -1,6 +1,8 @@
 """TensorFlow Datasets."""
 
-from collections.abc import Callable
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -10,9 +12,10 @@ from kvision.data.identity import trace
 from kvision.data.masks import IGNORED, classes_in, decode_mask
 from kvision.data.sources.source import Options, Source, check_divided, part, parts
 from kvision.errors import UserError
-from kvision.names import listed, shown
+from kvision.names import listed, say_once, shown
 from kvision.spec import did_you_mean
 
+PATIENCE = 5.0  # seconds
 OWN_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 
@@ -25,7 +28,8 @@ def tfds(name: str, split: str, options: Options) -> Source:
     import tensorflow_datasets
 
     try:
-        builder = tensorflow_datasets.builder(name)
+        with _said_if_slow(f"Opening 'tfds:{name}': TensorFlow Datasets asks its server for it."):
+            builder = tensorflow_datasets.builder(name)
     except tensorflow_datasets.core.DatasetNotFoundError:
         known = tensorflow_datasets.list_builders()
         raise UserError(f"TensorFlow Datasets has no {name!r}. {did_you_mean(name, known)}") from None
@@ -47,7 +51,8 @@ def tfds(name: str, split: str, options: Options) -> Source:
             f"'tfds:{name}' is no {what[options.target]}: it has {listed(features, 8) or 'no features'}."
         )
     try:
-        builder.download_and_prepare()
+        with _said_if_slow(f"Preparing 'tfds:{name}', which TensorFlow Datasets downloads once."):
+            builder.download_and_prepare()
     except OSError:
         raise
     except Exception as error:  # what cannot be downloaded, or must be by hand
@@ -89,6 +94,17 @@ def tfds(name: str, split: str, options: Options) -> Source:
     everywhere = [str(path) for own in there for path in builder.info.splits[OWN_NAMES[own]].filepaths]
     names, mask = _classes(features[key], mask, lambda record: example(record)[key], everywhere)
     return Source(names, None, image, name_of, files, targets={"mask": mask}, count=len(chosen))
+
+
+@contextlib.contextmanager
+def _said_if_slow(text: str) -> Iterator[None]:
+    """Prints a line if what is done within takes longer than a user waits without one."""
+    timer = threading.Timer(PATIENCE, say_once, [text])
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _mask_key(features, kinds) -> str:
