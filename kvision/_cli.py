@@ -13,7 +13,7 @@ from absl import app, flags
 
 from kvision._stderr import without_lines
 from kvision.errors import FULL_DISK, UserError
-from kvision.names import shown
+from kvision.names import plain, shown
 
 LARGEST_IMAGE = 2**14  # pixels of an input's side; one image of them takes 3 GB
 LONGEST = 700  # characters of a message
@@ -22,7 +22,8 @@ REPEAT = ";\n    repeat this option"  # absl's own words behind the help of a re
 MISSING = re.compile(r"flag --(\w+)=None: ")  # absl's words for a required flag that is not given
 ILLEGAL = re.compile(r"flag --(\w+)=(.*?): ", re.DOTALL)  # and for a value that does not parse
 HELP = {f"{dashes}{name}" for dashes in ("-", "--") for name in ("help", "helpfull", "helpshort")} | {"-h"}
-OPTION = re.compile(r"`(\w+)(?:=True)?`")  # an argument in Python, whose flag has its name
+OPTION = re.compile(r"`(\w+)(=[^`]*)?`")  # an argument in Python, whose flag has its name
+EXHAUSTED = "ResourceExhaustedError"  # of TensorFlow, which is not imported here
 LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"  # of TensorFlow's libraries
 NO_NOTICES = "3"  # the level that leaves what ends the process
 NOTICES = r"[IWE]\d{4} |WARNING: All log messages before absl::"  # of its libraries while they are loaded
@@ -163,12 +164,19 @@ def _help(own) -> str:
 def user_errors() -> Iterator[None]:
     """Turns bad input and what the system refuses into one sentence and exit code 2; a full disk, 75.
 
-    Any other exception is a fault of ours and keeps its traceback.
+    Too little memory, of the machine or of a GPU, is such a refusal. Any other exception is a fault of ours
+    and keeps its traceback.
     """
     try:
         yield
     except (UserError, OSError) as error:
         fail(error, os.EX_TEMPFAIL if getattr(error, "errno", None) in FULL_DISK else 2)
+    except Exception as error:
+        if not isinstance(error, MemoryError) and type(error).__name__ != EXHAUSTED:
+            raise
+        more = ", and so does a higher --accumulate" if "accumulate" in flags.FLAGS else ""
+        reason = plain((str(error) or type(error).__name__).splitlines()[0])
+        fail(f"Out of memory: smaller images and batches need less{more} ({reason}).")
 
 
 def fail(error, code: int = 2) -> None:
@@ -179,10 +187,18 @@ def fail(error, code: int = 2) -> None:
 
 def sentence(error) -> str:
     """The message of an exception as one printable sentence; of an OSError, with the file it is about."""
-    text = OPTION.sub(lambda name: f"`--{name[1]}`" if name[1] in flags.FLAGS else name[0], str(error))
+    text = OPTION.sub(_as_flag, str(error))
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.strerror}{'' if error.filename is None else f': {error.filename!r}'}."
     text = shown(" ".join(text.split()))
     if len(text) > LONGEST:
         text = f"{text[: LONGEST * 3 // 4]} ... {text[-LONGEST // 4 :]}"
     return text
+
+
+def _as_flag(argument: re.Match) -> str:
+    """An argument in Python as the flag that has its name, if there is one."""
+    name, value = argument[1], argument[2] or ""
+    if name not in flags.FLAGS:
+        return argument[0]
+    return f"`--{name}{'' if value == '=True' else value}`"

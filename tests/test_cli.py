@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from kvision import _cli
 
@@ -18,7 +20,10 @@ from kvision import _cli
     ("error", "expected"),
     [
         (ValueError("a\nb   c"), "a b c"),
-        (ValueError("`verbosity=True` and `bogus`"), "`--verbosity` and `bogus`"),
+        (
+            ValueError("`verbosity=True`, `stderrthreshold=error` and `bogus=1`"),
+            "`--verbosity`, `--stderrthreshold=error` and `bogus=1`",
+        ),
         (ValueError("\x1b[2J\x07 é\u202e\udcff"), r"\x1b[2J\x07 é\u202e\udcff"),
         (FileNotFoundError(2, "No such file", "x\x1b"), r"No such file: 'x\x1b'."),
         (OSError(28, "No space left on device"), "No space left on device."),
@@ -29,6 +34,15 @@ def test_a_sentence_has_one_line_and_steers_no_terminal(error, expected, capsys)
         raise _cli.UserError(*error.args) if isinstance(error, ValueError) else error
     assert end.value.code == (75 if getattr(error, "errno", None) == 28 else 2)
     assert capsys.readouterr().err.partition(": ")[2] == expected + "\n"
+
+
+@pytest.mark.parametrize("zeros", [tf.zeros, np.zeros])
+def test_too_little_memory_is_one_sentence(zeros, capsys):
+    with pytest.raises(SystemExit) as end, _cli.user_errors():
+        zeros((4_000_000, 4_000_000))
+    assert end.value.code == 2
+    said = capsys.readouterr().err.partition(": ")[2]
+    assert re.fullmatch(r"Out of memory: smaller .*shape.*4000000, ?4000000.*\)\.\n", said)
 
 
 def test_a_long_message_is_cut_in_its_middle(capsys):

@@ -17,7 +17,6 @@ from PIL import Image
 
 import kvision.data
 from kvision import _cli, labels, runs
-from kvision.errors import UserError
 from kvision_tools.commands import train
 
 
@@ -361,14 +360,6 @@ def test_errors_that_another_start_would_meet_again_are_not_requeued(error, code
         raise error
     assert end.value.code == code
     assert ("Once that is solved, it goes on." in capsys.readouterr().err) == (code == 75)
-
-
-def test_too_little_memory_is_one_sentence():
-    import tensorflow as tf
-
-    words = r"^Out of memory: .*shape.4000000,4000000.*allocator .*\)\.$"
-    with pytest.raises(UserError, match=words), train.enough_memory():
-        tf.zeros((4_000_000, 4_000_000))
 
 
 def test_a_folder_in_place_of_a_file_of_the_run_ends_with_a_sentence(run, tmp_path):

@@ -23,7 +23,6 @@ from absl import flags
 
 from kvision import _cli
 from kvision.errors import UserError
-from kvision.names import plain
 from kvision_tools.config import define_flags, from_flags
 
 TRANSIENT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ESTALE)  # full disks, lost mounts
@@ -53,29 +52,14 @@ def main(positional):
         from kvision_tools.dry_run import dry_run
         from kvision_tools.training import Training
 
-        with enough_memory():
-            with requeued("the same command goes on", lambda error: error.errno in TRANSIENT):
-                training = Training(config)
-                if FLAGS.dry_run:
-                    dry_run(training)
-                    return
-                training.open()
-            with requeued(f"{training.again} goes on", may_pass):
-                training.train()
-
-
-@contextlib.contextmanager
-def enough_memory() -> Iterator[None]:
-    """Makes a UserError of what TensorFlow raises where a device has too little memory."""
-    import tensorflow as tf
-
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        raise UserError(
-            f"Out of memory: a smaller --batch_size or --image_size needs less, and so does a higher "
-            f"--accumulate ({plain(error.message.partition(chr(10))[0])})."
-        ) from error
+        with requeued("the same command goes on", lambda error: error.errno in TRANSIENT):
+            training = Training(config)
+            if FLAGS.dry_run:
+                dry_run(training)
+                return
+            training.open()
+        with requeued(f"{training.again} goes on", may_pass):
+            training.train()
 
 
 def may_pass(error: OSError) -> bool:
