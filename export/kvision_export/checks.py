@@ -108,10 +108,10 @@ def check_calibration(images: np.ndarray) -> None:
 
 def check_output(output: Path) -> None:
     """A ValueError for what is neither a new folder, nor empty, nor an earlier export alone."""
-    if output.is_file() or (
-        output.is_dir() and not {path.name for path in output.iterdir()} <= _ours(output)
-    ):
-        raise UserError(f"'{output}' is neither empty nor an earlier export: give another --output.")
+    if output.exists() and not output.is_dir():
+        raise UserError(f"`output` must be a folder; '{output}' is a file.")
+    if output.is_dir() and not {path.name for path in output.iterdir()} <= _ours(output):
+        raise UserError(f"'{output}' is neither empty nor an earlier export: give another `output`.")
     output.parent.mkdir(parents=True, exist_ok=True)
 
 

@@ -39,7 +39,7 @@ def test_a_run_from_python_is_lengthened_and_evaluated(config, capsys):
     assert len(longer.history) == 2
     assert longer.model.output_shape == (None, 2)
     assert str(longer.folder) == config.output
-    with pytest.raises(UserError, match=r"`--?epochs` must be at least 1|holds a run with other flags"):
+    with pytest.raises(UserError, match=r"`epochs` must be at least 1|holds a run with other flags"):
         kvision_tools.train(config)
     with pytest.raises(UserError, match="`batch_size` 1000 exceeds the 64 training images"):
         kvision_tools.train(dataclasses.replace(config, batch_size=1000, overwrite=True))
@@ -48,17 +48,17 @@ def test_a_run_from_python_is_lengthened_and_evaluated(config, capsys):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"epochs": 0}, "`--epochs` must be at least 1; got 0"),
-        ({"epochs": 1.5}, "`--epochs` must be an integer; got 1.5"),
-        ({"epochs": True}, "`--epochs` must be an integer; got True"),
-        ({"learning_rate": float("nan")}, "`--learning_rate` must be a number; got nan"),
+        ({"epochs": 0}, "`epochs` must be at least 1; got 0"),
+        ({"epochs": 1.5}, "`epochs` must be an integer; got 1.5"),
+        ({"epochs": True}, "`epochs` must be an integer; got True"),
+        ({"learning_rate": float("nan")}, "`learning_rate` must be a number; got nan"),
         ({"optimizer": "adam"}, "Did you mean 'adamw'"),
-        ({"label_smoothing": 1}, "`--label_smoothing` must be below 1"),
-        ({"strict": 1}, "`--strict` must be True or False; got 1"),
+        ({"label_smoothing": 1}, "`label_smoothing` must be below 1"),
+        ({"strict": 1}, "`strict` must be True or False; got 1"),
         ({"model_kwarg": ["a=1"]}, "must be a mapping of keywords"),
-        ({"model_kwarg": {"weights": "x"}}, "does not set weights: --weights says it"),
-        ({"seed": -1, "crop": 2}, r"`--crop` must be in \[0, 1\]; got 2. `--seed` must be in"),
-        ({"data": ""}, "`--data` is needed"),
+        ({"model_kwarg": {"weights": "x"}}, "does not set weights: `weights` says it"),
+        ({"seed": -1, "crop": 2}, r"`crop` must be in \[0, 1\]; got 2. `seed` must be in"),
+        ({"data": ""}, "`data` is needed"),
     ],
 )
 def test_settings_are_checked(config, changes, words):

@@ -106,6 +106,14 @@ def test_a_run_that_took_no_step_is_replaced_by_one_with_other_flags(step, parse
     assert not (run / "checkpoints").exists()
 
 
+def test_a_run_whose_record_is_damaged_does_not_go_on(parsed, tmp_path):
+    parsed()
+    run = trained(tmp_path / "run")
+    (run / runs.RUN).write_text("{")
+    with pytest.raises(ValueError, match="run.json' is damaged.* Remove it, and the run writes its own"):
+        check(run, False)
+
+
 def test_flags_that_an_older_run_did_not_have_are_at_their_defaults(parsed, tmp_path):
     parsed()
     path = trained(tmp_path / "run") / runs.FLAGS
@@ -365,7 +373,7 @@ def test_a_run_goes_on_with_its_own_images_alone(parsed, tmp_path, capsys):
         ({"names": ("dog", "cat")}, "the classes have another order"),
         ({"labels": (0, 1, 1)}, "class 'cat' has 1 image instead of 2"),
     ):
-        with pytest.raises(ValueError, match=f"trained on other images .*{words}.*--overwrite starts anew"):
+        with pytest.raises(ValueError, match=f"trained on other images .*{words}.*`overwrite=True` starts"):
             run_folder.compare(run, identities(**other))
     (run / runs.LABELS).write_text("dog\ncat\n")
     with pytest.raises(ValueError, match="labels.txt' has other class names than the run: 'dog', 'cat' inst"):
@@ -381,7 +389,7 @@ def test_a_run_goes_on_with_its_own_images_alone(parsed, tmp_path, capsys):
     with pytest.raises(ValueError, match="is damaged: remove it"):
         run_folder.compare(run, identities())
     (run / run_folder.DATASET).unlink()
-    with pytest.raises(ValueError, match="has the classes 'cat', 'dog', but --data has 'dog', 'cat'"):
+    with pytest.raises(ValueError, match="has the classes 'cat', 'dog', but `data` has 'dog', 'cat'"):
         run_folder.compare(run, identities(names=("dog", "cat")))
     run_folder.compare(run, identities())
     assert "has no dataset.json: it goes on" in capsys.readouterr().err
@@ -438,14 +446,14 @@ def test_warm_ups_that_do_not_fit_and_folders_that_cannot_be(tmp_path):
     images = dark_and_light(tmp_path)
     arguments = ["kvision-train", *TINY, f"--data=folder:{images}"]
     sentence = command(*arguments, "--epochs=2", "--warmup_epochs=2", "--ema_decay=1", "--output=", code=2)
-    assert "`--warmup_epochs` (2.0) must be below --epochs (2)." in sentence
+    assert "`--warmup_epochs` (2.0) must be below `--epochs` (2)." in sentence
     assert "`--ema_decay` must be between 0 and 1; got 1.0." in sentence
     assert "`--output` must be a folder; got ''." in sentence
     sentence = command(*arguments, "--epochs=1", "--warmup_epochs=0.9", f"--output={tmp_path}-run", code=2)
     assert "`--warmup_epochs` (0.9) must end before the run does, after 1 step." in sentence
     for inside in (images, images / "dark", images / "runs" / "new"):
         sentence = command(*arguments, f"--output={inside}", code=2)
-        assert f"`--output` must be outside the folder of --data=folder:{images}; got '{inside}'." in sentence
+        assert f"must be outside the folder of `--data=folder:{images}`; got '{inside}'." in sentence
     assert {path.name for path in images.iterdir()} == {"dark", "light"}
 
 

@@ -69,7 +69,9 @@ def test_the_evaluation_is_that_of_the_predicted_masks(run, masks, tmp_path):
     evaluated = command("kvision-evaluate", f"--model={run}", "--split=all", f"--data=masks:{masks}")
     arguments = ["kvision-predict", f"--model={run}", f"--output={tmp_path}", masks / "images"]
     assert f"80 pictures in {tmp_path}" in command(*arguments)
-    assert "00_overlay.png' is there already: --overwrite replaces it" in command(*arguments, code=2)
+    assert "00_overlay.png' is there already: `--overwrite` replaces it" in command(*arguments, code=2)
+    arguments[2] = f"--output={masks / 'classes.txt'}"
+    assert "`--output` must be a folder; " in command(*arguments, code=2)
     confusion = np.zeros((2, 2))
     for path in sorted((masks / "masks").iterdir()):
         with Image.open(path) as truth, Image.open(tmp_path / f"{path.stem}_mask.png") as predicted:

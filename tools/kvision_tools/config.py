@@ -24,12 +24,12 @@ POSITIVE = (  # settings that must not be 0
 )  # fmt: skip
 OF_THE_DATA = {  # keywords of a builder that --model_kwarg does not set
     "num_classes": "the dataset has them",
-    "input_shape": "--image_size and --channels say it",
-    "weights": "--weights says it",
+    "input_shape": "`image_size` and `channels` say it",
+    "weights": "`weights` says it",
     "classifier_activation": "training needs logits",
     "include_top": "training needs a classifier",
     "pooling": "training needs a classifier",
-    "preprocess": "--weights brings it",
+    "preprocess": "`weights` brings it",
 }
 KINDS = {int: "an integer", float: "a number", bool: "True or False", str: "a string"}
 
@@ -218,10 +218,10 @@ class TrainConfig:
         lower, upper, choices = (field.metadata[name] for name in ("lower", "upper", "choices"))
         if kind is tuple:
             good = isinstance(value, Sequence) and all(isinstance(part, numbers.Real) for part in value)
-            return None if good else f"`--{field.name}` must be numbers; got {value!r}."
+            return None if good else f"`{field.name}` must be numbers; got {value!r}."
         if kind is Mapping:
             good = isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
-            return None if good else f"`--{field.name}` must be a mapping of keywords; got {value!r}."
+            return None if good else f"`{field.name}` must be a mapping of keywords; got {value!r}."
         number = isinstance(value, numbers.Real) and not isinstance(value, bool)
         good = {
             int: number and isinstance(value, numbers.Integral),
@@ -230,38 +230,38 @@ class TrainConfig:
             str: isinstance(value, str),
         }[kind]
         if not good:
-            return f"`--{field.name}` must be {KINDS[kind]}; got {value!r}."
+            return f"`{field.name}` must be {KINDS[kind]}; got {value!r}."
         if choices and value not in choices:
             near = did_you_mean(value, choices)
-            return f"`--{field.name}` must be one of {', '.join(choices)}; got {value!r}. {near}"
+            return f"`{field.name}` must be one of {', '.join(choices)}; got {value!r}. {near}"
         if lower is not None and not lower <= value <= (math.inf if upper is None else upper):
             bounds = f"at least {lower}" if upper is None else f"in [{lower}, {upper}]"
-            return f"`--{field.name}` must be {bounds}; got {value}."
+            return f"`{field.name}` must be {bounds}; got {value}."
         return None
 
     def _contradictions(self):
         for name in ("model", "data"):
             if not getattr(self, name):
-                yield f"`--{name}` is needed."
+                yield f"`{name}` is needed."
         if self.output == "":
-            yield "`--output` must be a folder; got ''."
+            yield "`output` must be a folder; got ''."
         for name in POSITIVE:
             if getattr(self, name) == 0:
-                yield f"`--{name}` must be positive; got {getattr(self, name)}."
+                yield f"`{name}` must be positive; got {getattr(self, name)}."
         if self.label_smoothing == 1:
-            yield "`--label_smoothing` must be below 1, as nothing of the label would be left; got 1."
+            yield "`label_smoothing` must be below 1, as nothing of the label would be left; got 1."
         if self.ema_decay in (0, 1):
-            yield f"`--ema_decay` must be between 0 and 1; got {self.ema_decay}."
+            yield f"`ema_decay` must be between 0 and 1; got {self.ema_decay}."
         if self.learning_rate is not None and self.learning_rate_per_256 is not None:
-            yield "`--learning_rate` and `--learning_rate_per_256` exclude each other: give one."
+            yield "`learning_rate` and `learning_rate_per_256` exclude each other: give one."
         if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
-            yield f"`--warmup_epochs` ({self.warmup_epochs}) must be below --epochs ({self.epochs})."
+            yield f"`warmup_epochs` ({self.warmup_epochs}) must be below `epochs` ({self.epochs})."
         if self.min_crop_area != TrainConfig.min_crop_area and not self.augment.startswith("crop"):
-            yield "`--min_crop_area` needs --augment=crop or crop_flip, which cut the boxes."
+            yield "`min_crop_area` needs `augment=crop` or crop_flip, which cut the boxes."
         if "norm_momentum" in self.model_kwarg and self.norm_momentum is not None:
-            yield "`--norm_momentum` and --model_kwarg=norm_momentum exclude each other: give one."
+            yield "`norm_momentum` and `model_kwarg=norm_momentum` exclude each other: give one."
         for key in self.model_kwarg.keys() & OF_THE_DATA.keys():
-            yield f"`--model_kwarg` does not set {key}: {OF_THE_DATA[key]}."
+            yield f"`model_kwarg` does not set {key}: {OF_THE_DATA[key]}."
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -296,7 +296,7 @@ def from_flags(flag_values: flags.FlagValues) -> TrainConfig:
         try:
             values["class_weights"] = tuple(map(float, texts))
         except ValueError:
-            raise UserError(f"`--class_weights` must be numbers; got {','.join(texts)}.") from None
+            raise UserError(f"`class_weights` must be numbers; got {','.join(texts)}.") from None
     return TrainConfig(**values)
 
 
@@ -317,7 +317,7 @@ def keyword(item: str) -> tuple[str, object]:
     """
     key, equals, value = item.partition("=")
     if not equals:
-        raise UserError(f"`--model_kwarg` must be KEY=VALUE; got {item!r}.")
+        raise UserError(f"`model_kwarg` must be KEY=VALUE; got {item!r}.")
     try:
         return key, ast.literal_eval(value)
     except (ValueError, SyntaxError):

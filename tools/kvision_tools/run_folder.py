@@ -86,7 +86,7 @@ def compare(folder: Path, identities: Mapping[str, Identity]) -> None:
     Raises:
         ValueError: they are others, the run's record of them is damaged, or its labels.txt was edited.
     """
-    advice = "--overwrite starts anew, another --output keeps both"
+    advice = "`overwrite=True` starts anew, another `output` keeps both"
     try:
         fields = json.loads((folder / DATASET).read_text(encoding="utf-8"))
         before = {split: Identity.from_json(fields[split]) for split in identities}
@@ -94,9 +94,9 @@ def compare(folder: Path, identities: Mapping[str, Identity]) -> None:
         names, now = labels.read(folder / runs.LABELS), identities["train"].class_names
         if tuple(names) != now:
             raise UserError(
-                f"'{folder}' has the classes {_few(names)}, but --data has {_few(now)}: {advice}."
+                f"'{folder}' has the classes {_few(names)}, but `data` has {_few(now)}: {advice}."
             ) from None
-        print(f"'{folder}' has no {DATASET}: it goes on with --data as it is now.", file=sys.stderr)
+        print(f"'{folder}' has no {DATASET}: it goes on with the images as they are now.", file=sys.stderr)
         return
     except (ValueError, KeyError, TypeError):
         raise UserError(
@@ -114,7 +114,7 @@ def compare(folder: Path, identities: Mapping[str, Identity]) -> None:
         )
     if any(before[split].touched(now) for split, now in identities.items()):
         print(
-            f"Files of --data were written since '{folder}' began, with equal names and sizes; it goes on.",
+            f"Images were written since '{folder}' began, with equal names and sizes; it goes on.",
             file=sys.stderr,
         )
 
@@ -194,7 +194,7 @@ def _hold(file, folder, how):
         file.seek(0)
         raise UserError(
             f"Another training is writing to '{folder}' ({file.read(200)!r}): wait for its end, or "
-            "give another --output."
+            "give another `output`."
         ) from None
     except OSError as error:  # a file system without locks
         print(
@@ -204,7 +204,7 @@ def _hold(file, folder, how):
 
 def _holds_this(folder, config, overwrite) -> bool:
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"`--output` must be a folder; '{folder}' is a file.")
+        raise UserError(f"`output` must be a folder; '{folder}' is a file.")
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     there = _read_flags(folder)
     differ = _differences(there, config) if there else {}
@@ -213,24 +213,30 @@ def _holds_this(folder, config, overwrite) -> bool:
         if foreign := _foreign(folder):
             raise UserError(
                 f"'{folder}' is not replaced, as no run writes {_few(foreign)}: move that away, or give "
-                "another --output."
+                "another `output`."
             )
         return False
     if there:
+        if (folder / runs.RUN).exists():
+            try:
+                runs.read_run(folder)
+            except UserError as error:
+                raise UserError(f"{error} Remove it, and the run writes its own.") from None
         if differ:
             raise UserError(
-                f"'{folder}' holds a run with other flags ({_compared(differ)}); --overwrite starts anew."
+                f"'{folder}' holds a run with other flags ({_compared(differ)}); `overwrite=True` starts "
+                "anew."
             )
         if "metrics.csv" in names and not newest(folder / "checkpoints"):
-            raise UserError(f"'{folder}' holds a run without its checkpoints: --overwrite starts anew.")
+            raise UserError(f"'{folder}' holds a run without its checkpoints: `overwrite=True` starts anew.")
         if "metrics.csv" in names and not _is_archive(folder / runs.MODEL):
             raise UserError(
                 f"'{folder / runs.MODEL}', with the weights of the run's best epoch, is missing or damaged: "
-                "put it back, or --overwrite starts anew."
+                "put it back, or `overwrite=True` starts anew."
             )
         return True
     if names - FIRST:
-        raise UserError(f"'{folder}' is not empty and no run folder: give another --output.")
+        raise UserError(f"'{folder}' is not empty and no run folder: give another `output`.")
     return False
 
 

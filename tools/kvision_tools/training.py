@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import os
-import re
 import shlex
 import sys
 from dataclasses import dataclass
@@ -64,8 +63,6 @@ def train(config: TrainConfig) -> Trained:
         training = Training(config)
         training.open()
         training.train()
-    except UserError as error:  # in which flags of the command are named
-        raise type(error)(re.sub(r"`--(\w+)`", r"`\1`", str(error))) from error
     finally:
         keras.config.set_dtype_policy(policy)
         if training:
@@ -107,14 +104,14 @@ class Training:
         parts = devices * config.accumulate
         if config.batch_size % parts:
             raise UserError(
-                f"`--batch_size` must be divisible by {counted(devices, 'device')} times "
-                f"--accumulate={config.accumulate}; got {config.batch_size}."
+                f"`batch_size` must be divisible by {counted(devices, 'device')} times "
+                f"`accumulate={config.accumulate}`; got {config.batch_size}."
             )
         if config.jit_compile and (
             devices > len(cluster.addresses) or (devices > 1 and config.sync_batch_norm)
         ):
             raise UserError(
-                "`--jit_compile` works with one device a worker and without --sync_batch_norm; for several "
+                "`jit_compile` works with one device a worker and without `sync_batch_norm`; for several "
                 "GPUs: kvision-launch --workers=N -- kvision-train ..."
             )
         if config.deterministic:
@@ -150,11 +147,11 @@ class Training:
         self.steps = self.train_data.size // config.batch_size
         if not self.steps:
             images = counted(self.train_data.size, "training image")
-            raise UserError(f"`--batch_size` {config.batch_size} exceeds the {images}.")
+            raise UserError(f"`batch_size` {config.batch_size} exceeds the {images}.")
         steps, warmup_steps = self.steps * config.epochs, round(self.steps * config.warmup_epochs)
         if warmup_steps >= steps:
             raise UserError(
-                f"`--warmup_epochs` ({config.warmup_epochs}) must end before the run does, after "
+                f"`warmup_epochs` ({config.warmup_epochs}) must end before the run does, after "
                 f"{counted(steps, 'step')}."
             )
         keras.utils.set_random_seed(config.seed)
@@ -240,7 +237,7 @@ class Training:
             self._sum_over_devices(1.0)
             devices = self.strategy.num_replicas_in_sync
             if self._sum_over_devices((self.folder / runs.FLAGS).is_file()) < devices:
-                raise UserError(f"`--output` must be a folder that all workers see; got '{self.folder}'.")
+                raise UserError(f"`output` must be a folder that all workers see; got '{self.folder}'.")
         self.trainer = Trainer(
             self.loop,
             self.batches,
@@ -284,7 +281,7 @@ class Training:
         step, history, monitor = self.trainer.step, self.trainer.history, self.loop.task.monitor
         if len(history) >= self.config.epochs:
             epochs = counted(self.config.epochs, "epoch")
-            print(f"{self.folder} has all of its {epochs}; --overwrite starts anew.")
+            print(f"{self.folder} has all of its {epochs}: nothing is left to train.")
             if self.writes and not (self.folder / CURVES).exists():  # it was killed when it drew them
                 plot_curves(history, monitor, self.folder / CURVES)
             return
@@ -331,7 +328,7 @@ def task_of(config: TrainConfig) -> type[Task]:
     for other in TASKS.values():
         for option in {*other.options()} - {*TASKS[name].options()}:
             if getattr(config, option) != getattr(TrainConfig, option):
-                raise UserError(f"`--{option}` is for {other.name}; {config.model} learns {name}.")
+                raise UserError(f"`{option}` is for {other.name}; {config.model} learns {name}.")
     return TASKS[name]
 
 
@@ -347,7 +344,7 @@ def completed(config: TrainConfig, folder: Path) -> TrainConfig:
         UserError: the folder lies in the data, or the warm-up is longer than the run.
     """
     if runs.is_inside(folder, config.data):
-        raise UserError(f"`--output` must be outside the folder of --data={config.data}; got '{folder}'.")
+        raise UserError(f"`output` must be outside the folder of `data={config.data}`; got '{folder}'.")
     crop, interpolation = runs.evaluation(
         config.model, config.weights, input_size(config), config.model_kwarg
     )
@@ -359,6 +356,7 @@ def completed(config: TrainConfig, folder: Path) -> TrainConfig:
         warmup = min(1.0, config.epochs / 2) if there is None else there
     return dataclasses.replace(
         config,
+        learning_rate=None if config.learning_rate_per_256 is not None else config.peak_learning_rate,
         crop=config.crop or crop,
         interpolation=config.interpolation or interpolation,
         warmup_epochs=warmup,

@@ -25,7 +25,7 @@ def freeze(model: keras.Model, what: str) -> None:
     known = {"trunk": len(groups) - 1} | {str(n): n for n in range(len(groups))}
     if what not in known:
         raise UserError(
-            f"`--freeze` must be none, trunk or a number from 0 to {len(groups) - 1}, as {model.name} has "
+            f"`freeze` must be none, trunk or a number from 0 to {len(groups) - 1}, as {model.name} has "
             f"{len(groups)} groups of layers; got {what!r}."
         )
     for name in (name for names in groups[: known[what]] for name in names):

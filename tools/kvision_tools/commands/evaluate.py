@@ -1,4 +1,4 @@
-"""kvision-evaluate: loss and accuracy of a network on a dataset.
+"""kvision-evaluate: metrics of a network on a dataset, such as its accuracy.
 
 kvision-evaluate --model=runs/demo
 kvision-evaluate --model=efficientnet_lite0 --weights=imagenet --data=folder:PATH

@@ -54,6 +54,8 @@ def main(arguments):
             raise UserError("`--output` is for the pictures of networks that classify pixels.")
         if not FLAGS.output:
             raise UserError("`--output` must be a folder; got ''.")
+        if task.draws:
+            check_folder(Path(FLAGS.output))
         unreadable, written = 0, 0
         how = {"crop": opened.crop, "interpolation": opened.interpolation}
         for number, path in enumerate(paths):
@@ -73,7 +75,9 @@ def main(arguments):
             for line in task.describe(prediction, FLAGS.topk):
                 print(f"  {line}")
             for ending, picture in task.pictures(pixels, prediction).items():
-                write(picture, Path(FLAGS.output), names[number] + ending)
+                picture_path = Path(FLAGS.output) / (names[number] + ending)
+                write(picture, picture_path)
+                print(f"  {shown(str(picture_path))}")
                 written += 1
         if written:
             print(f"{counted(written, 'picture')} in {FLAGS.output}")
@@ -105,19 +109,32 @@ def distinct(paths: list[str]) -> list[str]:
     return names
 
 
-def write(picture, folder: Path, name: str) -> None:
+def check_folder(folder: Path) -> None:
+    """Makes the folder of the pictures, before any image is predicted.
+
+    Raises:
+        UserError: a file has its name.
+        OSError: it cannot be made or written to.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"`output` must be a folder; '{folder}' is a file.")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+def write(picture, path: Path) -> None:
     """Writes a picture whole or not at all.
 
     Raises:
         UserError: there is such a file, and no --overwrite.
     """
-    if (folder / name).exists() and not FLAGS.overwrite:
+    if path.exists() and not FLAGS.overwrite:
         raise UserError(
-            f"'{folder / name}' is there already: --overwrite replaces it, another --output keeps it."
+            f"'{path}' is there already: `overwrite=True` replaces it, another `output` keeps it."
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / name) as beside:
-        picture.save(beside, format="PNG")
+    with replacing(path) as tmp_path:
+        picture.save(tmp_path, format="PNG")
 
 
 def _below(folder) -> list[str]:
