@@ -250,7 +250,7 @@ def test_help(name):
         (["kvision-train", *TINY, "--data=digits", "--model_kwarg=norm_momentum=0.5"], "give one"),
         (
             ["kvision-train", *TINY, "--data=digits", "--epochs=1", "--warmup_epochs=1"],
-            "must be below --epoch",
+            "must be below `--epochs`",
         ),
         (
             ["kvision-train", *TINY, "--data=digits", "--warmup_epochs=10", "--crop=0"],
