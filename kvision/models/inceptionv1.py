@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import keras
 
-from kvision.blocks import activate, batch_norm, conv, conv_norm_act, max_pool, tap
+from kvision.blocks import activate, batch_norm_of, conv, conv_norm_act, max_pool, tap
 from kvision.layers import LocalResponseNormalization
 from kvision.layers.initializers import he_initializer
 from kvision.models._family import Family
@@ -88,8 +88,8 @@ def convolve(x, v: GoogLeNetVariant, filters, *, kernel_size=1, strides=1, name)
         "name": f"{name}.conv",
     }
     if v.norm:
-        norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
-        return conv_norm_act(x, norm=norm, activation="relu", norm_name=f"{name}.bn", **keywords)
+        keywords |= {"norm": batch_norm_of(v), "norm_name": f"{name}.bn"}
+        return conv_norm_act(x, activation="relu", **keywords)
     return activate(conv(x, use_bias=True, **keywords), activation="relu", name=f"{name}.act")
 
 

@@ -5,16 +5,16 @@ ReLU6 and batch normalisation follow both convolutions, as in the released code.
 """
 
 from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
 
 from kvision.blocks import (
-    batch_norm,
+    BlockContext,
+    Row,
+    batch_norm_of,
     conv_norm_act,
     depthwise_conv,
     make_divisible,
+    stages,
     stem,
-    tap,
 )
 from kvision.models._family import Family
 from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Preprocess
@@ -48,44 +48,40 @@ VARIANTS = {  # trainable parameters: keras.applications
 }
 
 
-class Row(NamedTuple):
-    """`depth` depthwise separable convolutions, the first of which has the strides."""
+def separable(x, *, row, context, name):
+    """A depthwise and a pointwise convolution, each with normalisation and activation (figure 3)."""
+    norm, activation = context.norm, context.activation
+    x = depthwise_conv(x, **context.window(row.kernel_size, row.strides), name=f"{name}.conv_dw")
+    x = norm(x, activation=activation, name=f"{name}.bn1")
+    return conv_norm_act(
+        x,
+        filters=row.filters,
+        norm=norm,
+        activation=activation,
+        name=f"{name}.conv_pw",
+        norm_name=f"{name}.bn2",
+    )
 
-    filters: int
-    strides: int
-    depth: int
 
-
-ROWS = (  # Table 1
-    Row(64, 1, 1),
-    Row(128, 2, 2),
-    Row(256, 2, 2),
-    Row(512, 2, 6),
-    Row(1024, 2, 2),
+# Table 1: block, kernel, strides, expand ratio, filters, depth
+ROWS = (
+    Row(separable, 3, 1, 1, 64, 1),
+    Row(separable, 3, 2, 1, 128, 2),
+    Row(separable, 3, 2, 1, 256, 2),
+    Row(separable, 3, 2, 1, 512, 6),
+    Row(separable, 3, 2, 1, 1024, 2),
 )
 
 
 def trunk(x, v: MobileNetV1Variant):
-    norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
-    x = stem(
-        x, filters=make_divisible(32 * v.width_multiplier), activation="relu6", norm=norm, padding=v.padding
+    context = BlockContext("relu6", batch_norm_of(v), v.padding)
+    x = stem(x, filters=make_divisible(32 * v.width_multiplier), context=context)
+    return stages(
+        x,
+        ROWS,
+        context=context,
+        scale=lambda filters: make_divisible(filters * v.width_multiplier),
     )
-    for stage, row in enumerate(ROWS):
-        for i in range(row.depth):
-            name = f"blocks.{stage}.{i}"
-            strides = row.strides if i == 0 else 1
-            x = depthwise_conv(x, kernel_size=3, strides=strides, padding=v.padding, name=f"{name}.conv_dw")
-            x = norm(x, activation="relu6", name=f"{name}.bn1")
-            x = conv_norm_act(
-                x,
-                filters=make_divisible(row.filters * v.width_multiplier),
-                norm=norm,
-                activation="relu6",
-                name=f"{name}.conv_pw",
-                norm_name=f"{name}.bn2",
-            )
-        x = tap(x, f"c{stage + 1}")
-    return x
 
 
 FAMILY = Family(trunk, VARIANTS)

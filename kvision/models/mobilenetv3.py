@@ -7,14 +7,14 @@ The minimal forms are those of Google's released code: no squeeze-and-excitation
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import keras
 
 from kvision.blocks import (
+    BlockContext,
     Row,
     activate,
-    batch_norm,
+    batch_norm_of,
     conv,
     conv_block,
     inverted_residual,
@@ -111,24 +111,15 @@ def minimal_rows(rows):
 
 
 def trunk(x, v: MobileNetV3Variant):
-    norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
-    x = stem(
-        x,
-        filters=max(16, make_divisible(16 * v.width_multiplier)),
-        activation=v.activation,
-        norm=norm,
-        padding=v.padding,
-    )
+    context = BlockContext(v.activation, batch_norm_of(v), v.padding, None if v.minimal else squeeze)
+    x = stem(x, filters=max(16, make_divisible(16 * v.width_multiplier)), context=context)
     return stages(
         x,
         minimal_rows(v.rows) if v.minimal else v.rows,
+        context=context,
         scale=lambda filters: make_divisible(filters * v.width_multiplier),
-        activation=v.activation,
-        squeeze=None if v.minimal else squeeze,
         drop_path_rate=v.drop_path_rate,
         output_stride=v.output_stride,
-        norm=norm,
-        padding=v.padding,
     )
 
 

@@ -12,7 +12,7 @@ from functools import partial
 
 import keras
 
-from kvision.blocks import activate, batch_norm, conv, depthwise_conv, layer_norm, tap
+from kvision.blocks import activate, batch_norm_of, conv, depthwise_conv, layer_norm, tap
 from kvision.errors import UserError
 from kvision.models import convnext, resnet
 from kvision.models._family import Family
@@ -89,10 +89,7 @@ def block(x, v: RoadmapVariant, *, filters, strides, norm, name):
 
 
 def trunk(x, v: RoadmapVariant):
-    if v.layer_norm:
-        norm = partial(layer_norm, epsilon=1e-6)
-    else:
-        norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
+    norm = partial(layer_norm, epsilon=1e-6) if v.layer_norm else batch_norm_of(v)
     x = conv(x, filters=v.filters, kernel_size=4, strides=4, padding="valid", name="stem.0")
     x = norm(x, name="stem.1")
     if not v.fewer_activations:
