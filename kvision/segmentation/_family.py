@@ -14,6 +14,8 @@ from kvision.layers import WholeConv2D
 from kvision.models._family import Family
 from kvision.models.mobilenetv3 import torchvision_names
 
+STRIDE_8 = "backbone.4.block.3.1"  # MobileNetV3's first map of stride 8: torchvision's choice
+
 DOC = """Builds {name}: {params:,} trainable parameters, {size} x {size} pixels as published.
 
 {summary}

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from kvision.blocks import atrous_pyramid, conv, conv_norm_act, fcn_head, head_norm, resize_to_image
 from kvision.models.mobilenetv3 import LARGE, MobileNetV3Variant
 from kvision.models.resnet import ResNetVariant
-from kvision.segmentation._family import BackboneRow, SegmentationFamily
+from kvision.segmentation._family import STRIDE_8, BackboneRow, SegmentationFamily
 from kvision.spec import IMAGENET, Preprocess
-
-STRIDE_8 = "backbone.4.block.3.1"  # MobileNetV3's first map of stride 8: torchvision's choice
 
 
 @dataclass(frozen=True, kw_only=True)
