@@ -100,7 +100,7 @@ class Family:
         variant = self.variants[name]
 
         def build(**keywords) -> keras.Model:
-            return self.build(variant, **(self._defaults(name) | keywords))
+            return self.build(name, **(self._defaults(name) | keywords))
 
         module = self.module or self.trunk.__module__
         summary = (inspect.getdoc(sys.modules[module]) or "").splitlines()[0]
@@ -141,7 +141,7 @@ class Family:
 
     def build(
         self,
-        variant: Variant,
+        variant: str | Variant,
         *,
         include_top: bool = True,
         weights=None,
@@ -154,7 +154,7 @@ class Family:
         allow_nonfinite: bool = False,
         **columns,
     ) -> keras.Model:
-        """Builds any row, also one that is not in the table. The keywords are the builders'."""
+        """Builds a row of the table, by its name, or any other row. The keywords are the builders'."""
         if keras.config.image_data_format() != "channels_last":
             raise UserError(
                 "kvision builds channels-last networks: call "
@@ -169,9 +169,9 @@ class Family:
             _values.refuse("preprocess", "a `kvision.Preprocess`", preprocess)
         if pooling and include_top:
             raise UserError(f"`pooling={pooling!r}` needs `include_top=False`: the top has its own pooling.")
-        table = {id(row): registered for registered, row in self.variants.items()}
-        registered, default = table.get(id(variant)), variant
-        variant = self._override(variant, columns)
+        registered = variant if isinstance(variant, str) else None
+        default = self.variants[variant] if isinstance(variant, str) else variant
+        variant = self._override(default, columns)
         row = None if weights is None else kvision.weights.find(weights, registered, variant, default)
         any_classifier = num_classes is not None or not include_top
         if num_classes is None:

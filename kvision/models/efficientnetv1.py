@@ -24,7 +24,7 @@ from kvision.blocks import (
 from kvision.errors import UserError
 from kvision.models import _values
 from kvision.models._family import Family
-from kvision.spec import IMAGENET, BatchNormVariant, Preprocess
+from kvision.spec import IMAGENET, BatchNormVariant, Padding, Preprocess, column
 
 LITE_PREPROCESS = Preprocess((127.0,) * 3, (128.0,) * 3)
 
@@ -56,9 +56,9 @@ class EfficientNetVariant(BatchNormVariant):
     width_multiplier: float = 1.0
     depth_multiplier: float = 1.0
     lite: bool = False
-    padding: str = "same"
+    padding: Padding = column("same", same_shapes=True)
     dropout_rate: float = 0.2
-    drop_path_rate: float = 0.2
+    drop_path_rate: float = column(0.2, free=True)
     norm_epsilon: float = 1e-3
     norm_momentum: float = 0.99
 

@@ -20,7 +20,7 @@ from kvision.blocks import (
     stem,
 )
 from kvision.models._family import Family
-from kvision.spec import IMAGENET, PLUS_MINUS_ONE, BatchNormVariant
+from kvision.spec import IMAGENET, PLUS_MINUS_ONE, BatchNormVariant, Padding, column
 
 fused = fused_inverted_residual
 mbconv = inverted_residual
@@ -80,8 +80,8 @@ class EfficientNetV2Variant(BatchNormVariant):
     stem_filters: int
     width_multiplier: float = 1.0
     depth_multiplier: float = 1.0
-    padding: str = "same"
-    drop_path_rate: float = 0.2
+    padding: Padding = column("same", same_shapes=True)
+    drop_path_rate: float = column(0.2, free=True)
     norm_epsilon: float = 1e-3
 
 

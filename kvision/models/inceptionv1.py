@@ -16,7 +16,7 @@ from kvision.blocks import activate, batch_norm_of, conv, conv_norm_act, max_poo
 from kvision.layers import LocalResponseNormalization
 from kvision.layers.initializers import he_initializer
 from kvision.models._family import Family
-from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant
+from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, column
 
 
 class Row(NamedTuple):
@@ -65,7 +65,7 @@ class GoogLeNetVariant(BatchNormVariant):
     norm: bool = False
     five: int = 5
     width_multiplier: float = 1.0
-    auxiliary: bool = False
+    auxiliary: bool = column(False, free=True)
     dropout_rate: float = 0.4
     norm_epsilon: float = 1e-3
 

@@ -10,7 +10,7 @@ import keras
 
 from kvision.blocks import batch_norm_of, conv, max_pool, tap
 from kvision.models._family import Family
-from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Preprocess
+from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Preprocess, column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class InceptionV3Variant(BatchNormVariant):
     """
 
     width_multiplier: float = 1.0
-    auxiliary: bool = False
+    auxiliary: bool = column(False, free=True)
     input_size: int = 299
     dropout_rate: float = 0.5
     norm_epsilon: float = 1e-3

@@ -17,7 +17,7 @@ from kvision.blocks import (
     stem,
 )
 from kvision.models._family import Family
-from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Preprocess
+from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Padding, Preprocess, column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +31,8 @@ class MobileNetV1Variant(BatchNormVariant):
     """
 
     width_multiplier: float = 1.0
-    resolution_multiplier: float = 1.0
-    padding: str = "same"
+    resolution_multiplier: float = column(1.0, free=True)
+    padding: Padding = column("same", same_shapes=True)
     dropout_rate: float = 1e-3
     norm_epsilon: float = 1e-3
     norm_momentum: float = 0.99

@@ -16,7 +16,7 @@ from kvision.blocks import (
     stem,
 )
 from kvision.models._family import Family
-from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Preprocess
+from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Padding, Preprocess, column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,9 @@ class MobileNetV2Variant(BatchNormVariant):
     """
 
     width_multiplier: float = 1.0
-    padding: str = "same"
+    padding: Padding = column("same", same_shapes=True)
     dropout_rate: float = 0.2
-    drop_path_rate: float = 0.0
+    drop_path_rate: float = column(0.0, free=True)
     norm_epsilon: float = 1e-3
     norm_momentum: float = 0.999
     preprocess: Preprocess = PLUS_MINUS_ONE

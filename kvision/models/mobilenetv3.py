@@ -24,7 +24,7 @@ from kvision.blocks import (
     stem,
 )
 from kvision.models._family import Family
-from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Preprocess
+from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Padding, Preprocess, column
 
 bneck = inverted_residual
 
@@ -72,10 +72,10 @@ class MobileNetV3Variant(BatchNormVariant):
     head_filters: int
     minimal: bool = False
     width_multiplier: float = 1.0
-    padding: str = "same"
+    padding: Padding = column("same", same_shapes=True)
     dropout_rate: float = 0.2
-    drop_path_rate: float = 0.0
-    output_stride: int = 32
+    drop_path_rate: float = column(0.0, free=True)
+    output_stride: int = column(32, free=True)
     norm_epsilon: float = 1e-3
     norm_momentum: float = 0.999
     preprocess: Preprocess = PLUS_MINUS_ONE

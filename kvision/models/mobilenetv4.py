@@ -21,7 +21,7 @@ from kvision.blocks import (
 )
 from kvision.layers import LayerScale, MultiQueryAttention
 from kvision.models._family import Family
-from kvision.spec import BatchNormVariant
+from kvision.spec import BatchNormVariant, Padding, column
 
 
 def universal_inverted_bottleneck(x, *, row, context, name, layer_scale=None):
@@ -227,8 +227,8 @@ class MobileNetV4Variant(BatchNormVariant):
     stem_filters: int = 32
     head_filters: int = 1280
     width_multiplier: float = 1.0
-    padding: str = "symmetric"
-    drop_path_rate: float = 0.0
+    padding: Padding = column("symmetric", same_shapes=True)
+    drop_path_rate: float = column(0.0, free=True)
 
 
 VARIANTS = {  # trainable parameters: timm

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kvision.blocks import basic_block, batch_norm_of, bottleneck, conv_norm_act, dilated, max_pool, tap
 from kvision.models._family import Family
-from kvision.spec import BatchNormVariant
+from kvision.spec import BatchNormVariant, column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class ResNetVariant(BatchNormVariant):
     filters: int = 64
     groups: int = 1
     group_width: int | None = None
-    output_stride: int = 32
+    output_stride: int = column(32, free=True)
 
 
 VARIANTS = {  # ResNet Table 1, ResNeXt Table 1 and section 5.1; trainable parameters: timm

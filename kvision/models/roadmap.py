@@ -132,12 +132,12 @@ def convnext_roadmap(step: str | int, **keywords) -> keras.Model:
         raise UserError(f"`step` must be a name or a number from 0 to {len(STEPS) - 1}; got {step!r}.")
     keywords = {"name": f"convnext_roadmap_{step}"} | keywords
     if step == "resnet50":
-        return resnet.FAMILY.build(resnet.VARIANTS["resnet50"], **keywords)
+        return resnet.FAMILY.build("resnet50", **keywords)
     if step == "stage_ratio":
         row = dataclasses.replace(resnet.VARIANTS["resnet50"], depths=(3, 3, 9, 3))
         return resnet.FAMILY.build(row, **keywords)
     if step == "downsampling":
-        return convnext.FAMILY.build(convnext.VARIANTS["convnext_tiny"], **keywords)
+        return convnext.FAMILY.build("convnext_tiny", **keywords)
     row = RoadmapVariant()
     for name, change in CHANGES.items():
         row = dataclasses.replace(row, **change)

@@ -13,6 +13,7 @@ from kvision.errors import UserError
 from kvision.layers import WholeConv2D
 from kvision.models._family import Family
 from kvision.models.mobilenetv3 import torchvision_names
+from kvision.spec import column
 
 STRIDE_8 = "backbone.4.block.3.1"  # MobileNetV3's first map of stride 8: torchvision's choice
 
@@ -49,14 +50,11 @@ Raises:
 """
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class BackboneRow:
     """The part of a row that names the network it stands on, whose columns the row has too."""
 
-    backbone: str
-
-    @classmethod
-    def columns(cls) -> list[str]:
-        return [column for column in super().columns() if column != "backbone"]
+    backbone: str = column(fixed=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

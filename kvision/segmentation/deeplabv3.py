@@ -10,7 +10,7 @@ from kvision.blocks import atrous_pyramid, conv, conv_norm_act, fcn_head, head_n
 from kvision.models.mobilenetv3 import LARGE, MobileNetV3Variant
 from kvision.models.resnet import ResNetVariant
 from kvision.segmentation._family import STRIDE_8, BackboneRow, SegmentationFamily
-from kvision.spec import IMAGENET, Preprocess
+from kvision.spec import IMAGENET, Padding, Preprocess, column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +24,7 @@ class DeepLabRow(BackboneRow):
         dropout_rate: behind the pyramid.
     """
 
-    backbone: str
-    auxiliary: bool = False
+    auxiliary: bool = column(False, free=True)
     pyramid_filters: int = 256
     rates: tuple[int, ...] = (12, 24, 36)
     input_size: int = 520
@@ -45,7 +44,7 @@ class DeepLabMobileNetVariant(DeepLabRow, MobileNetV3Variant):
     """A row of MobileNetV3's table, with DeepLab's columns."""
 
     output_stride: int = 16
-    padding: str = "symmetric"
+    padding: Padding = "symmetric"
     norm_momentum: float = 0.99
     preprocess: Preprocess = IMAGENET
 
