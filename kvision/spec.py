@@ -197,7 +197,7 @@ class ModelInfo:
 
     Attributes:
         name: the builder's name.
-        family: the module that holds it, below `kvision.models` or the package of its task.
+        family: the networks of one table and trunk that it belongs to, such as "mobilenet_v2".
         variant: its row of the family's table.
         weights: its published checkpoints.
         classifier: the name of its classifier's layer.

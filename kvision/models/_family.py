@@ -35,7 +35,7 @@ Args:
         they say it (published ones, `.keras` files, files of `kvision.weights.save`), else the network's.
     name: of the model.
     allow_nonfinite: whether weights may be NaN or infinity.
-    {columns}: columns of the family's table, see `{module}.{row}`.
+    {columns}: columns of the family's table, see `{row}`.
 
 Returns:
     A functional `keras.Model` from pixels in [0, 255], `(batch, height, width, channels)`, to float32
@@ -103,9 +103,10 @@ class Family:
             return self.build(name, **(self._defaults(name) | keywords))
 
         module = self.module or self.trunk.__module__
+        package, _, file = module.rpartition(".")
         summary = (inspect.getdoc(sys.modules[module]) or "").splitlines()[0]
         build.__name__ = build.__qualname__ = name
-        build.__module__ = module
+        build.__module__ = package
         build.__signature__ = self._signature(variant, name)
         build.__doc__ = self.doc.format(
             name=name,
@@ -113,11 +114,10 @@ class Family:
             size=variant.image_size,
             summary=summary,
             columns=", ".join(variant.columns()),
-            module=type(variant).__module__,
-            row=type(variant).__name__,
+            row=f"{type(variant).__module__.rpartition('.')[0]}.{type(variant).__name__}",
         )
         rows = kvision.weights.rows_of(name)
-        family = module.rpartition(".")[2]
+        family = file.removeprefix("_")
         register(ModelInfo(name, family, variant, rows, self.classifier, self.task), build)
         return build
 

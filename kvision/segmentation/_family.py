@@ -12,7 +12,7 @@ from kvision._nested import check_model
 from kvision.errors import UserError
 from kvision.layers import WholeConv2D
 from kvision.models._family import Family
-from kvision.models.mobilenetv3 import torchvision_names
+from kvision.models._mobilenet_v3 import torchvision_names
 from kvision.spec import column
 
 STRIDE_8 = "backbone.4.block.3.1"  # MobileNetV3's first map of stride 8: torchvision's choice
@@ -36,7 +36,7 @@ Args:
     backbone: the network that it stands on, where that can be chosen: the name of a classifier, or one of
         kvision's networks with its weights, which are copied.
     backbone_weights: of the network that it stands on, as that one's builder takes them.
-    {columns}: columns of the table, see `{module}.{row}`.
+    {columns}: columns of the table, see `{row}`.
 
 Returns:
     A functional `keras.Model` from pixels in [0, 255], `(batch, height, width, channels)`, to float32

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from kvision.blocks import lite_head, resize_to_image
-from kvision.models.mobilenetv3 import LARGE, MobileNetV3Variant
+from kvision.models._mobilenet_v3 import LARGE, MobileNetV3Variant
 from kvision.segmentation._family import STRIDE_8, BackboneRow, SegmentationFamily
 from kvision.spec import IMAGENET, Padding, Preprocess
 

@@ -21,7 +21,7 @@ from kvision._features import features
 from kvision.blocks import conv, fcn_head, resize_to_image
 from kvision.errors import UserError
 from kvision.layers import Bilinear, CropLike, PadToMultiple, ResizeLike
-from kvision.models.resnet import ResNetVariant
+from kvision.models._resnet import ResNetVariant
 from kvision.segmentation._family import (
     BackboneRow,
     SegmentationFamily,
