@@ -12,8 +12,7 @@ from pathlib import Path
 
 import keras
 
-from kvision import _networks, labels, registry
-from kvision import weights as published
+from kvision import _networks, labels, registry, weights as published
 from kvision._choices import WEIGHTS
 from kvision.data import Data, load
 from kvision.data.skipped import Unreadable

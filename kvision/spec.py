@@ -7,12 +7,14 @@ import math
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from kvision.errors import UserError
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # 255 * (0.485, 0.456, 0.406)
 IMAGENET_STD = (58.395, 57.12, 57.375)  # 255 * (0.229, 0.224, 0.225)
 MOST_NAMES = 40  # that a message lists
+Padding = Literal["same", "symmetric"]  # TensorFlow's, PyTorch's
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,24 @@ PLUS_MINUS_ONE = Preprocess((127.5,) * 3, (127.5,) * 3)
 IMAGENET = Preprocess(IMAGENET_MEAN, IMAGENET_STD)
 
 
+def column(
+    default=dataclasses.MISSING, *, fixed: bool = False, free: bool = False, same_shapes: bool = False
+) -> Any:
+    """A column of a family's table that says more of itself than its type and default.
+
+    Classes that give the column another default inherit what it says.
+
+    Args:
+        default: the value of rows that give none.
+        fixed: whether no keyword of a builder may override it.
+        free: whether weights that were trained with another value keep their meaning, or are adapted.
+        same_shapes: whether such weights lose their meaning, but have the same shapes.
+    """
+    return dataclasses.field(
+        default=default, metadata={"fixed": fixed, "free": free, "same_shapes": same_shapes}
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Variant:
     """One row of a family's table; families add their own columns.
@@ -90,11 +110,11 @@ class Variant:
         dropout_rate: dropout before the classifier.
     """
 
-    params: int | None = None
-    input_size: int = 224
-    num_classes: int = 1000
-    preprocess: Preprocess = IMAGENET
-    dropout_rate: float = 0.0
+    params: int | None = column(None, fixed=True)
+    input_size: int = column(224, fixed=True)
+    num_classes: int = column(1000, fixed=True)
+    preprocess: Preprocess = column(IMAGENET, fixed=True)
+    dropout_rate: float = column(0.0, free=True)
 
     @property
     def image_size(self) -> int:
@@ -104,8 +124,16 @@ class Variant:
     @classmethod
     def columns(cls) -> list[str]:
         """The columns that a builder's keywords may override."""
-        shared = ("params", "input_size", "num_classes", "preprocess")
-        return [field.name for field in dataclasses.fields(cls) if field.name not in shared]
+        fixed = cls.marked("fixed")
+        return [field.name for field in dataclasses.fields(cls) if field.name not in fixed]
+
+    @classmethod
+    def marked(cls, mark: Literal["fixed", "free", "same_shapes"]) -> set[str]:
+        """The columns that say something of themselves, by the keyword of `column`."""
+        tables = filter(dataclasses.is_dataclass, cls.__mro__)
+        return {
+            field.name for table in tables for field in dataclasses.fields(table) if field.metadata.get(mark)
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +145,8 @@ class BatchNormVariant(Variant):
         norm_momentum: decay of the moving statistics (Keras' sense: 1 - PyTorch's).
     """
 
-    norm_epsilon: float = 1e-5
-    norm_momentum: float = 0.9
+    norm_epsilon: float = column(1e-5, same_shapes=True)
+    norm_momentum: float = column(0.9, free=True)
 
 
 @dataclass(frozen=True)
@@ -169,7 +197,7 @@ class ModelInfo:
 
     Attributes:
         name: the builder's name.
-        family: the module that holds it, below `kvision.models` or the package of its task.
+        family: the networks of one table and trunk that it belongs to, such as "mobilenet_v2".
         variant: its row of the family's table.
         weights: its published checkpoints.
         classifier: the name of its classifier's layer.

@@ -24,23 +24,23 @@ TINY = [
 ]  # fmt: skip
 NARROW = {"width_multiplier": 0.1}
 SMALL = {  # columns of the narrowest and shallowest form of a family's networks
-    "mobilenetv1": NARROW,
-    "mobilenetv2": NARROW,
-    "mobilenetv3": NARROW,
-    "mobilenetv4": NARROW,
-    "efficientnetv1": NARROW | {"depth_multiplier": 0.3},
-    "efficientnetv2": NARROW | {"depth_multiplier": 0.01},
-    "inceptionv1": NARROW,
-    "inceptionv3": NARROW,
-    "xceptionv1": NARROW | {"middle_depth": 1},
+    "mobilenet_v1": NARROW,
+    "mobilenet_v2": NARROW,
+    "mobilenet_v3": NARROW,
+    "mobilenet_v4": NARROW,
+    "efficientnet": NARROW | {"depth_multiplier": 0.3},
+    "efficientnet_v2": NARROW | {"depth_multiplier": 0.01},
+    "googlenet": NARROW,
+    "inception_v3": NARROW,
+    "xception": NARROW | {"middle_depth": 1},
     "lenet": {},
-    "alexnetv1": {"hidden_filters": 16},
-    "vggcnn": {"hidden_filters": 16},
+    "alexnet": {"hidden_filters": 16},
+    "vgg_cnn": {"hidden_filters": 16},
     "vgg": {"hidden_filters": 16, "filters": (8,) * 5, "depths": (1,) * 5},
     "resnet": {"filters": 8, "depths": (1,) * 4},
     "densenet": {"growth_rate": 4, "depths": (2,) * 4},
     "vit": {"filters": 16, "depth": 2, "num_heads": 2},
-    "vithybrid": {"filters": 16, "depth": 2, "num_heads": 2, "stem_filters": 32},
+    "vit_hybrid": {"filters": 16, "depth": 2, "num_heads": 2, "stem_filters": 32},
     "deit": {"filters": 16, "depth": 2, "num_heads": 2},
     "swin": {"filters": 8, "depths": (2, 2, 1, 1), "num_heads": (1, 2, 2, 2)},
     "convnext": {"filters": (8, 16, 24, 32), "depths": (1, 1, 2, 1)},
@@ -51,11 +51,11 @@ def small_columns(name):
     """The columns of the small form of a network."""
     info = kvision.info(name)
     columns = dict(SMALL[info.family])
-    if info.family in ("alexnetv1", "vggcnn"):
+    if info.family in ("alexnet", "vgg_cnn"):
         columns["rows"] = tuple(row._replace(filters=8) for row in info.variant.rows)
-    if info.family == "vithybrid":
+    if info.family == "vit_hybrid":
         columns["stem_depths"] = (1,) * len(info.variant.stem_depths)
-    if info.family == "mobilenetv4":  # of each stage one block of a kind
+    if info.family == "mobilenet_v4":  # of each stage one block of a kind
         columns["rows"] = tuple(
             stage
             if hasattr(stage, "block")
@@ -85,7 +85,7 @@ DISTINCT = distinct(kvision.list_models())
 def tiny(name, /, **keywords):
     """The small form of a network: three classes, the smallest image of 64 pixels or more."""
     info = kvision.info(name)
-    size = max(64, {"inceptionv3": 75, "xceptionv1": 71, "alexnetv1": 67}.get(info.family, 0))
+    size = max(64, {"inception_v3": 75, "xception": 71, "alexnet": 67}.get(info.family, 0))
     size += -size % getattr(info.variant, "patch_size", 1)
     channels = len(info.variant.preprocess.mean)
     shape = {"input_shape": (size, size, channels), "num_classes": 3}

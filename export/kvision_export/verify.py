@@ -12,8 +12,7 @@ from ai_edge_litert.interpreter import Interpreter
 from kvision._intervals import share
 from kvision._stderr import without_lines
 from kvision.tasks import Answers, Classification, Task
-from kvision_export import answers as ends
-from kvision_export import flatbuffer
+from kvision_export import answers as ends, flatbuffer
 
 TURNS, WARMUP, RUNS = 4, 2, 20
 WORST = 20  # images of a report

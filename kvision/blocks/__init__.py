@@ -5,6 +5,7 @@ from kvision.blocks.classic import ConvRow, classic_stages, hidden_layers
 from kvision.blocks.conv import (
     activate,
     batch_norm,
+    batch_norm_of,
     conv,
     conv_norm_act,
     depthwise_conv,
@@ -14,6 +15,7 @@ from kvision.blocks.conv import (
     tap,
 )
 from kvision.blocks.mobile import (
+    BlockContext,
     Row,
     conv_block,
     fused_inverted_residual,
@@ -24,7 +26,7 @@ from kvision.blocks.mobile import (
     stem,
 )
 from kvision.blocks.segmentation import atrous_pyramid, fcn_head, head_norm, lite_head, resize_to_image
-from kvision.blocks.squeeze_excite import squeeze_excite
+from kvision.blocks.squeeze_excite import mbconv_squeeze, squeeze_excite
 from kvision.blocks.stochastic_depth import drop_path_rates
 from kvision.blocks.transformer import (
     classify_token,
@@ -36,12 +38,14 @@ from kvision.blocks.transformer import (
 from kvision.blocks.width import dilated, make_divisible
 
 __all__ = [
+    "BlockContext",
     "ConvRow",
     "Row",
     "activate",
     "atrous_pyramid",
     "basic_block",
     "batch_norm",
+    "batch_norm_of",
     "bottleneck",
     "classic_stages",
     "classify_token",
@@ -62,6 +66,7 @@ __all__ = [
     "lite_head",
     "make_divisible",
     "max_pool",
+    "mbconv_squeeze",
     "patch_merging",
     "patchify",
     "residual",

@@ -1,10 +1,14 @@
 """Convolution, normalisation, activation, pooling, and the taps between them."""
 
+from collections.abc import Callable
+from functools import partial
+
 import keras
 
 from kvision.errors import UserError
 from kvision.layers import BatchNorm, GroupedConv2D, WholeConv2D
 from kvision.layers.initializers import he_initializer, narrow_initializer
+from kvision.spec import BatchNormVariant
 
 
 def pad(x, *, kernel_size, strides, padding, name):
@@ -108,6 +112,11 @@ def batch_norm(x, *, epsilon, momentum, activation=None, name):
     """Batch normalisation, then the activation where one is named."""
     x = BatchNorm(epsilon=epsilon, momentum=momentum, name=name)(x)
     return activate(x, activation=activation, name=f"{name}.act")
+
+
+def batch_norm_of(v: BatchNormVariant) -> Callable:
+    """`batch_norm` with a row's columns: `norm(x, activation=..., name=...)`."""
+    return partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
 
 
 def layer_norm(x, *, epsilon, activation=None, name):

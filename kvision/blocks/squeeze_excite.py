@@ -24,3 +24,10 @@ def squeeze_excite(x, *, filters, activation, gate, name):
     gates = conv(gates, filters=x.shape[-1], use_bias=True, name=f"{name}.conv_expand")
     gates = activate(gates, activation=gate, name=f"{name}.gate")
     return keras.layers.Multiply(name=f"{name}.scale")([x, gates])
+
+
+def mbconv_squeeze(x, *, block_filters, name):
+    """EfficientNet's, which squeezes to a quarter of the block's input, not of the expanded channels."""
+    return squeeze_excite(
+        x, filters=max(1, block_filters // 4), activation="swish", gate="sigmoid", name=name
+    )

@@ -35,7 +35,7 @@ Args:
         they say it (published ones, `.keras` files, files of `kvision.weights.save`), else the network's.
     name: of the model.
     allow_nonfinite: whether weights may be NaN or infinity.
-    {columns}: columns of the family's table, see `{module}.{row}`.
+    {columns}: columns of the family's table, see `{row}`.
 
 Returns:
     A functional `keras.Model` from pixels in [0, 255], `(batch, height, width, channels)`, to float32
@@ -100,12 +100,13 @@ class Family:
         variant = self.variants[name]
 
         def build(**keywords) -> keras.Model:
-            return self.build(variant, **(self._defaults(name) | keywords))
+            return self.build(name, **(self._defaults(name) | keywords))
 
         module = self.module or self.trunk.__module__
+        package, _, file = module.rpartition(".")
         summary = (inspect.getdoc(sys.modules[module]) or "").splitlines()[0]
         build.__name__ = build.__qualname__ = name
-        build.__module__ = module
+        build.__module__ = package
         build.__signature__ = self._signature(variant, name)
         build.__doc__ = self.doc.format(
             name=name,
@@ -113,11 +114,10 @@ class Family:
             size=variant.image_size,
             summary=summary,
             columns=", ".join(variant.columns()),
-            module=type(variant).__module__,
-            row=type(variant).__name__,
+            row=f"{type(variant).__module__.rpartition('.')[0]}.{type(variant).__name__}",
         )
         rows = kvision.weights.rows_of(name)
-        family = module.rpartition(".")[2]
+        family = file.removeprefix("_")
         register(ModelInfo(name, family, variant, rows, self.classifier, self.task), build)
         return build
 
@@ -141,7 +141,7 @@ class Family:
 
     def build(
         self,
-        variant: Variant,
+        variant: str | Variant,
         *,
         include_top: bool = True,
         weights=None,
@@ -154,7 +154,7 @@ class Family:
         allow_nonfinite: bool = False,
         **columns,
     ) -> keras.Model:
-        """Builds any row, also one that is not in the table. The keywords are the builders'."""
+        """Builds a row of the table, by its name, or any other row. The keywords are the builders'."""
         if keras.config.image_data_format() != "channels_last":
             raise UserError(
                 "kvision builds channels-last networks: call "
@@ -169,9 +169,9 @@ class Family:
             _values.refuse("preprocess", "a `kvision.Preprocess`", preprocess)
         if pooling and include_top:
             raise UserError(f"`pooling={pooling!r}` needs `include_top=False`: the top has its own pooling.")
-        table = {id(row): registered for registered, row in self.variants.items()}
-        registered, default = table.get(id(variant)), variant
-        variant = self._override(variant, columns)
+        registered = variant if isinstance(variant, str) else None
+        default = self.variants[variant] if isinstance(variant, str) else variant
+        variant = self._override(default, columns)
         row = None if weights is None else kvision.weights.find(weights, registered, variant, default)
         any_classifier = num_classes is not None or not include_top
         if num_classes is None:

@@ -16,7 +16,6 @@ import numpy as np
 from kvision.errors import UserError
 from kvision.spec import Variant, did_you_mean
 
-CHOICES = {"padding": ("same", "symmetric"), "subsampling": ("average", "max")}
 MOST_PIXELS, MOST_CHANNELS, MOST_CLASSES = 2**14, 10**4, 10**6  # pixels of a side
 MOST = {"depth": 1000, "": 10**4}  # integers, by the beginning of the column's name
 RANGES = {  # by the end of the column's name: what is said, and the test
@@ -44,8 +43,8 @@ def _column(key, value, hint, default):
         if value is None:
             return None
         hint = typing.get_args(hint)[0]
-    if key in CHOICES:
-        return choice(key, value, CHOICES[key])
+    if typing.get_origin(hint) is typing.Literal:
+        return choice(key, value, typing.get_args(hint))
     if key == "activation":
         return activation(key, value)
     if hint is bool:

@@ -12,7 +12,10 @@ from kvision._nested import check_model
 from kvision.errors import UserError
 from kvision.layers import WholeConv2D
 from kvision.models._family import Family
-from kvision.models.mobilenetv3 import torchvision_names
+from kvision.models._mobilenet_v3 import torchvision_names
+from kvision.spec import column
+
+STRIDE_8 = "backbone.4.block.3.1"  # MobileNetV3's first map of stride 8: torchvision's choice
 
 DOC = """Builds {name}: {params:,} trainable parameters, {size} x {size} pixels as published.
 
@@ -33,7 +36,7 @@ Args:
     backbone: the network that it stands on, where that can be chosen: the name of a classifier, or one of
         kvision's networks with its weights, which are copied.
     backbone_weights: of the network that it stands on, as that one's builder takes them.
-    {columns}: columns of the table, see `{module}.{row}`.
+    {columns}: columns of the table, see `{row}`.
 
 Returns:
     A functional `keras.Model` from pixels in [0, 255], `(batch, height, width, channels)`, to float32
@@ -47,14 +50,11 @@ Raises:
 """
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class BackboneRow:
     """The part of a row that names the network it stands on, whose columns the row has too."""
 
-    backbone: str
-
-    @classmethod
-    def columns(cls) -> list[str]:
-        return [column for column in super().columns() if column != "backbone"]
+    backbone: str = column(fixed=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

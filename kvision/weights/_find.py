@@ -10,11 +10,6 @@ from kvision.weights._rows import ROWS
 
 LOG = logging.getLogger("kvision")
 PERMISSIVE = ("apache-2.0", "mit", "bsd-3-clause")
-SHAPELESS = {"norm_epsilon", "padding"}  # columns that leave the weights' shapes as they are
-FREE = {  # columns that do not change what trained weights mean, or to which they are adapted
-    "auxiliary", "drop_path_rate", "dropout_rate", "norm_momentum", "output_stride", "resolution_multiplier",
-    "window_size",
-}  # fmt: skip
 
 
 def list_weights(pattern: str = "*") -> list[Weights]:
@@ -122,7 +117,7 @@ def _log_better(row: Weights, others: list[Weights], variant: Variant, default: 
         needed = _differing(better, variant, default)
         if (
             needed
-            and needed.keys() <= SHAPELESS
+            and needed.keys() <= variant.marked("same_shapes")
             and _of_size(better, default)
             and better.top1 > (row.top1 or 0)
         ):
@@ -145,6 +140,7 @@ def _differing(row: Weights, variant: Variant, default: Variant) -> dict:
     """The columns in which a network differs from what the row was trained with, and their trained values."""
     if row.columns is None:
         return {}
-    trained = {column: getattr(default, column) for column in variant.columns() if column not in FREE}
+    free = variant.marked("free")
+    trained = {column: getattr(default, column) for column in variant.columns() if column not in free}
     trained |= row.columns
     return {key: value for key, value in trained.items() if getattr(variant, key) != value}

@@ -35,11 +35,11 @@ LIKE_OTHERS = {  # made of the same blocks as another network or another test's,
 
 TRANSFORMERS = (
     "vit",
-    "vithybrid",
+    "vit_hybrid",
     "deit",
     "swin",
 )  # Int8 has one scale for all channels of what their blocks add up
-MOBILE = ("mobilenetv1", "mobilenetv2", "mobilenetv3", "mobilenetv4", "efficientnetv1", "efficientnetv2")
+MOBILE = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3", "mobilenet_v4", "efficientnet", "efficientnet_v2")
 
 
 @pytest.mark.parametrize(

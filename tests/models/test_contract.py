@@ -31,14 +31,20 @@ def weighty(model):
 
 def test_one_name_for_the_builder_the_model_and_the_registry(built, request):
     name = request.node.callspec.params["built"]
+    builder, row = getattr(kvision.models, name), type(kvision.info(name).variant)
     assert built.name == name
-    assert getattr(kvision.models, name).__name__ == name
-    assert f"kvision.models.{kvision.info(name).family}" == getattr(kvision.models, name).__module__
+    assert (builder.__module__, builder.__name__) == ("kvision.models", name)
+    assert f"see `kvision.models.{row.__name__}`" in builder.__doc__
+    assert getattr(kvision.models, row.__name__) is row
 
 
-def test_every_public_builder_is_registered():
-    """But for the two that build points between the rows of a table."""
-    assert set(kvision.models.__all__) == {*kvision.list_models(), "efficientnet", "convnext_roadmap"}
+def test_the_package_has_the_registered_builders_and_their_rows():
+    """And two builders of points between the rows of a table."""
+    public = {}
+    exec("from kvision.models import *", public)
+    rows = {type(kvision.info(name).variant).__name__ for name in kvision.list_models()}
+    builders = {*kvision.list_models(), "efficientnet", "convnext_roadmap"}
+    assert public.keys() - {"__builtins__"} == builders | rows
 
 
 def test_default_input_is_the_published_size(built):
@@ -49,11 +55,11 @@ def test_default_input_is_the_published_size(built):
 
 
 UNPADDED = {
-    "alexnetv1",
-    "inceptionv3",
+    "alexnet",
+    "inception_v3",
     "lenet",
-    "vggcnn",
-    "xceptionv1",
+    "vgg_cnn",
+    "xception",
 }  # maps are smaller than size / stride
 
 
@@ -202,7 +208,7 @@ def test_mixed_precision_has_the_same_layers_and_normalises_and_answers_in_float
 
 
 # Their dense layers cover as much as the published image leaves, or their maps are of fixed size.
-FIXED = {"alexnetv1", "vgg", "vggcnn", "vit", "vithybrid", "deit", "swin"}
+FIXED = {"alexnet", "vgg", "vgg_cnn", "vit", "vit_hybrid", "deit", "swin"}
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_side_classifiers(name):
     assert parameters(built_without_memory(name, auxiliary=True)) == variant.params + SIDES[name]
 
 
-ROADMAP = {  # GFLOPs of Table 10; "layer_norm" is 4.46 there, see kvision/models/roadmap.py
+ROADMAP = {  # GFLOPs of Table 10; "layer_norm" is 4.46 there, see kvision/models/_convnext_roadmap.py
     "resnet50": 4.09,
     "stage_ratio": 4.53,
     "patchify_stem": 4.42,

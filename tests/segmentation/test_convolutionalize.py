@@ -9,7 +9,7 @@ import kvision
 from kvision.errors import UserError
 from kvision.segmentation import convolutionalize
 
-FIXED = ("vit", "vithybrid", "deit", "swin")
+FIXED = ("vit", "vit_hybrid", "deit", "swin")
 ONE_OF_A_FAMILY = {kvision.info(name).family: name for name in reversed(DISTINCT)}
 
 

@@ -53,14 +53,16 @@ def parameters(model, kinds=object):
 
 def test_a_name_is_a_builder_and_a_network_of_the_task():
     names = kvision.list_models(task="segmentation")
-    assert {*segmentation.__all__} == {*names, "convolutionalize"}
+    functions = {name for name, value in vars(segmentation).items() if inspect.isfunction(value)}
+    assert functions == {*names, "convolutionalize"}
     assert not {*names} & {*kvision.list_models()}
     assert {*kvision.list_models(task=None)} == {*names, *kvision.list_models()}
     assert kvision.list_models("fcn8", task="segmentation") == ["fcn8s"]
     for name in names:
-        builder = getattr(segmentation, name)
-        assert builder.__name__ == name
-        assert builder.__module__ == f"kvision.segmentation.{kvision.info(name).family}"
+        builder, row = getattr(segmentation, name), type(kvision.info(name).variant)
+        assert (builder.__module__, builder.__name__) == ("kvision.segmentation", name)
+        assert f"see `kvision.segmentation.{row.__name__}`" in builder.__doc__
+        assert getattr(segmentation, row.__name__) is row
         assert f"{name}: {kvision.info(name).variant.params:,} trainable" in builder.__doc__
     with pytest.raises(UserError, match="Unknown `task` 'segment'. Did you mean 'segmentation'"):
         kvision.list_models(task="segment")

@@ -202,7 +202,7 @@ def test_info():
     described = command("kvision-info", "efficientnet_b2")
     assert "width_multiplier = 1.1" in described
     assert all(row.tag in described for row in kvision.info("efficientnet_b2").weights)
-    assert "kvision.segmentation.fcn.FCNVariant" in command("kvision-info", "fcn8s")
+    assert "kvision.segmentation.FCNVariant" in command("kvision-info", "fcn8s")
     assert "Did you mean 'mobilenet_v2'" in command("kvision-info", "mobilenetv2", code=2)
 
 

@@ -41,6 +41,19 @@ def test_rows():
     assert row.default
 
 
+def test_columns_of_training_and_size_leave_the_choice_of_weights():
+    """Also where a network inherits such a column and gives it another default."""
+    others = {
+        "auxiliary": True, "dropout_rate": 0.45, "drop_path_rate": 0.35, "norm_momentum": 0.55,
+        "output_stride": 16, "resolution_multiplier": 0.5,
+    }  # fmt: skip
+    for row in kvision.list_weights():
+        variant = kvision.info(row.model).variant
+        columns = {key: value for key, value in others.items() if key in variant.columns()}
+        given = dataclasses.replace(variant, **row.columns, **columns)
+        assert kvision.weights.find(row.tag, row.model, given, variant) is row
+
+
 def test_every_tag_is_taken_or_names_the_keywords_that_it_needs():
     """By the builder's own columns, and by those that its sentence names."""
     for row in kvision.list_weights():

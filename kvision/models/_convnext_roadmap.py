@@ -12,9 +12,9 @@ from functools import partial
 
 import keras
 
-from kvision.blocks import activate, batch_norm, conv, depthwise_conv, layer_norm, tap
+from kvision.blocks import activate, batch_norm_of, conv, depthwise_conv, layer_norm, tap
 from kvision.errors import UserError
-from kvision.models import convnext, resnet
+from kvision.models import _convnext, _resnet
 from kvision.models._family import Family
 from kvision.spec import BatchNormVariant, did_you_mean
 
@@ -89,10 +89,7 @@ def block(x, v: RoadmapVariant, *, filters, strides, norm, name):
 
 
 def trunk(x, v: RoadmapVariant):
-    if v.layer_norm:
-        norm = partial(layer_norm, epsilon=1e-6)
-    else:
-        norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
+    norm = partial(layer_norm, epsilon=1e-6) if v.layer_norm else batch_norm_of(v)
     x = conv(x, filters=v.filters, kernel_size=4, strides=4, padding="valid", name="stem.0")
     x = norm(x, name="stem.1")
     if not v.fewer_activations:
@@ -135,12 +132,12 @@ def convnext_roadmap(step: str | int, **keywords) -> keras.Model:
         raise UserError(f"`step` must be a name or a number from 0 to {len(STEPS) - 1}; got {step!r}.")
     keywords = {"name": f"convnext_roadmap_{step}"} | keywords
     if step == "resnet50":
-        return resnet.FAMILY.build(resnet.VARIANTS["resnet50"], **keywords)
+        return _resnet.FAMILY.build("resnet50", **keywords)
     if step == "stage_ratio":
-        row = dataclasses.replace(resnet.VARIANTS["resnet50"], depths=(3, 3, 9, 3))
-        return resnet.FAMILY.build(row, **keywords)
+        row = dataclasses.replace(_resnet.VARIANTS["resnet50"], depths=(3, 3, 9, 3))
+        return _resnet.FAMILY.build(row, **keywords)
     if step == "downsampling":
-        return convnext.FAMILY.build(convnext.VARIANTS["convnext_tiny"], **keywords)
+        return _convnext.FAMILY.build("convnext_tiny", **keywords)
     row = RoadmapVariant()
     for name, change in CHANGES.items():
         row = dataclasses.replace(row, **change)

@@ -7,14 +7,14 @@ The minimal forms are those of Google's released code: no squeeze-and-excitation
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 
 import keras
 
 from kvision.blocks import (
+    BlockContext,
     Row,
     activate,
-    batch_norm,
+    batch_norm_of,
     conv,
     conv_block,
     inverted_residual,
@@ -24,7 +24,7 @@ from kvision.blocks import (
     stem,
 )
 from kvision.models._family import Family
-from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Preprocess
+from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Padding, Preprocess, column
 
 bneck = inverted_residual
 
@@ -72,10 +72,10 @@ class MobileNetV3Variant(BatchNormVariant):
     head_filters: int
     minimal: bool = False
     width_multiplier: float = 1.0
-    padding: str = "same"
+    padding: Padding = column("same", same_shapes=True)
     dropout_rate: float = 0.2
-    drop_path_rate: float = 0.0
-    output_stride: int = 32
+    drop_path_rate: float = column(0.0, free=True)
+    output_stride: int = column(32, free=True)
     norm_epsilon: float = 1e-3
     norm_momentum: float = 0.999
     preprocess: Preprocess = PLUS_MINUS_ONE
@@ -111,24 +111,15 @@ def minimal_rows(rows):
 
 
 def trunk(x, v: MobileNetV3Variant):
-    norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
-    x = stem(
-        x,
-        filters=max(16, make_divisible(16 * v.width_multiplier)),
-        activation=v.activation,
-        norm=norm,
-        padding=v.padding,
-    )
+    context = BlockContext(v.activation, batch_norm_of(v), v.padding, None if v.minimal else squeeze)
+    x = stem(x, filters=max(16, make_divisible(16 * v.width_multiplier)), context=context)
     return stages(
         x,
         minimal_rows(v.rows) if v.minimal else v.rows,
+        context=context,
         scale=lambda filters: make_divisible(filters * v.width_multiplier),
-        activation=v.activation,
-        squeeze=None if v.minimal else squeeze,
         drop_path_rate=v.drop_path_rate,
         output_stride=v.output_stride,
-        norm=norm,
-        padding=v.padding,
     )
 
 

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 from kvision.blocks import lite_head, resize_to_image
-from kvision.models.mobilenetv3 import LARGE, MobileNetV3Variant
-from kvision.segmentation._family import BackboneRow, SegmentationFamily
-from kvision.segmentation.deeplabv3 import STRIDE_8
-from kvision.spec import IMAGENET, Preprocess
+from kvision.models._mobilenet_v3 import LARGE, MobileNetV3Variant
+from kvision.segmentation._family import STRIDE_8, BackboneRow, SegmentationFamily
+from kvision.spec import IMAGENET, Padding, Preprocess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,12 +16,11 @@ class LRASPPVariant(BackboneRow, MobileNetV3Variant):
         inner_filters: of the head.
     """
 
-    backbone: str
     inner_filters: int = 128
     input_size: int = 520
     num_classes: int = 21
     output_stride: int = 16
-    padding: str = "symmetric"
+    padding: Padding = "symmetric"
     dropout_rate: float = 0.0
     norm_momentum: float = 0.99
     preprocess: Preprocess = IMAGENET

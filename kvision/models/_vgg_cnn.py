@@ -5,8 +5,8 @@ convolution; the released Caffe model has none there.
 """
 
 from kvision.blocks import ConvRow, classic_stages, hidden_layers
+from kvision.models._alexnet import AlexNetVariant
 from kvision.models._family import Family
-from kvision.models.alexnetv1 import AlexNetVariant
 
 # Table 1: filters, kernel, strides, padding, groups, response normalisation, pooling's size and strides
 F = (

@@ -4,11 +4,10 @@ keras.applications' networks have `norm_epsilon=1.001e-5`. DenseNet-264 is the p
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import keras
 
-from kvision.blocks import batch_norm, conv, conv_norm_act, max_pool, tap
+from kvision.blocks import batch_norm_of, conv, conv_norm_act, max_pool, tap
 from kvision.models._family import Family
 from kvision.spec import BatchNormVariant
 
@@ -62,7 +61,7 @@ def transition(x, v: DenseNetVariant, norm, name):
 
 
 def trunk(x, v: DenseNetVariant):
-    norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
+    norm = batch_norm_of(v)
     x = conv_norm_act(
         x,
         filters=v.stem_filters or 2 * v.growth_rate,

@@ -21,14 +21,14 @@ from kvision._features import features
 from kvision.blocks import conv, fcn_head, resize_to_image
 from kvision.errors import UserError
 from kvision.layers import Bilinear, CropLike, PadToMultiple, ResizeLike
-from kvision.models.resnet import ResNetVariant
+from kvision.models._resnet import ResNetVariant
 from kvision.segmentation._family import (
     BackboneRow,
     SegmentationFamily,
     check_network,
     rebuilt,
 )
-from kvision.spec import Variant
+from kvision.spec import Variant, column
 
 COARSE = 32  # stride of the backbone's last map
 TAPS = ("c3", "c4", "c5")
@@ -45,7 +45,7 @@ class FCNVariant(Variant):
     """
 
     stride: int
-    norm_momentum: float | None = None
+    norm_momentum: float | None = column(None, free=True)
     input_size: int = 500
     num_classes: int = 21
     dropout_rate: float = 0.5
@@ -214,9 +214,8 @@ class FCNResNetVariant(BackboneRow, ResNetVariant):
         dropout_rate: in front of the classifier.
     """
 
-    backbone: str
     output_stride: int = 8
-    auxiliary: bool = False
+    auxiliary: bool = column(False, free=True)
     input_size: int = 520
     num_classes: int = 21
     dropout_rate: float = 0.1

@@ -4,7 +4,7 @@ ViT's network, also with a distillation token.
 """
 
 from kvision.models._family import Family
-from kvision.models.vit import ViTVariant, heads, tokens, trunk
+from kvision.models._vit import ViTVariant, heads, tokens, trunk
 from kvision.spec import IMAGENET
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import keras
 
-from kvision.blocks import activate, batch_norm, conv, conv_norm_act, depthwise_conv, max_pool, tap
+from kvision.blocks import activate, batch_norm_of, conv, conv_norm_act, depthwise_conv, max_pool, tap
 from kvision.models._family import Family
-from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Preprocess
+from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Padding, Preprocess, column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,7 @@ class XceptionVariant(BatchNormVariant):
 
     middle_depth: int = 8
     width_multiplier: float = 1.0
-    padding: str = "same"
+    padding: Padding = column("same", same_shapes=True)
     input_size: int = 299
     norm_epsilon: float = 1e-3
     norm_momentum: float = 0.99
@@ -41,8 +41,7 @@ def scale(v: XceptionVariant, filters):
 
 
 def norm(x, v: XceptionVariant, name, *, relu=False):
-    activation = "relu" if relu else None
-    return batch_norm(x, epsilon=v.norm_epsilon, momentum=v.norm_momentum, activation=activation, name=name)
+    return batch_norm_of(v)(x, activation="relu" if relu else None, name=name)
 
 
 def separable(x, v: XceptionVariant, filters, name):

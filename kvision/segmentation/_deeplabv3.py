@@ -7,12 +7,10 @@ on MobileNetV3 at output stride 16 torchvision keeps them.
 from dataclasses import dataclass
 
 from kvision.blocks import atrous_pyramid, conv, conv_norm_act, fcn_head, head_norm, resize_to_image
-from kvision.models.mobilenetv3 import LARGE, MobileNetV3Variant
-from kvision.models.resnet import ResNetVariant
-from kvision.segmentation._family import BackboneRow, SegmentationFamily
-from kvision.spec import IMAGENET, Preprocess
-
-STRIDE_8 = "backbone.4.block.3.1"  # MobileNetV3's first map of stride 8: torchvision's choice
+from kvision.models._mobilenet_v3 import LARGE, MobileNetV3Variant
+from kvision.models._resnet import ResNetVariant
+from kvision.segmentation._family import STRIDE_8, BackboneRow, SegmentationFamily
+from kvision.spec import IMAGENET, Padding, Preprocess, column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,8 +24,7 @@ class DeepLabRow(BackboneRow):
         dropout_rate: behind the pyramid.
     """
 
-    backbone: str
-    auxiliary: bool = False
+    auxiliary: bool = column(False, free=True)
     pyramid_filters: int = 256
     rates: tuple[int, ...] = (12, 24, 36)
     input_size: int = 520
@@ -47,7 +44,7 @@ class DeepLabMobileNetVariant(DeepLabRow, MobileNetV3Variant):
     """A row of MobileNetV3's table, with DeepLab's columns."""
 
     output_stride: int = 16
-    padding: str = "symmetric"
+    padding: Padding = "symmetric"
     norm_momentum: float = 0.99
     preprocess: Preprocess = IMAGENET
 

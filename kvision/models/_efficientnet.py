@@ -9,22 +9,22 @@ squeeze-and-excitation, stem and head of fixed width, and first and last stages 
 import math
 import numbers
 from dataclasses import dataclass
-from functools import partial
 
 from kvision.blocks import (
+    BlockContext,
     Row,
-    batch_norm,
+    batch_norm_of,
     head,
     inverted_residual,
     make_divisible,
-    squeeze_excite,
+    mbconv_squeeze,
     stages,
     stem,
 )
 from kvision.errors import UserError
 from kvision.models import _values
 from kvision.models._family import Family
-from kvision.spec import IMAGENET, BatchNormVariant, Preprocess
+from kvision.spec import IMAGENET, BatchNormVariant, Padding, Preprocess, column
 
 LITE_PREPROCESS = Preprocess((127.0,) * 3, (128.0,) * 3)
 
@@ -56,9 +56,9 @@ class EfficientNetVariant(BatchNormVariant):
     width_multiplier: float = 1.0
     depth_multiplier: float = 1.0
     lite: bool = False
-    padding: str = "same"
+    padding: Padding = column("same", same_shapes=True)
     dropout_rate: float = 0.2
-    drop_path_rate: float = 0.2
+    drop_path_rate: float = column(0.2, free=True)
     norm_epsilon: float = 1e-3
     norm_momentum: float = 0.99
 
@@ -92,29 +92,19 @@ VARIANTS = {  # coefficients: efficientnet_builder.py and lite of tensorflow/tpu
 }
 
 
-def squeeze(x, *, block_filters, name):
-    """Squeezes to a quarter of the block's input, not of the expanded channels."""
-    return squeeze_excite(
-        x, filters=max(1, block_filters // 4), activation="swish", gate="sigmoid", name=name
-    )
-
-
 def trunk(x, v: EfficientNetVariant):
-    norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
-    activation = "relu6" if v.lite else "swish"
+    activation, squeeze = ("relu6", None) if v.lite else ("swish", mbconv_squeeze)
+    context = BlockContext(activation, batch_norm_of(v), v.padding, squeeze)
     ends_width = 1.0 if v.lite else v.width_multiplier
-    x = stem(x, filters=make_divisible(32 * ends_width), activation=activation, norm=norm, padding=v.padding)
+    x = stem(x, filters=make_divisible(32 * ends_width), context=context)
     x = stages(
         x,
         deepen(ROWS, v.depth_multiplier, keep_ends=v.lite),
+        context=context,
         scale=lambda filters: make_divisible(filters * v.width_multiplier),
-        activation=activation,
-        squeeze=None if v.lite else squeeze,
         drop_path_rate=v.drop_path_rate,
-        norm=norm,
-        padding=v.padding,
     )
-    return head(x, filters=make_divisible(1280 * ends_width), activation=activation, norm=norm)
+    return head(x, filters=make_divisible(1280 * ends_width), context=context)
 
 
 def deepen(rows, depth_multiplier, *, keep_ends):

@@ -4,11 +4,11 @@ timm's checkpoints `mobilenetv2_*` are the network with `padding="symmetric", no
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 from kvision.blocks import (
+    BlockContext,
     Row,
-    batch_norm,
+    batch_norm_of,
     head,
     inverted_residual,
     make_divisible,
@@ -16,7 +16,7 @@ from kvision.blocks import (
     stem,
 )
 from kvision.models._family import Family
-from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Preprocess
+from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Padding, Preprocess, column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,9 @@ class MobileNetV2Variant(BatchNormVariant):
     """
 
     width_multiplier: float = 1.0
-    padding: str = "same"
+    padding: Padding = column("same", same_shapes=True)
     dropout_rate: float = 0.2
-    drop_path_rate: float = 0.0
+    drop_path_rate: float = column(0.0, free=True)
     norm_epsilon: float = 1e-3
     norm_momentum: float = 0.999
     preprocess: Preprocess = PLUS_MINUS_ONE
@@ -56,20 +56,16 @@ ROWS = (
 
 
 def trunk(x, v: MobileNetV2Variant):
-    norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
-    x = stem(
-        x, filters=make_divisible(32 * v.width_multiplier), activation="relu6", norm=norm, padding=v.padding
-    )
+    context = BlockContext("relu6", batch_norm_of(v), v.padding)
+    x = stem(x, filters=make_divisible(32 * v.width_multiplier), context=context)
     x = stages(
         x,
         ROWS,
+        context=context,
         scale=lambda filters: make_divisible(filters * v.width_multiplier),
-        activation="relu6",
         drop_path_rate=v.drop_path_rate,
-        norm=norm,
-        padding=v.padding,
     )
-    return head(x, filters=make_divisible(1280 * max(1.0, v.width_multiplier)), activation="relu6", norm=norm)
+    return head(x, filters=make_divisible(1280 * max(1.0, v.width_multiplier)), context=context)
 
 
 FAMILY = Family(trunk, VARIANTS)

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import keras
 
-from kvision.blocks import activate, batch_norm, conv, conv_norm_act, max_pool, tap
+from kvision.blocks import activate, batch_norm_of, conv, conv_norm_act, max_pool, tap
 from kvision.layers import LocalResponseNormalization
 from kvision.layers.initializers import he_initializer
 from kvision.models._family import Family
-from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant
+from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, column
 
 
 class Row(NamedTuple):
@@ -65,7 +65,7 @@ class GoogLeNetVariant(BatchNormVariant):
     norm: bool = False
     five: int = 5
     width_multiplier: float = 1.0
-    auxiliary: bool = False
+    auxiliary: bool = column(False, free=True)
     dropout_rate: float = 0.4
     norm_epsilon: float = 1e-3
 
@@ -88,8 +88,8 @@ def convolve(x, v: GoogLeNetVariant, filters, *, kernel_size=1, strides=1, name)
         "name": f"{name}.conv",
     }
     if v.norm:
-        norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
-        return conv_norm_act(x, norm=norm, activation="relu", norm_name=f"{name}.bn", **keywords)
+        keywords |= {"norm": batch_norm_of(v), "norm_name": f"{name}.bn"}
+        return conv_norm_act(x, activation="relu", **keywords)
     return activate(conv(x, use_bias=True, **keywords), activation="relu", name=f"{name}.act")
 
 

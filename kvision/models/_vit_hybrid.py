@@ -12,7 +12,7 @@ from kvision.blocks import activate, max_pool, tap
 from kvision.layers import StandardizedConv2D
 from kvision.layers.initializers import he_initializer, narrow_initializer
 from kvision.models._family import Family
-from kvision.models.vit import ViTVariant, check_size, heads, tokens, transformer
+from kvision.models._vit import ViTVariant, check_size, heads, tokens, transformer
 
 GROUPS = 32
 

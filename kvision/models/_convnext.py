@@ -21,7 +21,7 @@ from kvision.blocks import (
 from kvision.layers import GlobalResponseNormalization, LayerScale
 from kvision.layers.initializers import narrow_initializer
 from kvision.models._family import Family
-from kvision.spec import Variant
+from kvision.spec import Variant, column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,8 @@ class ConvNeXtVariant(Variant):
     filters: tuple[int, int, int, int]
     layer_scale: float | None = 1e-6
     response_norm: bool = False
-    drop_path_rate: float = 0.0
-    norm_epsilon: float = 1e-6
+    drop_path_rate: float = column(0.0, free=True)
+    norm_epsilon: float = column(1e-6, same_shapes=True)
 
 
 def v2(depths, filters, params) -> ConvNeXtVariant:

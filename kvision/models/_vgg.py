@@ -1,9 +1,8 @@
 """VGG (Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556), also with batch normalisation."""
 
 from dataclasses import dataclass
-from functools import partial
 
-from kvision.blocks import ConvRow, batch_norm, classic_stages, hidden_layers
+from kvision.blocks import ConvRow, batch_norm_of, classic_stages, hidden_layers
 from kvision.models._family import Family
 from kvision.spec import BatchNormVariant
 
@@ -42,7 +41,7 @@ def trunk(x, v: VGGVariant):
     rows = []
     for filters, depth in zip(v.filters, v.depths, strict=True):
         rows += [ConvRow(filters)] * (depth - 1) + [ConvRow(filters, pool=(2, 2))]
-    norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum) if v.norm else None
+    norm = batch_norm_of(v) if v.norm else None
     return classic_stages(x, rows, norm=norm)
 
 

@@ -6,9 +6,9 @@ from functools import partial
 import keras
 
 from kvision.blocks import (
+    BlockContext,
     Row,
-    activate,
-    batch_norm,
+    batch_norm_of,
     conv,
     conv_block,
     conv_norm_act,
@@ -21,24 +21,10 @@ from kvision.blocks import (
 )
 from kvision.layers import LayerScale, MultiQueryAttention
 from kvision.models._family import Family
-from kvision.spec import BatchNormVariant
+from kvision.spec import BatchNormVariant, Padding, column
 
 
-def universal_inverted_bottleneck(
-    x,
-    *,
-    filters,
-    kernel_size,
-    strides,
-    expand_ratio,
-    activation,
-    squeeze,  # none in these networks
-    drop_path_rate,
-    norm,
-    padding,
-    name,
-    layer_scale=None,
-):
+def universal_inverted_bottleneck(x, *, row, context, name, layer_scale=None):
     """Section 3.1: two optional depthwise convolutions, before the expansion and after it.
 
     With both it is "extra depthwise", with the second alone the inverted bottleneck, with the first alone
@@ -46,94 +32,75 @@ def universal_inverted_bottleneck(
 
     Args:
         x: `(batch, H, W, C)`.
-        kernel_size: of the two, 0 for none.
+        row: its `kernel_size` are those of the two, 0 for none.
+        context: the `BlockContext`.
+        name: prefix of the layers' names.
         layer_scale: initial value of the scale of the block's output, None for no scale.
-        filters, strides, expand_ratio, activation, squeeze, drop_path_rate, norm, padding, name: as of the
-            other blocks of a `Row`.
 
     Returns:
         `(batch, H / strides, W / strides, filters)`.
     """
-    inputs = x
-    start, middle = kernel_size
+    inputs, norm, activation = x, context.norm, context.activation
+    start, middle = row.kernel_size
     if start:
-        x = depthwise_conv(
-            x,
-            kernel_size=start,
-            strides=1 if middle else strides,
-            padding=padding,
-            name=f"{name}.dw_start.conv",
-        )
+        window = context.window(start, 1 if middle else row.strides)
+        x = depthwise_conv(x, **window, name=f"{name}.dw_start.conv")
         x = norm(x, name=f"{name}.dw_start.bn")
     x = conv_norm_act(
         x,
-        filters=make_divisible(inputs.shape[-1] * expand_ratio),
+        filters=make_divisible(inputs.shape[-1] * row.expand_ratio),
         norm=norm,
         activation=activation,
         name=f"{name}.pw_exp.conv",
         norm_name=f"{name}.pw_exp.bn",
     )
     if middle:
-        x = depthwise_conv(
-            x, kernel_size=middle, strides=strides, padding=padding, name=f"{name}.dw_mid.conv"
-        )
+        x = depthwise_conv(x, **context.window(middle, row.strides), name=f"{name}.dw_mid.conv")
         x = norm(x, activation=activation, name=f"{name}.dw_mid.bn")
     x = conv_norm_act(
-        x, filters=filters, norm=norm, name=f"{name}.pw_proj.conv", norm_name=f"{name}.pw_proj.bn"
+        x, filters=row.filters, norm=norm, name=f"{name}.pw_proj.conv", norm_name=f"{name}.pw_proj.bn"
     )
     if layer_scale:
         x = LayerScale(layer_scale, name=f"{name}.layer_scale")(x)
-    return residual(inputs, x, strides=strides, drop_path_rate=drop_path_rate, name=name)
+    return residual(inputs, x, strides=row.strides, drop_path_rate=context.drop_path_rate, name=name)
 
 
-def mobile_attention(
-    x,
-    *,
-    filters,
-    kernel_size,
-    strides,  # attention has none,
-    expand_ratio,  # expands nothing,
-    activation,  # has no activation
-    squeeze,  # and no squeeze-and-excitation
-    drop_path_rate,
-    norm,
-    padding,
-    name,
-    num_heads,
-    key_dim,
-    kv_strides,
-):
+def mobile_attention(x, *, row, context, name, num_heads, key_dim, kv_strides):
     """Section 3.2: multi-query attention whose keys and values may be sampled down.
 
     Args:
         x: `(batch, H, W, filters)`.
-        kernel_size: of the depthwise convolutions that sample down.
+        row: its `kernel_size` is that of the depthwise convolutions that sample down.
+        context: the `BlockContext`.
+        name: prefix of the layers' names.
         num_heads: of the queries.
         key_dim: filters of keys and of values.
         kv_strides: by which keys and values are sampled down; 1 for none.
-        filters, strides, expand_ratio, activation, squeeze, drop_path_rate, norm, padding, name: as of the
-            other blocks of a `Row`, where they apply.
 
     Returns:
         As `x`.
     """
     inputs = x
-    x = norm(x, name=f"{name}.norm")
+    x = context.norm(x, name=f"{name}.norm")
 
     def projected(part):
         y, prefix = x, f"{name}.attn.{part}"
         if kv_strides > 1:
             y = depthwise_conv(
-                y, kernel_size=kernel_size, strides=kv_strides, padding=padding, name=f"{prefix}.down_conv"
+                y,
+                kernel_size=row.kernel_size,
+                strides=kv_strides,
+                padding=context.padding,
+                name=f"{prefix}.down_conv",
             )
-            y = norm(y, name=f"{prefix}.norm")
+            y = context.norm(y, name=f"{prefix}.norm")
         return conv(y, filters=key_dim, name=f"{prefix}.proj")
 
     queries = conv(x, filters=num_heads * key_dim, name=f"{name}.attn.query.proj")
     x = MultiQueryAttention(num_heads, name=f"{name}.attn")(queries, projected("key"), projected("value"))
-    x = conv(x, filters=filters, name=f"{name}.attn.output.proj")
+    x = conv(x, filters=row.filters, name=f"{name}.attn.output.proj")
     x = LayerScale(LAYER_SCALE, name=f"{name}.layer_scale")(x)
-    return residual(inputs, x, strides=1, drop_path_rate=drop_path_rate, name=name)
+    return residual(inputs, x, strides=1, drop_path_rate=context.drop_path_rate, name=name)
 
 
 LAYER_SCALE = 1e-5  # of the hybrid networks
@@ -260,8 +227,8 @@ class MobileNetV4Variant(BatchNormVariant):
     stem_filters: int = 32
     head_filters: int = 1280
     width_multiplier: float = 1.0
-    padding: str = "symmetric"
-    drop_path_rate: float = 0.0
+    padding: Padding = column("symmetric", same_shapes=True)
+    drop_path_rate: float = column(0.0, free=True)
 
 
 VARIANTS = {  # trainable parameters: timm
@@ -275,30 +242,27 @@ VARIANTS = {  # trainable parameters: timm
 
 
 def trunk(x, v: MobileNetV4Variant):
-    norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
-    x = stem(
-        x,
-        filters=make_divisible(v.stem_filters * max(1.0, v.width_multiplier)),
-        activation="relu",
-        norm=norm,
-        padding=v.padding,
-    )
+    context = BlockContext("relu", batch_norm_of(v), v.padding)
+    x = stem(x, filters=make_divisible(v.stem_filters * max(1.0, v.width_multiplier)), context=context)
     return stages(
         x,
         v.rows,
+        context=context,
         scale=lambda filters: make_divisible(filters * v.width_multiplier),
-        activation="relu",
         drop_path_rate=v.drop_path_rate,
-        norm=norm,
-        padding=v.padding,
     )
 
 
 def top(x, v: MobileNetV4Variant):
     x = keras.layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
-    x = conv(x, filters=v.head_filters, name="conv_head")
-    x = batch_norm(x, epsilon=v.norm_epsilon, momentum=v.norm_momentum, name="norm_head")
-    x = activate(x, activation="relu", name="norm_head.act")
+    x = conv_norm_act(
+        x,
+        filters=v.head_filters,
+        norm=batch_norm_of(v),
+        activation="relu",
+        name="conv_head",
+        norm_name="norm_head",
+    )
     return keras.layers.Flatten(name="flatten")(x)
 
 

@@ -21,7 +21,7 @@ from kvision.blocks import (
 )
 from kvision.errors import UserError
 from kvision.models._family import Family
-from kvision.spec import Variant
+from kvision.spec import Variant, column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +42,11 @@ class SwinVariant(Variant):
     filters: int
     depths: tuple[int, ...]
     num_heads: tuple[int, ...]
-    window_size: int = 7
+    window_size: int = column(7, free=True)
     patch_size: int = 4
     mlp_ratio: float = 4.0
-    drop_path_rate: float = 0.2
-    norm_epsilon: float = 1e-5
+    drop_path_rate: float = column(0.2, free=True)
+    norm_epsilon: float = column(1e-5, same_shapes=True)
 
 
 @dataclass(frozen=True, kw_only=True)

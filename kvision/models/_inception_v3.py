@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import keras
 
-from kvision.blocks import batch_norm, conv, max_pool, tap
+from kvision.blocks import batch_norm_of, conv, max_pool, tap
 from kvision.models._family import Family
-from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Preprocess
+from kvision.spec import PLUS_MINUS_ONE, BatchNormVariant, Preprocess, column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class InceptionV3Variant(BatchNormVariant):
     """
 
     width_multiplier: float = 1.0
-    auxiliary: bool = False
+    auxiliary: bool = column(False, free=True)
     input_size: int = 299
     dropout_rate: float = 0.5
     norm_epsilon: float = 1e-3
@@ -51,13 +51,7 @@ class Branches:
             padding="valid" if strides > 1 else padding,
             name=f"{name}.conv",
         )
-        return batch_norm(
-            x,
-            epsilon=self.v.norm_epsilon,
-            momentum=self.v.norm_momentum,
-            activation="relu",
-            name=f"{name}.bn",
-        )
+        return batch_norm_of(self.v)(x, activation="relu", name=f"{name}.bn")
 
     def chain(self, x, name, *layers):
         """Convolutions one after the other, `name_1`, `name_2`, ...; each filters and kernel size."""

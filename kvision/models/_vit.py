@@ -14,7 +14,7 @@ from kvision.blocks import classify_token, drop_path_rates, encoder_block, layer
 from kvision.errors import UserError
 from kvision.layers import PositionEmbedding, PrefixToken, TokenTap
 from kvision.models._family import Family
-from kvision.spec import PLUS_MINUS_ONE, Preprocess, Variant
+from kvision.spec import PLUS_MINUS_ONE, Preprocess, Variant, column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +41,9 @@ class ViTVariant(Variant):
     num_heads: int
     mlp_ratio: float = 4.0
     distilled: bool = False
-    auxiliary: bool = False
-    drop_path_rate: float = 0.0
-    norm_epsilon: float = 1e-6
+    auxiliary: bool = column(False, free=True)
+    drop_path_rate: float = column(0.0, free=True)
+    norm_epsilon: float = column(1e-6, same_shapes=True)
     preprocess: Preprocess = PLUS_MINUS_ONE
 
     @property

@@ -6,21 +6,21 @@ nearest multiple of 8 without the lower bound of the other networks.
 
 import math
 from dataclasses import dataclass
-from functools import partial
 
 from kvision.blocks import (
+    BlockContext,
     Row,
-    batch_norm,
+    batch_norm_of,
     fused_inverted_residual,
     head,
     inverted_residual,
     make_divisible,
+    mbconv_squeeze,
     stages,
     stem,
 )
 from kvision.models._family import Family
-from kvision.models.efficientnetv1 import squeeze
-from kvision.spec import IMAGENET, PLUS_MINUS_ONE, BatchNormVariant
+from kvision.spec import IMAGENET, PLUS_MINUS_ONE, BatchNormVariant, Padding, column
 
 fused = fused_inverted_residual
 mbconv = inverted_residual
@@ -80,8 +80,8 @@ class EfficientNetV2Variant(BatchNormVariant):
     stem_filters: int
     width_multiplier: float = 1.0
     depth_multiplier: float = 1.0
-    padding: str = "same"
-    drop_path_rate: float = 0.2
+    padding: Padding = column("same", same_shapes=True)
+    drop_path_rate: float = column(0.2, free=True)
     norm_epsilon: float = 1e-3
 
 
@@ -110,23 +110,20 @@ VARIANTS = {  # coefficients, sizes of evaluation, dropout: effnetv2_configs.py;
 
 
 def trunk(x, v: EfficientNetV2Variant):
-    norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
+    context = BlockContext("swish", batch_norm_of(v), v.padding, mbconv_squeeze)
 
     def scale(filters):
         return make_divisible(filters * v.width_multiplier, least=0)
 
-    x = stem(x, filters=scale(v.stem_filters), activation="swish", norm=norm, padding=v.padding)
+    x = stem(x, filters=scale(v.stem_filters), context=context)
     x = stages(
         x,
         [row._replace(depth=math.ceil(row.depth * v.depth_multiplier)) for row in v.rows],
+        context=context,
         scale=scale,
-        activation="swish",
-        squeeze=squeeze,
         drop_path_rate=v.drop_path_rate,
-        norm=norm,
-        padding=v.padding,
     )
-    return head(x, filters=scale(1280), activation="swish", norm=norm)
+    return head(x, filters=scale(1280), context=context)
 
 
 FAMILY = Family(trunk, VARIANTS)

@@ -6,11 +6,10 @@ in the 1 x 1 before it; 3.88 against 4.09 G multiply-adds for ResNet-50.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
-from kvision.blocks import basic_block, batch_norm, bottleneck, conv_norm_act, dilated, max_pool, tap
+from kvision.blocks import basic_block, batch_norm_of, bottleneck, conv_norm_act, dilated, max_pool, tap
 from kvision.models._family import Family
-from kvision.spec import BatchNormVariant
+from kvision.spec import BatchNormVariant, column
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +31,7 @@ class ResNetVariant(BatchNormVariant):
     filters: int = 64
     groups: int = 1
     group_width: int | None = None
-    output_stride: int = 32
+    output_stride: int = column(32, free=True)
 
 
 VARIANTS = {  # ResNet Table 1, ResNeXt Table 1 and section 5.1; trainable parameters: timm
@@ -49,7 +48,7 @@ VARIANTS = {  # ResNet Table 1, ResNeXt Table 1 and section 5.1; trainable param
 
 
 def trunk(x, v: ResNetVariant):
-    norm = partial(batch_norm, epsilon=v.norm_epsilon, momentum=v.norm_momentum)
+    norm = batch_norm_of(v)
     x = conv_norm_act(
         x,
         filters=v.filters,

@@ -7,6 +7,7 @@ ground and stroke are in section II.A.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import keras
 
@@ -26,7 +27,7 @@ class LeNetVariant(Variant):
     """
 
     activation: str = "tanh"
-    subsampling: str = "average"
+    subsampling: Literal["average", "max"] = "average"
     filters: tuple[int, int, int, int] = (6, 16, 120, 84)
     input_size: int = 32
     num_classes: int = 10
