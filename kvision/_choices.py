@@ -2,6 +2,7 @@
 
 FORMS = "digits, folder:PATH, csv:PATH, tfrecord:GLOB or tfds:NAME"  # of a dataset with labels
 MASK_FORMS = "shapes, masks:PATH, voc:PATH or tfds:NAME"  # of a dataset with masks
+TASKS = ("classification", "multilabel", "segmentation")
 SPLITS = ("train", "val")  # of a training
 ALL_SPLITS = (*SPLITS, "test", "all")  # of an evaluation
 INTERPOLATIONS = {"bilinear": "triangle", "bicubic": "keyscubic"}  # and TensorFlow's name of the kernel

@@ -62,9 +62,14 @@ def find(
     return doubts, []
 
 
-def unchecked(given: Preprocess | None, channels: int, labeled: bool = False) -> str:
-    """A sentence on what cannot be checked of a model that lacks a normalisation of kvision's."""
-    why = "From masks" if labeled else "Without labels"
+def unchecked(given: Preprocess | None, channels: int, targets: str | None = None) -> str:
+    """A sentence on what cannot be checked of a model that lacks a normalisation of kvision's.
+
+    Args:
+        given, channels: see `find`.
+        targets: what the images have in place of a label each; None for nothing.
+    """
+    why = f"From {targets}" if targets else "Without labels"
     pixels = f"{'RGB ' * (channels == 3)}pixels in [0, 255]"
     return (
         f"{why} it could not be checked whether the Keras model expects "

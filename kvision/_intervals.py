@@ -33,15 +33,22 @@ def wilson(part: float, count: int, z: float = Z) -> tuple[float, float]:
     return (middle - spread) / (1 + z**2 / count), (middle + spread) / (1 + z**2 / count)
 
 
-def resampled(count: int) -> np.ndarray:
-    """How often each of `count` images is in each of many samples with replacement, `(samples, count)`.
+def quotients(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
+    """The quotients of counts; 0 where both are 0."""
+    return parts / np.maximum(wholes, 1)
 
-    The samples are always the same, so that those of two networks on the same images are paired.
+
+def samples(count: int) -> np.ndarray:
+    """How often each of `count` images is in each of some samples, `(samples, count)`.
+
+    The first has all images once; the others are drawn with replacement, always the same ones, so that those
+    of two networks on the same images are paired.
     """
-    return np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), SAMPLES)
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), SAMPLES)
+    return np.concatenate([np.ones((1, count)), drawn])
 
 
 def bootstrap(values: np.ndarray) -> tuple[float, float]:
-    """The interval in which 95 % of a metric's values over `resampled` images lie (Efron 1979)."""
-    low, high = np.percentile(values, (2.5, 97.5))
+    """The interval in which 95 % of a metric's values over the `samples` that are drawn lie (Efron 1979)."""
+    low, high = np.percentile(values[1:], (2.5, 97.5))
     return float(low), float(high)

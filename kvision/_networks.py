@@ -28,9 +28,14 @@ def check(model: keras.Model, rank: int = 2) -> None:
 
 def rank_of(model: keras.Model) -> int | None:
     """The rank of the output that is judged; None where there is none."""
-    outputs = _named_outputs(model)
-    outputs = [outputs["predictions"]] if "predictions" in outputs else getattr(model, "outputs", None)
-    return len(outputs[0].shape) if outputs else None
+    output = _judged(model)
+    return None if output is None else len(output.shape)
+
+
+def activation_of(model: keras.Model) -> str | None:
+    """Name of what computes the output that is judged, such as "softmax"; None where there is none."""
+    output = _judged(model)
+    return None if output is None else _name_of(_last_operation(output))
 
 
 def check_finite(model: keras.Model) -> None:
@@ -110,28 +115,41 @@ def of_size(model: keras.Model, size: int | None) -> keras.Model:
     return functional(model, (size, size, channels))
 
 
+def _judged(model):
+    """The symbolic output that is judged; None where there is none."""
+    outputs = _named_outputs(model)
+    outputs = [outputs["predictions"]] if "predictions" in outputs else getattr(model, "outputs", None)
+    return outputs[0] if outputs else None
+
+
 def _named_outputs(model) -> dict:
     outputs = getattr(model, "output", None)
     return outputs if isinstance(outputs, dict) else {}
 
 
-def with_probabilities(model: keras.Model, rank: int = 2) -> keras.Model:
-    """The model without auxiliary heads, with a softmax over the classes, its last axis, at its end."""
+def with_probabilities(model: keras.Model, rank: int = 2, activation: str = "softmax") -> keras.Model:
+    """The model without auxiliary heads, with a softmax over its last axis, or sigmoids, at its end."""
     if "predictions" in _named_outputs(model):
         model = keras.Model(model.input, model.output["predictions"], name=model.name)
     check(model, rank)
     last = _last_operation(model.outputs[0])
-    function = getattr(last, "activation", type(last))
-    activation = getattr(function, "__name__", type(function).__name__).lower()
-    if activation == "softmax":
+    end = _name_of(last)
+    if end == activation:
         return model
-    if activation != "linear" and hasattr(keras.activations, activation):
+    if end != "linear" and hasattr(keras.activations, end):
+        sigmoids = ", or a sigmoid for each," * (rank == 2)
         raise UserError(
-            f"{model.name} ends in {last.name!r} with the activation {activation!r}; logits or a softmax "
-            "over its classes were expected."
+            f"{model.name} ends in {last.name!r} with the activation {end!r}; logits or a softmax over its "
+            f"classes{sigmoids} were expected."
         )
-    probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(model.outputs[0])
-    return keras.Model(model.inputs[0], probabilities, name=model.name)
+    layer = keras.layers.Activation(activation, dtype="float32", name="probabilities")
+    return keras.Model(model.inputs[0], layer(model.outputs[0]), name=model.name)
+
+
+def _name_of(operation) -> str:
+    """The name of an operation's activation, or else of its kind, in small letters."""
+    function = getattr(operation, "activation", type(operation))
+    return getattr(function, "__name__", type(function).__name__).lower()
 
 
 def _reason(error) -> str:

@@ -15,7 +15,7 @@ from kvision.errors import NoLabels, UserError
 from kvision.names import check_class_names, counted, listed, quoted
 
 ASSETS = Path(__file__).parent / "assets"
-MEMBER = "labels.txt"  # of a `.keras` archive
+MEMBER, TASK = "labels.txt", "task.txt"  # of a `.keras` archive
 LARGEST = 2**24  # bytes of a file of names
 MOST = 5  # names in a message
 
@@ -46,10 +46,12 @@ def read(path: str | Path) -> tuple[str, ...]:
         return _parsed(file.read(LARGEST + 1), str(path))
 
 
-def add_to_keras(path: str | Path, class_names: Sequence[str]) -> None:
-    """Puts class names into a `.keras` file, which Keras opens as before."""
+def add_to_keras(path: str | Path, class_names: Sequence[str], task: str | None = None) -> None:
+    """Puts class names, and the name of the task, into a `.keras` file, which Keras opens as before."""
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(MEMBER, "\n".join(class_names) + "\n")
+        if task:
+            archive.writestr(TASK, f"{task}\n")
 
 
 def read_from_keras(path: str | Path) -> tuple[str, ...] | None:
@@ -59,15 +61,14 @@ def read_from_keras(path: str | Path) -> tuple[str, ...] | None:
         OSError: there is no such file.
         UserError: it is damaged, see `read`.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if MEMBER not in archive.namelist():
-                return None
-            with archive.open(MEMBER) as file:
-                content = file.read(LARGEST + 1)
-    except (EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"The class names in {str(path)!r} cannot be read: {error}") from None
-    return _parsed(content, f"{path}, {MEMBER}")
+    content = _read_member(path, MEMBER)
+    return None if content is None else _parsed(content, f"{path}, {MEMBER}")
+
+
+def task_in_keras(path: str | Path) -> str | None:
+    """The name of the task in a `.keras` file; None where it has none. Raises what `read_from_keras` does."""
+    content = _read_member(path, TASK)
+    return None if content is None else content.decode(errors="replace").strip()
 
 
 def named(text: str) -> tuple[str, ...]:
@@ -139,6 +140,17 @@ def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool)
         f"Classes are taken by position, as those of the {nameless} are numbered: {', '.join(pairs)}"
         f"{f' and {len(data_names) - MOST} more' if len(data_names) > MOST else ''}."
     )
+
+
+def _read_member(path, member) -> bytes | None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if member not in archive.namelist():
+                return None
+            with archive.open(member) as file:
+                return file.read(LARGEST + 1)
+    except (EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"The class names in {str(path)!r} cannot be read: {error}") from None
 
 
 def _ranks(names) -> np.ndarray:

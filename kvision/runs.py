@@ -117,13 +117,15 @@ def open_model(
     path = Path(source).expanduser()
     if source in registry.list_models(task=None):
         channels = len(registry.info(source).variant.preprocess.mean)
+        learned = _task_in(weights)
         model = registry.create_model(
             source,
             weights=weights,
             input_shape=image_size and (image_size, image_size, channels),
             allow_nonfinite=allow_nonfinite,
+            **({"classifier_activation": TASKS[learned].activation} if learned else {}),
         )
-        model = TASKS[registry.info(source).task].serving(model)
+        model = task_of(model).serving(model)
         crop, interpolation = evaluation(source, weights, model.input_shape[1])
         return _opened(model, _names_of(weights, source), class_names, crop=crop, interpolation=interpolation)
     if weights:
@@ -131,17 +133,17 @@ def open_model(
     if path.is_dir():
         if not (path / MODEL).is_file():
             raise FileNotFoundError(f"{source!r} is not a run folder: it has no {MODEL}.")
-        model = _read(path / MODEL, image_size)
+        run = read_run(path)
+        model = _read(path / MODEL, image_size, run.task)
         known, inside = labels.read(path / LABELS), labels.read_from_keras(path / MODEL)
         if class_names is None and inside not in (None, known):
             raise UserError(
                 f"{str(path / LABELS)!r} has other class names than {MODEL}: {listed(known)} instead "
                 f"of {listed(inside)}. `--labels=FILE` decides."
             )
-        run = read_run(path)
         return _opened(model, known, class_names, run, run.crop, run.interpolation, run.exif)
     if source.endswith(".keras"):
-        return _opened(_read(path, image_size), labels.read_from_keras(path), class_names)
+        return _opened(_read(path, image_size, _task_in(source)), labels.read_from_keras(path), class_names)
     raise UserError(
         f"A run folder, a .keras file or a model's name was expected; got {source!r}. "
         f"{did_you_mean(source, registry.list_models(task=None))}"
@@ -156,6 +158,14 @@ def _opened(model, known, class_names, run=None, crop=1.0, interpolation="biline
         raise UserError(f"{model.name} has {classes} classes; got {len(names)} names: {listed(names)}.")
     task = task_of(model)(class_names=names or labels.numbers(classes))
     return Opened(model, task, bool(names), run, crop, interpolation, exif)
+
+
+def _task_in(path) -> str | None:
+    """The task that a `.keras` file names; None where it names none, and of other files."""
+    if not path or not path.endswith(".keras") or not Path(path).expanduser().is_file():
+        return None
+    name = labels.task_in_keras(Path(path).expanduser())
+    return name if name in TASKS else None
 
 
 def _names_of(weights, name) -> tuple[str, ...] | None:
@@ -336,7 +346,8 @@ def report_unreadable(unreadable: Mapping[str, Unreadable], strict: bool) -> Non
         print(f"Skipped {counted(len(sentences), 'unreadable file')}{by_class}.", file=sys.stderr)
 
 
-def _read(path, image_size) -> keras.Model:
+def _read(path, image_size, task=None) -> keras.Model:
+    """A `.keras` file's network with probabilities, of the named task where it fits."""
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {str(path)!r}.")
     try:
@@ -349,6 +360,6 @@ def _read(path, image_size) -> keras.Model:
             raise OSError(error.errno, error.strerror, error.filename or tempfile.gettempdir()) from error
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(f"Failed to read the model {str(path)!r}: {reason:.200}") from None
-    model = _networks.of_size(task_of(model).serving(model), image_size)
+    model = _networks.of_size(task_of(model, task).serving(model), image_size)
     _networks.check_finite(model)
     return model

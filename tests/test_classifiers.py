@@ -24,6 +24,11 @@ def dense(activation=None):
     return keras.layers.Dense(4, activation)
 
 
+SIGMOIDS = {
+    "activation": lambda: network(dense("sigmoid")),
+    "operation": lambda: network(dense(), keras.ops.sigmoid),
+    "nested": lambda: keras.Sequential([keras.Input((8, 8, 3)), network(keras.layers.Dense(1, "sigmoid"))]),
+}
 PROBABILITIES = {
     "activation": lambda: network(dense("softmax")),
     "layer": lambda: network(dense(), keras.layers.Softmax()),
@@ -37,9 +42,11 @@ LOGITS = {
     "nested": lambda: keras.Sequential([keras.Input((8, 8, 3)), network(dense())]),
 }
 OTHERS = {
-    "sigmoid": lambda: network(dense("sigmoid")),
-    "operation": lambda: network(dense(), keras.ops.sigmoid),
+    "operation": lambda: network(dense(), keras.ops.tanh),
     "nested": lambda: keras.Sequential([keras.Input((8, 8, 3)), network(dense("relu"))]),
+    "pixels": lambda: keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 1, activation="sigmoid")]
+    ),
 }
 
 
@@ -55,6 +62,13 @@ def test_probabilities_are_left_alone(make, tmp_path):
     np.testing.assert_array_equal(found(PIXELS), model(PIXELS))
 
 
+@pytest.mark.parametrize("make", SIGMOIDS.values(), ids=SIGMOIDS)
+def test_sigmoids_are_of_several_labels(make, tmp_path):
+    model, found = opened(make, tmp_path)
+    np.testing.assert_array_equal(found(PIXELS), model(PIXELS))
+    assert open_model(str(tmp_path / "model.keras")).task.name == "multilabel"
+
+
 @pytest.mark.parametrize("make", LOGITS.values(), ids=LOGITS)
 def test_logits_get_a_softmax(make, tmp_path):
     model, found = opened(make, tmp_path)
@@ -63,7 +77,7 @@ def test_logits_get_a_softmax(make, tmp_path):
 
 @pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
 def test_other_ends_are_refused(make, tmp_path):
-    with pytest.raises(ValueError, match="'(sigmoid|relu)'; logits or a softmax"):
+    with pytest.raises(ValueError, match="'(sigmoid|relu|tanh)'; logits or a softmax"):
         opened(make, tmp_path)
 
 

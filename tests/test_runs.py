@@ -157,6 +157,16 @@ def test_the_number_of_classes_is_the_files(kind, tmp_path):
     assert opened.class_names == (tuple("abc") if kind == ".keras" else ("0", "1", "2"))
 
 
+def test_a_file_says_what_its_network_learned(tmp_path):
+    model = kvision.create_model("lenet5", num_classes=3, classifier_activation=None)
+    model.save(tmp_path / "tags.keras")
+    labels.add_to_keras(tmp_path / "tags.keras", "abc", "multilabel")
+    for arguments in ((str(tmp_path / "tags.keras"),), ("lenet5", str(tmp_path / "tags.keras"))):
+        opened = runs.open_model(*arguments)
+        assert (opened.task.name, opened.class_names) == ("multilabel", tuple("abc"))
+        np.testing.assert_allclose(opened.model(PIXELS), keras.ops.sigmoid(model(PIXELS)), atol=1e-6)
+
+
 @pytest.mark.parametrize("spoil", ["missing", "bias alone", "other inputs"])
 def test_a_fresh_head_is_never_used(spoil, tmp_path):
     model = kvision.create_model("lenet5", num_classes=3)

@@ -106,9 +106,8 @@ def worth(file, files: Sequence, float_size: int, images: int, task: type[Task])
     if file.mode == "float32":
         text = f"The others are measured against it{the}; "
     if right is None:
-        of = "" if task.rank == 2 else "the pixels of "
-        agreement = f"{100 * near.agreement:.1f} % of {of}{counted(images, 'image')}"
-        return f"{text}it gives the Keras model's first class for {agreement}."
+        share = f"{100 * near.agreement:.1f} %"
+        return f"{text}{task.agreement.format(share=share, images=counted(images, 'image'))}."
     points = f"{100 * abs(right.drop):.2f} points {'lower' if right.drop > 0 else 'higher'} than"
     relation = f"is {points}" if right.drop else "equals"
     return f"{text}its {task.score} on {counted(images, 'image')} {relation} the Keras model's."

@@ -9,6 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from kvision.errors import UserError
 from kvision_export import flatbuffer
+from kvision_export.activations import OPERATORS
 
 PROBABILITIES = "probabilities"
 MOST = 256  # classes that a uint8 has
@@ -25,17 +26,17 @@ def end_in(content: bytes, answer: str) -> bytes:
     """The file with another end.
 
     Args:
-        content: a file that ends in a softmax.
+        content: a file that ends in a softmax or in sigmoids.
         answer: one of `choices.ANSWERS`.
 
     Raises:
-        UserError: it does not end in a softmax, or has too many classes.
+        UserError: it ends in neither, or has too many classes.
     """
     if answer == PROBABILITIES:
         return content
     model = flatbuffer.read(content)
-    if not cut_softmax(model):
-        raise UserError("`answer`: the network does not end in a softmax, so it has no logits.")
+    if not cut_activation(model):
+        raise UserError("`answer`: the network ends in neither a softmax nor sigmoids, so it has no logits.")
     if answer == "mask":
         _add_argmax(model)
     for signature in model.signatureDefs or ():
@@ -45,19 +46,19 @@ def end_in(content: bytes, answer: str) -> bytes:
     return flatbuffer.write(model)
 
 
-def cut_softmax(model: schema.ModelT) -> bool:
-    """Lets a file end in what its softmax is given, in floats if it ended in floats; whether it has one."""
+def cut_activation(model: schema.ModelT) -> bool:
+    """Lets a file end in what its activation is given, in floats if it ended so; whether it has one."""
     graph = model.subgraphs[0]
-    last = softmax = flatbuffer.producer(graph, graph.outputs[0])
+    last = activation = flatbuffer.producer(graph, graph.outputs[0])
     if flatbuffer.operator_name(model, last) == "DEQUANTIZE":
-        softmax = flatbuffer.producer(graph, last.inputs[0])
-    if softmax is None or flatbuffer.operator_name(model, softmax) != "SOFTMAX":
+        activation = flatbuffer.producer(graph, last.inputs[0])
+    if activation is None or flatbuffer.operator_name(model, activation) not in OPERATORS:
         return False
-    graph.operators.remove(softmax)
-    if softmax is last:
-        graph.outputs = softmax.inputs[:1]
+    graph.operators.remove(activation)
+    if activation is last:
+        graph.outputs = activation.inputs[:1]
     else:
-        last.inputs = softmax.inputs[:1]
+        last.inputs = activation.inputs[:1]
     return True
 
 
@@ -71,7 +72,7 @@ def cut_argmax(model: schema.ModelT) -> bool:
     return True
 
 
-CUTS = {"probabilities": cut_softmax, "logits": lambda model: False, "mask": cut_argmax}  # to have the logits
+CUTS = {"probabilities": cut_activation, "logits": lambda model: False, "mask": cut_argmax}  # for logits
 
 
 def _add_argmax(model):

@@ -77,23 +77,29 @@ def check_names(class_names: Sequence[str] | None, model: keras.Model) -> list[s
     return [str(name) for name in names]
 
 
-def check_labels(values, images: int, model: keras.Model) -> np.ndarray:
-    """The labels as integers; a UserError for other than a class's number for each image or each pixel."""
+def check_labels(values, images: int, model: keras.Model, target: str) -> np.ndarray:
+    """The labels as integers; a UserError for others than the `target` of a task needs, see `Task`."""
     array = _array(values)
     classes, pixels = model.output_shape[-1], model.output_shape[1:-1]
-    expected = f"`labels` must be {counted(images, 'integer')} from 0 to {classes - 1}"
-    if pixels:
-        expected = (
-            f"`labels` must be masks {(images, *pixels)} of integers from 0 to {classes - 1}, or {IGNORED} "
-            "where a pixel has no class"
-        )
-    if array.dtype.kind not in "ui" or array.shape != (images, *pixels):
-        raise UserError(f"{expected}; got {array.dtype} of {array.shape}.")
-    outside = array[(array < 0) | (array >= classes)]
-    outside = outside[outside != IGNORED] if pixels else outside
+    shape, largest, expected = {
+        "label": ((images,), classes - 1, f"{counted(images, 'integer')} from 0 to {classes - 1}"),
+        "labels": ((images, classes), 1, f"{(images, classes)} of 1 where an image has a class, and else 0"),
+        "mask": (
+            (images, *pixels),
+            classes - 1,
+            f"masks {(images, *pixels)} of integers from 0 to {classes - 1}, or {IGNORED} where a pixel has "
+            "no class",
+        ),
+    }[target]
+    if array.dtype.kind not in "uib" or array.shape != shape:
+        raise UserError(f"`labels` must be {expected}; got {array.dtype} of {array.shape}.")
+    outside = array[(array < 0) | (array > largest)]
+    outside = outside[outside != IGNORED] if target == "mask" else outside
     if outside.size:
-        raise UserError(f"{expected}, as the network has {classes} classes; got {outside[0]}.")
-    return array.astype(np.min_scalar_type(max(classes - 1, IGNORED)) if pixels else np.int64)
+        raise UserError(
+            f"`labels` must be {expected}, as the network has {classes} classes; got {outside[0]}."
+        )
+    return array.astype(np.int64 if target == "label" else np.min_scalar_type(max(largest, IGNORED)))
 
 
 def check_calibration(images: np.ndarray) -> None:

@@ -81,23 +81,23 @@ def define():
         "min_agreement_float16",
         0.995,
         "Smallest share of images (for segmentation, of pixels) on which a float16 file's first class is the "
-        "Keras model's.",
+        "Keras model's; with several labels an image, share of those given by one of both that both give.",
         0,
         1,
     )
     flags.DEFINE_float(
         "min_agreement",
         0.97,
-        "Smallest share of images or pixels without labels on which the first class of a dynamic, int8, "
-        "int16x8 or int4 file is the Keras model's; with labels, --max_drop decides.",
+        "The same for dynamic, int8, int16x8 and int4 files on images without labels; with labels, "
+        "--max_drop decides.",
         0,
         1,
     )
     flags.DEFINE_float(
         "max_drop",
         0.5,
-        "Largest drop of the score (top-1, or for segmentation the mean IoU), in percentage points, of a "
-        "dynamic, int8, int16x8 or int4 file.",
+        "Largest drop of the score (top-1, of several labels mAP, or for segmentation the mean IoU), in "
+        "percentage points, of a dynamic, int8, int16x8 or int4 file.",
         0,
         100,
     )

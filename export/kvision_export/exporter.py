@@ -17,6 +17,7 @@ from kvision.errors import UserError, naming
 from kvision.spec import Preprocess
 from kvision.tasks import task_of
 from kvision_export import convert, metadata, report, verify
+from kvision_export.activations import ACTIVATIONS, Activation, Softmax
 from kvision_export.checks import (
     PAGE,
     REPORT,
@@ -68,8 +69,9 @@ def export(
             kind, and of the images' size where it takes any.
         output: the folder; all files of an earlier export in it are replaced or removed.
         images: float32 `(images, height, width, channels)` in [0, 255], on which the files are judged.
-        labels: integers `(images,)`, or, of a network that answers for pixels, `(images, height, width)`, 255
-            where a pixel has no class; None where they are not known.
+        labels: integers `(images,)`; of a network that ends in sigmoids 0 or 1 `(images, classes)`, whether
+            an image has a class; of one that answers for pixels `(images, height, width)`, 255 where a pixel
+            has no class. None where they are not known.
         calibration: such images that give the ranges of int8; half of them choose between its steps. Needed
             for "int8" and "int16x8".
         class_names: written into the files; numbers by default.
@@ -119,8 +121,9 @@ def export(
     class_names, own = check_names(class_names, model), _networks.preprocess_of(model)
     bare, model = model, _networks.normalized(model, preprocess) if preprocess else model
     task = task_of(model)(class_names=tuple(class_names))
+    activation = ACTIVATIONS[task.activation]
     if labels is not None:
-        labels = check_labels(labels, len(images), model)
+        labels = check_labels(labels, len(images), model, task.target)
     output = Path(output).resolve()
     check_output(output)
     beside = output.with_name(f".{output.name}.part")
@@ -128,7 +131,7 @@ def export(
     beside.mkdir(parents=True)
 
     try:
-        expected = verify.collect(probabilities(model, images))
+        expected = verify.collect(probabilities(model, images, activation), activation=activation)
         doubted, unsure = [], []
         if labels is not None and labels.ndim == 1:
             doubted, unsure = _doubts.find(
@@ -140,7 +143,8 @@ def export(
                 given=preprocess,
             )
         elif own is None:
-            unsure = [_doubts.unchecked(preprocess, images.shape[-1], labels is not None)]
+            given = None if labels is None else task.targets
+            unsure = [_doubts.unchecked(preprocess, images.shape[-1], given)]
         say(f"converting {model.name}")
         asked = [*dict.fromkeys(["float32", *(MODES[mode].form for mode in modes)])]
         if compare and any(MODES[mode].integers for mode in modes):
@@ -157,6 +161,7 @@ def export(
             size=model.input_shape[1:3],
             preprocess=_networks.preprocess_of(model),
             answer=answer,
+            activation=task.activation,
             dense=len(model.output_shape) > 2,
         )
         job = Job(converted, images, labels, expected, task, about, target, say)
@@ -168,6 +173,7 @@ def export(
             ends=ends,
             mixed=mixed,
             finished=job.finished,
+            activation=activation,
             say=say,
         )
         files = []
@@ -211,14 +217,18 @@ def export(
     return found
 
 
-def probabilities(model: keras.Model, images: np.ndarray) -> Iterator[np.ndarray]:
+def probabilities(
+    model: keras.Model, images: np.ndarray, activation: Activation = Softmax
+) -> Iterator[np.ndarray]:
     """The model's output for each image; a UserError unless it is of probabilities."""
     for start in range(0, len(images), BATCH):
         outputs = model.predict(images[start : start + BATCH], verbose=0)
         if not np.isfinite(outputs).all():
             raise UserError(f"The output of {model.name} contains NaN or infinity.")
-        if not np.allclose(outputs.sum(-1), 1, atol=1e-3):
-            raise UserError(f"{model.name} must end in probabilities: a softmax over its classes.")
+        if not activation.are_probabilities(outputs):
+            raise UserError(
+                f"{model.name} must end in probabilities: a softmax over its classes, or a sigmoid for each."
+            )
         yield from outputs
 
 

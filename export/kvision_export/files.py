@@ -9,6 +9,7 @@ import numpy as np
 from kvision.errors import UserError, naming
 from kvision.tasks import Accuracy, Answers, Task
 from kvision_export import answers, census, convert, flatbuffer, metadata, modes, verify
+from kvision_export.activations import ACTIVATIONS
 from kvision_export.advice import advice, warnings_of
 from kvision_export.int8 import Step
 from kvision_export.modes import Made
@@ -79,7 +80,8 @@ class Job:
     ):
         self.converted, self.images, self.labels = converted, images, labels
         self.task, self.about, self.target, self.say = task, about, target, say
-        floats = verify.answers(converted["float32"], images)
+        self.activation = ACTIVATIONS[task.activation]
+        floats = verify.answers(converted["float32"], images, activation=self.activation)
         off = float(np.abs(floats.probabilities - expected.probabilities).max())
         if not off <= BROKEN:
             raise UserError(f"The float32 file of {about.name} differs from the Keras model by {off:g}.")
@@ -120,8 +122,8 @@ class Job:
         taken = census.of(content)
         if taken.faults and mode != convert.PEER:
             raise UserError(f"The {mode} file of {self.about.name}: {' '.join(taken.faults)}")
-        found = verify.answers(content, self.images, pixels)
-        near = verify.fidelity(found, self.expected)
+        found = verify.answers(content, self.images, pixels, self.activation)
+        near = verify.fidelity(found, self.expected, self.activation)
         self.worst[mode] = found.of(near.worst)
         right = drop = None
         if self.labels is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from kvision_export import flatbuffer, verify
+from kvision_export.activations import OPERATORS, Activation, Softmax
 from kvision_export.census import set_versions
 from kvision_export.layers import SAMPLE, correct_biases, own_errors
 from kvision_export.quantize import quantize, set_ends
@@ -86,6 +87,7 @@ class Search:
             float operator between).
         mixed: whether layers may stay float.
         finished: from a file to the one that is written in the end, whose size and time count.
+        activation: of the network.
     """
 
     def __init__(
@@ -98,11 +100,12 @@ class Search:
         ends: str = "uint8",
         mixed: bool = True,
         finished: Callable[[bytes], bytes] = bytes,
+        activation: Activation = Softmax,
     ):
         self.content, self.calibration, self.choice = content, calibration, choice
         self.backend, self.ends, self.mixed = backend, ends, mixed and ends != "int8"
-        self.finished = finished
-        self.expected = verify.answers(content, choice)
+        self.finished, self.activation = finished, activation
+        self.expected = self._answers(content)
         self.steps: list[Step] = []
         self._floats: dict = {}
 
@@ -158,10 +161,13 @@ class Search:
         return verify.latencies(files, self.choice[0], threads=1)
 
     def _step(self, name, content, latency_ms) -> Step:
-        found = verify.fidelity(verify.answers(content, self.choice), self.expected)
+        found = verify.fidelity(self._answers(content), self.expected, self.activation)
         return Step(
             name, found.kl, found.sqnr, found.agreement, len(self.finished(content)), latency_ms, False
         )
+
+    def _answers(self, content):
+        return verify.answers(content, self.choice, activation=self.activation)
 
     def _note(self, step, kept):
         self.steps.append(dataclasses.replace(step, kept=kept))
@@ -203,7 +209,7 @@ class Search:
             floats,
             ranges.find(settings.method) | self._input_range(model, zero_point),
             backend=self.backend,
-            floats=(*self._softmax(model), *settings.floats),
+            floats=(*self._activation(model), *settings.floats),
         )
         if settings.corrected or settings.rounded:
             count = ROUNDING_IMAGES if settings.rounded else BIAS_IMAGES
@@ -214,11 +220,11 @@ class Search:
     def _input_range(self, model, zero_point):
         return {int(model.subgraphs[0].inputs[0]): (float(-zero_point), float(255 - zero_point))}
 
-    def _softmax(self, model) -> list[str]:
-        """The softmax that gives the probabilities, whose int8 knows steps of 1/256 only."""
+    def _activation(self, model) -> list[str]:
+        """The operator that gives the probabilities, whose int8 knows steps of 1/256 only."""
         last = model.subgraphs[0].operators[-1]
-        is_softmax = flatbuffer.operator_name(model, last) == "SOFTMAX"
-        return [_name(model, last)] if is_softmax and self.ends != "int8" else []
+        there = flatbuffer.operator_name(model, last) in OPERATORS
+        return [_name(model, last)] if there and self.ends != "int8" else []
 
     def _float_file(self, settings) -> tuple[bytes, int, Ranges]:
         key = settings.hard_swish, settings.folded

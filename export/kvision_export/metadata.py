@@ -26,7 +26,7 @@ SEGMENTER = "SEGMENTER_METADATA"  # of image_segmenter_metadata_schema.fbs, vers
 ACTIVATIONS = {"probabilities": 0, "logits": 2}  # none, and a softmax; MediaPipe does not read masks
 OUTPUTS = {
     "probabilities": "Probabilities of the classes.",
-    "logits": "Logits of the classes, of which a softmax makes probabilities.",
+    "logits": "Logits of the classes, of which a {activation} makes probabilities.",
     "mask": "Number of the most probable class.",
 }
 
@@ -45,6 +45,7 @@ class About:
         preprocess: the network's own normalisation of pixels, which is inside the file; None where it has
             none.
         answer: what the file ends in, one of `choices.ANSWERS`.
+        activation: of the network: "softmax" or "sigmoid".
         dense: whether it answers for each pixel.
         mean, std: subtracted from, and then dividing, the pixels in [0, 255]. Of an integer input, its own
             scale and zero point take their place.
@@ -58,6 +59,7 @@ class About:
     size: tuple[int, int]
     preprocess: Preprocess | None = None
     answer: str = "probabilities"
+    activation: str = "softmax"
     dense: bool = False
     mean: float = 0.0
     std: float = 1.0
@@ -184,7 +186,8 @@ def _pack(about, given) -> bytes:
     named = {0: text("image"), 1: text(pixels(given, about.preprocess))}
     image = table({**named, 3: content, 4: units, 5: stats})
     labels = vector([table({0: text(LABELS), 2: ("Int8", AXIS_LABELS)})])
-    output = {0: text(about.answer), 1: text(OUTPUTS[about.answer]), 6: labels}
+    described = OUTPUTS[about.answer].format(activation=about.activation)
+    output = {0: text(about.answer), 1: text(described), 6: labels}
     if about.answer == "probabilities":
         output[5] = table({0: floats(1.0), 1: floats(0.0)})
     graph = {2: vector([image])}

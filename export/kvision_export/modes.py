@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from kvision_export.activations import Activation
     from kvision_export.int8 import Step
     from kvision_export.verify import Tolerance
 
@@ -24,7 +25,7 @@ class Given:
         forms: float files by `Mode.form`, from pixels in [0, 255] to probabilities.
         images: float32 `(height, width, channels)` in [0, 255], a sample of which ranks layers.
         calibration: such images that give ranges; half of them choose between the steps of int8.
-        backend, ends, mixed, finished: see `int8.Search`.
+        backend, ends, mixed, finished, activation: see `int8.Search`.
         say: is given a line of progress now and then.
     """
 
@@ -35,6 +36,7 @@ class Given:
     ends: str
     mixed: bool
     finished: Callable[[bytes], bytes]
+    activation: Activation
     say: Callable[[str], None]
 
 
@@ -110,6 +112,7 @@ def _int8(given: Given) -> Made:
         ends=given.ends,
         mixed=given.mixed,
         finished=given.finished,
+        activation=given.activation,
     )
     content = search.run(given.say)
     return Made(content, search.steps, search.own_errors())

@@ -74,13 +74,13 @@ def output_of(opened: runs.Opened) -> Path:
 def load_images(
     opened: runs.Opened, split: str, count: int, balanced: bool = False, labeled: bool = True
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Up to `count` images of a split, and their labels or masks; None without labels.
+    """Up to `count` images of a split, and what they show; None without labels.
 
     Args:
         opened: the network.
         split: "train" or "val".
         count: of images.
-        balanced: whether as many of each class as can be, where an image has one class.
+        balanced: whether as many of each class as can be, where an image has a single one.
         labeled: whether labels are read.
     """
     data = runs.load_data(
@@ -95,13 +95,13 @@ def load_images(
         max_unreadable=FLAGS.max_unreadable,
         labeled=labeled,
     )
-    balanced = balanced and labeled and opened.task.rank == 2
+    balanced = balanced and labeled and opened.task.target == "label"
     most = -(-count // len(data.class_names)) if balanced else count
     of_class = dict.fromkeys(range(len(data.class_names)), 0)
     chosen, rest = [], []
     with read_errors([data]):
         for batch in data.dataset.take(data.size).as_numpy_iterator():
-            (image,), (label,) = batch["image"], batch[opened.task.target if labeled else "label"]
+            image, label = batch["image"][0], batch[opened.task.target][0] if labeled else None
             number = int(label) if balanced else 0
             full = of_class[number] >= most
             (rest if full else chosen).append((image, label))

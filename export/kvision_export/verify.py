@@ -9,17 +9,16 @@ from pathlib import Path
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from kvision._intervals import share
 from kvision._stderr import without_lines
 from kvision.tasks import Answers, Classification, Task
 from kvision_export import answers as ends, flatbuffer
+from kvision_export.activations import SMALLEST, Activation, Softmax
 
 TURNS, WARMUP, RUNS = 4, 2, 20
 WORST = 20  # images of a report
 FEW = 100  # images, below which a single one is more than 1 %
 FEW_RANGES = 32  # calibration images, below which activations leave the ranges that they gave
 POSITIONS = 4096  # of an image, at the most, whose probabilities are compared
-SMALLEST = 1e-30  # probability of which a logarithm is taken
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +26,8 @@ class Fidelity:
     """Distance of a file from the Keras model.
 
     Attributes:
-        agreement: share of images, or of their pixels, whose first class is the same.
+        agreement: share of images, or of their pixels, whose first class is the same; of sigmoids, that of
+            `Sigmoid.agreement`.
         kl: mean Kullback-Leibler divergence, in nats, from the float32 file's logits.
         sqnr: of the logits: signal over error, in dB, against the float32 file's.
         largest_difference, mean_difference: of the probabilities, absolute.
@@ -42,18 +42,23 @@ class Fidelity:
     worst: list[int]
 
 
-def answers(content: bytes, images: Sequence[np.ndarray], pixels: bool = True) -> Answers:
+def answers(
+    content: bytes, images: Sequence[np.ndarray], pixels: bool = True, activation: Activation = Softmax
+) -> Answers:
     """Answers of a file on images, of which one output at a time is held; arguments as for `predict`."""
     model = flatbuffer.read(content)
     answer, logits = ends.answer_of(model), None
     if ends.CUTS[answer](model):
         model.signatureDefs = []
         logits = _outputs(flatbuffer.write(model), images, pixels)
-    return collect(_outputs(content, images, pixels), logits, answer)
+    return collect(_outputs(content, images, pixels), logits, answer, activation)
 
 
 def collect(
-    outputs: Iterable[np.ndarray], logits: Iterable | None = None, answer: str = "probabilities"
+    outputs: Iterable[np.ndarray],
+    logits: Iterable | None = None,
+    answer: str = "probabilities",
+    activation: Activation = Softmax,
 ) -> Answers:
     """Answers from a network's outputs, one after the other.
 
@@ -61,34 +66,31 @@ def collect(
         outputs: for each image, `(classes,)` or `(height, width, classes)`; of a mask `(height, width)`.
         logits: for each image; None where the outputs tell them.
         answer: what the outputs are, one of `choices.ANSWERS`.
+        activation: of the network.
     """
     pairs = ((output, None) for output in outputs) if logits is None else zip(outputs, logits, strict=True)
-    parts = [READERS[answer](*pair) for pair in pairs]
+    parts = [READERS[answer](*pair, activation) for pair in pairs]
     probabilities, logits, classes = map(np.stack, zip(*parts, strict=True))
-    return Answers(probabilities, logits - logits.mean(-1, keepdims=True), classes)
+    return Answers(probabilities, activation.comparable(logits), classes)
 
 
-def _read_probabilities(output, logits):
+def _read_probabilities(output, logits, activation):
     sampled = _sampled(output)
-    logits = np.log(np.maximum(sampled, SMALLEST)) if logits is None else _sampled(logits)
-    return sampled, logits, _most_probable(output)
+    logits = activation.logits(sampled) if logits is None else _sampled(logits)
+    return sampled, logits, activation.classes(output)
 
 
-def _read_logits(output, _):
+def _read_logits(output, _, activation):
     logits = _sampled(output)
-    return _softmax(logits), logits, _most_probable(output)
+    return activation.probabilities(logits), logits, activation.classes(activation.probabilities(output))
 
 
-def _read_mask(output, logits):
+def _read_mask(output, logits, activation):
     logits = _sampled(logits)
-    return _softmax(logits), logits, output.astype(np.uint8)
+    return activation.probabilities(logits), logits, output.astype(np.uint8)
 
 
 READERS = {"probabilities": _read_probabilities, "logits": _read_logits, "mask": _read_mask}
-
-
-def _most_probable(output):
-    return output.argmax(-1).astype(np.min_scalar_type(output.shape[-1] - 1))
 
 
 def _sampled(values) -> np.ndarray:
@@ -99,21 +101,15 @@ def _sampled(values) -> np.ndarray:
     return pixels if values.ndim > 1 else values
 
 
-def _softmax(logits):
-    shares = np.exp(logits - logits.max(-1, keepdims=True))
-    return shares / shares.sum(-1, keepdims=True)
-
-
-def fidelity(found: Answers, expected: Answers) -> Fidelity:
+def fidelity(found: Answers, expected: Answers, activation: Activation = Softmax) -> Fidelity:
     """Compares a file's answers with those of the Keras model."""
     difference = np.abs(found.probabilities - expected.probabilities)
-    logs = [answer.logits - _log_sum_exp(answer.logits) for answer in (expected, found)]
-    divergence = (np.exp(logs[0]) * (logs[0] - logs[1])).sum(-1)
+    divergence = activation.divergence(expected.logits, found.logits)
     signal = float(np.square(expected.logits).sum())
     error = float(np.square(found.logits - expected.logits).sum())
     of_images = divergence.reshape(len(divergence), -1).mean(-1)
     return Fidelity(
-        agreement=share(found.classes == expected.classes),
+        agreement=activation.agreement(expected.classes, found.classes),
         kl=0.0 if divergence.mean() < 0 else float(divergence.mean()),
         sqnr=float(10 * np.log10(max(signal, SMALLEST) / max(error, SMALLEST))),
         largest_difference=float(difference.max()),
@@ -170,8 +166,8 @@ def remarks(
     sentences = []
     if not labeled:
         sentences.append(
-            f"{task.score[0].upper()}{task.score[1:]} is left out, as the images have no {task.target}s; "
-            "files are judged by their agreement with the Keras model."
+            f"The images have no {task.targets}: {task.score} is left out, and files are judged by their "
+            "agreement with the Keras model."
         )
     if count < FEW:
         images = "1 image" if count == 1 else f"{count} images, each of which is {100 / count:.1f} %"
@@ -237,11 +233,6 @@ def _turn(files, image, threads, backwards) -> np.ndarray:
             interpreter.invoke()
             of_run[number] = clock() - start
     return times[WARMUP:]
-
-
-def _log_sum_exp(logits):
-    largest = logits.max(-1, keepdims=True)
-    return largest + np.log(np.exp(logits - largest).sum(-1, keepdims=True))
 
 
 def allocated(content: bytes | Path, threads: int | None = None) -> Interpreter:

@@ -118,9 +118,11 @@ def identify(
     """
     if labels is None:
         counts, digest = (size,), hashlib.sha256(str(size).encode())
-    else:
+    elif labels.ndim == 1:
         counts = tuple(np.bincount(labels, minlength=len(class_names)).tolist())
         digest = hashlib.sha256(labels.astype("<i8").tobytes())
+    else:
+        counts, digest = tuple(labels.sum(0).tolist()), hashlib.sha256(labels.tobytes())
     times = hashlib.sha256()
     present = [part for part in files if part is not None]
     for part in present:

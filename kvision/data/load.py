@@ -22,8 +22,9 @@ class Data:
 
     Attributes:
         dataset: batches, each a dict of `"image"`, float32 `(batch, height, width, channels)` in [0, 255],
-            `"weight"`, float32 `(batch,)` of ones, and `"label"`, int64 `(batch,)`, or `"mask"`, int32
-            `(batch, height, width)`, 255 where a pixel has no class. An error in it is best met within
+            `"weight"`, float32 `(batch,)` of ones, and `"label"`, int64 `(batch,)`, `"labels"`, uint8
+            `(batch, classes)`, 1 for each class that the image has, or `"mask"`, int32 `(batch, height,
+            width)`, 255 where a pixel has no class. An error in it is best met within
             `kvision.data.read_errors`.
         class_names: in the order of the labels, or of the classes in masks.
         size: number of images; unreadable ones are counted.
@@ -93,7 +94,8 @@ def load(
         max_unreadable: share of the images that may fail to decode, in [0, 1]; these are left out. With more,
             the dataset raises an error, as it does for an image that cannot be read for another reason, and
             for a mask that does not fit its image or the classes.
-        target: what a batch has beside images: "label" or "mask".
+        target: what a batch has beside images: "label", "labels" (several labels an image where a CSV file
+            has them, of other datasets the one) or "mask".
         own_size: whether masks stay as large as their images, which then come one a batch.
 
     Raises:
@@ -139,6 +141,8 @@ def load(
                 places = tf.constant(source.places, tf.int32)
                 mask = tf.where(mask == IGNORED, IGNORED, tf.gather(places, tf.minimum(mask, classes - 1)))
             example |= {"image": image, "mask": mask}
+        if target == "labels" and source.has_single_labels:
+            example["labels"] = tf.one_hot(example.pop("label"), len(source.class_names), dtype=tf.uint8)
         moved = AUGMENTATIONS[augment](example, (seed, position), frame)
         if own_size and "mask" in example:
             moved |= {"mask": example["mask"]}

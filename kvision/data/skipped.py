@@ -76,8 +76,8 @@ class Skipped:
         raise OSError(f"{names['image']!r} could be read at the second attempt only.")
 
     def _note(self, index, name, why):
-        labels = self.source.labels
-        class_name = "" if labels is None else self.source.class_names[labels[index]]
+        source = self.source
+        class_name = source.class_names[source.labels[index]] if source.has_single_labels else ""
         self.unreadable[name] = Unreadable(why, class_name)
         count, size = len(self.unreadable), self.source.size
         if count > self.most * size or count == size:

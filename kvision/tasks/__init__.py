@@ -3,16 +3,18 @@
 from kvision import _networks
 from kvision.errors import UserError
 from kvision.tasks.classification import Classification
+from kvision.tasks.multilabel import MultiLabel
 from kvision.tasks.segmentation import Segmentation
 from kvision.tasks.task import Accuracy, Answers, Score, Task, add
 
-TASKS = {task.name: task for task in (Classification, Segmentation)}
+TASKS = {task.name: task for task in (Classification, MultiLabel, Segmentation)}
 
 __all__ = [
     "TASKS",
     "Accuracy",
     "Answers",
     "Classification",
+    "MultiLabel",
     "Score",
     "Segmentation",
     "Task",
@@ -21,15 +23,21 @@ __all__ = [
 ]
 
 
-def task_of(model) -> type[Task]:
-    """The task of a network, by the rank of its output.
+def task_of(model, name: str | None = None) -> type[Task]:
+    """The task of a network, by the rank of its output and the activation at its end.
+
+    Args:
+        model: the network.
+        name: of the task of a network that ends in logits; None for the first with such outputs.
 
     Raises:
         UserError: no task has such outputs.
     """
-    rank = _networks.rank_of(model)
-    for task in TASKS.values():
-        if task.rank == rank:
-            return task
-    forms = " or ".join(_networks.FORMS[task.rank] for task in TASKS.values())
-    raise UserError(f"{model.name} must have one input and one output of shape {forms}.")
+    rank, activation = _networks.rank_of(model), _networks.activation_of(model)
+    fitting = [task for task in TASKS.values() if task.rank == rank]
+    if not fitting:
+        forms = " or ".join(dict.fromkeys(_networks.FORMS[task.rank] for task in TASKS.values()))
+        raise UserError(f"{model.name} must have one input and one output of shape {forms}.")
+    ended = [task for task in fitting if task.activation == activation]
+    named = [task for task in fitting if task.name == name]
+    return (ended or named or fitting)[0]

@@ -33,6 +33,7 @@ class Classification(Task):
 
     name: ClassVar = "classification"
     target: ClassVar = "label"
+    targets: ClassVar = "labels"
     rank: ClassVar = 2
     monitor: ClassVar = "accuracy"
     score: ClassVar = "top-1"
@@ -43,9 +44,8 @@ class Classification(Task):
         """See `Task.losses`; an auxiliary head's term has the head's name."""
         heads = outputs if isinstance(outputs, dict) else {"predictions": outputs}
         if not training:
-            logits = heads["predictions"]
-            return {"loss": keras.losses.sparse_categorical_crossentropy(batch["label"], logits, True)}
-        losses = {head: self._smoothed_loss(logits, batch["label"]) for head, logits in heads.items()}
+            return {"loss": self._loss(heads["predictions"], batch)}
+        losses = {head: self._smoothed_loss(logits, batch) for head, logits in heads.items()}
         if {*DISTILLED} <= losses.keys():
             return {f"{head}_loss": 0.5 * losses[head] for head in DISTILLED}
         main = losses.pop("predictions")
@@ -109,6 +109,9 @@ class Classification(Task):
             for index in np.argsort(-prediction)[:most]
         ]
 
-    def _smoothed_loss(self, logits, labels):
-        targets = ops.one_hot(labels, logits.shape[-1])
+    def _loss(self, logits, batch):
+        return keras.losses.sparse_categorical_crossentropy(batch["label"], logits, True)
+
+    def _smoothed_loss(self, logits, batch):
+        targets = ops.one_hot(batch["label"], logits.shape[-1])
         return keras.losses.categorical_crossentropy(targets, logits, True, self.label_smoothing)

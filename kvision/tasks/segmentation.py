@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import ops
 
 from kvision import visualize
-from kvision._intervals import bootstrap, resampled
+from kvision._intervals import bootstrap, quotients, samples
 from kvision.data.images import letterbox, place, unletterbox
 from kvision.data.masks import IGNORED
 from kvision.errors import UserError
@@ -36,11 +36,13 @@ class Segmentation(Task):
 
     name: ClassVar = "segmentation"
     target: ClassVar = "mask"
+    targets: ClassVar = "masks"
     rank: ClassVar = 4
     draws: ClassVar = True
     own_size: ClassVar = True
     monitor: ClassVar = "mean_iou"
     score: ClassVar = "mean IoU"
+    agreement: ClassVar = "it gives the Keras model's first class for {share} of the pixels of {images}"
 
     class_weights: tuple[float, ...] | None = None
     dice_weight: float = 0.0
@@ -119,11 +121,11 @@ class Segmentation(Task):
         )
         return Accuracy(
             {
-                name: Score(float(values[0]), bootstrap(values[1:]))
+                name: Score(float(values[0]), bootstrap(values))
                 for name, values in (("mean IoU", iou), ("pixel accuracy", accuracy))
             },
             drop=float(their_iou[0] - iou[0]),
-            drop_interval=bootstrap(their_iou[1:] - iou[1:]),
+            drop_interval=bootstrap(their_iou - iou),
         )
 
     def caption(self, classes, probabilities=None):
@@ -171,11 +173,10 @@ class Segmentation(Task):
         """The mean IoU and the pixel accuracy over all images, and then over samples of them."""
         confusions = map(self._confusion, predicted, masks)
         sums = [(np.diag(matrix), matrix.sum(0) + matrix.sum(1)) for matrix in confusions]
-        counts = np.concatenate([np.ones((1, len(sums))), resampled(len(sums))])
-        right, sides = (counts @ np.array(parts) for parts in zip(*sums, strict=True))
+        right, sides = (samples(len(sums)) @ np.array(parts) for parts in zip(*sums, strict=True))
         present = sides > 0
         iou = np.divide(right, sides - right, out=np.zeros_like(right), where=present)
-        return _share_of(iou.sum(-1), present.sum(-1)), _share_of(2 * right.sum(-1), sides.sum(-1))
+        return quotients(iou.sum(-1), present.sum(-1)), quotients(2 * right.sum(-1), sides.sum(-1))
 
     def _loss(self, logits, mask):
         known = ops.cast(mask != IGNORED, "float32")
@@ -200,11 +201,6 @@ class Segmentation(Task):
 def _share(part, whole):
     """The quotient; 0 where both are 0."""
     return part / ops.maximum(whole, 1e-12)
-
-
-def _share_of(parts, wholes) -> np.ndarray:
-    """The quotients; 0 where both are 0."""
-    return parts / np.maximum(wholes, 1)
 
 
 def scores(confusion: np.ndarray) -> dict[str, float]:

@@ -18,8 +18,9 @@ class Answers:
 
     Attributes:
         probabilities: float32 `(images, classes)`, or `(images, positions, classes)` of some pixels of each.
-        logits: what its softmax is given, less the mean over the classes; of the same shape.
-        classes: the most probable class, integers `(images,)`, or `(images, height, width)` of all pixels.
+        logits: what its activation is given, of a softmax less the mean over the classes; of the same shape.
+        classes: the most probable class, integers `(images,)`, or `(images, height, width)` of all pixels; of
+            sigmoids whether an image has each class, `(images, classes)`.
     """
 
     probabilities: np.ndarray
@@ -70,21 +71,30 @@ class Task(abc.ABC):
     Attributes:
         name: key of the task in `kvision.tasks.TASKS`.
         target: name of the batch's field that is learned, see `kvision.data.load`.
+        targets: what messages call several of them.
         rank: of the output: 2 for one answer an image, 4 for one a pixel.
+        activation: from logits to probabilities: "softmax", where one class is right, or "sigmoid", where any
+            number of them is.
+        fewest_classes: with fewer there is nothing to learn.
         draws: whether predictions have `pictures`.
         own_size: whether answers are judged at the images' own sizes, and not as the network sees them.
         monitor: metric by which the best epoch is chosen; higher is better. Of equal ones the lower loss is.
         score: metric by which an exported file is judged, as reports call it; higher is better.
+        agreement: a clause on the share of answers that an exported file has in common with the Keras model.
         class_names: in the order of the outputs.
     """
 
     name: ClassVar[str]
     target: ClassVar[str]
+    targets: ClassVar[str]
     rank: ClassVar[int]
+    activation: ClassVar[str] = "softmax"
+    fewest_classes: ClassVar[int] = 2
     draws: ClassVar[bool] = False
     own_size: ClassVar[bool] = False
     monitor: ClassVar[str]
     score: ClassVar[str]
+    agreement: ClassVar[str] = "it gives the Keras model's first class for {share} of {images}"
 
     class_names: tuple[str, ...]
 
@@ -100,7 +110,7 @@ class Task(abc.ABC):
         Raises:
             UserError: the network has other inputs or outputs.
         """
-        return _networks.with_probabilities(model, cls.rank)
+        return _networks.with_probabilities(model, cls.rank, cls.activation)
 
     @abc.abstractmethod
     def losses(self, outputs, batch, training: bool) -> dict:
@@ -151,7 +161,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def judge(self, answers: np.ndarray, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Sums for `report`: "images" and what the task adds.
+        """Sums for `report`: "images" and what the task adds; a list where an item an image is kept.
 
         Args:
             answers: probabilities of the images of a batch.
@@ -208,7 +218,10 @@ class Task(abc.ABC):
         return {}
 
 
-def add(totals: dict[str, np.ndarray], sums: Mapping) -> None:
-    """Adds sums to those before, in double precision."""
+def add(totals: dict, sums: Mapping) -> None:
+    """Adds sums to those before, in double precision; lists are joined."""
     for name, value in sums.items():
-        totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)
+        if isinstance(value, list):
+            totals.setdefault(name, []).extend(value)
+        else:
+            totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)

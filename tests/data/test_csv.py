@@ -3,6 +3,7 @@
 import os
 import re
 
+import numpy as np
 import pytest
 from helpers import command, pairs, write_images
 
@@ -97,6 +98,77 @@ def test_lists_that_are_wrong(images, text, words):
         opened(images, text)
     assert len(str(raised.value)) < 600
     assert str(raised.value).isprintable()
+
+
+def test_several_labels_an_image(images):
+    """Blanks and repetitions do not count; an image may have no label."""
+    text = "path,label\na/1.png, dog | cat \na/2.png,cat|cat\nb/1.png,\nb/2.png,cow\na/1.png,cat|dog"
+    data = write_csv(images, text)
+    source = open_source(data, "all", target="labels")
+    assert source.class_names == ("cat", "cow", "dog")
+    expected = [[1, 0, 1], [1, 0, 0], [0, 0, 0], [0, 1, 0], [1, 0, 1]]
+    assert source.labels.tolist() == expected
+    moved = source.with_classes(("ant", "dog", "cow", "cat"), (3, 2, 1))
+    assert moved.labels.tolist() == [[0, b, c, a] for a, c, b in expected]
+    [batch] = load(moved, "all", image_size=(8, 8), target="labels").dataset.as_numpy_iterator()
+    assert batch.keys() == {"image", "weight", "labels"}
+    np.testing.assert_array_equal(batch["labels"], moved.labels)
+    other = open_source(write_csv(images, text.replace("cow", "cow|dog")), "all", target="labels")
+    assert source.identity.changes(other.identity) == ["class 'dog' has 3 images instead of 2"]
+    swapped = text.replace("a/2.png,cat|cat\nb/1.png,", "a/2.png,\nb/1.png,cat")
+    [change] = source.identity.changes(
+        open_source(write_csv(images, swapped), "all", target="labels").identity
+    )
+    assert "other names, sizes, contents or labels" in change
+
+
+def test_a_random_share_of_images_with_several_labels_is_held_out(tmp_path):
+    names = [f"{i}.png" for i in range(20)]
+    write_images(tmp_path, *names)
+    labels = ["a|b", "b", "", "a"] * 5
+    data = write_csv(tmp_path, "\n".join(["path,label", *map("{},{}".format, names, labels)]))
+    splits = [open_source(data, split, val_fraction=0.3, target="labels") for split in ("train", "val")]
+    assert [source.size for source in splits] == [14, 6]
+    train, val = ({os.path.basename(path) for path in source.files.paths} for source in splits)
+    assert train | val == {*names}
+    for source in splits:
+        there = [labels[names.index(os.path.basename(path))] for path in source.files.paths]
+        assert source.labels.tolist() == [["a" in label, "b" in label] for label in there]
+
+
+def test_labels_of_other_datasets_are_one_an_image(folder):
+    data = load(f"folder:{folder}", "all", image_size=(8, 8), target="labels")
+    single = load(f"folder:{folder}", "all", image_size=(8, 8))
+    for batch, its in zip(data.dataset.as_numpy_iterator(), single.dataset.as_numpy_iterator(), strict=True):
+        np.testing.assert_array_equal(batch["labels"], np.eye(2)[its["label"]])
+
+
+def test_a_bar_in_the_label_of_a_single_class_is_pointed_out(images, capsys):
+    text = "path,label\na/1.png,cat|dog\nb/1.png,cat"
+    assert opened(images, text)[0] == ("cat", "cat|dog")
+    assert "has labels such as 'cat|dog', each of which is one class: a training with --task=multilabel" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "path,label\na/1.png,cat|",
+            "row 2: labels with '|' between them, or none .* got 'cat|', where one is",
+        ),
+        ("path,label\na/1.png,cat\nb/1.png,| dog", "row 3: .*got '| dog', where one is empty"),
+        ("path,label\n,cat|dog", "row 2: a path and a label were expected; got '', 'cat|dog'"),
+        (
+            "path,label\na/1.png,cat|dog\na/1.png,cat",
+            "rows 2 and 3: the same file has the label 'cat|dog' and 'cat'",
+        ),
+    ],
+)
+def test_lists_of_several_labels_that_are_wrong(images, text, words):
+    with pytest.raises(ValueError, match=re.escape(words).replace(r"\.\*", ".*")):
+        opened(images, text, target="labels")
 
 
 @pytest.mark.parametrize(

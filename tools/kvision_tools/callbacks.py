@@ -129,7 +129,7 @@ class RunFiles(keras.callbacks.Callback):
                 self.loop.swap_average()
             with replacing(self.folder / runs.MODEL, ".keras") as beside:
                 _networks.portable(self.model).save(beside)
-                labels.add_to_keras(beside, self.loop.task.class_names)
+                labels.add_to_keras(beside, self.loop.task.class_names, self.loop.task.name)
             if average:
                 self.loop.swap_average()
         with (

@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 
 from kvision import _cli
-from kvision._choices import AUGMENTATIONS, CACHES, FORMS, INTERPOLATIONS, WEIGHTS
+from kvision._choices import AUGMENTATIONS, CACHES, FORMS, INTERPOLATIONS, TASKS, WEIGHTS
 from kvision.errors import UserError
 from kvision.spec import did_you_mean
 from kvision_tools.choices import LEARNING_RATES, STRATEGIES
@@ -53,6 +53,12 @@ class TrainConfig:
     model_kwarg: Mapping[str, object] = setting(
         dict,
         "Keyword of the builder as KEY=VALUE, such as --model_kwarg=width_multiplier=0.35; repeatable.",
+    )
+    task: str | None = setting(
+        None,
+        "What the network learns, where that is not its own task: with multilabel, a network of "
+        "classification learns any number of classes an image.",
+        choices=TASKS,
     )
     weights: str | None = setting(None, f"Weights to start from: {WEIGHTS}.")
     allow_nonfinite: bool = setting(False, "Whether --weights may hold NaN or infinity.")
@@ -130,7 +136,7 @@ class TrainConfig:
         1.0, "Factor on the learning rate of each group of layers, relative to the group after it.", 0, 1
     )
     clip_norm: float | None = setting(None, "Global norm to which gradients are clipped.", 0)
-    label_smoothing: float = setting(0.0, "Share of the label that is spread over all classes.", 0, 1)
+    label_smoothing: float = setting(0.0, "Share of an image's labels that is spread over all classes.", 0, 1)
     class_weights: tuple[float, ...] | None = setting(
         None, "Weights of the classes in the cross-entropy of segmentation, with commas between them."
     )

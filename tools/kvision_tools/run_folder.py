@@ -184,7 +184,8 @@ def _run_of(config) -> runs.Run:
     names = [field.name for field in dataclasses.fields(runs.Run)]
     settings = {name: getattr(config, name) for name in names if hasattr(config, name)}
     versions = {package.__name__: package.__version__ for package in (kvision, keras, tf)}
-    return runs.Run(**settings, task=kvision.info(config.model).task, versions=versions)
+    settings["task"] = config.task or kvision.info(config.model).task
+    return runs.Run(**settings, versions=versions)
 
 
 def _hold(file, folder, how):

@@ -140,8 +140,11 @@ class Training:
                 run_folder.compare(self.folder, self.identities)
         self.opened: list[kvision.data.Data] = []  # what is read from
         self.class_names = self.train_data.class_names
-        if len(self.class_names) < 2:
-            raise UserError(f"{config.data!r} has one class; at least two were expected.")
+        if len(self.class_names) < kind_of_task.fewest_classes:
+            raise UserError(
+                f"{config.data!r} has {counted(len(self.class_names), 'class')}; {kind_of_task.name} needs "
+                f"{kind_of_task.fewest_classes} or more."
+            )
         options = {name: getattr(config, name) for name in kind_of_task.options()}
         task = kind_of_task(class_names=self.class_names, **options)
         self.steps = self.train_data.size // config.batch_size
@@ -197,6 +200,7 @@ class Training:
                 crop=self.config.crop,
                 interpolation=self.config.interpolation,
                 cache=self.config.cache,
+                target=self.loop.task.target,
                 exif=self.config.exif,
                 max_unreadable=self.config.max_unreadable,
                 shard=shard,
@@ -319,17 +323,21 @@ def _changed_data(first: dict, other: dict) -> list[str]:
 
 
 def task_of(config: TrainConfig) -> type[Task]:
-    """The task of the network.
+    """What the network learns.
 
     Raises:
-        UserError: an unknown network, or settings of another task.
+        UserError: an unknown network, a task that it cannot learn, or settings of another task.
     """
-    name = kvision.info(config.model).task
+    own = TASKS[kvision.info(config.model).task]
+    task = TASKS[config.task or own.name]
+    if task.rank != own.rank:
+        able = [other.name for other in TASKS.values() if other.rank == own.rank]
+        raise UserError(f"`task` of {config.model} must be {' or '.join(able)}; got {task.name}.")
     for other in TASKS.values():
-        for option in {*other.options()} - {*TASKS[name].options()}:
+        for option in {*other.options()} - {*task.options()}:
             if getattr(config, option) != getattr(TrainConfig, option):
-                raise UserError(f"`{option}` is for {other.name}; {config.model} learns {name}.")
-    return TASKS[name]
+                raise UserError(f"`{option}` is for {other.name}; {config.model} learns {task.name}.")
+    return task
 
 
 def input_size(config: TrainConfig) -> int:

@@ -33,7 +33,7 @@ KINDS = {
     "tfrecord": tfrecord,
     "tfds": tfds,
 }
-TARGETS = {"label": FORMS, "mask": MASK_FORMS}  # and the datasets that give them
+TARGETS = {"label": FORMS, "labels": FORMS, "mask": MASK_FORMS}  # and the datasets that give them
 
 
 def open_source(
@@ -62,7 +62,8 @@ def open_source(
     if target not in TARGETS:
         raise UserError(f"`target` must be one of {', '.join(map(repr, TARGETS))}; got {target!r}.")
     kind, _, name = data.partition(":")
-    forms = TARGETS[target]
+    forms, several = TARGETS[target], target == "labels"
+    target = "label" if several else target
     if kind not in KINDS:
         near = f"Did you mean '{form}:{data}'?" if (form := _form_of(data)) else did_you_mean(kind, KINDS)
         raise UserError(f"Unknown dataset {data!r}: {forms} was expected. {near}")
@@ -86,7 +87,7 @@ def open_source(
         raise UserError(f"Unknown dataset {data!r}: a name without null characters was expected.")
     if kind != "tfds":
         name = os.path.expanduser(name)
-    options = Options(channels, val_fraction, allow_outside, labeled, check_classes, target)
+    options = Options(channels, val_fraction, allow_outside, labeled, check_classes, target, several)
     source = KINDS[kind](name, split, options)
     if not labeled:
         labels = np.zeros(source.size, np.int64)
@@ -94,7 +95,7 @@ def open_source(
             source, class_names=(UNLABELED,), labels=labels, targets={}, target_files={}
         )
     check_class_names(source.class_names, repr(data))
-    if source.labels is not None:
+    if source.has_single_labels:
         _check_labels(source, f"{data!r}, split {split!r}")
     if source.files:
         # the list of classes of TensorFlow Datasets is a definition, which may hold some without images

@@ -46,7 +46,7 @@ def check_images(source: Source, channels: int, where: str, *, complete: bool) -
         UserError: no image can be read at all, or `complete` and one class has none; a mask is none or does
             not fit the classes.
     """
-    if source.labels is None:
+    if not source.has_single_labels:
         class_names, groups = ("",), [np.arange(source.size)]
     else:
         class_names, order = source.class_names, np.argsort(source.labels, kind="stable")
@@ -85,7 +85,7 @@ def check_images(source: Source, channels: int, where: str, *, complete: bool) -
     shown = ", ".join([*shown[:MOST], *([f"and {len(shown) - MOST} more"] if len(shown) > MOST else [])])
     why = f" ({'; '.join(reasons)})" if reasons else ""
     if len(lacking) == len(class_names):
-        by_class = "" if source.labels is None else f" Images by class: {shown}."
+        by_class = f" Images by class: {shown}." if source.has_single_labels else ""
         images = counted(source.size, "image")
         raise UserError(f"{where}: none of {images} can be read{why}.{by_class}")
     sentence = (

@@ -6,6 +6,8 @@ import os
 from collections import defaultdict
 from pathlib import PurePosixPath, PureWindowsPath
 
+import numpy as np
+
 from kvision.data.sources.source import (
     NAMES_OF_SPLITS,
     Options,
@@ -16,39 +18,54 @@ from kvision.data.sources.source import (
     parts,
 )
 from kvision.errors import UserError
-from kvision.names import quoted
+from kvision.names import quoted, say_once
+
+SEPARATOR = "|"  # of the labels of an image
 
 
 def csv_list(path: str, split: str, options: Options) -> Source:
     """A CSV file with the columns `path` and `label`, and `split` (train, val or test) where it is given.
 
     Paths are relative to the file's folder and stay below it, unless `allow_outside`; a backslash separates
-    as a slash does. Labels are names of classes; blanks around them do not count. A file that is listed
-    again counts again, but has one label and one split.
+    as a slash does. Labels are names of classes; blanks around them do not count. Where an image may have
+    several, they are separated by "|", each counts once, and an empty label is none of them. A file that is
+    listed again counts again, but has one label, or the same ones, and one split.
     """
-    rows = _rows(path)
+    rows = _rows(path, options.several)
     root = os.path.dirname(path)
     inside = _Inside(path, root, options.allow_outside)
-    classes = sorted({row["label"] for row in rows})
+    classes = sorted({name for row in rows for name in row["labels"]})
+    if not options.several and (joined := [name for name in classes if SEPARATOR in name]):
+        say_once(
+            f"{path!r} has labels such as {quoted(joined[0])}, each of which is one class: a training with "
+            f"--task=multilabel takes them as several, separated by {SEPARATOR!r}."
+        )
     if rows and "split" in rows[0]:
         of_split = [row["split"] for row in rows]
         chosen = {*parts(split, set(of_split), repr(path))}
         selected = [row for row in rows if row["split"] in chosen]
     else:
         check_divided(split, repr(path))
-        by_class = defaultdict(list)
+        groups = defaultdict(list)  # of each class a share is held out, or else of all images
         for row in rows:
-            by_class[row["label"]].append(row)
-        held_out = {id(row) for name in classes for row in part(by_class[name], "val", options.val_fraction)}
+            groups["" if options.several else row["labels"]].append(row)
+        held_out = {id(row) for group in groups.values() for row in part(group, "val", options.val_fraction)}
         for row in rows:
             row["split"] = "val" if id(row) in held_out else "train"
-        selected = [row for name in classes for row in by_class[name] if split in ("all", row["split"])]
+        selected = [row for key in sorted(groups) for row in groups[key] if split in ("all", row["split"])]
     _check_repeated(path, rows)
     if not selected:
         raise UserError(f"{path!r} lists no files for the split {split!r}; it has {len(rows)} rows.")
-    label_of = {name: label for label, name in enumerate(classes)}
+    place_of = {name: place for place, name in enumerate(classes)}
+    places = [[place_of[name] for name in row["labels"]] for row in selected]
+    if not options.several:
+        labels = [place for [place] in places]
+    else:
+        labels = np.zeros((len(selected), len(classes)), np.uint8)
+        for of_image, there in zip(labels, places, strict=True):
+            of_image[there] = 1
     paths = [inside.path(row) for row in selected]
-    source = of_files(root or ".", classes, paths, [label_of[row["label"]] for row in selected])
+    source = of_files(root or ".", classes, paths, labels)
     absent = [place for place, (size, _) in enumerate(source.files.stamps) if size < 0]
     if absent:
         first = selected[absent[0]]
@@ -60,8 +77,8 @@ def csv_list(path: str, split: str, options: Options) -> Source:
     return source
 
 
-def _rows(path) -> list[dict]:
-    """The rows of the file; `row` is the line on which each ends, from 1."""
+def _rows(path, several) -> list[dict]:
+    """The rows of the file; `labels` has the names in `label`, `row` the line on which each ends, from 1."""
     with open(path, "rb") as file:
         content = file.read()
     try:
@@ -81,7 +98,7 @@ def _rows(path) -> list[dict]:
             if columns is None:
                 columns = _columns(path, fields)
             else:
-                rows.append(_row(path, columns, fields, reader.line_num))
+                rows.append(_row(path, columns, fields, reader.line_num, several))
     except csv.Error as error:
         raise UserError(
             f"{path!r}, row {reader.line_num}: {error}; is a quotation mark not closed?"
@@ -103,15 +120,22 @@ def _columns(path, fields) -> list[str]:
     return columns
 
 
-def _row(path, columns, fields, number) -> dict:
+def _row(path, columns, fields, number, several) -> dict:
     where = f"{path!r}, row {number}"
     if len(fields) < len(columns) or any(fields[len(columns) :]):
         raise UserError(f"{where}: {len(columns)} fields were expected; got {len(fields)}: {quoted(fields)}.")
     row = dict(zip(columns, fields, strict=False)) | {"row": number}
-    row["label"] = row["label"].strip()
-    if not row["path"] or "\0" in row["path"] or not row["label"]:
+    row["label"] = label = row["label"].strip()
+    names = [name.strip() for name in label.split(SEPARATOR)] if several and label else [label]
+    row["labels"] = tuple(sorted({*names} if label else ()))
+    if not row["path"] or "\0" in row["path"] or not (label or several):
         raise UserError(
-            f"{where}: a path and a label were expected; got {quoted(row['path'])}, {quoted(row['label'])}."
+            f"{where}: a path and a label were expected; got {quoted(row['path'])}, {quoted(label)}."
+        )
+    if not all(row["labels"]):
+        raise UserError(
+            f"{where}: labels with {SEPARATOR!r} between them, or none at all, were expected; got "
+            f"{quoted(label)}, where one is empty."
         )
     if "split" in columns:
         name = row["split"]
@@ -125,8 +149,8 @@ def _check_repeated(path, rows) -> None:
     first = {}
     for row in rows:
         other = first.setdefault(os.path.normpath(row["path"].replace("\\", "/")), row)
-        for what in ("label", "split"):
-            if other[what] != row[what]:
+        for what, key in (("label", "labels"), ("split", "split")):
+            if other[key] != row[key]:
                 raise UserError(
                     f"{path!r}, rows {other['row']} and {row['row']}: the same file has the {what} "
                     f"{quoted(other[what])} and {quoted(row[what])}: {quoted(row['path'])}."

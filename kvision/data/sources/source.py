@@ -31,7 +31,8 @@ class Source:
 
     Attributes:
         class_names: in the order of the labels, or of the classes in masks.
-        labels: int64 `(images,)`, each a place in `class_names`; None where an image has no single class.
+        labels: int64 `(images,)`, each a place in `class_names`; of images with several classes uint8
+            `(images, classes)`, 1 for those that an image has; None where an image has a mask.
         image: from an index tensor to an encoded image, or to pixels `(height, width, channels)`.
         name_of: from an index to a name for messages, which a terminal can print.
         files: what images are read from, see `identity.Files`; None for what comes with the package.
@@ -59,13 +60,18 @@ class Source:
         """Number of images."""
         return self.count if self.labels is None else len(self.labels)
 
+    @property
+    def has_single_labels(self) -> bool:
+        """Whether an image has one class."""
+        return self.labels is not None and self.labels.ndim == 1
+
     def example(self, index) -> dict:
-        """The image at an index tensor, its label where it has one, and its targets, as they are read."""
+        """The image at an index tensor, its label or labels, and its targets, as they are read."""
         example = {"image": self.image(index)}
         if self.labels is not None:
             with tf.init_scope():  # so that a graph refers to them and holds no copy
                 labels = tf.constant(self.labels)
-            example["label"] = labels[index]
+            example["label" if self.has_single_labels else "labels"] = labels[index]
         return example | {name: target(index) for name, target in self.targets.items()}
 
     def with_classes(self, class_names: Sequence[str], places: Sequence[int]) -> "Source":
@@ -76,7 +82,11 @@ class Source:
             places: of each class of this source, its place among the network's.
         """
         moved = np.array(places, np.int64)
-        labels = None if self.labels is None else moved[self.labels]
+        if self.has_single_labels:
+            labels = moved[self.labels]
+        elif (labels := self.labels) is not None:
+            labels = np.zeros((len(labels), len(class_names)), labels.dtype)
+            labels[:, moved] = self.labels
         return replace(self, class_names=tuple(class_names), labels=labels, places=tuple(places))
 
     def name(self, index: int, field: str) -> str:
@@ -93,7 +103,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Options:
-    """How a dataset is opened; the arguments of `open_source` with these names."""
+    """How a dataset is opened: the arguments of `open_source` with these names.
+
+    Attributes:
+        target: "label" or "mask".
+        several: whether an image may have several labels, where the dataset can say so.
+    """
 
     channels: int
     val_fraction: float
@@ -101,13 +116,14 @@ class Options:
     labeled: bool = True
     check_classes: Callable[[Sequence[str]], object] | None = None
     target: str = "label"
+    several: bool = False
 
 
 def of_files(
     root: str,
     class_names: Sequence[str],
     paths: list[str],
-    labels: Sequence[int] | None = None,
+    labels: Sequence[int] | np.ndarray | None = None,
     targets: Mapping[str, list[str]] | None = None,
 ) -> Source:
     """The source of images that are a file each, in the order of `paths`; so are those of their targets."""
@@ -119,7 +135,7 @@ def of_files(
     numbers, targets = np.arange(len(paths)), targets or {}
     return Source(
         tuple(class_names),
-        None if labels is None else np.array(labels, np.int64),
+        np.array(labels, np.int64) if isinstance(labels, list) else labels,
         reader(paths),
         lambda index: shown(paths[index]),
         Files(paths, root, numbers),
