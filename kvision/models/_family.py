@@ -163,8 +163,8 @@ class Family:
         include_top = _values.boolean("include_top", include_top)
         _values.choice("pooling", pooling, (None, "avg", "max"))
         _values.activation("classifier_activation", classifier_activation)
-        if name is not None and (not isinstance(name, str) or "/" in name):
-            _values.refuse("name", "a text without '/'", name)
+        if name is not None and (not isinstance(name, str) or "/" in name or not name):
+            _values.refuse("name", "a text, not empty and without '/'", name)
         if preprocess is not None and not isinstance(preprocess, Preprocess):
             _values.refuse("preprocess", "a `kvision.Preprocess`", preprocess)
         if pooling and include_top:
@@ -283,8 +283,7 @@ class Family:
         known = [parameter.name for parameter in self.keywords()] + variant.columns()
         for column in columns:
             if column not in variant.columns():
-                raise UnknownKeyword(
-                    f"Unknown keyword {column!r}. {nearest(ALIASES.get(column, column), known)} Valid names: "
-                    f"{', '.join(known)}."
-                )
+                near = nearest(ALIASES.get(column, column), known)
+                valid = f"Valid names: {', '.join(known)}."
+                raise UnknownKeyword(f"Unknown keyword {column!r}. {near}{' ' if near else ''}{valid}")
         return dataclasses.replace(variant, **_values.checked(variant, columns))
