@@ -18,8 +18,8 @@ from kvision.errors import UserError
 from kvision_tools import rendezvous, signed
 from kvision_tools.cluster import TOKEN, Cluster
 from kvision_tools.commands.launch import _free_ports
+from kvision_tools.preparation import _changed_data
 from kvision_tools.rendezvous import meet
-from kvision_tools.training import _changed_data
 
 SAME = {"flags": ["--seed=0"]}
 

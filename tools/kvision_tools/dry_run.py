@@ -10,34 +10,36 @@ import rich.table
 import tensorflow as tf
 
 from kvision.names import counted
+from kvision_tools.preparation import Preparation
 
 STEPS = 5
 
 
-def dry_run(run) -> None:
-    """Takes a few steps of a `train.Run` and prints a table; writes nothing."""
-    batches = run.batches(0, 0)
+def dry_run(prepared: Preparation) -> None:
+    """Takes a few steps of a run and prints a table; writes nothing."""
+    batches = prepared.batches(0, 0)
     started = time.perf_counter()
-    float(run.loop.train(batches, tf.constant(1))[1])
+    float(prepared.loop.train(batches, tf.constant(1))[1])
     first = time.perf_counter() - started
     times = []
     for _ in range(STEPS):
         started = time.perf_counter()
-        float(run.loop.train(batches, tf.constant(1))[1])
+        float(prepared.loop.train(batches, tf.constant(1))[1])
         times.append(time.perf_counter() - started)
-    step, model = float(np.median(times)), run.model
+    step, model = float(np.median(times)), prepared.model
     parameters = {kind: sum(v.value.shape.num_elements() for v in variables) for kind, variables in (
         ("trained", model.trainable_variables), ("kept", model.non_trainable_variables),
-        ("of the optimizer", run.optimizer.variables))}  # fmt: skip
-    train, val = run.train_data, run.val_data
-    total = step * run.steps
+        ("of the optimizer", prepared.optimizer.variables))}  # fmt: skip
+    train, val = prepared.train_data, prepared.val_data
+    total = step * prepared.steps
+    shape = " x ".join(map(str, prepared.image_shape))
     rows = {
-        "network": f"{model.name}, {counted(len(run.class_names), 'class')}",
-        "input": f"{' x '.join(map(str, run.image_shape))}, {counted(run.part_size, 'image')} at once",
+        "network": f"{model.name}, {counted(len(prepared.train_data.class_names), 'class')}",
+        "input": f"{shape}, {counted(prepared.part_size, 'image')} at once",
         "parameters": ", ".join(f"{count:,} {kind}" for kind, count in parameters.items()),
         "images": f"{train.size:,} to train, {val.size:,} to validate",
-        "steps": f"{run.steps:,} an epoch",
-        "devices": f"{run.strategy.num_replicas_in_sync}",
+        "steps": f"{prepared.steps:,} an epoch",
+        "devices": f"{prepared.strategy.num_replicas_in_sync}",
         "memory": _memory(),
         "first step": f"{first:.1f} s",
         "a step": f"{1000 * step:.0f} ms",

@@ -50,13 +50,15 @@ def main(positional):
         config = from_flags(FLAGS)
         _cli.import_keras()
         from kvision_tools.dry_run import dry_run
+        from kvision_tools.preparation import Preparation
         from kvision_tools.training import Training
 
         with requeued("the same command goes on", lambda error: error.errno in TRANSIENT):
-            training = Training(config)
+            prepared = Preparation(config)
             if FLAGS.dry_run:
-                dry_run(training)
+                dry_run(prepared)
                 return
+            training = Training(prepared)
             training.open()
         with requeued(f"{training.again} goes on", may_pass):
             training.train()

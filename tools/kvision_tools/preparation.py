@@ -1,0 +1,308 @@
+"""What a run needs before its first step, opened and checked: settings, devices, data, network, optimizer."""
+
+import dataclasses
+import math
+import os
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+import kvision
+import kvision.data
+from kvision import runs
+from kvision._choices import SPLITS
+from kvision.data.identity import Identity
+from kvision.data.skipped import Unreadable
+from kvision.data.sources import open_source
+from kvision.errors import UserError
+from kvision.names import counted
+from kvision.tasks import TASKS, Task
+from kvision_tools import checkpoints, optimizers, run_folder, strategy, transfer
+from kvision_tools.cluster import RESTARTED, find_cluster
+from kvision_tools.config import TrainConfig
+from kvision_tools.loop import Loop, with_blanks
+from kvision_tools.rendezvous import meet
+
+
+class Preparation:
+    """A run that can begin, or go on with what its folder holds. Nothing is written.
+
+    Args:
+        config: what is trained, and how.
+
+    Attributes:
+        config: the same, with values for what it leaves open.
+        folder: the run folder.
+        overwrite: whether a run in it is replaced.
+        cluster: the workers, of which this process is one.
+        writes: whether this process is the one that writes.
+        strategy: over the devices of all workers.
+        image_shape: `(height, width, channels)` of the network's input.
+        part_size: number of images that a device takes at once.
+        train_data, val_data: the two splits.
+        identities: what they are, by the names of the splits.
+        opened: the datasets that were read from.
+        steps: number of steps in an epoch.
+        model: the network, which ends in logits.
+        optimizer: of the network.
+        loop: what takes the steps.
+
+    Raises:
+        UserError: settings that do not fit the network, the data, the devices or what the folder holds.
+    """
+
+    def __init__(self, config: TrainConfig):
+        kind_of_task = task_of(config)
+        self.folder = Path(config.folder).expanduser()
+        self.config = config = completed(config, self.folder)
+        size = input_size(config)
+        self.image_shape = (size, size, config.channels)
+        self.overwrite = config.overwrite
+        if RESTARTED in os.environ and run_folder.is_this(self.folder, config):
+            self.overwrite = False
+        goes_on = run_folder.check(self.folder, config, self.overwrite)
+        self.cluster = find_cluster(config.strategy)
+        self.writes = self.cluster.index == 0
+        meeting = self._meet()
+        self.strategy = strategy.make_strategy(config.strategy, self.cluster)
+        self.part_size = config.batch_size // self._parts()
+        if config.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        with meeting:  # once more, because TensorFlow, which opens the data, has to know its strategy before
+            self._open_data(kind_of_task, meeting)
+            if goes_on:
+                run_folder.compare(self.folder, self.identities)
+        self.opened: list[kvision.data.Data] = []
+        options = {name: getattr(config, name) for name in kind_of_task.options()}
+        task = kind_of_task(class_names=self.train_data.class_names, **options)
+        self.steps = self.train_data.size // config.batch_size
+        warmup_steps = self._warmup_steps()
+        keras.utils.set_random_seed(config.seed)
+        keras.config.set_floatx("float32")
+        mixed = "" if config.precision == "float32" else "mixed_"
+        keras.config.set_dtype_policy(mixed + config.precision)
+        with self.strategy.scope():
+            self.model = build_model(config, self.image_shape, len(task.class_names))
+            transfer.freeze(self.model, config.freeze)
+            self.optimizer = optimizers.make_optimizer(
+                config.optimizer,
+                model=self.model,
+                learning_rate=config.peak_learning_rate,
+                weight_decay=config.weight_decay,
+                steps=self.steps * config.epochs,
+                warmup_steps=warmup_steps,
+                layer_decay=config.layer_decay,
+            )
+        self.loop = Loop(
+            self.model,
+            self.optimizer,
+            self.strategy,
+            task,
+            accumulate=config.accumulate,
+            clip_norm=config.clip_norm,
+            ema_decay=config.ema_decay,
+            scale_loss=config.precision == "float16",
+            sync_batch_norm=config.sync_batch_norm,
+            jit_compile=config.jit_compile,
+        )
+
+    def _meet(self):
+        """The workers' meeting, in which they compared their flags and checkpoints."""
+        newest = "" if self.overwrite else checkpoints.newest(self.folder / "checkpoints")
+        here = {
+            "flags": [*run_folder.flag_lines(self.config), f"--overwrite={self.overwrite}"],
+            "checkpoints": [newest] if newest else [],
+        }
+        return meet(self.cluster, here, self.config.worker_timeout)
+
+    def _parts(self) -> int:
+        """The number of parts of a batch, over all devices.
+
+        Raises:
+            UserError: the batch has no such parts, or these devices cannot be compiled for.
+        """
+        config, devices = self.config, self.strategy.num_replicas_in_sync
+        parts = devices * config.accumulate
+        if config.batch_size % parts:
+            raise UserError(
+                f"`batch_size` must be divisible by {counted(devices, 'device')} times "
+                f"`accumulate={config.accumulate}`; got {config.batch_size}."
+            )
+        if config.jit_compile and (
+            devices > len(self.cluster.addresses) or (devices > 1 and config.sync_batch_norm)
+        ):
+            raise UserError(
+                "`jit_compile` works with one device a worker and without `sync_batch_norm`; for several "
+                "GPUs: kvision-launch --workers=N -- kvision-train ..."
+            )
+        return parts
+
+    def _open_data(self, kind_of_task: type[Task], meeting) -> None:
+        """Opens the splits; the workers compare what they have."""
+        config = self.config
+        self.train_data, self.val_data = (
+            open_source(
+                config.data,
+                split,
+                config.channels,
+                config.val_fraction,
+                config.allow_outside,
+                target=kind_of_task.target,
+            )
+            for split in SPLITS
+        )
+        self.identities = {"train": self.train_data.identity, "val": self.val_data.identity}
+        if self.cluster.addresses[1:]:
+            data = {"training images": "train", "validation images": "val"}
+            meeting.compare(
+                {what: self.identities[split].to_json() for what, split in data.items()}, _changed_data
+            )
+        classes = len(self.train_data.class_names)
+        if classes < kind_of_task.fewest_classes:
+            raise UserError(
+                f"{config.data!r} has {counted(classes, 'class')}; {kind_of_task.name} needs "
+                f"{kind_of_task.fewest_classes} or more."
+            )
+
+    def _warmup_steps(self) -> int:
+        """The number of steps of the warm-up.
+
+        Raises:
+            UserError: an epoch has no step, or the run ends before the warm-up does.
+        """
+        config = self.config
+        if not self.steps:
+            images = counted(self.train_data.size, "training image")
+            raise UserError(f"`batch_size` {config.batch_size} exceeds the {images}.")
+        steps, warmup_steps = self.steps * config.epochs, round(self.steps * config.warmup_epochs)
+        if warmup_steps >= steps:
+            raise UserError(
+                f"`warmup_epochs` ({config.warmup_epochs}) must end before the run does, after "
+                f"{counted(steps, 'step')}."
+            )
+        return warmup_steps
+
+    def distribute(self, split, **keywords):
+        """Distributed batches: each device gets a part of its worker's share of the images."""
+
+        def dataset(context):
+            shard = context.input_pipeline_id, context.num_input_pipelines
+            data = kvision.data.load(
+                self.train_data if split == "train" else self.val_data,
+                split,
+                image_size=self.image_shape[:2],
+                channels=self.image_shape[2],
+                batch_size=self.part_size,
+                crop=self.config.crop,
+                interpolation=self.config.interpolation,
+                cache=self.config.cache,
+                target=self.loop.task.target,
+                exif=self.config.exif,
+                max_unreadable=self.config.max_unreadable,
+                shard=shard,
+                **keywords,
+            )
+            self.opened.append(data)
+            if split == "train":
+                return data.dataset
+            replicas = self.strategy.num_replicas_in_sync
+            each = math.ceil(data.size / (self.part_size * replicas))
+            return with_blanks(data.dataset, each * replicas // context.num_input_pipelines)
+
+        return self.strategy.distribute_datasets_from_function(dataset)
+
+    @property
+    def unreadable(self) -> dict[str, Unreadable]:
+        """The files that failed to decode so far, by name."""
+        return {name: file for data in self.opened for name, file in data.unreadable.items()}
+
+    def batches(self, step, nans):
+        """Training batches from a step on; others after each NaN."""
+        return iter(
+            self.distribute(
+                "train",
+                training=True,
+                augment=self.config.augment,
+                min_crop_area=self.config.min_crop_area,
+                seed=self.config.seed + nans,
+                start=step * self.config.batch_size,
+            )
+        )
+
+
+def _changed_data(first: dict, other: dict) -> list[str]:
+    return Identity.from_json(first).changes(Identity.from_json(other))
+
+
+def task_of(config: TrainConfig) -> type[Task]:
+    """What the network learns.
+
+    Raises:
+        UserError: an unknown network, a task that it cannot learn, or settings of another task.
+    """
+    own = TASKS[kvision.info(config.model).task]
+    task = TASKS[config.task or own.name]
+    if task.rank != own.rank:
+        able = [other.name for other in TASKS.values() if other.rank == own.rank]
+        raise UserError(f"`task` of {config.model} must be {' or '.join(able)}; got {task.name}.")
+    for other in TASKS.values():
+        for option in {*other.options()} - {*task.options()}:
+            if getattr(config, option) != getattr(TrainConfig, option):
+                raise UserError(f"`{option}` is for {other.name}; {config.model} learns {task.name}.")
+    return task
+
+
+def input_size(config: TrainConfig) -> int:
+    """Height and width of the network's input."""
+    return config.image_size or kvision.info(config.model).variant.image_size
+
+
+def completed(config: TrainConfig, folder: Path) -> TrainConfig:
+    """The configuration with values for what it leaves open.
+
+    Raises:
+        UserError: the folder lies in the data, or the warm-up is longer than the run.
+    """
+    if runs.is_inside(folder, config.data):
+        raise UserError(f"`output` must be outside the folder of `data={config.data}`; got '{folder}'.")
+    crop, interpolation = runs.evaluation(
+        config.model, config.weights, input_size(config), config.model_kwarg
+    )
+    warmup = config.warmup_epochs
+    if warmup is None:
+        there = None if config.overwrite else run_folder.warmup_epochs(folder)
+        if there is not None and there >= config.epochs:
+            run_folder.check(folder, config, config.overwrite)  # raises, as the run there is longer
+        warmup = min(1.0, config.epochs / 2) if there is None else there
+    return dataclasses.replace(
+        config,
+        learning_rate=None if config.learning_rate_per_256 is not None else config.peak_learning_rate,
+        crop=config.crop or crop,
+        interpolation=config.interpolation or interpolation,
+        warmup_epochs=warmup,
+    )
+
+
+def build_model(config: TrainConfig, input_shape, num_classes: int) -> keras.Model:
+    """The network with logits."""
+    keywords = dict(config.model_kwarg)
+    if config.norm_momentum is not None:
+        keywords["norm_momentum"] = config.norm_momentum
+    try:
+        return kvision.create_model(
+            config.model,
+            weights=config.weights,
+            input_shape=input_shape,
+            num_classes=num_classes,
+            classifier_activation=None,
+            allow_nonfinite=config.allow_nonfinite,
+            **keywords,
+        )
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # Keras checks the values of its layers, each in its way
+        if not config.model_kwarg:
+            raise
+        given = " ".join(config.lines()["model_kwarg"].splitlines())
+        raise UserError(f"{config.model} cannot be built with {given}: {str(error)[:300]}") from error
