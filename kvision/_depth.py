@@ -21,7 +21,7 @@ def depth_groups(model: keras.Model) -> list[list[str]]:
         model: a network of kvision, with or without a top, also one read from a `.keras` file.
 
     Returns:
-        Names of layers. The last group is the top and side classifiers; it is empty without a top.
+        Names of layers. The last group is the top and auxiliary heads; it is empty without a top.
 
     Raises:
         ValueError: the model is none of kvision: it has no layer `trunk`, or a network inside it has.

@@ -71,8 +71,8 @@ class Family:
         heads: `heads(x, variant, num_classes)` where the classifier is not one dense layer: from the top's
             output, after dropout, to logits by name, "predictions" first.
         min_size: the smallest height and width in pixels that leave a feature map of one pixel.
-        side: `side(x, variant, num_classes, name)`, a side classifier from a tensor of the trunk to logits.
-        sides: the side classifiers of a row with `auxiliary`: their names, and the layers they stand on.
+        auxiliary_head: `auxiliary_head(x, variant, num_classes, name)`, from a tensor of the trunk to logits.
+        auxiliary_heads: those of a row with `auxiliary`: their names, and the layers they stand on.
         module: that holds the table; None for the trunk's.
         decoder: `decoder(network, variant, num_classes)`, where a network has no top but answers for each
             pixel: from the model of the trunk to logits by name, "predictions" first.
@@ -88,8 +88,8 @@ class Family:
     classifier: str = "classifier"
     heads: Callable | None = None
     min_size: int = 32
-    side: Callable | None = None
-    sides: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    auxiliary_head: Callable | None = None
+    auxiliary_heads: Mapping[str, str] = dataclasses.field(default_factory=dict)
     module: str | None = None
     decoder: Callable | None = None
     classifier_activation: str | None = "softmax"
@@ -246,11 +246,12 @@ class Family:
             outputs = self.heads(x, variant, num_classes)
         else:
             outputs = {"predictions": keras.layers.Dense(num_classes, name=self.classifier)(x)}
-        if self.sides and variant.auxiliary:
+        if self.auxiliary_heads and variant.auxiliary:
             if None in network.input_shape[1:]:
                 raise UserError("`auxiliary` needs a fixed image size: give `input_shape`.")
-            for side, layer in self.sides.items():
-                outputs[side] = self.side(network.get_layer(layer).output, variant, num_classes, side)
+            for head, layer in self.auxiliary_heads.items():
+                tensor = network.get_layer(layer).output
+                outputs[head] = self.auxiliary_head(tensor, variant, num_classes, head)
         return outputs
 
     def _input_shape(self, input_shape, variant, name):

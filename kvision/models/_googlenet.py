@@ -2,7 +2,7 @@
 
 `googlenet` is the paper's: biases, response normalisation, 5 x 5 kernels in the third branch.
 `googlenet_bn` is torchvision's: batch normalisation instead, and 3 x 3 kernels in the third branch
-(https://github.com/pytorch/vision/issues/906). Side classifiers pool 5 x 5 with strides 3, as in the paper;
+(https://github.com/pytorch/vision/issues/906). Auxiliary heads pool 5 x 5 with strides 3, as in the paper;
 torchvision's cut 14 pixels into four parts, which differs while training alone.
 """
 
@@ -48,7 +48,7 @@ ROWS = (  # Table 1; a list a stride
         Row("inception5b", 384, 192, 384, 48, 128, 128),
     ),
 )
-SIDES = {"aux1": "inception4a", "aux2": "inception4d"}
+AUXILIARY_HEADS = {"aux1": "inception4a", "aux2": "inception4d"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class GoogLeNetVariant(BatchNormVariant):
         norm: whether to normalise by batch; the norm's columns have no effect else.
         five: kernel size of the third branch.
         width_multiplier: factor on the filters of every layer.
-        auxiliary: whether to add the two side classifiers, for training.
+        auxiliary: whether to add the two auxiliary heads, for training.
     """
 
     norm: bool = False
@@ -70,7 +70,7 @@ class GoogLeNetVariant(BatchNormVariant):
     norm_epsilon: float = 1e-3
 
 
-VARIANTS = {  # trainable parameters: the sum over Table 1; torchvision without its side classifiers
+VARIANTS = {  # trainable parameters: the sum over Table 1; torchvision without its auxiliary heads
     "googlenet": GoogLeNetVariant(params=6_998_552),
     "googlenet_bn": GoogLeNetVariant(norm=True, five=3, preprocess=PLUS_MINUS_ONE, params=6_624_904),
 }
@@ -144,8 +144,8 @@ def trunk(x, v: GoogLeNetVariant):
     return x
 
 
-def side(x, v: GoogLeNetVariant, num_classes, name):
-    """A side classifier (section 5)."""
+def auxiliary_head(x, v: GoogLeNetVariant, num_classes, name):
+    """An auxiliary head (section 5)."""
     x = keras.layers.AveragePooling2D(min(5, *x.shape[1:3]), 3, name=f"{name}.pool")(x)
     x = convolve(x, v, 128, name=f"{name}.conv")
     units = max(1, round(1024 * v.width_multiplier))
@@ -155,6 +155,8 @@ def side(x, v: GoogLeNetVariant, num_classes, name):
     return keras.layers.Dense(num_classes, name=f"{name}.fc2")(x)
 
 
-FAMILY = Family(trunk, VARIANTS, classifier="fc", side=side, sides=SIDES)
+FAMILY = Family(
+    trunk, VARIANTS, classifier="fc", auxiliary_head=auxiliary_head, auxiliary_heads=AUXILIARY_HEADS
+)
 googlenet = FAMILY.builder("googlenet")
 googlenet_bn = FAMILY.builder("googlenet_bn")

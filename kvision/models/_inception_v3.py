@@ -19,7 +19,7 @@ class InceptionV3Variant(BatchNormVariant):
 
     Attributes:
         width_multiplier: factor on the filters of every layer.
-        auxiliary: whether to add the side classifier, for training.
+        auxiliary: whether to add the auxiliary head, for training.
     """
 
     width_multiplier: float = 1.0
@@ -30,7 +30,7 @@ class InceptionV3Variant(BatchNormVariant):
     preprocess: Preprocess = PLUS_MINUS_ONE
 
 
-VARIANTS = {  # trainable parameters: timm, without the side classifier
+VARIANTS = {  # trainable parameters: timm, without the auxiliary head
     "inception_v3": InceptionV3Variant(params=23_834_568),
 }
 
@@ -159,8 +159,8 @@ def trunk(x, v: InceptionV3Variant):  # Table 1
     return tap(module_e(x, v, "Mixed_7c"), "c5")
 
 
-def side(x, v: InceptionV3Variant, num_classes, name):
-    """The side classifier on the 17 x 17 map (figure 8)."""
+def auxiliary_head(x, v: InceptionV3Variant, num_classes, name):
+    """The auxiliary head on the 17 x 17 map (figure 8)."""
     b = Branches(v, name)
     x = keras.layers.AveragePooling2D(min(5, *x.shape[1:3]), 3, name=f"{name}.pool")(x)
     x = b(x, 128, 1, "conv0")
@@ -170,6 +170,11 @@ def side(x, v: InceptionV3Variant, num_classes, name):
 
 
 FAMILY = Family(
-    trunk, VARIANTS, classifier="fc", min_size=75, side=side, sides={"AuxLogits": "Mixed_6e.concatenate"}
+    trunk,
+    VARIANTS,
+    classifier="fc",
+    min_size=75,
+    auxiliary_head=auxiliary_head,
+    auxiliary_heads={"AuxLogits": "Mixed_6e.concatenate"},
 )
 inception_v3 = FAMILY.builder("inception_v3")

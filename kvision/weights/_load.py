@@ -25,7 +25,7 @@ from kvision.weights._parameters import behind_trunk, classifiers, first_convolu
 from kvision.weights._states import IGNORED, fitting
 
 LOG = logging.getLogger("kvision")
-SIDES = ("aux1.", "aux2.", "AuxLogits.", "aux_classifier.")  # auxiliary heads, at most for training
+AUXILIARY_HEADS = ("aux1.", "aux2.", "AuxLogits.", "aux_classifier.")  # auxiliary heads, at most for training
 
 
 def load(
@@ -235,7 +235,7 @@ def _assign(
 ) -> None:
     wanted = parameters(model)
     given, notes = _taken(tensors, wanted, origin)
-    leftover = [name for name in given if name not in wanted and not name.startswith(SIDES)]
+    leftover = [name for name in given if name not in wanted and not name.startswith(AUXILIARY_HEADS)]
     heads = classifiers(model) if include_top else behind_trunk(model)
     fresh, adapted, missing, misshapen, nonfinite = set(), list(notes), [], [], []
     values = {}
@@ -274,10 +274,10 @@ def _assign(
         )
     if settings:
         outputs = {producer(tensor)[0].name for tensor in keras.tree.flatten(model.outputs)}
-        sides = {name for name in settings if name.startswith(SIDES)}
+        auxiliary = {name for name in settings if name.startswith(AUXILIARY_HEADS)}
         try:
             other = _settings.difference(
-                _settings.of_model(model), settings, {*heads, *outputs, *sides, *free}
+                _settings.of_model(model), settings, {*heads, *outputs, *auxiliary, *free}
             )
         except Exception as error:  # whatever damaged settings raise
             raise _fetch.unreadable(origin, error) from None

@@ -69,7 +69,7 @@ def classifiers(model: keras.Model) -> set[str]:
 
 
 def behind_trunk(model: keras.Model) -> set[str]:
-    """The names of the layers of the top, and of side classifiers."""
+    """The names of the layers of the top, and of auxiliary heads."""
     trunk = keras.Model(model.inputs, model.get_layer("trunk").output)
     return {layer.name for layer in model.layers} - {layer.name for layer in trunk.layers}
 

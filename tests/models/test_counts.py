@@ -28,7 +28,7 @@ PAPERS = {  # sums over the papers' layers, densely connected where LeNet-5 is
     "densenet264": 33_337_704,
     "vit_base_r50_s16": 97_890_112 + 769 * 1000,  # timm, whose network has no classifier
 }
-SIDES = {
+AUXILIARY_HEADS = {
     "googlenet": 3_188_840 + 3_190_888,
     "inception_v3": 27_161_264 - 23_834_568,
 }  # the latter: torchvision
@@ -80,10 +80,10 @@ def test_the_table_holds_the_published_counts():
     assert {name: kvision.info(name).variant.params for name in kvision.list_models()} == published
 
 
-@pytest.mark.parametrize("name", SIDES)
+@pytest.mark.parametrize("name", AUXILIARY_HEADS)
 def test_side_classifiers(name):
     variant = kvision.info(name).variant
-    assert parameters(built_without_memory(name, auxiliary=True)) == variant.params + SIDES[name]
+    assert parameters(built_without_memory(name, auxiliary=True)) == variant.params + AUXILIARY_HEADS[name]
 
 
 ROADMAP = {  # GFLOPs of Table 10; "layer_norm" is 4.46 there, see kvision/models/_convnext_roadmap.py

@@ -14,7 +14,7 @@ import kvision
 from kvision.data import read_image
 from kvision.errors import UserError
 from kvision.spec import PLUS_MINUS_ONE
-from kvision.weights._load import SIDES
+from kvision.weights._load import AUXILIARY_HEADS
 from kvision.weights._parameters import parameters
 
 SMALL = {"width_multiplier": 0.1, "input_shape": (32, 32, 3), "num_classes": 5}
@@ -225,7 +225,7 @@ def test_real_weights_know_photographs(tmp_path):
 def test_side_classifiers_of_a_checkpoint_are_left_out():
     models = [built_without_memory("googlenet_bn", auxiliary=auxiliary) for auxiliary in (True, False)]
     names, plain = (parameters(model).keys() for model in models)
-    assert all(name.startswith(SIDES) for name in names - plain)
+    assert all(name.startswith(AUXILIARY_HEADS) for name in names - plain)
     assert "aux1.fc2.weight" in names - plain
 
 
