@@ -15,3 +15,6 @@ if Path(sys.argv[0]).name.startswith("kvision-"):
 else:
     from kvision._public import *  # noqa: F403
     from kvision._public import __all__ as __all__
+
+    def __dir__():
+        return [*__all__, "__version__"]

@@ -30,7 +30,8 @@ def wilson(part: float, count: int, z: float = Z) -> tuple[float, float]:
     """The interval of `z` standard errors around a share of `count` (Wilson 1927)."""
     middle = part + z**2 / (2 * count)
     spread = z * math.sqrt(part * (1 - part) / count + z**2 / (4 * count**2))
-    return (middle - spread) / (1 + z**2 / count), (middle + spread) / (1 + z**2 / count)
+    low, high = (middle - spread) / (1 + z**2 / count), (middle + spread) / (1 + z**2 / count)
+    return max(low, 0.0), min(high, 1.0)
 
 
 def quotients(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:

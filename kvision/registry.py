@@ -34,12 +34,12 @@ def create_model(name: str, /, **keywords):
     return _lookup(_BUILDERS, name)(**keywords)
 
 
-def list_models(pattern: str = "*", task: str | None = "classification") -> list[str]:
-    """The networks of a task by name, sorted.
+def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
+    """The networks by name, sorted.
 
     Args:
         pattern: a shell pattern that the names match, or a word that they contain: `list_models("lite")`.
-        task: "classification" or "segmentation"; None for the networks of all tasks.
+        task: "classification" or "segmentation", for the networks of that task alone.
 
     Raises:
         ValueError: no name contains the word, and the message has the nearest names; or there is no such

@@ -5,6 +5,8 @@ import dataclasses
 import json
 import sys
 import tempfile
+import types
+import typing
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from pathlib import Path
 import keras
 
 from kvision import _networks, labels, registry, weights as published
-from kvision._choices import WEIGHTS
+from kvision._choices import INTERPOLATIONS, WEIGHTS
 from kvision.data import Data, load
 from kvision.data.skipped import Unreadable
 from kvision.data.sources import TARGETS, open_source
@@ -115,7 +117,7 @@ def open_model(
             class names of another number than the network's classes.
     """
     path = Path(source).expanduser()
-    if source in registry.list_models(task=None):
+    if source in registry.list_models():
         channels = len(registry.info(source).variant.preprocess.mean)
         learned = _task_in(weights)
         model = registry.create_model(
@@ -146,7 +148,7 @@ def open_model(
         return _opened(_read(path, image_size, _task_in(source)), labels.read_from_keras(path), class_names)
     raise UserError(
         f"A run folder, a .keras file or a model's name was expected; got {source!r}. "
-        f"{did_you_mean(source, registry.list_models(task=None))}"
+        f"{did_you_mean(source, registry.list_models())}"
     )
 
 
@@ -210,7 +212,7 @@ def open_trained(
         source, weights, image_size, allow_nonfinite: see `open_model`.
         names: of the classes, see `kvision.labels.named`.
     """
-    if source in registry.list_models(task=None) and weights is None:
+    if source in registry.list_models() and weights is None:
         raise UserError(f"{source} has fresh weights: give trained ones with --weights, {WEIGHTS}.")
     class_names = None if names is None else labels.named(names)
     return open_model(source, weights, image_size, class_names=class_names, allow_nonfinite=allow_nonfinite)
@@ -297,7 +299,7 @@ def read_run(folder: Path) -> Run:
     try:
         fields = json.loads((folder / RUN).read_text(encoding="utf-8"))
         run = Run(**{field.name: fields[field.name] for field in dataclasses.fields(Run)})
-        if run.task in TASKS:
+        if _is_sound(run):
             return run
     except FileNotFoundError:
         flags = _read_flags(folder)
@@ -312,6 +314,21 @@ def read_run(folder: Path) -> Run:
     except (ValueError, KeyError, TypeError):
         pass
     raise UserError(f"'{folder / RUN}' is damaged, or was written by a later version of kvision.")
+
+
+def _is_sound(run: Run) -> bool:
+    """Whether the values that run.json holds are of the types and in the ranges of a run's."""
+    for name, hint in typing.get_type_hints(Run).items():
+        value, kind = getattr(run, name), typing.get_origin(hint) or hint
+        kind = {types.UnionType: hint, float: (int, float)}.get(kind, kind)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            return False
+    return (
+        run.task in TASKS
+        and run.interpolation in INTERPOLATIONS
+        and 0 < run.crop <= 1
+        and 0 < run.val_fraction < 1
+    )
 
 
 def _read_flags(folder) -> dict[str, str]:

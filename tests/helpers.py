@@ -79,7 +79,7 @@ def distinct(names):
     return list(seen.values())
 
 
-DISTINCT = distinct(kvision.list_models())
+DISTINCT = distinct(kvision.list_models(task="classification"))
 
 
 def tiny(name, /, **keywords):

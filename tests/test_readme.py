@@ -16,7 +16,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 
 def test_table_is_the_registrys():
     table = re.search(r"<!-- models:.*?-->\n(.*?)<!-- end -->", README, re.DOTALL)
-    assert table.group(1).strip() == markdown(kvision.list_models(task=None))
+    assert table.group(1).strip() == markdown(kvision.list_models())
 
 
 @pytest.mark.parametrize("first", [True, pytest.param(False, marks=pytest.mark.slow)])

@@ -75,7 +75,7 @@ class FCNFamily(SegmentationFamily):
                 raise UserError("`norm_momentum` needs the name of a `backbone`; a model has its own.")
             if backbone_weights is not None:
                 raise UserError("`backbone_weights` need the name of a `backbone`; a model has weights.")
-        elif backbone not in registry.list_models():
+        elif backbone not in registry.list_models(task="classification"):
             registry.info(backbone)  # raises, with the nearest names
             raise UserError(f"`backbone` must be a classifier; {backbone!r} is none.")
         family = dataclasses.replace(self, backbone=backbone, backbone_weights=backbone_weights)

@@ -86,10 +86,12 @@ class Classification(Task):
         )
 
     def compare(self, found, expected, targets):
-        """Top-1 and top-5, with Wilson's interval; of the drop, that of Agresti and Min 2005."""
+        """Top-1, and of many classes top-5, with Wilson's intervals; the drop has that of Agresti and Min."""
         right, theirs = found.classes == targets, expected.classes == targets
         first = np.argsort(-found.probabilities, axis=-1)[:, :TOP]
-        shares = {"top-1": share(right), "top-5": share((first == targets[:, None]).any(-1))}
+        shares = {"top-1": share(right)}
+        if len(self.class_names) > TOP:
+            shares[f"top-{TOP}"] = share((first == targets[:, None]).any(-1))
         count, lost, won = len(targets), (theirs & ~right).sum(), (right & ~theirs).sum()
         return Accuracy(
             {name: Score(value, wilson(value, count)) for name, value in shares.items()},

@@ -13,11 +13,13 @@ PERMISSIVE = ("apache-2.0", "mit", "bsd-3-clause")
 
 
 def list_weights(pattern: str = "*") -> list[Weights]:
-    """The published checkpoints whose MODEL.TAG matches a shell pattern or contains a word: `"resnet50*"`.
+    """The published checkpoints of a network, or those whose MODEL.TAG matches a pattern or contains a word.
 
     Raises:
         ValueError: no MODEL.TAG contains the word; the message has the nearest ones.
     """
+    if of_model := rows_of(pattern):
+        return [*of_model]
     chosen = select(pattern, (f"{row.model}.{row.tag}" for row in ROWS), "weights")
     return [row for row in ROWS if f"{row.model}.{row.tag}" in chosen]
 

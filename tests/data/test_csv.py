@@ -188,8 +188,11 @@ def test_a_file_that_is_listed_again_counts_again_in_one_split_only(images):
     text = "path,label,split\na/1.png,a,train\na/1.png,a,train\nb/1.png,b,train\nb/2.png,b,val"
     assert open_source(write_csv(images, text), "train").size == 3
     text = "path,label\n" + 2 * "a/1.png,a\n./a/1.png,a\na\\1.png,a\n" + "b/1.png,b\n"
-    with pytest.raises(ValueError, match="the same file has the split '(train|val)' and '(train|val)'"):
-        opened(images, text, "train", val_fraction=0.4)
+    path = write_csv(images, text)
+    splits = [open_source(path, split, val_fraction=0.5) for split in ("train", "val", "all")]
+    train, val, every = ([source.name_of(index) for index in range(source.size)] for source in splits)
+    assert len(train + val) == len(every) == 7
+    assert not {*map(os.path.normpath, train)} & {*map(os.path.normpath, val)}
 
 
 def test_links_that_leave_the_folder(images, tmp_path):

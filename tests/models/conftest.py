@@ -6,7 +6,7 @@ from helpers import DISTINCT, built_without_memory, tiny
 import kvision
 
 
-@pytest.fixture(scope="session", params=kvision.list_models())
+@pytest.fixture(scope="session", params=kvision.list_models(task="classification"))
 def built(request):
     """A network of the registry, without values."""
     return built_without_memory(request.param)

@@ -59,7 +59,7 @@ def preprocess(mean, std):
 def from_timm(networks):
     for network in networks:
         model, columns = ours(network["name"])
-        if model not in kvision.list_models():
+        if model not in kvision.list_models(task="classification"):
             continue
         for row in (row for row in network["weights"] if row["hub"]):
             size = row["input_size"][-1]

@@ -109,9 +109,13 @@ def test_a_run_that_took_no_step_is_replaced_by_one_with_other_flags(step, parse
 def test_a_run_whose_record_is_damaged_does_not_go_on(parsed, tmp_path):
     parsed()
     run = trained(tmp_path / "run")
-    (run / runs.RUN).write_text("{")
-    with pytest.raises(ValueError, match="run.json' is damaged.* Remove it, and the run writes its own"):
-        check(run, False)
+    whole = json.loads((run / runs.RUN).read_text())
+    others = ({"crop": None}, {"crop": "1"}, {"crop": 2}, {"interpolation": ["a"]}, {"val_fraction": "a"},
+              {"data": 7}, {"exif": "no"}, {"crop": True}, {"task": "a"}, {"versions": []})  # fmt: skip
+    for text in ("{", "[]", *(json.dumps(whole | other) for other in others)):
+        (run / runs.RUN).write_text(text)
+        with pytest.raises(ValueError, match="run.json' is damaged.* Remove it, and the run writes its own"):
+            check(run, False)
 
 
 def test_flags_that_an_older_run_did_not_have_are_at_their_defaults(parsed, tmp_path):

@@ -70,6 +70,10 @@ def test_the_evaluation_is_that_of_the_predicted_masks(run, masks, tmp_path):
     arguments = ["kvision-predict", f"--model={run}", f"--output={tmp_path}", masks / "images"]
     assert f"80 pictures in {tmp_path}" in command(*arguments)
     assert "00_overlay.png' is there already: `--overwrite` replaces it" in command(*arguments, code=2)
+    (tmp_path / "00_overlay.png").unlink()
+    assert "00_mask.png' is there already: `--overwrite` replaces it" in command(*arguments, code=2)
+    assert not (tmp_path / "00_overlay.png").exists()
+    command(*arguments, "--overwrite")
     arguments[2] = f"--output={masks / 'classes.txt'}"
     assert "`--output` must be a folder; " in command(*arguments, code=2)
     confusion = np.zeros((2, 2))

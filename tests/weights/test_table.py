@@ -22,7 +22,7 @@ def test_rows():
     assert len(rows) >= 150
     names = Counter((row.model, row.tag, repr(row.columns)) for row in rows)
     assert max(names.values()) == 1
-    assert {row.model for row in rows} <= set(kvision.list_models(task=None))
+    assert {row.model for row in rows} <= set(kvision.list_models())
     for row in rows:
         variant = kvision.info(row.model).variant
         assert set(row.columns) <= set(variant.columns())
@@ -34,6 +34,7 @@ def test_rows():
     defaults = Counter((row.model, repr(row.columns)) for row in rows if row.default)
     assert max(defaults.values()) == 1
     assert {row.tag for row in kvision.list_weights("resnet50.*")} >= {"a1_in1k", "tv_in1k"}
+    assert kvision.list_weights("resnet50") == kvision.list_weights("resnet50.*")
     (row,) = kvision.list_weights("resnet50.a1_in1k")
     assert (row.source, row.license, row.preprocess, row.num_classes, row.input_size, row.test_size) == (
         "hf-hub:timm/resnet50.a1_in1k", "apache-2.0", IMAGENET, 1000, 224, 288,

@@ -14,3 +14,7 @@ def __getattr__(name):
     if name not in PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{PLACES[name]}"), name)
+
+
+def __dir__():
+    return [*PLACES]

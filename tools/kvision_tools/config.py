@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 
 from kvision import _cli
-from kvision._choices import AUGMENTATIONS, CACHES, FORMS, INTERPOLATIONS, TASKS, WEIGHTS
+from kvision._choices import AUGMENTATIONS, CACHES, FORMS, INTERPOLATIONS, MASK_FORMS, TASKS, WEIGHTS
 from kvision.errors import UserError
 from kvision.spec import did_you_mean
 from kvision_tools.choices import LEARNING_RATES, STRATEGIES
@@ -31,7 +31,7 @@ OF_THE_DATA = {  # keywords of a builder that --model_kwarg does not set
     "pooling": "training needs a classifier",
     "preprocess": "`weights` brings it",
 }
-KINDS = {int: "an integer", float: "a number", bool: "True or False", str: "a string"}
+KINDS = {int: "an integer", float: "a finite number", bool: "True or False", str: "a string"}
 
 
 def setting(default, text: str, lower=None, upper=None, choices: Sequence[str] = ()):
@@ -65,7 +65,7 @@ class TrainConfig:
     freeze: str = setting(
         "none", "Layers that are not trained: none, trunk (all but the top), or N, the first N groups."
     )
-    data: str = setting("", f"Dataset: {FORMS}.")
+    data: str = setting("", f"Dataset: {FORMS}; of masks, {MASK_FORMS}.")
     val_fraction: float = setting(0.2, "Share held out where the dataset has no split of its own.")
     allow_outside: bool = setting(False, "Whether a CSV file may list images outside its own folder.")
     strict: bool = setting(False, "Whether the run ends at the first file that fails to decode.")
@@ -241,7 +241,8 @@ class TrainConfig:
             near = did_you_mean(value, choices)
             return f"`{field.name}` must be one of {', '.join(choices)}; got {value!r}. {near}"
         if lower is not None and not lower <= value <= (math.inf if upper is None else upper):
-            bounds = f"at least {lower}" if upper is None else f"in [{lower}, {upper}]"
+            start = "(" if field.name in POSITIVE else "["
+            bounds = f"at least {lower}" if upper is None else f"in {start}{lower}, {upper}]"
             return f"`{field.name}` must be {bounds}; got {value}."
         return None
 
@@ -254,6 +255,8 @@ class TrainConfig:
         for name in POSITIVE:
             if getattr(self, name) == 0:
                 yield f"`{name}` must be positive; got {getattr(self, name)}."
+        if self.strict and self.max_unreadable != TrainConfig.max_unreadable:
+            yield "`strict` and `max_unreadable` exclude each other: give one."
         if self.label_smoothing == 1:
             yield "`label_smoothing` must be below 1, as nothing of the label would be left; got 1."
         if self.ema_decay in (0, 1):

@@ -46,12 +46,13 @@ def csv_list(path: str, split: str, options: Options) -> Source:
         selected = [row for row in rows if row["split"] in chosen]
     else:
         check_divided(split, repr(path))
-        groups = defaultdict(list)  # of each class a share is held out, or else of all images
+        groups = defaultdict(list)  # of the files of each class a share is held out, or else of all
         for row in rows:
             groups["" if options.several else row["labels"]].append(row)
-        held_out = {id(row) for group in groups.values() for row in part(group, "val", options.val_fraction)}
+        files = [list(dict.fromkeys(map(_file, group))) for group in groups.values()]
+        held_out = {file for group in files for file in part(group, "val", options.val_fraction)}
         for row in rows:
-            row["split"] = "val" if id(row) in held_out else "train"
+            row["split"] = "val" if _file(row) in held_out else "train"
         selected = [row for key in sorted(groups) for row in groups[key] if split in ("all", row["split"])]
     _check_repeated(path, rows)
     if not selected:
@@ -141,14 +142,19 @@ def _row(path, columns, fields, number, several) -> dict:
         name = row["split"]
         row["split"] = NAMES_OF_SPLITS.get(name.strip().casefold())
         if not row["split"]:
-            raise UserError(f"{where}: `split` must be train, val or test; got {quoted(name)}.")
+            raise UserError(f"{where}: the split must be train, val or test; got {quoted(name)}.")
     return row
+
+
+def _file(row) -> str:
+    """What tells a row's file from others."""
+    return os.path.normpath(row["path"].replace("\\", "/"))
 
 
 def _check_repeated(path, rows) -> None:
     first = {}
     for row in rows:
-        other = first.setdefault(os.path.normpath(row["path"].replace("\\", "/")), row)
+        other = first.setdefault(_file(row), row)
         for what, key in (("label", "labels"), ("split", "split")):
             if other[key] != row[key]:
                 raise UserError(

@@ -31,7 +31,7 @@ def main(positional):
             raise UserError(f"One name or pattern was expected; got {len(positional)}.")
         _cli.import_keras()
         pattern = positional[0] if positional else "*"
-        names = kvision.list_models(pattern, task=None)
+        names = kvision.list_models(pattern)
         if not names:
             kvision.info(pattern)  # raises, with the nearest names
     console = rich.console.Console(highlight=False)

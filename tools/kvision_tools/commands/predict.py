@@ -74,9 +74,12 @@ def main(arguments):
             print(shown(path))
             for line in task.describe(prediction, FLAGS.topk):
                 print(f"  {line}")
-            for ending, picture in task.pictures(pixels, prediction).items():
-                picture_path = Path(FLAGS.output) / (names[number] + ending)
-                write(picture, picture_path)
+            pictures = task.pictures(pixels, prediction)
+            pictures = {Path(FLAGS.output) / (names[number] + end): image for end, image in pictures.items()}
+            check_free(pictures)
+            for picture_path, picture in pictures.items():
+                with replacing(picture_path) as tmp_path:
+                    picture.save(tmp_path, format="PNG")
                 print(f"  {shown(str(picture_path))}")
                 written += 1
         if written:
@@ -90,7 +93,7 @@ def main(arguments):
 def files(arguments: Iterable[str]) -> Iterator[str]:
     """The files that are named: they themselves, all below folders, and what patterns match; each sorted."""
     for argument in map(os.path.expanduser, arguments):
-        matches = [argument] if os.path.exists(argument) else sorted(glob.glob(argument, recursive=True))
+        matches = [argument] if os.path.exists(argument) else matching(argument)
         if not matches:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), argument)
         for match in matches:
@@ -98,6 +101,12 @@ def files(arguments: Iterable[str]) -> Iterator[str]:
             if not below:
                 raise UserError(f"{match!r} has no files.")
             yield from below
+
+
+def matching(pattern: str) -> list[str]:
+    """The files that match a pattern, in which a bracket is one where it means nothing else; sorted."""
+    patterns = pattern, pattern.replace("[", "[[]")
+    return next(filter(None, (sorted(glob.glob(p, recursive=True)) for p in patterns)), [])
 
 
 def distinct(paths: list[str]) -> list[str]:
@@ -123,18 +132,12 @@ def check_folder(folder: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
-def write(picture, path: Path) -> None:
-    """Writes a picture whole or not at all.
-
-    Raises:
-        UserError: there is such a file, and no --overwrite.
-    """
-    if path.exists() and not FLAGS.overwrite:
+def check_free(paths: Iterable[Path]) -> None:
+    """A UserError for a file that is there already, without --overwrite."""
+    if there := [path for path in paths if path.exists() and not FLAGS.overwrite]:
         raise UserError(
-            f"'{path}' is there already: `overwrite=True` replaces it, another `output` keeps it."
+            f"'{there[0]}' is there already: `overwrite=True` replaces it, another `output` keeps it."
         )
-    with replacing(path) as tmp_path:
-        picture.save(tmp_path, format="PNG")
 
 
 def _below(folder) -> list[str]:
