@@ -34,7 +34,7 @@ def parsed():
     def parse(*more):
         flag_values = flags.FlagValues()
         define_flags(flag_values)
-        flag_values([*ARGUMENTS, *more])
+        flag_values([*ARGUMENTS, "--crop=1", "--interpolation=bilinear", *more])
         Command.config = from_flags(flag_values)
 
     return parse
@@ -328,7 +328,8 @@ from kvision.data.identity import identify
 from kvision_tools import run_folder
 from kvision_tools.config import TrainConfig
 here = identify(("cat", "dog"), np.array((0, 0, 1)), None)
-config = TrainConfig(model="lenet5", data="digits", model_kwarg={{"a": 1, "b": 2}})
+settings = {{"model_kwarg": {{"a": 1, "b": 2}}, "crop": 1, "interpolation": "bilinear"}}
+config = TrainConfig(model="lenet5", data="digits", **settings)
 lock = run_folder.make(Path({run!r}), config, {{"train": here, "val": here}}, False)
 print("made", flush=True)
 sys.stdin.read()
