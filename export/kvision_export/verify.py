@@ -165,9 +165,10 @@ def remarks(
     """
     sentences = []
     if not labeled:
+        score = task.score if task.score[1].isupper() else f"{task.score[0].upper()}{task.score[1:]}"
         sentences.append(
-            f"The images have no {task.targets}: {task.score} is left out, and files are judged by their "
-            "agreement with the Keras model."
+            f"{score} is left out, as the images have no {task.targets}; files are judged by their agreement "
+            "with the Keras model."
         )
     if count < FEW:
         images = "1 image" if count == 1 else f"{count} images, each of which is {100 / count:.1f} %"

@@ -177,7 +177,7 @@ def test_segmentation_without_masks(segmenter, tmp_path):
     data = dark_and_light(tmp_path / "data")
     printed = command("kvision-export", f"--model={segmenter}", f"--calibration=folder:{data}", "--nocompare",
                       "--quantize=float32", f"--output={tmp_path / 'out'}")  # fmt: skip
-    assert "The images have no masks: mean IoU is left out" in " ".join(printed.split())
+    assert "Mean IoU is left out, as the images have no masks" in " ".join(printed.split())
     assert "100.0 % of the pixels of 16 images" in (tmp_path / "out/report.html").read_text()
 
 
@@ -310,7 +310,7 @@ def test_images_without_labels(layout, reason, tmp_path):
     why, no_labels, few, ranges, unchecked = report["remarks"]
     assert "without labels" in why
     assert reason in why
-    assert no_labels.startswith("The images have no labels: top-1 is left out")
+    assert no_labels.startswith("Top-1 is left out, as the images have no labels")
     assert f"{report['images']} images, each of which is 6.2 %" in few
     assert "8 calibration images" in ranges
     assert "could not be checked whether the Keras model expects RGB pixels in [0, 255]; " in unchecked

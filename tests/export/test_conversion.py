@@ -10,7 +10,8 @@ from helpers import DISTINCT, randomized, tiny, tiny_segmenter
 from tflite import REWRITTEN, ends, images, int8, operators
 
 import kvision
-from kvision.tasks import Segmentation
+from kvision.tasks import MultiLabel, Segmentation
+from kvision_export.activations import Sigmoid
 from kvision_export.answers import end_in
 from kvision_export.census import find_faults, set_versions
 from kvision_export.choices import ANSWERS
@@ -124,6 +125,44 @@ def test_segmenters_in_every_mode_and_with_every_end(name):
                 logits = found
         np.testing.assert_array_equal(found.classes, logits.classes)  # of the mask
         np.testing.assert_array_equal(found.logits, logits.logits)
+
+
+def test_sigmoids_in_every_mode_and_with_every_end():
+    logits, pixels = tiny("lenet5", classifier_activation=None), images(8, channels=1)
+    classifier = logits.get_layer("classifier")
+    classifier.kernel.assign(20 * classifier.kernel)
+    classifier.bias.assign(-logits.predict(pixels, verbose=0).mean(0))
+    model = MultiLabel.serving(logits)
+    files = convert_apart(model, FLOATS)
+    floats = files["float32"]
+    for name, dtype in (("int8", "uint8"), ("int8 throughout", "int8")):
+        search = Search(floats, pixels, pixels[:1], ends=dtype, activation=Sigmoid)
+        files[name] = search.make(REWRITTEN)
+    files["int16x8"] = quantize(floats, Ranges(floats, pixels).find("minmax"), bits=16)
+    files["int4"] = four_bits(floats)
+    expected = collect(model.predict(pixels, verbose=0), activation=Sigmoid)
+    np.testing.assert_allclose(expected.logits, logits.predict(pixels, verbose=0), rtol=1e-3, atol=1e-3)
+    assert len(np.unique(expected.classes, axis=0)) > 1
+    least = {
+        "float32": 80,
+        "float16": 35,
+        "int16x8": 20,
+        "dynamic": 15,
+        "int8": 12,
+        "int8 throughout": 12,
+        "int4": 3,
+    }
+    assert {*MODES} <= {*files}
+    for mode, content in files.items():
+        for answer in ("probabilities", "logits"):
+            ended = set_versions(end_in(content, answer))
+            assert not find_faults(read(ended))
+            assert ("LOGISTIC" in operators(ended)) == (answer == "probabilities")
+            found = answers(ended, pixels, activation=Sigmoid)
+            near = fidelity(found, expected, Sigmoid)
+            assert near.sqnr > least[mode], (mode, answer)
+            assert near.largest_difference < (1e-4 if mode == "float32" else 0.2)
+            assert found.classes.shape == (8, 3)
 
 
 def test_a_segmenter_of_integers_throughout():

@@ -8,8 +8,9 @@ from tflite import images
 from kvision._intervals import wilson
 from kvision.tasks import Answers, Classification, Segmentation
 from kvision_export import verify
+from kvision_export.activations import Sigmoid, Softmax
 from kvision_export.convert import convert
-from kvision_export.verify import Tolerance, answers, fidelity, latencies
+from kvision_export.verify import Tolerance, answers, collect, fidelity, latencies
 
 
 def of_probabilities(probabilities):
@@ -78,6 +79,25 @@ def test_fidelity():
     swapped = fidelity(of(np.array([[2, 0, -2], [3, 0, -3]], np.float32)), of(logits))
     assert swapped.agreement == 0.5
     assert swapped.worst == [1, 0]
+
+
+def test_fidelity_of_sigmoids():
+    """The divergence is that of each class as a distribution of two, and absent classes do not agree."""
+
+    def of(logits):
+        return collect(1 / (1 + np.exp(-logits)), iter(logits), activation=Sigmoid)
+
+    expected, found = (
+        of(np.array(logits)) for logits in ([[2.0, -1, 3], [-1, -2, -3]], [[1.0, 1, 2], [-2, -2, -2]])
+    )
+    pairs = [np.stack([answer.logits, 0 * answer.logits], -1) for answer in (expected, found)]
+    near = fidelity(found, expected, Sigmoid)
+    assert near.kl == pytest.approx(Softmax.divergence(*pairs).mean())
+    assert near.agreement == pytest.approx(2 / 3)  # of the labels that one of both gives
+    assert fidelity(expected, expected, Sigmoid).agreement == 1
+    nothing = of(np.full((2, 3), -5.0))
+    assert fidelity(nothing, expected, Sigmoid).agreement == 0
+    assert fidelity(nothing, nothing, Sigmoid).agreement == 1
 
 
 def test_a_divergence_that_is_no_number_is_not_taken_for_none():

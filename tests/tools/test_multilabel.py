@@ -82,10 +82,9 @@ def test_the_evaluation_is_that_of_the_predicted_labels(run, colours):
     assert float(found.group(1)) == pytest.approx(np.mean(of_class), abs=0.02)
 
 
-def test_every_mode_is_exported_and_judged_by_map(run):
-    modes = "float32,float16,dynamic,int8,int16x8,int4"
-    arguments = ["kvision-export", f"--model={run}", "--calibration_images=16", "--max_drop=5"]
-    printed = command(*arguments, f"--quantize={modes}")
+def test_files_are_judged_by_map(run):
+    arguments = ["kvision-export", f"--model={run}", "--calibration_images=8", "--max_drop=5", "--nocompare"]
+    printed = command(*arguments, "--quantize=float16,int8")
     report = json.loads((run / "export/report.json").read_text())
     assert (report["task"], report["score"], report["doubts"]) == ("multilabel", "mAP", [])
     pixels = np.random.default_rng(0).uniform(0, 100, (4, 32, 32, 3)).round().astype(np.float32)
@@ -94,20 +93,12 @@ def test_every_mode_is_exported_and_judged_by_map(run):
         score = file["accuracy"]["scores"]["mAP"]
         assert f"{100 * score['value']:.1f}" in printed
         assert score["interval"][0] <= score["value"] <= score["interval"][1]
-        assert file["refusal"] == "" or not file["file"]
-        assert any(name.startswith("LOGISTIC") for name in file["census"]["operators"])
-        if file["file"]:
-            assert file["census"]["metadata"]["labels"] == list(CLASSES)
-            found = verify.predict(run / "export" / file["file"], pixels)
-            np.testing.assert_allclose(found, expected, atol=1e-5 if file["mode"] == "float32" else 0.1)
-    assert report["files"][0]["fidelity"]["agreement"] == 1
-    page = (run / "export/report.html").read_text()
-    assert "its mAP on 32 images" in page
-    command(*arguments, "--quantize=float32,int8", "--answer=logits", "--ends=int8", "--nocompare")
-    for file in json.loads((run / "export/report.json").read_text())["files"]:
-        assert not any(name.startswith("LOGISTIC") for name in file["census"]["operators"])
-        assert file["accuracy"]["drop"] < 0.05
-    sentence = command(*arguments, "--answer=mask", code=2)
+        assert file["refusal"] == ""
+        assert file["census"]["metadata"]["labels"] == list(CLASSES)
+        found = verify.predict(run / "export" / file["file"], pixels)
+        np.testing.assert_allclose(found, expected, atol=0.1)
+    assert "its mAP on 32 images" in (run / "export/report.html").read_text()
+    sentence = command(*arguments, "--quantize=float32", "--answer=mask", code=2)
     assert "answers for whole images, and a mask is of pixels" in sentence
 
 
@@ -123,13 +114,7 @@ def test_a_file_of_others_that_ends_in_sigmoids(colours, tmp_path):
     assert "mAP 100.00 %, macro F1 100.00 %" in command(
         "kvision-evaluate", *arguments, f"--data=csv:{colours}"
     )
-    export_ = [
-        "kvision-export",
-        *arguments,
-        "--quantize=float32,int8",
-        "--calibration_images=8",
-        "--nocompare",
-    ]
+    export_ = ["kvision-export", *arguments, "--quantize=float32"]
     printed = command(*export_, f"--calibration=csv:{colours}", f"--output={tmp_path / 'one'}")
     assert "From lists of labels it could not be checked whether the Keras model expects" in printed
     report = json.loads((tmp_path / "one/report.json").read_text())
@@ -139,7 +124,7 @@ def test_a_file_of_others_that_ends_in_sigmoids(colours, tmp_path):
     for path in [*colours.parent.glob("*.png")][:24]:
         (folder / path.name).write_bytes(path.read_bytes())
     printed = command(*export_, f"--calibration=folder:{folder}", f"--output={tmp_path / 'two'}")
-    assert "The images have no lists of labels: mAP is left out" in printed
+    assert "mAP is left out, as the images have no lists of labels" in printed
     images = counted(json.loads((tmp_path / "two/report.json").read_text())["images"], "image")
     page = (tmp_path / "two/report.html").read_text()
     assert f"of the labels that it or the Keras model gives to {images}, 100.0 % are given by both" in page
