@@ -6,7 +6,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from kvision_export import flatbuffer
 from kvision_export.convert import convert
-from kvision_export.int8 import Search, Settings
+from kvision_export.int8 import Int8Files, Settings
 
 REWRITTEN = Settings(hard_swish=True)
 
@@ -19,7 +19,14 @@ def images(count=8, size=64, channels=3, seed=0):
 
 def int8(model, pixels, settings=REWRITTEN, **keywords):
     """An int8 file by given settings, without a search."""
-    return Search(convert(model), pixels, pixels[:1], **keywords).make(settings)
+    return Int8Files(convert(model), pixels, **keywords).make(settings)
+
+
+def changed(content, change, *arguments):
+    """A file after a change of its model, and what the change returned."""
+    model = flatbuffer.read(content)
+    result = change(model, *arguments)
+    return flatbuffer.write(model), result
 
 
 def operators(content):
@@ -28,7 +35,7 @@ def operators(content):
     return [flatbuffer.operator_name(model, operator) for operator in model.subgraphs[0].operators]
 
 
-def ends(content):
+def io_details(content):
     """Details of a file's input and output, and its signatures."""
     interpreter = Interpreter(model_content=content)
     signatures = interpreter.get_signature_list()

@@ -12,9 +12,11 @@ import numpy as np
 
 import kvision
 from kvision_export.convert import PEER, convert_apart
-from kvision_export.flatbuffer import shorten_names
-from kvision_export.int8 import Search
-from kvision_export.verify import latencies
+from kvision_export.flatbuffer import read, shorten_names, write
+from kvision_export.int8 import Int8Files
+from kvision_export.latency import latencies
+from kvision_export.search import Search
+from kvision_export.versions import set_versions
 
 THEIRS = {
     "mobilenet_v1": keras.applications.MobileNet,
@@ -41,6 +43,14 @@ def with_statistics(model):
     return model
 
 
+def finished(content):
+    """The file as an export writes it, without metadata."""
+    model = read(content)
+    set_versions(model)
+    shorten_names(model)
+    return write(model)
+
+
 def main(names):
     images = smooth_images(32)
     print(" | ".join(COLUMNS))
@@ -48,15 +58,15 @@ def main(names):
         keras.utils.set_random_seed(0)
         model = with_statistics(kvision.create_model(name))
         ours = convert_apart(model, ["float32", PEER], images[:16])
-        search = Search(ours["float32"], images[:16], images[16:])
-        files = {"float32": ours["float32"], "int8": shorten_names(search.run()), PEER: ours[PEER]}
+        search = Search(Int8Files(ours["float32"], images[:16]), images[16:], finished=finished)
+        files = {"float32": ours["float32"], "int8": finished(search.run()), PEER: ours[PEER]}
         if theirs := THEIRS[name]:
             model = with_statistics(theirs(weights=None, input_shape=(224, 224, 3)))
             made = convert_apart(model, ["float32", PEER], images[:16])
             files |= {"keras.applications float32": made["float32"], f"keras.applications {PEER}": made[PEER]}
         times = [latencies(files, images[0], threads) for threads in (1, 2)]
         for file, content in files.items():
-            one, two = (of[file] for of in times)
+            one, two = (milliseconds[file] for milliseconds in times)
             row = (
                 name,
                 file,

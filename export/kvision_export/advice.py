@@ -32,7 +32,8 @@ def warnings_of(taken: Census, target: str, share: float) -> list[str]:
         )
     if taken.input.dtype == "int8":
         warnings.append(
-            "MediaPipe reads uint8 or float32 pixels, not int8: `--ends=uint8` writes a file that it reads."
+            "MediaPipe reads uint8 or float32 pixels, not int8: `--io_dtype=uint8` writes a file that it "
+            "reads."
         )
     if taken.output.dtype == "uint8":
         warnings.append(

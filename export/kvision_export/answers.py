@@ -22,19 +22,18 @@ def answer_of(model: schema.ModelT) -> str:
     return PROBABILITIES
 
 
-def end_in(content: bytes, answer: str) -> bytes:
-    """The file with another end.
+def end_in(model: schema.ModelT, answer: str) -> None:
+    """Gives a file another end.
 
     Args:
-        content: a file that ends in a softmax or in sigmoids.
+        model: a file that ends in a softmax or in sigmoids; changed in place.
         answer: one of `choices.ANSWERS`.
 
     Raises:
         UserError: it ends in neither, or has too many classes.
     """
     if answer == PROBABILITIES:
-        return content
-    model = flatbuffer.read(content)
+        return
     if not cut_activation(model):
         raise UserError("`answer`: the network ends in neither a softmax nor sigmoids, so it has no logits.")
     if answer == "mask":
@@ -43,6 +42,14 @@ def end_in(content: bytes, answer: str) -> bytes:
         signature.outputs[0].name = answer.encode()
         signature.outputs[0].tensorIndex = int(model.subgraphs[0].outputs[0])
     model.subgraphs[0].tensors[model.subgraphs[0].outputs[0]].name = answer.encode()
+
+
+def ended(content: bytes, answer: str) -> bytes:
+    """The file with another end, see `end_in`; the same bytes where it has that end."""
+    if answer == PROBABILITIES:
+        return content
+    model = flatbuffer.read(content)
+    end_in(model, answer)
     return flatbuffer.write(model)
 
 

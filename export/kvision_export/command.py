@@ -18,7 +18,7 @@ from absl import flags
 from kvision import _cli, _flags
 from kvision._choices import FORMS, MASK_FORMS
 from kvision.errors import UserError
-from kvision_export.choices import ANSWERS, BACKENDS, TARGETS
+from kvision_export.choices import ANSWERS, BACKENDS, IO_DTYPES, TARGETS
 from kvision_export.modes import MODES
 
 FLAGS = flags.FLAGS
@@ -32,15 +32,15 @@ def define():
         "target",
         "cpu",
         [*TARGETS],
-        "Processor that runs the files; chooses the defaults of --quantize and --ends.",
+        "Processor that runs the files; chooses the defaults of --quantize and --io_dtype.",
     )
     flags.DEFINE_list(
         "quantize", None, f"Modes to write: any of {', '.join(MODES)}; by --target, float32,int8 for cpu."
     )
     flags.DEFINE_enum(
-        "ends",
+        "io_dtype",
         None,
-        ("uint8", "float32", "int8"),
+        IO_DTYPES,
         "Dtypes of the input and the output of int8 files: uint8 (pixels in, float32 probabilities out), "
         "float32 (both) or int8 (both). By --target, uint8 for cpu.",
     )
@@ -132,10 +132,10 @@ def main(positional):
         for mode in modes:
             if mode not in MODES:
                 raise UserError(f"`--quantize`: unknown mode {mode!r}. Valid modes: {', '.join(MODES)}.")
-        if FLAGS.ends and not any(MODES[mode].integers for mode in modes):
+        if FLAGS.io_dtype and not any(MODES[mode].integers for mode in modes):
             raise UserError(
-                f"`--ends` gives the dtypes of int8 files, and the modes are {', '.join(modes)}: add int8 to "
-                "`--quantize`, or leave `--ends` out."
+                f"`--io_dtype` gives the dtypes of int8 files, and the modes are {', '.join(modes)}: add "
+                "int8 to `--quantize`, or leave `--io_dtype` out."
             )
         _cli.import_keras()
         from kvision_export import run

@@ -7,18 +7,17 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from kvision_export import flatbuffer
-from kvision_export.rewrite import WEIGHTED
 
 CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 INTEGERS = ("int4", "int8", "uint8", "int16", "int32", "int64", "bool")
 
 
 @dataclasses.dataclass(frozen=True)
-class End:
-    """A file's input or output.
+class IODtype:
+    """Dtype of a file's input or output.
 
     Attributes:
-        dtype: such as "uint8".
+        dtype: its name, such as "uint8".
         scale, zero_point: a value v means `scale * (v - zero_point)`; 1 and 0 for floats.
     """
 
@@ -27,17 +26,17 @@ class End:
     zero_point: int = 0
 
 
-def ends(model: schema.ModelT) -> tuple[End, End]:
-    """A file's first input and its first output."""
+def io_dtypes(model: schema.ModelT) -> tuple[IODtype, IODtype]:
+    """Dtypes of a file's first input and of its first output."""
     graph = model.subgraphs[0]
-    return _end(graph.tensors[graph.inputs[0]]), _end(graph.tensors[graph.outputs[0]])
+    return _io_dtype(graph.tensors[graph.inputs[0]]), _io_dtype(graph.tensors[graph.outputs[0]])
 
 
-def _end(tensor) -> End:
+def _io_dtype(tensor) -> IODtype:
     dtype, quantization = _dtype(tensor), tensor.quantization
     if dtype not in INTEGERS or quantization is None or quantization.scale is None:
-        return End(dtype)
-    return End(dtype, float(quantization.scale[0]), int(quantization.zeroPoint[0]))
+        return IODtype(dtype)
+    return IODtype(dtype, float(quantization.scale[0]), int(quantization.zeroPoint[0]))
 
 
 def computed_in(model: schema.ModelT) -> dict[str, dict[str, int]]:
@@ -52,7 +51,7 @@ def computed_in(model: schema.ModelT) -> dict[str, dict[str, int]]:
             continue
         kind = _dtype(graph.tensors[operator.outputs[0]])
         if (
-            name in WEIGHTED
+            name in flatbuffer.WEIGHTED
             and kind == "float32"
             and (stored := _dtype(_kernel(model, operator))) in INTEGERS
         ):
@@ -64,11 +63,10 @@ def computed_in(model: schema.ModelT) -> dict[str, dict[str, int]]:
 def stored_as(model: schema.ModelT) -> dict[str, int]:
     """How many convolutions and dense layers have weights of each type; "int8 by channel" of many scales."""
     found = Counter()
-    for operator in model.subgraphs[0].operators:
-        if flatbuffer.operator_name(model, operator) in WEIGHTED:
-            kernel = _kernel(model, operator)
-            scales = () if kernel.quantization is None else kernel.quantization.scale
-            found[_dtype(kernel) + " by channel" * (scales is not None and len(scales) > 1)] += 1
+    for layer in flatbuffer.layers(model):
+        kernel = _kernel(model, layer)
+        scales = () if kernel.quantization is None else kernel.quantization.scale
+        found[_dtype(kernel) + " by channel" * (scales is not None and len(scales) > 1)] += 1
     return dict(found.most_common())
 
 

@@ -30,10 +30,10 @@ from kvision_export.checks import (
     functional,
     pixels,
 )
-from kvision_export.choices import ANSWERS, BACKENDS, TARGETS
+from kvision_export.choices import ANSWERS, BACKENDS, IO_DTYPES, TARGETS
 from kvision_export.files import Job
 from kvision_export.modes import MODES, Given, tolerance
-from kvision_export.verify import Tolerance
+from kvision_export.tolerance import Tolerance
 
 BATCH = 32  # images whose outputs are held whole
 MODULES = ("kvision", "keras", "tensorflow", "ai_edge_litert", "litert_quantizer")  # of a report's versions
@@ -51,7 +51,7 @@ def export(
     target: str = "cpu",
     modes: Sequence[str] | None = None,
     backend: str = "litert",
-    ends: str | None = None,
+    io_dtype: str | None = None,
     answer: str = "probabilities",
     compare: bool = True,
     description: str = "",
@@ -80,7 +80,8 @@ def export(
         target: one of `TARGETS`, which chooses what follows.
         modes: of `MODES`.
         backend: "litert" or "tf": which quantizer makes the integers.
-        ends: of int8 files: "uint8", "float32" or "int8", see `quantize.set_ends`.
+        io_dtype: dtypes of the input and the output of int8 files, one of `choices.IO_DTYPES`; see
+            `io_dtype.set_io_dtype`.
         answer: what the files end in: "probabilities", "logits", or "mask": uint8, the most probable class of
             each pixel.
         compare: whether TFLiteConverter's own int8 file stands beside in the report.
@@ -97,12 +98,12 @@ def export(
         UserError: an unknown mode or target, images, labels or names that do not fit, a network with NaN in
             its output, or that cannot be converted, or whose file has a fault or another answer than it.
     """
-    default_modes, default_ends, mixed = choose("target", target, TARGETS)
-    modes, ends = list(modes or default_modes), ends or default_ends
+    default_modes, default_io_dtype, mixed = choose("target", target, TARGETS)
+    modes, io_dtype = list(modes or default_modes), io_dtype or default_io_dtype
     for mode in modes:
         choose("mode", mode, MODES)
     choose("backend", backend, dict.fromkeys(BACKENDS))
-    choose("ends", ends, dict.fromkeys(("uint8", "float32", "int8")))
+    choose("io_dtype", io_dtype, dict.fromkeys(IO_DTYPES))
     choose("answer", answer, dict.fromkeys(ANSWERS))
     images = pixels("images", images)
     model = functional(model, images)
@@ -170,7 +171,7 @@ def export(
             images=images,
             calibration=() if calibration is None else calibration,
             backend=backend,
-            ends=ends,
+            io_dtype=io_dtype,
             mixed=mixed,
             finished=job.finished,
             activation=activation,

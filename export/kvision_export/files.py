@@ -8,12 +8,15 @@ import numpy as np
 
 from kvision.errors import UserError, naming
 from kvision.tasks import Accuracy, Answers, Task
-from kvision_export import answers, census, convert, flatbuffer, metadata, modes, verify
+from kvision_export import answers, convert, flatbuffer, latency, metadata, modes, verify
 from kvision_export.activations import ACTIVATIONS
 from kvision_export.advice import advice, warnings_of
-from kvision_export.int8 import Step
+from kvision_export.census import Census, census_of
 from kvision_export.modes import Made
-from kvision_export.verify import Fidelity, Tolerance
+from kvision_export.search import Step
+from kvision_export.tolerance import Tolerance
+from kvision_export.verify import Fidelity
+from kvision_export.versions import set_versions
 
 BROKEN = 1e-3  # difference of a probability that no float file has
 
@@ -49,7 +52,7 @@ class File:
     refusal: str
     advice: str
     warnings: list[str]
-    census: census.Census
+    census: Census
     steps: list[Step] = dataclasses.field(default_factory=list)
     layers: dict[str, float] = dataclasses.field(default_factory=dict)
 
@@ -85,15 +88,18 @@ class Job:
         off = float(np.abs(floats.probabilities - expected.probabilities).max())
         if not off <= BROKEN:
             raise UserError(f"The float32 file of {about.name} differs from the Keras model by {off:g}.")
-        self.float_file = answers.end_in(converted["float32"], about.answer)  # to which times are relative
+        self.float_file = answers.ended(converted["float32"], about.answer)  # to which times are relative
         self.expected = dataclasses.replace(expected, logits=floats.logits)
         self.worst: dict[str, Answers] = {}  # of each file, on the images where it differs most
         self.float_latency_ms: dict[int, float] = {}
 
     def finished(self, content: bytes) -> bytes:
         """A file as it is written, with the end that is asked for and its metadata."""
-        content = answers.end_in(content, self.about.answer)
-        return metadata.add(flatbuffer.shorten_names(census.set_versions(content)), self.about)
+        model = flatbuffer.read(content)
+        answers.end_in(model, self.about.answer)
+        set_versions(model)
+        flatbuffer.shorten_names(model)
+        return metadata.write(model, self.about)
 
     def write(self, mode: str, made: Made, path: Path, bounds: Tolerance) -> File:
         """Writes a file with its metadata, and measures it."""
@@ -105,7 +111,7 @@ class Job:
 
     def peer(self) -> File:
         """Measures TFLiteConverter's own int8 file, which is fed as its own input scale says."""
-        content = answers.end_in(self.converted[convert.PEER], self.about.answer)
+        content = answers.ended(self.converted[convert.PEER], self.about.answer)
         return self._measure(convert.PEER, content, modes.tolerance("int8"), pixels=False)
 
     def advised(self, files: list[File]) -> list[File]:
@@ -119,9 +125,9 @@ class Job:
 
     def _measure(self, mode, content, bounds, pixels=True) -> File:
         self.say(f"measuring {mode}")
-        taken = census.of(content)
-        if taken.faults and mode != convert.PEER:
-            raise UserError(f"The {mode} file of {self.about.name}: {' '.join(taken.faults)}")
+        census = census_of(content)
+        if census.faults and mode != convert.PEER:
+            raise UserError(f"The {mode} file of {self.about.name}: {' '.join(census.faults)}")
         found = verify.answers(content, self.images, pixels, self.activation)
         near = verify.fidelity(found, self.expected, self.activation)
         self.worst[mode] = found.of(near.worst)
@@ -129,12 +135,12 @@ class Job:
         if self.labels is not None:
             right = self.task.compare(found, self.expected, self.labels)
             drop = right.drop
-        files = {"float": self.float_file, "this": content}
+        files = {"float": self.float_file, "measured": content}
         latency_ms = {}
         for threads in (1, 2):
-            times = verify.latencies(files, self.images[0], threads)
+            times = latency.latencies(files, self.images[0], threads)
             float_ms = self.float_latency_ms.setdefault(threads, times["float"])  # the same for all files
-            latency_ms[threads] = float_ms * times["this"] / times["float"]
+            latency_ms[threads] = float_ms * times["measured"] / times["float"]
         return File(
             mode=mode,
             file="",
@@ -145,6 +151,6 @@ class Job:
             float_latency_ms=self.float_latency_ms,
             refusal=bounds.refusal(near.largest_difference, near.agreement, drop, self.task.score),
             advice="",
-            warnings=warnings_of(taken, self.target, latency_ms[1] / self.float_latency_ms[1]),
-            census=taken,
+            warnings=warnings_of(census, self.target, latency_ms[1] / self.float_latency_ms[1]),
+            census=census,
         )

@@ -6,6 +6,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 SMALL_WEIGHTS = (schema.TensorType.INT8, schema.TensorType.INT4)
 DTYPES = {
     schema.TensorType.FLOAT32: np.float32,
@@ -66,12 +67,10 @@ def write(model: schema.ModelT) -> bytes:
     return bytes(builder.Output())
 
 
-def shorten_names(content: bytes) -> bytes:
-    """The file with the last of each tensor's names; the converter joins those of all fused operations."""
-    model = read(content)
+def shorten_names(model: schema.ModelT) -> None:
+    """Keeps the last of each tensor's names; the converter joins those of all fused operations."""
     for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
         tensor.name = tensor.name.rpartition(b";")[2] or tensor.name
-    return write(model)
 
 
 def operator_name(model: schema.ModelT, operator: schema.OperatorT) -> str:
@@ -79,6 +78,16 @@ def operator_name(model: schema.ModelT, operator: schema.OperatorT) -> str:
     code = model.operatorCodes[operator.opcodeIndex]
     builtin = max(code.builtinCode, code.deprecatedBuiltinCode)  # the latter holds codes below 127 alone
     return next(name for name, value in vars(schema.BuiltinOperator).items() if value == builtin)
+
+
+def layers(model: schema.ModelT) -> list[schema.OperatorT]:
+    """The convolutions and dense layers, in their order."""
+    return [operator for operator in model.subgraphs[0].operators if is_layer(model, operator)]
+
+
+def is_layer(model: schema.ModelT, operator: schema.OperatorT) -> bool:
+    """Whether an operator is a convolution or a dense layer."""
+    return operator_name(model, operator) in WEIGHTED
 
 
 def is_constant(model: schema.ModelT, index: int) -> bool:

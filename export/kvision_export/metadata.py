@@ -17,7 +17,7 @@ from flatbuffers.table import Table
 
 from kvision.spec import Preprocess
 from kvision_export import flatbuffer
-from kvision_export.contents import End, ends
+from kvision_export.contents import IODtype, io_dtypes
 
 NAME, IDENTIFIER, LABELS = b"TFLITE_METADATA", b"M001", "labels.txt"
 AXIS_LABELS, IMAGE, NORMALIZATION = 2, 2, 1  # of the schema's enumerations
@@ -65,7 +65,7 @@ class About:
     std: float = 1.0
 
 
-def pixels(given: End, preprocess: Preprocess | None) -> str:
+def pixels(given: IODtype, preprocess: Preprocess | None) -> str:
     """Sentences on how pixels in [0, 255] are given to a file, and what it does with them.
 
     Args:
@@ -84,10 +84,9 @@ def pixels(given: End, preprocess: Preprocess | None) -> str:
     return text
 
 
-def add(content: bytes, about: About) -> bytes:
-    """The file with its metadata, and the labels behind it."""
-    model = flatbuffer.read(content)
-    given, _ = ends(model)
+def write(model: schema.ModelT, about: About) -> bytes:
+    """Serialises a model with its metadata, and the labels behind it."""
+    given, _ = io_dtypes(model)
     if given.dtype != "float32":  # real value 0 is this pixel
         pixel = given.zero_point + (128 if given.dtype == "int8" else 0)
         about = dataclasses.replace(about, mean=float(pixel), std=1 / given.scale)
@@ -105,13 +104,13 @@ def add(content: bytes, about: About) -> bytes:
     return archive.getvalue()
 
 
-def read(content: bytes) -> dict:
-    """The metadata of a file; {} without any.
+def read(model: schema.ModelT, content: bytes) -> dict:
+    """The metadata of a file, as a model and as its bytes; {} without any.
 
     The keys are name, description, licence, image (how pixels are given), mean, std and labels, and, where
     MediaPipe's ImageSegmenter reads the file, activation: what it applies to the output.
     """
-    packed = _buffer(content)
+    packed = _packed(model)
     if packed is None:
         return {}
     root = _table(packed, int.from_bytes(packed[:4], "little"))
@@ -134,17 +133,16 @@ def read(content: bytes) -> dict:
     return found
 
 
-def size(content: bytes) -> tuple[int, int]:
-    """Bytes of the metadata's table, and of the archive behind the model."""
-    packed = _buffer(content)
+def sizes(model: schema.ModelT, content: bytes) -> tuple[int, int]:
+    """Bytes of the metadata's table, and of the archive behind the model; of a file as for `read`."""
+    packed = _packed(model)
     if packed is None:
         return 0, 0
     start = content.rfind(b"PK\x03\x04")  # of the only file in the archive
     return len(packed), len(content) - start if start > 0 else 0
 
 
-def _buffer(content) -> bytes | None:
-    model = schema.ModelT.InitFromPackedBuf(content, 0)
+def _packed(model) -> bytes | None:
     for entry in model.metadata or ():
         if entry.name == NAME:
             return bytes(model.buffers[entry.buffer].data)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kvision_export.tolerance import Tolerance
+
 if TYPE_CHECKING:
     from kvision_export.activations import Activation
-    from kvision_export.int8 import Step
-    from kvision_export.verify import Tolerance
+    from kvision_export.search import Step
 
 LIMITS = {"difference": 1e-4, "float16": 0.995, "agreement": 0.97, "drop": 0.005}
 BOUNDS = {"agreement": "agreement", "drop": "drop"}
@@ -25,7 +26,8 @@ class Given:
         forms: float files by `Mode.form`, from pixels in [0, 255] to probabilities.
         images: float32 `(height, width, channels)` in [0, 255], a sample of which ranks layers.
         calibration: such images that give ranges; half of them choose between the steps of int8.
-        backend, ends, mixed, finished, activation: see `int8.Search`.
+        backend, io_dtype: see `int8.Int8Files`.
+        mixed, finished, activation: see `search.Search`.
         say: is given a line of progress now and then.
     """
 
@@ -33,7 +35,7 @@ class Given:
     images: Sequence[np.ndarray]
     calibration: Sequence[np.ndarray]
     backend: str
-    ends: str
+    io_dtype: str
     mixed: bool
     finished: Callable[[bytes], bytes]
     activation: Activation
@@ -56,19 +58,21 @@ class Made:
 
 @dataclasses.dataclass(frozen=True)
 class Mode:
-    """A mode.
+    """A way to make a file.
 
     Attributes:
         make: makes the file.
         form: the converter's file that it is made of, one of `convert.FLOATS`.
+        reference: whether the others are measured against it.
         calibrated: whether it needs calibration images.
-        integers: whether it computes in integers from end to end: `ends` are its dtypes, and TFLiteConverter
+        integers: whether it computes in integers from end to end: `io_dtype` is about it, and TFLiteConverter
             has such a file of its own to compare with.
-        bounds: of its tolerance: the name of a limit by the field of `Tolerance` that it is.
+        bounds: the name of a limit, by the field of `Tolerance` that it sets.
     """
 
     make: Callable[[Given], Made]
     form: str = "float32"
+    reference: bool = False
     calibrated: bool = False
     integers: bool = False
     bounds: Mapping[str, str] = dataclasses.field(default_factory=lambda: BOUNDS)
@@ -82,8 +86,6 @@ def tolerance(mode: str, **limits: float) -> Tolerance:
         **limits: those that differ from `LIMITS`: the largest difference of a probability in float32, the
             least agreement of float16, and the least agreement and the largest drop of the others.
     """
-    from kvision_export.verify import Tolerance
-
     values = LIMITS | limits
     return Tolerance(**{field: values[limit] for field, limit in MODES[mode].bounds.items()})
 
@@ -101,31 +103,37 @@ def _dynamic(given: Given) -> Made:
 
 
 def _int8(given: Given) -> Made:
-    from kvision_export.int8 import Search
+    from kvision_export.int8 import Int8Files
+    from kvision_export.search import Search
 
     half = len(given.calibration) // 2
     search = Search(
-        given.forms["float32"],
-        given.calibration[:half],
+        Int8Files(
+            given.forms["float32"], given.calibration[:half], backend=given.backend, io_dtype=given.io_dtype
+        ),
         given.calibration[half:],
-        backend=given.backend,
-        ends=given.ends,
         mixed=given.mixed,
         finished=given.finished,
         activation=given.activation,
+        say=given.say,
     )
-    content = search.run(given.say)
+    content = search.run()
     return Made(content, search.steps, search.own_errors())
 
 
 def _int16x8(given: Given) -> Made:
+    from kvision_export import flatbuffer
     from kvision_export.quantize import quantize
     from kvision_export.ranges import Ranges
     from kvision_export.rewrite import split_hard_swish
 
-    floats, _ = split_hard_swish(given.forms["float32"])
+    floats = given.forms["float32"]
+    model = flatbuffer.read(floats)
+    if split_hard_swish(model):
+        floats = flatbuffer.write(model)
     ranges = Ranges(floats, given.calibration).find("minmax")
-    return _with_layers(given, quantize(floats, ranges, backend=given.backend, bits=16), floats)
+    content = flatbuffer.write(quantize(floats, ranges, backend=given.backend, bits=16))
+    return _with_layers(given, content, floats)
 
 
 def _int4(given: Given) -> Made:
@@ -136,16 +144,17 @@ def _int4(given: Given) -> Made:
 
 
 def _with_layers(given, content, floats) -> Made:
-    from kvision_export.layers import SAMPLE, own_errors
+    from kvision_export.layer_errors import SAMPLE, own_errors
 
     return Made(content, layers=own_errors(content, floats, given.images[:SAMPLE]))
 
 
 MODES = {
-    "float32": Mode(_float32, bounds={"difference": "difference"}),
+    "float32": Mode(_float32, reference=True, bounds={"difference": "difference"}),
     "float16": Mode(_float16, form="float16", bounds={"agreement": "float16"}),
     "dynamic": Mode(_dynamic, form="dynamic"),
     "int8": Mode(_int8, calibrated=True, integers=True),
     "int16x8": Mode(_int16x8, calibrated=True),
     "int4": Mode(_int4),
 }
+(REFERENCE,) = (name for name, mode in MODES.items() if mode.reference)

@@ -3,33 +3,14 @@
 from collections.abc import Iterable
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from kvision_export import flatbuffer
+from kvision_export.runner import tensor_values
 
 SAMPLE = 4096  # values of a tensor kept for each image
 SHARES = np.linspace(0.3, 1.0, 36)  # of the range, tried by "mse"
 METHODS = ("minmax", "percentile", "mse")
 PERCENTILE = 99.99
-
-
-def run(content: bytes, images: Iterable[np.ndarray]):
-    """Yields, for each image, a function from a tensor's index to its values in a `.tflite` file.
-
-    Nothing is delegated, so that every tensor can be had; the values are good until the next image.
-    """
-    interpreter = Interpreter(
-        model_content=content,
-        num_threads=2,
-        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
-        experimental_preserve_all_tensors=True,
-    )
-    interpreter.allocate_tensors()
-    pixels = interpreter.get_input_details()[0]["index"]
-    for image in images:
-        interpreter.set_tensor(pixels, image[None])
-        interpreter.invoke()
-        yield interpreter.get_tensor
 
 
 class Ranges:
@@ -51,9 +32,9 @@ class Ranges:
         self._low, self._high = dict.fromkeys(indices, 0.0), dict.fromkeys(indices, 0.0)
         samples = {i: [] for i in indices}
         random = np.random.default_rng(0)
-        for tensor in run(content, images):
+        for values_of in tensor_values(content, images):
             for i in indices:
-                values = tensor(i).ravel()
+                values = values_of(i).ravel()
                 self._low[i] = min(self._low[i], float(values.min()))
                 self._high[i] = max(self._high[i], float(values.max()))
                 samples[i].append(random.choice(values, SAMPLE) if values.size > SAMPLE else values.copy())
@@ -73,8 +54,8 @@ class Ranges:
         if low == high:  # 0 throughout: a scale that kernels take
             return 0.0, 1.0
         if method == "percentile":
-            ends = np.percentile(self._samples[i], (100 - PERCENTILE, PERCENTILE))
-            low, high = min(0.0, float(ends[0])), max(0.0, float(ends[1]))
+            lowest, highest = np.percentile(self._samples[i], (100 - PERCENTILE, PERCENTILE))
+            low, high = min(0.0, float(lowest)), max(0.0, float(highest))
         if method == "mse":
             share = min(SHARES, key=lambda share: _error(self._samples[i], share * low, share * high))
             low, high = share * low, share * high

@@ -12,7 +12,7 @@ from PIL import Image
 from kvision.names import counted
 from kvision.tasks import Answers, Task
 from kvision.visualize import palette
-from kvision_export.verify import milliseconds
+from kvision_export.latency import milliseconds
 
 SIDE = 112  # pixels of a picture
 LAYERS = 10  # of each file

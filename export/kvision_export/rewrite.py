@@ -5,23 +5,21 @@ from ai_edge_litert import schema_py_generated as schema
 
 from kvision_export import flatbuffer
 
-WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 LINEAR = ("MEAN", "AVERAGE_POOL_2D", "RESHAPE", "PAD", "MUL")  # of their first input, or either of MUL's
 
 
-def split_hard_swish(content: bytes) -> tuple[bytes, int]:
+def split_hard_swish(model: schema.ModelT) -> int:
     """Writes hard-swish as x relu6(x + 3), with the 1/6 in the kernels that its value reaches.
 
     XNNPACK has no int8 kernel for HARD_SWISH, and each one would part the graph in two. One whose value
     reaches anything but convolutions and dense layers, such as a residual addition, stays as it is.
 
     Args:
-        content: a float `.tflite` file.
+        model: a float file; changed in place.
 
     Returns:
-        The file, and how many were written anew.
+        The number of operators that were rewritten.
     """
-    model = flatbuffer.read(content)
     graph = model.subgraphs[0]
     three, operators, count = None, [], 0
     for operator in graph.operators:
@@ -45,7 +43,7 @@ def split_hard_swish(content: bytes) -> tuple[bytes, int]:
         operators.append(flatbuffer.operator(model, "MUL", [x, gate], [y], schema.MulOptionsT()))
         count += 1
     graph.operators = operators
-    return (flatbuffer.write(model) if count else content), count
+    return count
 
 
 def _layers_behind(model, start) -> list[schema.OperatorT] | None:
@@ -61,7 +59,7 @@ def _layers_behind(model, start) -> list[schema.OperatorT] | None:
             return None
         for operator in flatbuffer.consumers(graph, tensor):
             name = flatbuffer.operator_name(model, operator)
-            if name in WEIGHTED and operator.inputs[0] == tensor and _has_kernel(model, operator):
+            if name in flatbuffer.WEIGHTED and operator.inputs[0] == tensor and _has_kernel(model, operator):
                 layers += [operator] * (operator not in layers)
             elif name in LINEAR and not _activation(operator):
                 todo.append(operator.outputs[0])
@@ -73,19 +71,18 @@ def _layers_behind(model, start) -> list[schema.OperatorT] | None:
     return layers
 
 
-def fold_normalization(content: bytes) -> tuple[bytes, int] | None:
+def fold_normalization(model: schema.ModelT) -> int | None:
     """Puts the arithmetic on pixels into the first layer, whose input then is the pixel less a whole number.
 
     That number is the zero point of a uint8 input of scale 1, so raw pixels can be fed. Exact but at
     zero-padded borders where channels differ or a mean is no whole number.
 
     Args:
-        content: a float `.tflite` file from pixels in [0, 255].
+        model: a float file from pixels in [0, 255]; changed in place.
 
     Returns:
-        The file and the zero point; None without such arithmetic, or where more than convolutions follow it.
+        The zero point; None, and no change, without such arithmetic or where more than convolutions follow.
     """
-    model = flatbuffer.read(content)
     graph = model.subgraphs[0]
     start = tensor = int(graph.inputs[0])
     channels = int(graph.tensors[start].shape[-1])
@@ -116,7 +113,7 @@ def fold_normalization(content: bytes) -> tuple[bytes, int] | None:
     for reader in graph.operators:
         reader.inputs = np.where(reader.inputs == tensor, start, reader.inputs)
     graph.operators = [operator for operator in graph.operators if operator not in removed]
-    return flatbuffer.write(model), zero_point
+    return zero_point
 
 
 def _arithmetic(model, tensor) -> schema.OperatorT | None:

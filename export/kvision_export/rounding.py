@@ -48,11 +48,11 @@ def _windows(image, operator, shape) -> np.ndarray:
     dilations = options.dilationHFactor, options.dilationWFactor
     sizes = [(length - 1) * dilation + 1 for length, dilation in zip(shape[1:3], dilations, strict=True)]
     if options.padding == schema.Padding.SAME:
-        ends = [
+        margins = [
             max((-(-length // stride) - 1) * stride + size - length, 0)
             for length, stride, size in zip(image.shape[1:3], strides, sizes, strict=True)
         ]
-        image = np.pad(image, ((0, 0), *((end // 2, end - end // 2) for end in ends), (0, 0)))
+        image = np.pad(image, ((0, 0), *((margin // 2, margin - margin // 2) for margin in margins), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(image, sizes, (1, 2))
     windows = windows[:, :: strides[0], :: strides[1], :, :: dilations[0], :: dilations[1]]
     step = math.ceil(math.sqrt(windows.shape[1] * windows.shape[2] / POSITIONS))

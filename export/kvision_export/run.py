@@ -15,8 +15,9 @@ from kvision import _flags, _networks, runs
 from kvision.data import read_errors
 from kvision.errors import NoLabels, UserError
 from kvision.names import counted, shown
-from kvision_export import census, exporter, modes, verify
+from kvision_export import census, exporter, latency, modes
 from kvision_export.checks import check_output
+from kvision_export.tolerance import Tolerance
 
 FLAGS = flags.FLAGS
 
@@ -52,7 +53,7 @@ def export(names: Sequence[str]) -> tuple[dict, Path]:
         target=FLAGS.target,
         modes=names,
         backend=FLAGS.backend,
-        ends=FLAGS.ends,
+        io_dtype=FLAGS.io_dtype,
         answer=FLAGS.answer,
         compare=FLAGS.compare,
         description=FLAGS.description,
@@ -114,7 +115,7 @@ def load_images(
     return np.stack(images), np.array(answers) if labeled else None
 
 
-def tolerance(mode: str) -> verify.Tolerance:
+def tolerance(mode: str) -> Tolerance:
     """Tolerance of a mode, by the flags."""
     return modes.tolerance(
         mode,
@@ -161,7 +162,7 @@ def print_table(report: dict, output: Path) -> None:
             f"{100 * near['agreement']:.1f}",
             f"{near['kl']:.3f}",
             "" if file["mode"] == "float32" else f"{near['sqnr']:.1f}",
-            *map(verify.milliseconds, ms.values()),
+            *map(latency.milliseconds, ms.values()),
             f"{file['float_latency_ms'][1] / ms[1]:.2f}",
             "" if not file["file"] else "FAIL" if file["refusal"] else "ok",
         )
@@ -185,7 +186,7 @@ def print_table(report: dict, output: Path) -> None:
 def check(paths) -> int:
     """Prints the census of files; returns 1 where one has a fault."""
     console = rich.console.Console(highlight=False)
-    takens = [census.take(Path(path)) for path in paths]
+    takens = [census.read(Path(path)) for path in paths]
     for path, taken in zip(paths, takens, strict=True):
         table = rich.table.Table(title=rich.text.Text(str(path)), show_header=False, title_justify="left")
         for name, value in rows_of(taken):

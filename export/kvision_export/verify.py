@@ -1,20 +1,15 @@
-"""Measuring TFLite files: their answers beside the Keras model's, their speed beside the float file's."""
+"""Fidelity of TFLite files: their answers beside the Keras model's."""
 
 import dataclasses
-import math
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 
-from kvision._stderr import without_lines
 from kvision.tasks import Answers, Classification, Task
-from kvision_export import answers as ends, flatbuffer
+from kvision_export import flatbuffer, runner
 from kvision_export.activations import SMALLEST, Activation, Softmax
+from kvision_export.answers import CUTS, answer_of
 
-TURNS, WARMUP, RUNS = 4, 2, 20
 WORST = 20  # images of a report
 FEW = 100  # images, below which a single one is more than 1 %
 FEW_RANGES = 32  # calibration images, below which activations leave the ranges that they gave
@@ -45,13 +40,13 @@ class Fidelity:
 def answers(
     content: bytes, images: Sequence[np.ndarray], pixels: bool = True, activation: Activation = Softmax
 ) -> Answers:
-    """Answers of a file on images, of which one output at a time is held; arguments as for `predict`."""
+    """Answers of a file on images, with one output at a time in memory; see `runner.predict`."""
     model = flatbuffer.read(content)
-    answer, logits = ends.answer_of(model), None
-    if ends.CUTS[answer](model):
+    answer, logits = answer_of(model), None
+    if CUTS[answer](model):
         model.signatureDefs = []
-        logits = _outputs(flatbuffer.write(model), images, pixels)
-    return collect(_outputs(content, images, pixels), logits, answer, activation)
+        logits = runner.outputs(flatbuffer.write(model), images, pixels)
+    return collect(runner.outputs(content, images, pixels), logits, answer, activation)
 
 
 def collect(
@@ -118,40 +113,6 @@ def fidelity(found: Answers, expected: Answers, activation: Activation = Softmax
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Tolerance:
-    """Tolerance of a file: every bound that is set, but not agreement where the score is bounded and known.
-
-    Attributes:
-        difference: largest difference of a probability.
-        agreement: least share of images or pixels with the Keras model's first class.
-        drop: most that the task's score may fall, as a share.
-    """
-
-    difference: float | None = None
-    agreement: float | None = None
-    drop: float | None = None
-
-    def refusal(self, difference: float, agreement: float, drop: float | None, score: str = "top-1") -> str:
-        """Bounds that are not kept; "" where all are.
-
-        Args:
-            difference, agreement: see `Fidelity`.
-            drop: drop of the score; None without labels.
-            score: its name.
-        """
-        if not np.isfinite(difference):
-            return "the output contains NaN or infinity"
-        if self.difference is not None and difference > self.difference:
-            return f"a probability differs by {difference:.1g}, not {self.difference:g} at the most"
-        if self.drop is None or drop is None:
-            if self.agreement is not None and agreement < self.agreement:
-                return f"it agrees on {100 * agreement:.1f} %, not {100 * self.agreement:g} % at the least"
-        elif drop > self.drop:
-            return f"{score} drops by {100 * drop:.2f} points, not {100 * self.drop:g} at the most"
-        return ""
-
-
 def remarks(
     count: int, labeled: bool, calibrating: int | None = None, task: type[Task] = Classification
 ) -> list[str]:
@@ -179,83 +140,3 @@ def remarks(
             f"{FEW_RANGES} or more the file may be much better."
         )
     return sentences
-
-
-def predict(content: bytes | Path, images: Sequence[np.ndarray], pixels: bool = True) -> np.ndarray:
-    """A file's first output, as float32 `(images, ...)`.
-
-    Args:
-        content: the file.
-        images: float32 `(height, width, channels)` in [0, 255].
-        pixels: whether an integer input takes them rounded; else quantized by the input's own scale.
-    """
-    return np.stack([*_outputs(content, images, pixels)])
-
-
-def _outputs(content, images, pixels) -> Iterator[np.ndarray]:
-    interpreter, feed = _open(content, 2, pixels)
-    details = interpreter.get_output_details()[0]
-    scale, zero_point = details["quantization"]
-    for image in images:
-        feed(image)
-        interpreter.invoke()
-        output = interpreter.get_tensor(details["index"])[0].astype(np.float32)
-        yield (output - zero_point) * np.float32(scale) if scale else output
-
-
-def milliseconds(time: float) -> str:
-    """A time with three significant digits: "0.0514", "5.14", "514"."""
-    return f"{time:.{max(0, 2 - math.floor(math.log10(time)))}f}" if 0 < time < 100 else f"{time:.0f}"
-
-
-def latencies(files: Mapping[str, bytes | Path], image: np.ndarray, threads: int) -> dict[str, float]:
-    """Milliseconds of each file for one image, XNNPACK on, all files in turns.
-
-    Of one thread its own time, without what other processes take; of more the time that passes. The first
-    file's is the median, the others' that times the median of their ratios to it, run by run: repeated, such
-    a ratio varies by 0.6 % where that of two medians varies by 2 %.
-    """
-    times = np.concatenate([_turn([*files.values()], image, threads, turn % 2 > 0) for turn in range(TURNS)])
-    ratios = np.median(times / times[:, :1], axis=0)
-    return dict(zip(files, (1000 * np.median(times[:, 0]) * ratios).tolist(), strict=True))
-
-
-def _turn(files, image, threads, backwards) -> np.ndarray:
-    """Seconds `(runs, files)`, of files opened in their order or backwards: the first is 1 or 2 % slower."""
-    clock = time.thread_time if threads == 1 else time.perf_counter
-    order = range(len(files))
-    opened = {number: _open(files[number], threads) for number in (order[::-1] if backwards else order)}
-    for _, feed in opened.values():
-        feed(image)
-    times = np.zeros((WARMUP + RUNS, len(files)))
-    for of_run in times:
-        for number, (interpreter, _) in opened.items():
-            start = clock()
-            interpreter.invoke()
-            of_run[number] = clock() - start
-    return times[WARMUP:]
-
-
-def allocated(content: bytes | Path, threads: int | None = None) -> Interpreter:
-    """An interpreter of a file with XNNPACK, ready to be fed."""
-    source = {"model_content": content} if isinstance(content, bytes) else {"model_path": str(content)}
-    interpreter = Interpreter(**source, num_threads=threads)
-    with without_lines("INFO: Created TensorFlow Lite XNNPACK delegate"):
-        interpreter.allocate_tensors()
-    return interpreter
-
-
-def _open(content, threads, pixels=True):
-    interpreter = allocated(content, threads)
-    details = interpreter.get_input_details()[0]
-    scale, zero_point = (
-        (1.0, -128 if details["dtype"] == np.int8 else 0) if pixels else details["quantization"]
-    )
-
-    def feed(image):
-        if details["dtype"] != np.float32:
-            limits = np.iinfo(details["dtype"])
-            image = np.clip(np.rint(image / scale) + zero_point, limits.min, limits.max)
-        interpreter.set_tensor(details["index"], image.astype(details["dtype"])[None])
-
-    return interpreter, feed

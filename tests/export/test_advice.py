@@ -11,7 +11,8 @@ from tflite import images, int8
 from kvision import _networks
 from kvision.spec import Preprocess
 from kvision.tasks import Accuracy, Score
-from kvision_export import advice, census, metadata, verify
+from kvision_export import advice, flatbuffer, metadata, runner, verify
+from kvision_export.census import census_of
 from kvision_export.convert import convert
 from kvision_export.files import File
 
@@ -20,10 +21,10 @@ from kvision_export.files import File
 def contents():
     model = randomized(tiny("mobilenet_v1"))
     files = {mode: convert(model, mode) for mode in ("float32", "float16", "dynamic")}
-    files |= {ends: int8(model, images(), ends=ends) for ends in ("uint8", "int8")}
+    files |= {dtype: int8(model, images(), io_dtype=dtype) for dtype in ("uint8", "int8")}
     preprocess = _networks.preprocess_of(model)
     about = metadata.About("tiny", "", "", ("a", "b", "c"), 3, (64, 64), preprocess)
-    return {name: metadata.add(content, about) for name, content in files.items()}
+    return {name: metadata.write(flatbuffer.read(content), about) for name, content in files.items()}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def files(contents):
     right = Accuracy({"top-1": Score(0.9, (0, 1))}, 0.0, (0, 0))
     return {
         name: File(
-            name, f"{name}.tflite", 100, right, near, {1: 2.0}, {1: 2.0}, "", "", [], census.of(content)
+            name, f"{name}.tflite", 100, right, near, {1: 2.0}, {1: 2.0}, "", "", [], census_of(content)
         )
         for name, content in contents.items()
     }
@@ -89,7 +90,7 @@ def test_what_a_file_was_worth(files):
 
 def test_pixels_become_int8_as_the_file_says(contents, files):
     content, image = contents["int8"], images(1, seed=3)
-    text = metadata.read(content)["image"]
+    text = metadata.read(flatbuffer.read(content), content)["image"]
     assert text.startswith("Pixels in [0, 255] less 128, as int8.")
     assert text.endswith("The file itself normalises them: (pixel - 127.5) / 127.5.")
     interpreter = Interpreter(model_content=content)
@@ -100,7 +101,7 @@ def test_pixels_become_int8_as_the_file_says(contents, files):
     interpreter.invoke()
     scale, zero_point = found["quantization"]
     probabilities = (interpreter.get_tensor(found["index"]) - np.float32(zero_point)) * np.float32(scale)
-    np.testing.assert_array_equal(probabilities, verify.predict(content, image))
+    np.testing.assert_array_equal(probabilities, runner.predict(content, image))
     scale, zero_point = given["quantization"]
     assert f"scale {scale:g} and zero point {zero_point} make pixel - {zero_point + 128} of them" in text
     np.testing.assert_array_equal(scale * (integers - np.float32(zero_point)), image - (zero_point + 128))

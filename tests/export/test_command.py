@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import TINY, brightness, command, dark_and_light, randomized, tiny, tiny_segmenter
-from tflite import ends, images
+from tflite import images, io_details
 
 from kvision.data.sources.shapes import CLASSES
 from kvision.errors import UserError
@@ -20,7 +20,8 @@ from kvision.tasks import Segmentation
 from kvision_export import exporter
 from kvision_export.checks import check_calibration
 from kvision_export.exporter import export
-from kvision_export.verify import Tolerance, milliseconds
+from kvision_export.latency import milliseconds
+from kvision_export.tolerance import Tolerance
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,10 @@ def test_errors(run, tmp_path):
             "Valid modes: float32, float16, dynamic, int8, int16x8, int4",
         ),
         ([f"--model={run}", "--quantize="], "`--quantize` names no mode"),
-        ([f"--model={run}", "--target=gpu", "--ends=int8"], "the modes are float32, float16: add int8 to"),
+        (
+            [f"--model={run}", "--target=gpu", "--io_dtype=int8"],
+            "the modes are float32, float16: add",
+        ),
         (["--model=mobilenet_v1", "--calibration=digits"], "mobilenet_v1 has fresh weights"),
         ([f"--model={run / 'model.keras'}"], "A dataset is needed"),
         ([f"--model={run}", f"--labels={tmp_path.parent / 'nowhere'}"], "No such file"),
@@ -333,7 +337,7 @@ def test_a_file_for_the_edge_tpu(run, tmp_path):
     command("kvision-export", f"--model={run}", "--target=edgetpu", "--images=20", "--calibration_images=8",
             "--nocompare", "--max_drop=50", f"--output={tmp_path / 'out'}")  # fmt: skip
     (file,) = json.loads((tmp_path / "out/report.json").read_text())["files"]
-    image, probabilities, _ = ends((tmp_path / "out" / file["file"]).read_bytes())
+    image, probabilities, _ = io_details((tmp_path / "out" / file["file"]).read_bytes())
     assert (image["dtype"], probabilities["dtype"]) == (np.int8, np.int8)
     assert {name.split()[0] for name in file["census"]["operators"]}.isdisjoint({"QUANTIZE", "DEQUANTIZE"})
     assert not any("float" in step["name"] and step["kept"] for step in file["steps"])
@@ -391,7 +395,7 @@ def test_from_python_for_an_npu_without_labels(tmp_path):
     assert of_int16x8 > max(25, of_int8 + 3)
     file = report["files"][0]
     assert file["warnings"][-1].startswith(
-        "MediaPipe reads uint8 or float32 pixels, not int8: `--ends=uint8`"
+        "MediaPipe reads uint8 or float32 pixels, not int8: `--io_dtype=uint8`"
     )
     assert "An NPU needs integers throughout, which these are" in file["advice"]
     assert "An NPU leaves what is not of integers to the CPU" in " ".join(report["files"][1]["warnings"])

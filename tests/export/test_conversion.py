@@ -7,22 +7,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers import DISTINCT, randomized, tiny, tiny_segmenter
-from tflite import REWRITTEN, ends, images, int8, operators
+from tflite import REWRITTEN, changed, images, int8, io_details, operators
 
 import kvision
 from kvision.tasks import MultiLabel, Segmentation
 from kvision_export.activations import Sigmoid
 from kvision_export.answers import end_in
-from kvision_export.census import find_faults, set_versions
 from kvision_export.choices import ANSWERS
 from kvision_export.convert import FLOATS, PEER, convert, convert_apart
 from kvision_export.exporter import export
-from kvision_export.flatbuffer import read
-from kvision_export.int8 import Search
+from kvision_export.faults import find_faults
+from kvision_export.flatbuffer import read, write
+from kvision_export.int8 import Int8Files
 from kvision_export.modes import MODES
 from kvision_export.quantize import four_bits, quantize
 from kvision_export.ranges import Ranges
-from kvision_export.verify import POSITIONS, answers, collect, fidelity, predict
+from kvision_export.runner import predict
+from kvision_export.verify import POSITIONS, answers, collect, fidelity
+from kvision_export.versions import set_versions
 
 LIKE_OTHERS = {  # made of the same blocks as another network or another test's, or slow to convert
     "alexnet_owt", "convnext_atto", "deit_base", "deit_base_distilled", "densenet121", "efficientnet_b0",
@@ -64,7 +66,7 @@ def test_files_agree_with_keras(name):
             or getattr(layer, "activation", None) is keras.activations.gelu
             for layer in model.layers
         )
-        image, probabilities, signatures = ends(content)
+        image, probabilities, signatures = io_details(content)
         assert image["dtype"] == (np.uint8 if mode == "int8" else np.float32)
         assert tuple(image["shape"]) == (1, size, size, channels)
         assert probabilities["dtype"] == np.float32
@@ -102,8 +104,8 @@ def test_segmenters_in_every_mode_and_with_every_end(name):
     model, pixels = segmenter(name), images(4)
     files = convert_apart(model, FLOATS)
     floats = files["float32"]
-    files["int8"] = Search(floats, pixels, pixels[:1]).make(REWRITTEN)
-    files["int16x8"] = quantize(floats, Ranges(floats, pixels).find("minmax"), bits=16)
+    files["int8"] = Int8Files(floats, pixels).make(REWRITTEN)
+    files["int16x8"] = write(quantize(floats, Ranges(floats, pixels).find("minmax"), bits=16))
     files["int4"] = four_bits(floats)
     expected = collect(model.predict(pixels, verbose=0))
     assert expected.probabilities.shape == (4, POSITIONS, 3)
@@ -112,9 +114,9 @@ def test_segmenters_in_every_mode_and_with_every_end(name):
     assert {*files} == {*least} == {*MODES}
     for mode, content in files.items():
         for answer in ANSWERS:
-            ended = set_versions(end_in(content, answer))
+            ended, _ = changed(changed(content, end_in, answer)[0], set_versions)
             assert not find_faults(read(ended))
-            _, output, signatures = ends(ended)
+            _, output, signatures = io_details(ended)
             assert signatures["serving_default"]["outputs"] == [answer]
             assert output["dtype"] == (np.uint8 if answer == "mask" else np.float32)
             assert tuple(output["shape"]) == (1, 64, 64, 3)[: 3 if answer == "mask" else 4]
@@ -136,8 +138,7 @@ def test_sigmoids_in_every_mode_and_with_every_end():
     files = convert_apart(model, FLOATS)
     floats = files["float32"]
     for name, dtype in (("int8", "uint8"), ("int8 throughout", "int8")):
-        search = Search(floats, pixels, pixels[:1], ends=dtype, activation=Sigmoid)
-        files[name] = search.make(REWRITTEN)
+        files[name] = Int8Files(floats, pixels, io_dtype=dtype).make(REWRITTEN)
     files["int16x8"] = quantize(floats, Ranges(floats, pixels).find("minmax"), bits=16)
     files["int4"] = four_bits(floats)
     expected = collect(model.predict(pixels, verbose=0), activation=Sigmoid)
@@ -155,7 +156,7 @@ def test_sigmoids_in_every_mode_and_with_every_end():
     assert {*MODES} <= {*files}
     for mode, content in files.items():
         for answer in ("probabilities", "logits"):
-            ended = set_versions(end_in(content, answer))
+            ended, _ = changed(changed(content, end_in, answer)[0], set_versions)
             assert not find_faults(read(ended))
             assert ("LOGISTIC" in operators(ended)) == (answer == "probabilities")
             found = answers(ended, pixels, activation=Sigmoid)
@@ -166,12 +167,10 @@ def test_sigmoids_in_every_mode_and_with_every_end():
 
 
 def test_a_segmenter_of_integers_throughout():
-    content = Search(convert(segmenter("lraspp_mobilenet_v3_large")), images(), images(1), ends="int8").make(
-        REWRITTEN
-    )
+    content = int8(segmenter("lraspp_mobilenet_v3_large"), images(), io_dtype="int8")
     for answer, dtype in (("probabilities", np.int8), ("logits", np.int8), ("mask", np.uint8)):
-        ended = end_in(content, answer)
-        assert [end["dtype"] for end in ends(ended)[:2]] == [np.int8, dtype]
+        ended, _ = changed(content, end_in, answer)
+        assert [end["dtype"] for end in io_details(ended)[:2]] == [np.int8, dtype]
         assert not {"QUANTIZE", "DEQUANTIZE"} & {*operators(ended)}
 
 
@@ -182,7 +181,7 @@ def test_a_process_of_its_own_gives_the_same_file():
         predict(apart["float32"], images(channels=1)),
         predict(convert(model), images(channels=1)),
     )
-    assert ends(apart[PEER])[0]["dtype"] == np.uint8
+    assert io_details(apart[PEER])[0]["dtype"] == np.uint8
 
 
 def test_what_needs_other_than_built_in_operators_is_refused():
@@ -195,7 +194,7 @@ def test_what_needs_other_than_built_in_operators_is_refused():
 
 
 def test_operators_have_the_versions_that_their_types_need():
-    content = int8(randomized(tiny("mobilenet_v1")), images())
+    content, _ = changed(int8(randomized(tiny("mobilenet_v1")), images()), set_versions)
     model = read(content)
     versions = {
         name: model.operatorCodes[operator.opcodeIndex].version
@@ -203,7 +202,7 @@ def test_operators_have_the_versions_that_their_types_need():
     }
     assert {versions[name] for name in ("CONV_2D", "DEPTHWISE_CONV_2D")} == {3}
     assert (versions["FULLY_CONNECTED"], versions["MEAN"], versions["SOFTMAX"]) == (4, 2, 1)
-    assert set_versions(content) == content
+    assert changed(content, set_versions)[0] == content
 
 
 OTHERS = [name for name in DISTINCT if kvision.info(name).family not in (*MOBILE, *TRANSFORMERS)]
@@ -239,7 +238,7 @@ def test_every_mode_of_a_mobile_network(name, tmp_path):
         assert file["census"]["faults"] == []
     expected = predict(int8(model, calibration), pixels)
     for dtype, difference in (("float32", 1e-6), ("int8", 1 / 255)):  # of probabilities in steps of 1 / 256
-        content = int8(model, calibration, ends=dtype)
+        content = int8(model, calibration, io_dtype=dtype)
         np.testing.assert_allclose(predict(content, pixels), expected, atol=difference)
 
 
@@ -251,8 +250,8 @@ def test_every_mode_of_a_wider_and_deeper_mobile_network(name):
     model = randomized(kvision.create_model(name, input_shape=pixels.shape[1:]))
     files = convert_apart(model, FLOATS)
     floats = files["float32"]
-    files["int8"] = Search(floats, pixels, pixels[:1]).make(dataclasses.replace(REWRITTEN, corrected=True))
-    files["int16x8"] = quantize(floats, Ranges(floats, pixels).find("minmax"), bits=16)
+    files["int8"] = Int8Files(floats, pixels).make(dataclasses.replace(REWRITTEN, bias_corrected=True))
+    files["int16x8"] = write(quantize(floats, Ranges(floats, pixels).find("minmax"), bits=16))
     files["int4"] = four_bits(floats)
     assert {*files} == {*MODES}
     expected = answers(floats, pixels)

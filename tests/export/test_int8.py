@@ -1,4 +1,4 @@
-"""What makes int8 files good: graphs written anew, ranges, biases, layers that stay float, ends."""
+"""What makes int8 files good: rewritten graphs, ranges, biases, float layers, dtypes of input and output."""
 
 import dataclasses
 
@@ -6,27 +6,33 @@ import keras
 import numpy as np
 import pytest
 from helpers import randomized, tiny
-from tflite import REWRITTEN, ends, images, int8, operators
+from tflite import REWRITTEN, changed, images, int8, io_details, operators
 
 import kvision
-from kvision_export import census, flatbuffer
+from kvision_export import flatbuffer
+from kvision_export.bias_correction import correct_biases
+from kvision_export.census import census_of
 from kvision_export.convert import convert
-from kvision_export.int8 import Search, Step, _affordable, _better
-from kvision_export.layers import correct_biases, own_errors
-from kvision_export.quantize import quantize, set_ends
-from kvision_export.ranges import METHODS, Ranges, run
+from kvision_export.faults import find_faults
+from kvision_export.int8 import Int8Files
+from kvision_export.io_dtype import set_io_dtype
+from kvision_export.layer_errors import own_errors
+from kvision_export.quantize import quantize
+from kvision_export.ranges import METHODS, Ranges
 from kvision_export.rewrite import fold_normalization, split_hard_swish
-from kvision_export.verify import answers, fidelity, predict
+from kvision_export.runner import predict, tensor_values
+from kvision_export.search import Search, Step, _affordable, _better
+from kvision_export.verify import answers, fidelity
 
 
 def test_hard_swish_as_products_is_the_same_but_before_a_residual():
     model = randomized(tiny("mobilenet_v3_large"))
     content = convert(model)
-    changed, count = split_hard_swish(content)
-    before, after = operators(content), operators(changed)
+    split, count = changed(content, split_hard_swish)
+    before, after = operators(content), operators(split)
     assert count == before.count("HARD_SWISH") - after.count("HARD_SWISH")
     assert after.count("HARD_SWISH") == 1  # of the stem, whose value the first block adds
-    np.testing.assert_allclose(predict(changed, images()), predict(content, images()), atol=1e-5)
+    np.testing.assert_allclose(predict(split, images()), predict(content, images()), atol=1e-5)
 
 
 def test_hard_swish_of_the_output_and_of_second_degree_stay():
@@ -35,7 +41,7 @@ def test_hard_swish_of_the_output_and_of_second_degree_stay():
     square = keras.layers.Multiply()([x, keras.layers.MaxPooling2D(1)(x)])
     square = keras.layers.Conv2D(2, 1, activation="hard_swish")(square)
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(square))
-    assert split_hard_swish(convert(model))[1] == 0
+    assert changed(convert(model), split_hard_swish)[1] == 0
 
 
 @pytest.mark.parametrize(
@@ -47,16 +53,15 @@ def test_the_normalisation_goes_into_the_first_layer(mean, std, padding, zero_po
     preprocess = kvision.Preprocess(mean, std)
     model = randomized(tiny("mobilenet_v1", preprocess=preprocess, padding=padding))
     content = convert(model)
-    folded, found = fold_normalization(content)
-    assert found == zero_point
+    folded, folded_zero_point = changed(content, fold_normalization)
+    assert folded_zero_point == zero_point
     assert not {"MUL", "SUB", "DIV"} & {*operators(folded)}
     exact = mean[0] == zero_point
     difference = np.abs(predict(folded, images() - zero_point) - predict(content, images()))
     assert difference.max() < (1e-5 if exact else 0.02)  # else the padding is a fraction of a level off
-    whole = set_ends(
-        quantize(folded, Ranges(folded, images(2) - zero_point).find("minmax")), "uint8", zero_point
-    )
-    image, _, _ = ends(whole)
+    quantized = quantize(folded, Ranges(folded, images(2) - zero_point).find("minmax"))
+    set_io_dtype(quantized, "uint8", zero_point)
+    image, _, _ = io_details(flatbuffer.write(quantized))
     assert (image["dtype"], image["quantization"]) == (np.uint8, (1.0, zero_point))
 
 
@@ -78,7 +83,8 @@ def convolved(x, **columns):
 )
 def test_what_is_no_normalisation_is_not_folded(build):
     inputs = keras.Input((8, 8, 3))
-    assert fold_normalization(convert(keras.Model(inputs, build(inputs)))) is None
+    model = flatbuffer.read(convert(keras.Model(inputs, build(inputs))))
+    assert fold_normalization(model) is None
 
 
 def test_the_half_level_counts():
@@ -109,14 +115,14 @@ def test_16_bits_of_pixels_from_0_to_255():
     content, expected = convert(model), model.predict(pixels, verbose=0)
     for calibration in (pixels, pixels / 2):
         quantized = quantize(content, Ranges(content, calibration).find("minmax"), bits=16)
-        np.testing.assert_allclose(predict(quantized, pixels), expected, atol=0.02)
+        np.testing.assert_allclose(predict(flatbuffer.write(quantized), pixels), expected, atol=0.02)
 
 
 def test_a_layer_that_is_dead_on_all_images_does_not_spoil_the_file():
     model = kvision.models.lenet5()
     model.get_layer("c1.conv").set_weights([np.zeros((5, 5, 1, 6)), np.zeros(6)])
     pixels = images(size=32, channels=1)
-    content = int8(model, pixels, dataclasses.replace(REWRITTEN, corrected=True))
+    content = int8(model, pixels, dataclasses.replace(REWRITTEN, bias_corrected=True))
     np.testing.assert_allclose(predict(content, pixels), model.predict(pixels, verbose=0), atol=0.02)
 
 
@@ -129,10 +135,10 @@ def test_values_as_tiny_as_in_untrained_networks_have_a_scale_that_kernels_take(
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3, activation="relu6")(x))
     content = convert(keras.Model(inputs, keras.layers.Softmax()(x)))
     pixels = images(2, size=8)
-    smaller = quantize(content, Ranges(content, pixels).find("minmax"), bits=bits)
+    smaller = flatbuffer.write(quantize(content, Ranges(content, pixels).find("minmax"), bits=bits))
     (end,) = flatbuffer.read(smaller).subgraphs[0].outputs
-    for tensor in run(smaller, pixels):
-        np.testing.assert_allclose(tensor(end), 0.25, atol=0.01)
+    for values_of in tensor_values(smaller, pixels):
+        np.testing.assert_allclose(values_of(end), 0.25, atol=0.01)
 
 
 def test_parts_that_nothing_reads():
@@ -181,8 +187,11 @@ def test_corrected_biases_and_rounded_weights_bring_the_logits_nearer():
     ranges = Ranges(content, calibration).find("minmax")
     expected = answers(content, held_out)
     for backend in ("litert", "tf"):
-        plain = quantize(content, ranges, backend=backend)
-        files = [plain, *(correct_biases(plain, content, calibration, rounded) for rounded in (False, True))]
+        plain = flatbuffer.write(quantize(content, ranges, backend=backend))
+        corrected = [
+            changed(plain, correct_biases, content, calibration, rounded)[0] for rounded in (False, True)
+        ]
+        files = [plain, *corrected]
         assert max(map(len, files)) < len(plain) + 100
         sqnr = [fidelity(answers(file, held_out), expected).sqnr for file in files]
         assert sqnr[1] > sqnr[0] + 3
@@ -192,19 +201,20 @@ def test_corrected_biases_and_rounded_weights_bring_the_logits_nearer():
 def test_the_layer_that_loses_most_is_found():
     content = convert(off_by_a_mean())
     pixels = images(size=32)
-    errors = own_errors(quantize(content, Ranges(content, pixels).find("minmax")), content, pixels)
+    quantized = flatbuffer.write(quantize(content, Ranges(content, pixels).find("minmax")))
+    errors = own_errors(quantized, content, pixels)
     assert "coarse" in min(errors, key=errors.get)
     assert max(errors.values()) > min(errors.values()) + 20
 
 
 def test_first_layers_may_stay_float():
     model = randomized(tiny("mobilenet_v1"))
-    search = Search(convert(model), images(), images(1))
-    floats = search.first_layers(REWRITTEN)[1]
-    content = search.make(dataclasses.replace(REWRITTEN, floats=floats))
+    files = Int8Files(convert(model), images())
+    floats = files.first_layers(REWRITTEN)[1]
+    content = files.make(dataclasses.replace(REWRITTEN, floats=floats))
     names = operators(content)
     assert names.index("QUANTIZE") > names.index("DEPTHWISE_CONV_2D")
-    assert not census.find_faults(flatbuffer.read(content))
+    assert not find_faults(flatbuffer.read(content))
     np.testing.assert_allclose(predict(content, images()), model.predict(images(), verbose=0), atol=0.1)
 
 
@@ -217,17 +227,17 @@ def classifier():
 
 @pytest.mark.parametrize("backend", ["litert", "tf"])
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "int8"])
-def test_ends(dtype, backend, classifier):
-    content = Search(classifier, images(), images(1), ends=dtype, backend=backend).make(REWRITTEN)
-    image, probabilities, signatures = ends(content)
+def test_dtypes_of_the_input_and_the_output(dtype, backend, classifier):
+    content = Int8Files(classifier, images(), io_dtype=dtype, backend=backend).make(REWRITTEN)
+    image, probabilities, signatures = io_details(content)
     assert image["dtype"] == np.dtype(dtype)
     assert probabilities["dtype"] == (np.int8 if dtype == "int8" else np.float32)
     assert signatures == {"serving_default": {"inputs": ["image"], "outputs": ["probabilities"]}}
     if dtype == "int8":
         assert not {"QUANTIZE", "DEQUANTIZE"} & {*operators(content)}
     else:
-        taken = census.of(content)
-        assert (taken.partitions, taken.left_out) == (1, {})
+        census = census_of(content)
+        assert (census.partitions, census.left_out) == (1, {})
     assert fidelity(answers(content, images()), answers(classifier, images())).sqnr > 25  # dB
 
 
@@ -251,12 +261,12 @@ def test_equal_vectors_are_written_once_and_constants_are_aligned():
 
 def test_a_step_is_kept_only_where_other_images_say_so():
     floats = convert(randomized(tiny("mobilenet_v3_small")))
-    search = Search(floats, images(), images(seed=1))
+    search = Search(Int8Files(floats, images()), images(seed=1))
     content = search.run()
     *_, last = (step for step in search.steps if step.kept)
     found = fidelity(answers(content, images(seed=1)), search.expected)
     assert found.kl == pytest.approx(last.kl)
-    assert content == Search(floats, images(), images(1)).make(search.best.settings)  # no range is of those
+    assert content == Int8Files(floats, images()).make(search.best.settings)  # no range is of those
 
 
 STEP = Step("old", kl=0.1, sqnr=20.0, agreement=0.9, size=1000, latency_ms=1.0, kept=True)
@@ -295,7 +305,7 @@ def test_networks_of_few_layers_and_shared_ones():
     shared = keras.layers.Conv2D(3, 3, padding="same", activation="relu")
     x = shared(shared(inputs / 255) + 0.1)
     x = keras.layers.Dense(3, activation="softmax")(keras.layers.GlobalAveragePooling2D()(x))
-    search = Search(convert(keras.Model(inputs, x)), pixels, pixels)
+    search = Search(Int8Files(convert(keras.Model(inputs, x)), pixels), pixels)
     search.run()
     assert {"biases corrected", "first 2 layers float"} <= {step.name for step in search.steps}
     assert "first 3 layers float" not in {step.name for step in search.steps}

@@ -10,7 +10,7 @@ from tflite import images
 from kvision_export import flatbuffer
 from kvision_export.convert import convert
 from kvision_export.rounding import _round, _windows, round_kernel
-from kvision_export.verify import predict
+from kvision_export.runner import predict
 
 FULL = functools.partial(keras.layers.Conv2D, 4)
 

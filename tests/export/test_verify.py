@@ -7,10 +7,12 @@ from tflite import images
 
 from kvision._intervals import wilson
 from kvision.tasks import Answers, Classification, Segmentation
-from kvision_export import verify
+from kvision_export import latency, verify
 from kvision_export.activations import Sigmoid, Softmax
 from kvision_export.convert import convert
-from kvision_export.verify import Tolerance, answers, collect, fidelity, latencies
+from kvision_export.latency import latencies
+from kvision_export.tolerance import Tolerance
+from kvision_export.verify import answers, collect, fidelity
 
 
 def of_probabilities(probabilities):
@@ -55,7 +57,7 @@ def test_mean_iou_beside_another_networks():
 
 def test_times_have_three_digits():
     times = 0.05137, 5.137, 51.37, 513.7
-    assert [verify.milliseconds(time) for time in times] == ["0.0514", "5.14", "51.4", "514"]
+    assert [latency.milliseconds(time) for time in times] == ["0.0514", "5.14", "51.4", "514"]
 
 
 def test_wilson():
@@ -127,7 +129,7 @@ def test_latencies_are_times():
 def test_latencies_do_not_see_what_slows_all_files(monkeypatch):
     """Runs of 1 and 2 ms on a computer that becomes three times as slow, again and again."""
     times = np.array([1e-3, 2e-3]) * np.tile([1, 1, 3, 1, 3], 5)[:, None]
-    monkeypatch.setattr(verify, "_turn", lambda *args: times)
+    monkeypatch.setattr(latency, "_turn", lambda *args: times)
     assert latencies({"a": b"", "b": b""}, images()[0], threads=1) == pytest.approx({"a": 1, "b": 2})
 
 

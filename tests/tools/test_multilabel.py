@@ -12,7 +12,7 @@ from PIL import Image
 
 from kvision import runs
 from kvision.names import counted
-from kvision_export import verify
+from kvision_export import runner
 from kvision_export.exporter import export
 
 CLASSES = ("blue", "green", "red")
@@ -95,7 +95,7 @@ def test_files_are_judged_by_map(run):
         assert score["interval"][0] <= score["value"] <= score["interval"][1]
         assert file["refusal"] == ""
         assert file["census"]["metadata"]["labels"] == list(CLASSES)
-        found = verify.predict(run / "export" / file["file"], pixels)
+        found = runner.predict(run / "export" / file["file"], pixels)
         np.testing.assert_allclose(found, expected, atol=0.1)
     assert "its mAP on 32 images" in (run / "export/report.html").read_text()
     sentence = command(*arguments, "--quantize=float32", "--answer=mask", code=2)

@@ -1,0 +1,158 @@
+"""Running `.tflite` files, and single operators of them, in LiteRT's interpreter."""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+from kvision._stderr import without_lines
+from kvision_export import flatbuffer
+
+THREADS = 2
+NOT_DELEGATED = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+
+
+def allocated(content: bytes | Path, threads: int | None = None) -> Interpreter:
+    """An interpreter of a file with XNNPACK, ready to be fed."""
+    source = {"model_content": content} if isinstance(content, bytes) else {"model_path": str(content)}
+    interpreter = Interpreter(**source, num_threads=threads)
+    with without_lines("INFO: Created TensorFlow Lite XNNPACK delegate"):
+        interpreter.allocate_tensors()
+    return interpreter
+
+
+def open_file(
+    content: bytes | Path, threads: int, pixels: bool = True
+) -> tuple[Interpreter, Callable[[np.ndarray], None]]:
+    """An interpreter of a file, and the function that feeds it an image; arguments as for `predict`."""
+    interpreter = allocated(content, threads)
+    details = interpreter.get_input_details()[0]
+    scale, zero_point = (
+        (1.0, -128 if details["dtype"] == np.int8 else 0) if pixels else details["quantization"]
+    )
+
+    def feed(image):
+        if details["dtype"] != np.float32:
+            limits = np.iinfo(details["dtype"])
+            image = np.clip(np.rint(image / scale) + zero_point, limits.min, limits.max)
+        interpreter.set_tensor(details["index"], image.astype(details["dtype"])[None])
+
+    return interpreter, feed
+
+
+def outputs(content: bytes | Path, images: Iterable[np.ndarray], pixels: bool = True) -> Iterator[np.ndarray]:
+    """A file's first output for each image, one at a time; arguments as for `predict`."""
+    interpreter, feed = open_file(content, THREADS, pixels)
+    details = interpreter.get_output_details()[0]
+    scale, zero_point = details["quantization"]
+    for image in images:
+        feed(image)
+        interpreter.invoke()
+        output = interpreter.get_tensor(details["index"])[0].astype(np.float32)
+        yield (output - zero_point) * np.float32(scale) if scale else output
+
+
+def predict(content: bytes | Path, images: Sequence[np.ndarray], pixels: bool = True) -> np.ndarray:
+    """A file's first output, as float32 `(images, ...)`.
+
+    Args:
+        content: the file.
+        images: float32 `(height, width, channels)` in [0, 255].
+        pixels: whether an integer input takes them rounded; else quantized by the input's own scale.
+    """
+    return np.stack([*outputs(content, images, pixels)])
+
+
+def tensor_values(content: bytes, images: Iterable[np.ndarray]) -> Iterator[Callable[[int], np.ndarray]]:
+    """For each image, a function from a tensor's index to the values that a file computes.
+
+    Nothing is delegated, so that every tensor can be had; the values are good until the next image.
+
+    Args:
+        content: the file.
+        images: float32 `(height, width, channels)`, as the file takes them.
+    """
+    interpreter = Interpreter(
+        model_content=content,
+        num_threads=THREADS,
+        experimental_op_resolver_type=NOT_DELEGATED,
+        experimental_preserve_all_tensors=True,
+    )
+    interpreter.allocate_tensors()
+    pixels = interpreter.get_input_details()[0]["index"]
+    for image in images:
+        interpreter.set_tensor(pixels, image[None])
+        interpreter.invoke()
+        yield interpreter.get_tensor
+
+
+def operator_alone(
+    model: schema.ModelT, operator: schema.OperatorT, given: Sequence[int]
+) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """A function that runs one operator of a model: from the values of its `given` inputs to its outputs.
+
+    Args:
+        model: whose constants the operator reads.
+        operator: of the model.
+        given: indices of the inputs that are no constants.
+    """
+    graph = model.subgraphs[0]
+    places = {}
+    subgraph, single = schema.SubGraphT(), schema.ModelT()
+    subgraph.tensors, single.buffers = [], [schema.BufferT()]
+    for index in (int(i) for i in (*operator.inputs, *operator.outputs) if i >= 0):
+        if index in places:
+            continue
+        tensor = copy.copy(graph.tensors[index])
+        data, tensor.buffer = model.buffers[tensor.buffer].data, 0
+        if data is not None and len(data):
+            tensor.buffer = len(single.buffers)
+            single.buffers.append(schema.BufferT())
+            single.buffers[-1].data = data
+        places[index] = len(subgraph.tensors)
+        subgraph.tensors.append(tensor)
+    step = copy.copy(operator)
+    step.opcodeIndex = 0
+    step.inputs = np.array([places.get(int(i), -1) for i in operator.inputs], np.int32)
+    step.outputs = np.array([places[int(i)] for i in operator.outputs], np.int32)
+    subgraph.operators, subgraph.outputs = [step], step.outputs
+    subgraph.inputs = np.array([places[int(i)] for i in given], np.int32)
+    single.version, single.subgraphs = 3, [subgraph]
+    single.operatorCodes = [model.operatorCodes[operator.opcodeIndex]]
+    for buffer in single.buffers:
+        buffer.offset = buffer.size = 0
+    interpreter = Interpreter(
+        model_content=flatbuffer.write(single),
+        num_threads=THREADS,
+        experimental_op_resolver_type=NOT_DELEGATED,
+    )
+    interpreter.allocate_tensors()
+
+    def call(values):
+        for index, value in zip(subgraph.inputs, values, strict=True):
+            interpreter.set_tensor(index, value)
+        interpreter.invoke()
+        return [interpreter.get_tensor(index) for index in subgraph.outputs]
+
+    return call
+
+
+def quantized(values: np.ndarray, tensor: schema.TensorT) -> np.ndarray:
+    """Real values as a tensor holds them: rounded to its integers, unless it is one of floats."""
+    if tensor.type == schema.TensorType.FLOAT32:
+        return values
+    dtype = flatbuffer.DTYPES[tensor.type]
+    scale, zero_point = tensor.quantization.scale[0], tensor.quantization.zeroPoint[0]
+    limits = np.iinfo(dtype)
+    return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
+
+
+def dequantized(values: np.ndarray, tensor: schema.TensorT) -> np.ndarray:
+    """The real values, float32, of what a tensor holds."""
+    if tensor.type == schema.TensorType.FLOAT32:
+        return values
+    scale, zero_point = tensor.quantization.scale[0], tensor.quantization.zeroPoint[0]
+    return (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)

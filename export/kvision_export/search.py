@@ -1,0 +1,186 @@
+"""The best int8 file of a network: each step is tried, and kept where images that it has not seen say so."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from kvision_export import latency, verify
+from kvision_export.activations import Activation, Softmax
+from kvision_export.int8 import Int8Files, Settings
+from kvision_export.layer_errors import SAMPLE
+
+FIRST_LAYERS, WORST_LAYERS = (1, 2, 3, 6), (1, 2, 4)  # how many may stay float
+SLOWER, LARGER = 1.01, 1.003  # what they may cost in time and bytes
+LESS = 0.99  # of error times time, which noise does not reach
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A file that was tried.
+
+    Attributes:
+        name: what was changed.
+        kl, sqnr, agreement: as in `verify.Fidelity`, on the images that choose.
+        size: in bytes.
+        latency_ms: of one thread, by its share of that of the file that was best before.
+        kept: whether the next steps build on it.
+    """
+
+    name: str
+    kl: float
+    sqnr: float
+    agreement: float
+    size: int
+    latency_ms: float
+    kept: bool
+
+    @property
+    def error(self) -> float:
+        """KL plus the logits' noise over signal, which shows what saturated probabilities hide."""
+        return self.kl + 10 ** (-self.sqnr / 10) if np.isfinite(self.kl) else np.inf
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A file, how it was made and what it gave.
+
+    Attributes:
+        settings: by which it was made.
+        content: the file.
+        finished: the file as it is written in the end.
+        step: its measurements.
+    """
+
+    settings: Settings
+    content: bytes
+    finished: bytes
+    step: Step
+
+
+class Search:
+    """A search for the best int8 file of one network.
+
+    Args:
+        int8_files: makes the files.
+        selection_images: float32 `(height, width, channels)` in [0, 255], by which steps are judged; no range
+            comes from them.
+        mixed: whether layers may stay float.
+        finished: from a file to the one that is written in the end, whose size and time count.
+        activation: of the network.
+        say: is given a line of progress now and then.
+
+    Attributes:
+        steps: what was tried, once `run` returned.
+        best: the best file then.
+    """
+
+    def __init__(
+        self,
+        int8_files: Int8Files,
+        selection_images: Sequence[np.ndarray],
+        *,
+        mixed: bool = True,
+        finished: Callable[[bytes], bytes] = bytes,
+        activation: Activation = Softmax,
+        say: Callable[[str], None] = lambda text: None,
+    ):
+        self.int8_files, self.selection_images = int8_files, selection_images
+        self.mixed = mixed and int8_files.io_dtype != "int8"
+        self.finished, self.activation, self.say = finished, activation, say
+        self.expected = self._answers(int8_files.content)
+        self.steps: list[Step] = []
+
+    def run(self) -> bytes:
+        """Tries all steps and returns the best file."""
+        settings = Settings()
+        content = self.int8_files.make(settings)
+        finished = self.finished(content)
+        (latency_ms,) = self._latencies({"tried": finished}).values()
+        step = self._step("ranges from minimum to maximum", content, finished, latency_ms)
+        self.best = self.integers = Candidate(settings, content, finished, step)
+        self._note(step, True)
+        self._try("hard-swish as products", hard_swish=True)
+        self._try("normalisation before the first layer", folded=False)
+        self._try("biases corrected", bias_corrected=True)
+        self._try("ranges without the outermost 0.01 %", method="percentile")
+        self._try("ranges of least squared error", method="mse")
+        if self.mixed:
+            firsts = self.int8_files.first_layers(self.best.settings)
+            for count in (count for count in FIRST_LAYERS if count < len(firsts)):
+                self._try(_kept_float("first", count), floats=firsts[count - 1])
+            worst = [*self.own_errors()]
+            for count in (count for count in WORST_LAYERS if count < len(worst)):
+                floats = (*self.best.settings.floats, *worst[:count])
+                self._try(_kept_float("worst", count), floats=floats)
+        self._try("weights rounded by their inputs", rounded=True)
+        return self.best.content
+
+    def own_errors(self) -> dict[str, float]:
+        """Error that each layer of the best file adds by itself; see `layer_errors`."""
+        images = self.selection_images[:SAMPLE]
+        return self.int8_files.own_errors(self.best.content, self.best.settings, images)
+
+    def _try(self, name, **changes):
+        """Makes a file with other settings, and keeps it where it is better."""
+        settings = dataclasses.replace(self.best.settings, **changes)
+        if self._differ(settings):
+            self._judge(name, settings, self.int8_files.make(settings))
+
+    def _judge(self, name, settings, content):
+        finished = self.finished(content)
+        files = {"best": self.best.finished, "tried": finished, "integers": self.integers.finished}
+        if self._graph(settings) == self._graph(self.best.settings):
+            times = dict.fromkeys(files, 1.0)
+        else:
+            times = self._latencies(files)
+        drift = self.best.step.latency_ms / times["best"]  # of the computer, since the first step
+        step = self._step(name, content, finished, drift * times["tried"])
+        integers = dataclasses.replace(self.integers.step, latency_ms=drift * times["integers"])
+        better = _better(step, self.best.step) and (not settings.floats or _affordable(step, integers))
+        self._note(step, better)
+        if better:
+            self.best = Candidate(settings, content, finished, step)
+            if not settings.floats:
+                self.integers = self.best
+
+    def _latencies(self, files):
+        return latency.latencies(files, self.selection_images[0], threads=1)
+
+    def _step(self, name, content, finished, latency_ms) -> Step:
+        near = verify.fidelity(self._answers(content), self.expected, self.activation)
+        return Step(name, near.kl, near.sqnr, near.agreement, len(finished), latency_ms, kept=False)
+
+    def _answers(self, content):
+        return verify.answers(content, self.selection_images, activation=self.activation)
+
+    def _note(self, step, kept):
+        self.steps.append(dataclasses.replace(step, kept=kept))
+        self.say(f"{step.name}: KL {step.kl:.4f}, SQNR {step.sqnr:.1f} dB, "
+                 f"{latency.milliseconds(step.latency_ms)} ms{'' if kept else '; not kept'}")  # fmt: skip
+
+    def _differ(self, settings) -> bool:
+        """Whether settings make another file than the best; a graph may have nothing to rewrite."""
+        new, old = (
+            (self._graph(each), each.method, each.bias_corrected, each.rounded)
+            for each in (settings, self.best.settings)
+        )
+        return new != old
+
+    def _graph(self, settings):
+        """The part of the settings that decides on the time that a file takes."""
+        return self.int8_files.float_file(settings).content, settings.floats
+
+
+def _better(new: Step, old: Step) -> bool:
+    """Whether error times time is less by a hundredth."""
+    return new.error * new.latency_ms < LESS * old.error * old.latency_ms
+
+
+def _affordable(new: Step, integers: Step) -> bool:
+    """Whether float layers cost hardly more time and bytes than none."""
+    return new.latency_ms <= SLOWER * integers.latency_ms and new.size <= LARGER * integers.size
+
+
+def _kept_float(which, count):
+    return f"{which} {count} layers float" if count > 1 else f"{which} layer float"
