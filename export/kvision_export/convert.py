@@ -28,12 +28,13 @@ def convert(model: keras.Model, mode: str = "float32") -> bytes:
     converter as a concrete function loses its variables without a word; hence the SavedModel.
 
     Args:
-        model: from `(batch, height, width, channels)`, of fixed size, to probabilities.
+        model: from `(batch, height, width, channels)`, of fixed size, to probabilities, or to a dict of
+            several outputs by their names.
         mode: "float32"; "float16" (weights; computes in float32 where there is no float16); or
             "dynamic" (int8 weights, activations quantized as they come).
 
     Returns:
-        The `.tflite` file: float32 `image` in, float32 `probabilities` out.
+        The `.tflite` file: float32 `image` in; float32 `probabilities` out, or the outputs by their names.
     """
     with _saved(model) as folder:
         return _converted(folder, mode)
@@ -84,12 +85,16 @@ def _saved(model) -> Iterator[Path]:
     signature = [tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name=INPUT)]
     with tempfile.TemporaryDirectory() as folder:
         archive = keras.export.ExportArchive()
-        archive.add_endpoint(SIGNATURE, lambda image: {OUTPUT: model(image, training=False)}, signature)
+        archive.add_endpoint(SIGNATURE, lambda image: _named(model(image, training=False)), signature)
         try:
             archive.write_out(folder, verbose=False)
         except (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) as error:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder) from error
         yield Path(folder)
+
+
+def _named(outputs) -> dict:
+    return outputs if isinstance(outputs, dict) else {OUTPUT: outputs}
 
 
 def _as_it_is(converter, folder):

@@ -86,7 +86,7 @@ class Int8Files:
             floats.content,
             floats.ranges.find(settings.method) | self._input_range(floats),
             backend=self.backend,
-            floats=(*self._activation(floats.model), *settings.floats),
+            floats=(*self._activations(floats.model), *settings.floats),
         )
         if settings.bias_corrected or settings.rounded:
             count = ROUNDING_IMAGES if settings.rounded else BIAS_IMAGES
@@ -136,11 +136,12 @@ class Int8Files:
         pixels = int(floats.model.subgraphs[0].inputs[0])
         return {pixels: (float(-floats.zero_point), float(255 - floats.zero_point))}
 
-    def _activation(self, model) -> list[str]:
-        """The operator that gives the probabilities, whose int8 knows steps of 1/256 only."""
-        last = model.subgraphs[0].operators[-1]
-        is_activation = flatbuffer.operator_name(model, last) in OPERATORS
-        return [_name(model, last)] if is_activation and self.io_dtype != "int8" else []
+    def _activations(self, model) -> list[str]:
+        """The operators that give probabilities, whose int8 knows steps of 1/256 only."""
+        graph = model.subgraphs[0]
+        lasts = [flatbuffer.producer(graph, index) for index in graph.outputs]
+        names = [_name(model, last) for last in lasts if flatbuffer.operator_name(model, last) in OPERATORS]
+        return names if self.io_dtype != "int8" else []
 
 
 def _name(model, operator):

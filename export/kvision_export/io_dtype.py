@@ -12,8 +12,8 @@ def set_io_dtype(model: schema.ModelT, io_dtype: str, zero_point: int) -> None:
 
     Args:
         model: what `quantize` returned, from a float32 pixel less `zero_point`; changed in place.
-        io_dtype: "uint8" for pixels and "float32" for the same as floats, both to float32 probabilities;
-            "int8" for pixels less 128, to int8 probabilities.
+        io_dtype: "uint8" for pixels and "float32" for the same as floats, both to float32 outputs; "int8" for
+            pixels less 128, to int8 outputs.
         zero_point: see `rewrite.fold_normalization`.
 
     Raises:
@@ -51,19 +51,24 @@ def _insert_first(model, kind, name, constants, options):
 
 
 def _remove_conversions(model):
-    """Removes the QUANTIZE of the input and the DEQUANTIZE of the output."""
+    """Removes the QUANTIZE of the input and the DEQUANTIZE of each output."""
     graph = model.subgraphs[0]
-    for kind, first, indices in (("QUANTIZE", True, "inputs"), ("DEQUANTIZE", False, "outputs")):
-        conversion = graph.operators[0 if first else -1]
-        if flatbuffer.operator_name(model, conversion) != kind:
+    first, lasts = graph.operators[0], [flatbuffer.producer(graph, index) for index in graph.outputs]
+    for kind, conversion in (("QUANTIZE", first), *(("DEQUANTIZE", last) for last in lasts)):
+        if conversion is None or flatbuffer.operator_name(model, conversion) != kind:
             raise UserError(
                 "A network that begins or ends in float operators cannot have `io_dtype` int8 "
                 f"({kind} was expected)."
             )
-        inside = int((conversion.outputs if first else conversion.inputs)[0])
-        graph.tensors[inside].name = graph.tensors[getattr(graph, indices)[0]].name
-        for signature in model.signatureDefs:
-            for tensor in signature.inputs if first else signature.outputs:
-                tensor.tensorIndex = inside
-        setattr(graph, indices, np.array([inside], np.int32))
-        graph.operators.remove(conversion)
+    inside = {int(graph.inputs[0]): int(first.outputs[0])}
+    inside |= {int(last.outputs[0]): int(last.inputs[0]) for last in lasts}
+    for outer, inner in inside.items():
+        graph.tensors[inner].name = graph.tensors[outer].name
+    graph.inputs, graph.outputs = (
+        np.array([inside[int(index)] for index in indices], np.int32)
+        for indices in (graph.inputs, graph.outputs)
+    )
+    for signature in model.signatureDefs:
+        for tensor in (*signature.inputs, *signature.outputs):
+            tensor.tensorIndex = inside[tensor.tensorIndex]
+    graph.operators = [operator for operator in graph.operators if operator not in (first, *lasts)]

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from helpers import DISTINCT, randomized, tiny, tiny_segmenter
 from tflite import REWRITTEN, changed, images, int8, io_details, operators
 
@@ -13,7 +14,7 @@ import kvision
 from kvision.tasks import MultiLabel, Segmentation
 from kvision_export.activations import Sigmoid
 from kvision_export.answers import end_in
-from kvision_export.choices import ANSWERS
+from kvision_export.choices import ANSWERS, IO_DTYPES
 from kvision_export.convert import FLOATS, PEER, convert, convert_apart
 from kvision_export.exporter import export
 from kvision_export.faults import find_faults
@@ -172,6 +173,42 @@ def test_a_segmenter_of_integers_throughout():
         ended, _ = changed(content, end_in, answer)
         assert [end["dtype"] for end in io_details(ended)[:2]] == [np.int8, dtype]
         assert not {"QUANTIZE", "DEQUANTIZE"} & {*operators(ended)}
+
+
+def named_outputs(content, image):
+    """What a file's signature gives for an image, by name, as real values."""
+    run = Interpreter(model_content=content).get_signature_runner()
+    dtype = run.get_input_details()["image"]["dtype"]
+    outputs = run(image=(image - 128 * (dtype == np.int8)).astype(dtype))
+    details = {name: run.get_output_details()[name]["quantization"] for name in outputs}
+    return {
+        name: (output.astype(np.float32) - details[name][1]) * (details[name][0] or 1)
+        for name, output in outputs.items()
+    }
+
+
+def test_several_outputs_keep_their_names_in_every_mode():
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(8, 3, activation="relu")(inputs / 255)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    outputs = {"scores": keras.layers.Dense(5, "softmax")(x), "boxes": keras.layers.Dense(4)(x)}
+    model, pixels = keras.Model(inputs, outputs, name="detector"), images(size=16)
+    files = convert_apart(model, [*FLOATS, PEER], pixels)
+    floats = files["float32"]
+    for dtype in IO_DTYPES:
+        files[f"int8 {dtype}"] = Int8Files(floats, pixels, io_dtype=dtype).make(REWRITTEN)
+    files["int16x8"] = write(quantize(floats, Ranges(floats, pixels).find("minmax"), bits=16))
+    files["int4"] = four_bits(floats)
+    expected = model.predict(pixels[:1], verbose=0)
+    for name, content in files.items():
+        versioned, _ = changed(content, set_versions)
+        assert not find_faults(read(versioned))
+        found = named_outputs(versioned, pixels[:1])
+        assert found.keys() == {"scores", "boxes"}, name
+        for output, values in found.items():
+            np.testing.assert_allclose(
+                values, expected[output], atol=0.1 if name == "int4" else 0.02, err_msg=name
+            )
 
 
 def test_a_process_of_its_own_gives_the_same_file():
