@@ -140,7 +140,7 @@ def test_sigmoids_in_every_mode_and_with_every_end():
     floats = files["float32"]
     for name, dtype in (("int8", "uint8"), ("int8 throughout", "int8")):
         files[name] = Int8Files(floats, pixels, io_dtype=dtype).make(REWRITTEN)
-    files["int16x8"] = quantize(floats, Ranges(floats, pixels).find("minmax"), bits=16)
+    files["int16x8"] = write(quantize(floats, Ranges(floats, pixels).find("minmax"), bits=16))
     files["int4"] = four_bits(floats)
     expected = collect(model.predict(pixels, verbose=0), activation=Sigmoid)
     np.testing.assert_allclose(expected.logits, logits.predict(pixels, verbose=0), rtol=1e-3, atol=1e-3)
