@@ -38,6 +38,10 @@ def export(names: Sequence[str]) -> tuple[dict, Path]:
     except NoLabels as error:
         images, answers = load_images(opened, "val", FLAGS.images, labeled=False)
         remarks.append(f"The images are taken without labels, wherever they lie. {error}")
+    if not opened.named:
+        remarks.append(
+            "The network has no class names: the files' labels are numbers. --labels=FILE gives names."
+        )
     calibration = None
     if any(modes.MODES[name].calibrated for name in names):
         count, labeled = 2 * FLAGS.calibration_images, answers is not None
