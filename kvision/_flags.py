@@ -70,11 +70,27 @@ def define_dataset() -> None:
 
 
 def opened():
-    """The `kvision.runs.Opened` network that the flags name, without their `preprocess`."""
-    from kvision import runs
+    """The `kvision.opening.Opened` network that the flags name, without their `preprocess`."""
+    from kvision import opening
 
-    return runs.open_trained(
+    return opening.open_trained(
         FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.labels, FLAGS.allow_nonfinite
+    )
+
+
+def load_data(opened, data: str | None, split: str, **keywords):
+    """`kvision.opening.load_data` by the flags of `define_dataset`."""
+    from kvision import opening
+
+    return opening.load_data(
+        opened,
+        data,
+        split,
+        val_fraction=FLAGS.val_fraction,
+        allow_outside=FLAGS.allow_outside,
+        exif=FLAGS.exif,
+        max_unreadable=FLAGS.max_unreadable,
+        **keywords,
     )
 
 

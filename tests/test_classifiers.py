@@ -6,7 +6,7 @@ import pytest
 
 from kvision import _networks
 from kvision.errors import UserError
-from kvision.runs import open_model
+from kvision.opening import open_model
 from kvision.spec import IMAGENET, PLUS_MINUS_ONE, Preprocess
 
 PIXELS = np.random.default_rng(0).uniform(0, 255, (2, 8, 8, 3)).astype("float32")

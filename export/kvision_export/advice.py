@@ -7,6 +7,7 @@ from kvision.names import counted
 from kvision.tasks import Classification, Task
 from kvision_export import contents
 from kvision_export.census import Census
+from kvision_export.modes import REFERENCE
 
 NEAR = 0.98  # of two times, which differ by noise above it
 OWN_KERNELS = ("SOFTMAX", "QUANTIZE")  # which take hardly any time, whoever runs them
@@ -104,7 +105,7 @@ def worth(file, files: Sequence, float_size: int, images: int, task: type[Task])
         f"It has {100 * file.size / float_size:.0f} % of the float32 file's bytes and takes "
         f"{100 * share:.0f} % of its time (one thread of this processor){the}; "
     )
-    if file.mode == "float32":
+    if file.mode == REFERENCE:
         text = f"The others are measured against it{the}; "
     if right is None:
         share = f"{100 * near.agreement:.1f} %"

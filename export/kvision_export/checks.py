@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kvision import _networks, labels, runs
+from kvision import _networks, labels, run_info
 from kvision.data.masks import IGNORED
 from kvision.errors import UserError
 from kvision.names import check_class_names, counted
@@ -132,6 +132,6 @@ def _ours(output) -> set[str]:
     """The names of the files that an earlier export left in a folder."""
     try:
         files = json.loads((output / REPORT).read_text(encoding="utf-8"))["files"]
-        return {REPORT, PAGE, runs.LABELS, *(file["file"] for file in files)}
+        return {REPORT, PAGE, run_info.LABELS, *(file["file"] for file in files)}
     except (OSError, ValueError, KeyError, TypeError):
         return set()

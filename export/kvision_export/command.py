@@ -70,7 +70,7 @@ def define():
     )
     flags.DEFINE_bool("compare", True, "Whether TFLiteConverter's own int8 file is measured too.")
     flags.DEFINE_string("description", "", "Description for the files' metadata, in a sentence or two.")
-    flags.DEFINE_string("licence", "", "License of the weights, for the files' metadata.")
+    flags.DEFINE_string("license", "", "License of the weights, for the files' metadata.")
     flags.DEFINE_float(
         "max_difference",
         1e-4,
@@ -119,9 +119,9 @@ def main(positional):
             if not positional:
                 raise UserError("Which files? kvision-export --check FILE.tflite ...")
             _cli.import_keras()
-            from kvision_export import run
+            from kvision_export import console
 
-            return run.check(positional)
+            return console.check(positional)
         if positional:
             raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
         if FLAGS.model is None:
@@ -138,10 +138,10 @@ def main(positional):
                 "int8 to `--quantize`, or leave `--io_dtype` out."
             )
         _cli.import_keras()
-        from kvision_export import run
+        from kvision_export import console, from_flags
 
-        report, output = run.export(modes)
-    run.print_table(report, output)
+        report, output = from_flags.export(modes)
+    console.print_table(report, output)
     return 1 if report["doubts"] or any(file["refusal"] for file in report["files"] if file["file"]) else 0
 
 

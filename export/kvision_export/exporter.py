@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kvision import _doubts, _networks, runs
+from kvision import _doubts, _networks, run_info
 from kvision.errors import UserError, naming
 from kvision.spec import Preprocess
 from kvision.tasks import task_of
@@ -32,11 +32,11 @@ from kvision_export.checks import (
 )
 from kvision_export.choices import ANSWERS, BACKENDS, IO_DTYPES, TARGETS
 from kvision_export.files import Job
-from kvision_export.modes import MODES, Given, tolerance
+from kvision_export.modes import MODES, REFERENCE, Given, tolerance
 from kvision_export.tolerance import Tolerance
 
 BATCH = 32  # images whose outputs are held whole
-MODULES = ("kvision", "keras", "tensorflow", "ai_edge_litert", "litert_quantizer")  # of a report's versions
+PACKAGES = ("kvision", "keras", "tensorflow", "ai_edge_litert", "litert_quantizer")  # in a report
 
 
 def export(
@@ -55,14 +55,15 @@ def export(
     answer: str = "probabilities",
     compare: bool = True,
     description: str = "",
-    licence: str = "",
+    license: str = "",
     remarks: Sequence[str] = (),
     tolerances: Mapping[str, Tolerance] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict:
     """Writes a folder of `.tflite` files, labels.txt, report.json and report.html.
 
-    The folder is written beside and then renamed: what was there stays whole until all is done.
+    The folder is written under a temporary name and then renamed: what was there stays whole until all is
+    done.
 
     Args:
         model: from float32 pixels in [0, 255], `(batch, height, width, channels)`, to probabilities; of any
@@ -77,18 +78,18 @@ def export(
         class_names: written into the files; numbers by default.
         preprocess: normalisation that the model expects of its pixels, which becomes a layer of the files;
             None where it takes them as they are.
-        target: one of `TARGETS`, which chooses what follows.
-        modes: of `MODES`.
-        backend: "litert" or "tf": which quantizer makes the integers.
+        target: what runs the files, one of `TARGETS`; it chooses the defaults of what follows.
+        modes: names of `MODES`.
+        backend: quantizer that makes the integers, "litert" or "tf".
         io_dtype: dtypes of the input and the output of int8 files, one of `choices.IO_DTYPES`; see
             `io_dtype.set_io_dtype`.
-        answer: what the files end in: "probabilities", "logits", or "mask": uint8, the most probable class of
+        answer: output of the files: "probabilities", "logits", or "mask": uint8, the most probable class of
             each pixel.
-        compare: whether TFLiteConverter's own int8 file stands beside in the report.
-        description, licence: written into the files.
+        compare: whether the report has TFLiteConverter's own int8 file too.
+        description, license: texts for the files' metadata.
         remarks: sentences on the images, for the report.
-        tolerances: by mode, in place of `tolerance(mode)`.
-        say: is given a line of progress now and then.
+        tolerances: tolerances by mode, in place of `tolerance(mode)`.
+        say: called with a line of progress now and then.
 
     Returns:
         The report, as in report.json; its `doubts` say in sentences what the labelled images speak for
@@ -119,7 +120,7 @@ def export(
         calibration = pixels("calibration", calibration)
         check_images("calibration", calibration, model)
         check_calibration(calibration)
-    class_names, own = check_names(class_names, model), _networks.preprocess_of(model)
+    class_names, own_preprocess = check_names(class_names, model), _networks.preprocess_of(model)
     bare, model = model, _networks.normalized(model, preprocess) if preprocess else model
     task = task_of(model)(class_names=tuple(class_names))
     activation = ACTIVATIONS[task.activation]
@@ -127,36 +128,36 @@ def export(
         labels = check_labels(labels, len(images), model, task.target)
     output = Path(output).resolve()
     check_output(output)
-    beside = output.with_name(f".{output.name}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    tmp_path = output.with_name(f".{output.name}.part")
+    shutil.rmtree(tmp_path, ignore_errors=True)
+    tmp_path.mkdir(parents=True)
 
     try:
         expected = verify.collect(probabilities(model, images, activation), activation=activation)
-        doubted, unsure = [], []
+        doubts, unchecked = [], []
         if labels is not None and labels.ndim == 1:
-            doubted, unsure = _doubts.find(
+            doubts, unchecked = _doubts.find(
                 lambda pixels: bare.predict(pixels, verbose=0),
                 images,
                 labels,
                 expected.probabilities,
-                own=own is not None,
+                own=own_preprocess is not None,
                 given=preprocess,
             )
-        elif own is None:
+        elif own_preprocess is None:
             given = None if labels is None else task.targets
-            unsure = [_doubts.unchecked(preprocess, images.shape[-1], given)]
+            unchecked = [_doubts.unchecked(preprocess, images.shape[-1], given)]
         say(f"converting {model.name}")
-        asked = [*dict.fromkeys(["float32", *(MODES[mode].form for mode in modes)])]
+        forms = [*dict.fromkeys([MODES[REFERENCE].form, *(MODES[mode].form for mode in modes)])]
         if compare and any(MODES[mode].integers for mode in modes):
-            asked.append(convert.PEER)
-        converted = convert.convert_apart(model, asked, calibration if convert.PEER in asked else ())
-        if {*asked} - {*converted}:
+            forms.append(convert.PEER)
+        converted = convert.convert_apart(model, forms, calibration if convert.PEER in forms else ())
+        if {*forms} - {*converted}:
             say("TFLiteConverter by itself makes no int8 file of this network to compare with")
         about = metadata.About(
             name=model.name,
             description=description,
-            licence=licence,
+            license=license,
             labels=class_names,
             channels=model.input_shape[-1],
             size=model.input_shape[1:3],
@@ -181,16 +182,16 @@ def export(
         for mode in modes:
             made = MODES[mode].make(given)
             bounds = (tolerances or {}).get(mode) or tolerance(mode)
-            files.append(job.write(mode, made, beside / f"{model.name}_{mode}.tflite", bounds))
+            files.append(job.write(mode, made, tmp_path / f"{model.name}_{mode}.tflite", bounds))
         if convert.PEER in converted:
             files.append(job.peer())
         files = job.advised(files)
-        with naming(beside / runs.LABELS):
-            (beside / runs.LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
-        right = None if labels is None else task.compare(expected, expected, labels)
+        with naming(tmp_path / run_info.LABELS):
+            (tmp_path / run_info.LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
+        keras_accuracy = None if labels is None else task.compare(expected, expected, labels)
         count = None if calibration is None else len(calibration)
-        remarks = [*remarks, *verify.remarks(len(images), labels is not None, count, type(task)), *unsure]
-        found = {
+        remarks = [*remarks, *verify.remarks(len(images), labels is not None, count, type(task)), *unchecked]
+        results = {
             "model": model.name,
             "task": task.name,
             "score": task.score,
@@ -198,24 +199,24 @@ def export(
             "target": target,
             "preprocess": about.preprocess and dataclasses.asdict(about.preprocess),
             "images": len(images),
-            "keras": right and dataclasses.asdict(right),
+            "keras": keras_accuracy and dataclasses.asdict(keras_accuracy),
             "remarks": remarks,
-            "doubts": doubted,
+            "doubts": doubts,
             "files": [dataclasses.asdict(file) for file in files],
-            "versions": versions(),
+            "versions": package_versions(),
         }
-        text = json.dumps(_finite(found), indent=2, allow_nan=False) + "\n"
-        with naming(beside / REPORT):
-            (beside / REPORT).write_text(text, encoding="utf-8")
-        with naming(beside / PAGE):
-            report.write(beside / PAGE, found, task, images, labels, expected, job.worst)
-        removed = names_in(output) - names_in(beside)
-        replace_folder(beside, output)
+        text = json.dumps(_finite(results), indent=2, allow_nan=False) + "\n"
+        with naming(tmp_path / REPORT):
+            (tmp_path / REPORT).write_text(text, encoding="utf-8")
+        with naming(tmp_path / PAGE):
+            report.write(tmp_path / PAGE, results, task, images, labels, expected, job.worst)
+        removed = names_in(output) - names_in(tmp_path)
+        replace_folder(tmp_path, output)
         if removed:
             say(f"removed files of the earlier export in '{output}': {', '.join(sorted(removed))}")
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return found
+        shutil.rmtree(tmp_path, ignore_errors=True)
+    return results
 
 
 def probabilities(
@@ -233,18 +234,18 @@ def probabilities(
         yield from outputs
 
 
-def versions() -> dict[str, str]:
-    """The versions of the modules in use, as they state them.
+def package_versions() -> dict[str, str]:
+    """Versions of the packages in use, as they state them.
 
     Only a module that states none is looked up among the installed distributions, whose names vary
     (tensorflow, tensorflow-cpu, tf-nightly); one that is not found there is left out.
     """
-    found = {}
-    for name in MODULES:
+    versions = {}
+    for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             module = importlib.import_module(name)
-            found[name] = getattr(module, "__version__", None) or importlib.metadata.version(name)
-    return found
+            versions[name] = getattr(module, "__version__", None) or importlib.metadata.version(name)
+    return versions
 
 
 def names_in(folder: Path) -> set[str]:
@@ -253,7 +254,7 @@ def names_in(folder: Path) -> set[str]:
 
 
 def replace_folder(new: Path, output: Path) -> None:
-    """Puts a folder in the place of another, which comes back where that fails."""
+    """Replaces the folder `output` by the folder `new`; where that fails, it is restored."""
     old = output.with_name(f".{output.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if output.exists():

@@ -116,7 +116,9 @@ class Job:
 
     def advised(self, files: list[File]) -> list[File]:
         """The files with their advice, which compares them with each other."""
-        sizes = [file.size for file in files if file.mode == "float32"] or [len(self.converted["float32"])]
+        sizes = [file.size for file in files if file.mode == modes.REFERENCE] or [
+            len(self.converted["float32"])
+        ]
         made, images, task = [file for file in files if file.file], len(self.images), type(self.task)
         return [
             dataclasses.replace(file, advice=advice(file, made, sizes[0], self.target, images, task))

@@ -38,7 +38,7 @@ class About:
     Attributes:
         name: of the network.
         description: in a sentence or two.
-        licence: of the weights.
+        license: of the weights.
         labels: a name for each class.
         channels: of the image, 3 or 1.
         size: its height and width.
@@ -53,7 +53,7 @@ class About:
 
     name: str
     description: str
-    licence: str
+    license: str
     labels: Sequence[str]
     channels: int
     size: tuple[int, int]
@@ -107,14 +107,14 @@ def write(model: schema.ModelT, about: About) -> bytes:
 def read(model: schema.ModelT, content: bytes) -> dict:
     """The metadata of a file, as a model and as its bytes; {} without any.
 
-    The keys are name, description, licence, image (how pixels are given), mean, std and labels, and, where
+    The keys are name, description, license, image (how pixels are given), mean, std and labels, and, where
     MediaPipe's ImageSegmenter reads the file, activation: what it applies to the output.
     """
     packed = _packed(model)
     if packed is None:
         return {}
     root = _table(packed, int.from_bytes(packed[:4], "little"))
-    found = {"name": _text(root, 0), "description": _text(root, 1), "licence": _text(root, 5)}
+    found = {"name": _text(root, 0), "description": _text(root, 1), "license": _text(root, 5)}
     images = [image for graph in _tables(root, 3)[:1] for image in _tables(graph, 2)[:1]]
     for image in images:
         found["image"] = _text(image, 1)
@@ -202,7 +202,7 @@ def _pack(about, given) -> bytes:
         graph[9] = vector([table({0: text(SEGMENTER), 1: data})])
     graph |= {3: vector([table(output)])}
     graph = table(graph)
-    named = {0: text(about.name), 1: text(about.description), 5: text(about.licence), 7: text("1.0.0")}
+    named = {0: text(about.name), 1: text(about.description), 5: text(about.license), 7: text("1.0.0")}
     builder.Finish(table({**named, 3: vector([graph])}), IDENTIFIER)
     return bytes(builder.Output())
 

@@ -13,6 +13,7 @@ from kvision.names import counted
 from kvision.tasks import Answers, Task
 from kvision.visualize import palette
 from kvision_export.latency import milliseconds
+from kvision_export.modes import REFERENCE
 
 SIDE = 112  # pixels of a picture
 LAYERS = 10  # of each file
@@ -63,6 +64,7 @@ def write(
     )
     page = environment.get_template("report.html.j2").render(
         report=report,
+        reference=REFERENCE,
         worst=worst,
         worst_layers=worst_layers,
         colors=[

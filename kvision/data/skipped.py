@@ -1,7 +1,9 @@
 """Files that are skipped because they fail to decode; whatever else goes wrong ends the reading."""
 
+import collections
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -10,6 +12,8 @@ from kvision.data import decoding, masks
 from kvision.data.sources import Source
 from kvision.errors import UserError
 from kvision.names import counted, plain, shown
+
+MOST_FILES = 10  # unreadable files, and classes of such, in a message
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,27 @@ def read_errors(opened: Sequence) -> Iterator[None]:
             if data.skipped.failure:
                 raise data.skipped.failure from None
         raise
+
+
+def report_unreadable(unreadable: Mapping[str, Unreadable], strict: bool) -> None:
+    """Says on stderr which files failed to decode; with `strict`, one such file is a UserError.
+
+    Args:
+        unreadable: of `kvision.data.Data`.
+        strict: whether all files must be readable.
+    """
+    sentences = [f"{name!r} failed to decode: {file.reason}." for name, file in unreadable.items()]
+    if strict and sentences:
+        raise UserError(f"{sentences[0]} --strict asks for readable files alone.")
+    for sentence in sentences[:MOST_FILES]:
+        print(sentence, file=sys.stderr)
+    if sentences:
+        names = [file.class_name for file in unreadable.values() if file.class_name]
+        class_counts = collections.Counter(names).most_common()
+        parts = [f"{count} of {name!r}" for name, count in class_counts[:MOST_FILES]]
+        parts += [f"{len(class_counts) - MOST_FILES} more classes"] * (len(class_counts) > MOST_FILES)
+        by_class = f": {', '.join(parts)}" if parts else ""
+        print(f"Skipped {counted(len(sentences), 'unreadable file')}{by_class}.", file=sys.stderr)
 
 
 def _first_line(error) -> str:

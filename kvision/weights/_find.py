@@ -76,10 +76,10 @@ def find(weights, model: str | None, variant: Variant, default: Variant) -> Weig
     rows, whose = rows_of(model or ""), model or "This network"
     if word == "imagenet":
         there = ", ".join(
-            f"{row.tag!r} ({row.license or 'licence not stated'}, {row.num_classes} classes)" for row in rows
+            f"{row.tag!r} ({row.license or 'license not stated'}, {row.num_classes} classes)" for row in rows
         )
         raise UserError(
-            f"{whose} has no ImageNet weights under a permissive licence; there are {there or 'none at all'}."
+            f"{whose} has no ImageNet weights under a permissive license; there are {there or 'none at all'}."
         )
     raise UserError(
         f"{whose} has no weights {word!r}. {did_you_mean(word, ['imagenet', *(row.tag for row in rows)])} "
@@ -104,7 +104,7 @@ def _first_that_fits(rows: Iterable[Weights], variant: Variant, default: Variant
 
 
 def _others(rows: Iterable[Weights], default: Variant) -> list[Weights]:
-    """ImageNet's rows under a permissive licence: those of the network's image size first, then the best."""
+    """ImageNet's rows under a permissive license: those of the network's image size first, then the best."""
     good = [row for row in rows if row.license in PERMISSIVE and row.num_classes == 1000 and row.top1]
     return sorted(good, key=lambda row: (_of_size(row, default), row.top1), reverse=True)
 
@@ -131,7 +131,7 @@ def _log_better(row: Weights, others: list[Weights], variant: Variant, default: 
 
 
 def _described(row: Weights) -> str:
-    return f"{row.tag!r} ({row.top1} % top-1, {row.license or 'licence not stated'})"
+    return f"{row.tag!r} ({row.top1} % top-1, {row.license or 'license not stated'})"
 
 
 def _keywords(columns: dict) -> str:

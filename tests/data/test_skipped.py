@@ -9,6 +9,7 @@ from helpers import TINY, dark_and_light, start
 from PIL import Image
 
 from kvision.data import load, read_errors
+from kvision.data.skipped import Unreadable, report_unreadable
 from kvision.data.sources import Source
 
 HOW = {"image_size": (8, 8), "batch_size": 4, "training": True}
@@ -134,3 +135,10 @@ def test_a_run_whose_images_go_away_ends_in_a_sentence(tmp_path):
     assert process.exitcode == 75, texts[1].read_text()
     assert "is not there any more." in texts[1].read_text()
     assert "Traceback" not in texts[1].read_text()
+
+
+def test_unreadable_files_are_counted_by_class_where_they_have_one(capsys):
+    report_unreadable({"a.png": Unreadable("the file is empty", "")}, strict=False)
+    assert capsys.readouterr().err.endswith("Skipped 1 unreadable file.\n")
+    report_unreadable({"a.png": Unreadable("the file is empty", "cat")}, strict=False)
+    assert capsys.readouterr().err.endswith("Skipped 1 unreadable file: 1 of 'cat'.\n")

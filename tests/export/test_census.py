@@ -40,7 +40,7 @@ def files(tmp_path_factory):
 
 
 def test_metadata_comes_back_and_changes_nothing_else(files, tmp_path):
-    about = {"name": "tiny", "description": "Of tests.", "licence": "Apache-2.0", "std": [1.0],
+    about = {"name": "tiny", "description": "Of tests.", "license": "Apache-2.0", "std": [1.0],
              "labels": ["cat", "dog", "Käse"]}  # fmt: skip
     for name, mean, dtype in (("float32", 0.0, "float32"), ("int8", 127.0, "uint8")):  # by its zero point
         content = (files / f"{name}.tflite").read_bytes()

@@ -15,7 +15,7 @@ from tflite import images, io_details
 
 from kvision.data.sources.shapes import CLASSES
 from kvision.errors import UserError
-from kvision.runs import Run
+from kvision.run_info import RunInfo
 from kvision.tasks import Segmentation
 from kvision_export import exporter
 from kvision_export.checks import check_calibration
@@ -63,7 +63,7 @@ def check_figures(report, page):
 def test_the_command_writes_files_and_a_report(run):
     modes = ["float32", "float16", "dynamic", "int8"]
     arguments = ["kvision-export", f"--model={run}", f"--quantize={','.join(modes)}",
-                 "--calibration_images=20", "--max_drop=5", "--licence=Apache-2.0"]  # fmt: skip
+                 "--calibration_images=20", "--max_drop=5", "--license=Apache-2.0"]  # fmt: skip
     printed = command(*arguments)
     output = run / "export"
     assert {path.name for path in output.iterdir()} == {
@@ -79,7 +79,7 @@ def test_the_command_writes_files_and_a_report(run):
         assert file["float_latency_ms"] == report["files"][0]["float_latency_ms"]
         assert f"{100 * top1(file['accuracy']):.1f}" in printed
         assert file["census"]["metadata"]["labels"] == list("0123456789")
-        assert file["census"]["metadata"]["licence"] == "Apache-2.0"
+        assert file["census"]["metadata"]["license"] == "Apache-2.0"
     assert report["files"][0]["fidelity"]["largest_difference"] < 1e-4
     *_, size = (step["size"] for step in report["files"][3]["steps"] if step["kept"])
     assert size == report["files"][3]["size"]
@@ -150,7 +150,7 @@ def segmenter(tmp_path_factory):
     )
     model.save(folder / "model.keras")
     (folder / "labels.txt").write_text("\n".join(CLASSES) + "\n")
-    (folder / "run.json").write_text(Run(task="segmentation", model=model.name, data="shapes").to_json())
+    (folder / "run.json").write_text(RunInfo(task="segmentation", model=model.name, data="shapes").to_json())
     return folder
 
 
@@ -344,13 +344,13 @@ def test_a_file_for_the_edge_tpu(run, tmp_path):
 
 
 def test_versions_come_from_the_modules_whatever_their_distributions_are_called(monkeypatch):
-    whole = exporter.versions()
+    whole = exporter.package_versions()
 
     def absent(name):
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
-    assert exporter.versions() == {name: whole[name] for name in whole if name != "litert_quantizer"}
+    assert exporter.package_versions() == {name: whole[name] for name in whole if name != "litert_quantizer"}
     assert whole["tensorflow"] == tf.__version__
     assert whole["litert_quantizer"]
 

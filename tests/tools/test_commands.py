@@ -16,7 +16,7 @@ from helpers import TINY, brightness, command, dark_and_light, renamed
 from PIL import Image
 
 import kvision.data
-from kvision import _cli, labels, runs
+from kvision import _cli, labels, opening, run_info
 from kvision_tools.commands import train
 
 
@@ -175,20 +175,20 @@ def test_the_pixels_of_a_file_that_others_wrote(folder, tmp_path):
 
 def test_a_run_is_evaluated_as_it_was_validated(run, folder, tmp_path):
     def images(opened, **how):
-        data = runs.load_data(opened, None, "val", val_fraction=0.5, **how)
+        data = opening.load_data(opened, None, "val", val_fraction=0.5, **how)
         return next(iter(data.dataset))["image"].numpy()
 
     shutil.copytree(run[0], tmp_path / "run")
-    opened = runs.open_model(str(tmp_path / "run"))
+    opened = opening.open_model(str(tmp_path / "run"))
     assert (opened.crop, opened.interpolation) == (0.9, "bicubic")
     how = {"image_size": (32, 32), "crop": 0.9, "interpolation": "bicubic"}
     data = kvision.data.load(f"folder:{folder}", "val", **how)
     np.testing.assert_array_equal(images(opened), next(iter(data.dataset))["image"])
-    flags = tmp_path / "run" / runs.FLAGS
+    flags = tmp_path / "run" / run_info.FLAGS
     older = [line for line in flags.read_text().splitlines() if not line.startswith(("--crop", "--inter"))]
     flags.write_text("\n".join(older) + "\n")
-    (tmp_path / "run" / runs.RUN).unlink()
-    older = runs.open_model(str(tmp_path / "run"))
+    (tmp_path / "run" / run_info.RUN).unlink()
+    older = opening.open_model(str(tmp_path / "run"))
     assert (older.crop, older.interpolation) == (1.0, "bilinear")
     np.testing.assert_array_equal(images(older), images(opened, crop=1.0, interpolation="bilinear"))
     assert not np.array_equal(images(older), images(opened))

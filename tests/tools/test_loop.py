@@ -14,7 +14,7 @@ import tensorflow as tf
 from helpers import examples, make_loop, tiny
 
 import kvision
-from kvision.runs import open_model
+from kvision.opening import open_model
 from kvision_tools import checkpoints
 from kvision_tools.choices import LEARNING_RATES
 from kvision_tools.optimizers import make_optimizer

@@ -10,7 +10,7 @@ import pytest
 from helpers import command
 from PIL import Image
 
-from kvision import runs
+from kvision import opening, run_info
 from kvision.names import counted
 from kvision_export import runner
 from kvision_export.exporter import export
@@ -48,11 +48,11 @@ def test_a_run_says_what_it_learned(run):
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["val_loss"]) < float(rows[0]["val_loss"])
     assert {"macro_f1", "val_macro_f1", "val_micro_f1"} <= rows[0].keys()
-    assert json.loads((run / runs.RUN).read_text())["task"] == "multilabel"
+    assert json.loads((run / run_info.RUN).read_text())["task"] == "multilabel"
     pixels = np.random.default_rng(0).uniform(0, 255, (4, 32, 32, 3)).astype(np.float32)
     logits = keras.saving.load_model(run / "model.keras")(pixels)
     for source in (run, run / "model.keras"):
-        opened = runs.open_model(str(source))
+        opened = opening.open_model(str(source))
         assert (opened.task.name, opened.class_names) == ("multilabel", CLASSES)
         np.testing.assert_allclose(opened.model(pixels), keras.ops.sigmoid(logits), atol=1e-6)
 
@@ -88,7 +88,7 @@ def test_files_are_judged_by_map(run):
     report = json.loads((run / "export/report.json").read_text())
     assert (report["task"], report["score"], report["doubts"]) == ("multilabel", "mAP", [])
     pixels = np.random.default_rng(0).uniform(0, 100, (4, 32, 32, 3)).round().astype(np.float32)
-    expected = runs.open_model(str(run)).model.predict(pixels, verbose=0)
+    expected = opening.open_model(str(run)).model.predict(pixels, verbose=0)
     for file in report["files"]:
         score = file["accuracy"]["scores"]["mAP"]
         assert f"{100 * score['value']:.1f}" in printed

@@ -12,7 +12,7 @@ import pytest
 from absl import flags
 from helpers import TINY, command, dark_and_light
 
-from kvision import runs
+from kvision import run_info
 from kvision.data.identity import Files, identify
 from kvision_tools import run_folder
 from kvision_tools.checkpoints import name_of
@@ -102,25 +102,25 @@ def test_a_run_that_took_no_step_is_replaced_by_one_with_other_flags(step, parse
     assert not check(run, False)
     made(run)
     assert "took no step, with other flags (the run has --seed=3, this" in capsys.readouterr().err
-    assert "--seed=4" in (run / runs.FLAGS).read_text().splitlines()
+    assert "--seed=4" in (run / run_info.FLAGS).read_text().splitlines()
     assert not (run / "checkpoints").exists()
 
 
 def test_a_run_whose_record_is_damaged_does_not_go_on(parsed, tmp_path):
     parsed()
     run = trained(tmp_path / "run")
-    whole = json.loads((run / runs.RUN).read_text())
+    whole = json.loads((run / run_info.RUN).read_text())
     others = ({"crop": None}, {"crop": "1"}, {"crop": 2}, {"interpolation": ["a"]}, {"val_fraction": "a"},
               {"data": 7}, {"exif": "no"}, {"crop": True}, {"task": "a"}, {"versions": []})  # fmt: skip
     for text in ("{", "[]", *(json.dumps(whole | other) for other in others)):
-        (run / runs.RUN).write_text(text)
+        (run / run_info.RUN).write_text(text)
         with pytest.raises(ValueError, match="run.json' is damaged.* Remove it, and the run writes its own"):
             check(run, False)
 
 
 def test_flags_that_an_older_run_did_not_have_are_at_their_defaults(parsed, tmp_path):
     parsed()
-    path = trained(tmp_path / "run") / runs.FLAGS
+    path = trained(tmp_path / "run") / run_info.FLAGS
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for line in lines if not line.startswith("--nan_restores")) + "\n")
     assert check(path.parent, False)
@@ -157,7 +157,7 @@ def test_a_run_may_become_longer(parsed, tmp_path, capsys):
     assert not run_folder.is_this(run, Command.config)
     made(run)
     assert "had 4 epochs and goes on to 6, with the learning rates" in capsys.readouterr().err
-    assert "--epochs=6" in (run / runs.FLAGS).read_text().splitlines()
+    assert "--epochs=6" in (run / run_info.FLAGS).read_text().splitlines()
     for given in (["--epochs=4", "--warmup_epochs=0.5"], ["--epochs=8", "--warmup_epochs=0.5", "--seed=3"]):
         parsed(*given)
         with pytest.raises(ValueError, match=f"the run has --epochs=6, this command {given[0]}"):
@@ -186,7 +186,7 @@ def test_overwrite_removes_what_a_run_wrote(parsed, tmp_path):
     run = complete(tmp_path / "run")
     made(run, True)
     assert {path.name for path in run.iterdir()} == {
-        run_folder.LOCK, run_folder.DATASET, runs.FLAGS, runs.LABELS, runs.RUN,
+        run_folder.LOCK, run_folder.DATASET, run_info.FLAGS, run_info.LABELS, run_info.RUN,
     }  # fmt: skip
 
 
@@ -235,19 +235,19 @@ def test_what_no_run_writes_is_not_removed(name, parsed, tmp_path):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_foreign_flags_txt_makes_no_run_folder(text, overwrite, parsed, tmp_path):
     parsed()
-    (tmp_path / runs.FLAGS).write_bytes(text)
+    (tmp_path / run_info.FLAGS).write_bytes(text)
     for _ in range(2):
         with pytest.raises(ValueError, match="not empty and no run folder"):
             check(tmp_path, overwrite)
         with pytest.raises(ValueError, match="not empty and no run folder"):
             made(tmp_path, overwrite)
-    assert (tmp_path / runs.FLAGS).read_bytes() == text
+    assert (tmp_path / run_info.FLAGS).read_bytes() == text
 
 
 def test_a_run_without_its_flags_is_not_begun_anew_in_silence(parsed, tmp_path):
     parsed()
     run = complete(tmp_path / "run")
-    (run / runs.FLAGS).unlink()
+    (run / run_info.FLAGS).unlink()
     with pytest.raises(ValueError, match="not empty and no run folder"):
         check(run, False)
     file = tmp_path / "file"
@@ -301,7 +301,7 @@ def test_a_beginning_that_was_cut_off_is_begun_anew(old, parsed, tmp_path, monke
         made(run, overwrite=not begun)  # the launcher starts anew without --overwrite
         after = contents(run)
         assert after.keys() == expected.keys()
-        for name in expected.keys() - {run_folder.LOCK, runs.FLAGS}:
+        for name in expected.keys() - {run_folder.LOCK, run_info.FLAGS}:
             assert after[name] == expected[name]
         if not cut:
             break
@@ -313,9 +313,9 @@ def test_an_empty_folder_and_one_with_a_lock_hold_no_run(parsed, tmp_path):
     parsed()
     (tmp_path / run_folder.LOCK).touch()
     assert not check(tmp_path, False)
-    (tmp_path / f".{runs.LABELS}").touch()
+    (tmp_path / f".{run_info.LABELS}").touch()
     assert not check(tmp_path, False)
-    (tmp_path / runs.LABELS).write_text("mine")
+    (tmp_path / run_info.LABELS).write_text("mine")
     with pytest.raises(ValueError, match="not empty and no run folder"):
         check(tmp_path, False)
 
@@ -380,13 +380,13 @@ def test_a_run_goes_on_with_its_own_images_alone(parsed, tmp_path, capsys):
     ):
         with pytest.raises(ValueError, match=f"trained on other images .*{words}.*`overwrite=True` starts"):
             run_folder.compare(run, identities(**other))
-    (run / runs.LABELS).write_text("dog\ncat\n")
+    (run / run_info.LABELS).write_text("dog\ncat\n")
     with pytest.raises(ValueError, match="labels.txt' has other class names than the run: 'dog', 'cat' inst"):
         run_folder.compare(run, identities())
-    (run / runs.LABELS).unlink()
+    (run / run_info.LABELS).unlink()
     run_folder.compare(run, identities())
     made(run)
-    assert (run / runs.LABELS).read_text() == "cat\ndog\n"
+    assert (run / run_info.LABELS).read_text() == "cat\ndog\n"
     only_val = identities() | {"val": identities(labels=(0, 1))["val"]}
     with pytest.raises(ValueError, match="other images .val: class 'cat' has 1 image instead of 2."):
         run_folder.compare(run, only_val)

@@ -10,7 +10,7 @@ import pytest
 from helpers import command
 from PIL import Image
 
-from kvision import runs
+from kvision import opening, run_info
 from kvision.tasks.segmentation import class_iou, scores
 
 SMALL = [
@@ -57,9 +57,9 @@ def test_a_run_says_what_it_learned(run):
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
     assert {"val_mean_iou", "val_pixel_accuracy", "val_ema_frequency_weighted_iou"} <= rows[0].keys()
-    fields = json.loads((run / runs.RUN).read_text())
+    fields = json.loads((run / run_info.RUN).read_text())
     assert (fields["task"], fields["model_kwarg"]) == ("segmentation", {"width_multiplier": 0.25})
-    opened = runs.open_model(str(run))
+    opened = opening.open_model(str(run))
     assert opened.class_names == CLASSES
     assert opened.model.output_shape == (None, 64, 64, 2)
 

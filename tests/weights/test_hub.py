@@ -16,7 +16,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from peers import ours
 
 import kvision
-from kvision import runs
+from kvision import opening
 from kvision.data.images import fit
 from kvision.errors import UserError
 from kvision.spec import IMAGENET
@@ -48,12 +48,12 @@ def test_a_repository_brings_its_preprocessing_and_classes(hub):
 def test_a_repository_is_opened_with_its_classifier_alone(hub):
     tensors = kvision.weights.state_dict(kvision.models.lenet5(num_classes=3))
     hub.publish("me/net", tensors, num_classes=3, mean=[0.5], std=[0.5])
-    opened = runs.open_model("lenet5", "hf-hub:me/net")
+    opened = opening.open_model("lenet5", "hf-hub:me/net")
     assert (opened.model.output_shape, opened.class_names) == ((None, 3), ("0", "1", "2"))
     headless = {name: value for name, value in tensors.items() if "classifier" not in name}
     hub.publish("me/trunk", headless, num_classes=3, mean=[0.5], std=[0.5])
     with pytest.raises(UserError, match="hf-hub:me/trunk.*classifier"):
-        runs.open_model("lenet5", "hf-hub:me/trunk")
+        opening.open_model("lenet5", "hf-hub:me/trunk")
 
 
 def test_a_file_of_the_right_size_with_wrong_content_is_never_trusted(hub, tmp_path):

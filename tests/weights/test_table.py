@@ -105,7 +105,7 @@ def test_the_table_is_what_the_peers_publish(monkeypatch):
     ("name", "keywords", "words"),
     [
         ("resnet50", {"weights": "a1_in2k"}, "Did you mean 'a1_in1k'"),
-        ("convnext_v2_atto", {"weights": "imagenet"}, "permissive licence.*'fcmae_ft_in1k' .cc-by-nc-4.0"),
+        ("convnext_v2_atto", {"weights": "imagenet"}, "permissive license.*'fcmae_ft_in1k' .cc-by-nc-4.0"),
         ("vit_huge_patch14", {"weights": "imagenet"}, "'orig_in21k' .apache-2.0, 0 classes"),
         ("vit_huge_patch14", {"weights": "orig_in21k"}, "no classifier.*include_top=False"),
         ("lenet5", {"weights": "imagenet"}, "none at all"),

@@ -15,8 +15,8 @@ import rich.progress
 import rich.table
 import tensorflow as tf
 
-from kvision import _networks, labels, runs
-from kvision.data.skipped import Unreadable
+from kvision import _networks, labels, run_info
+from kvision.data.skipped import Unreadable, report_unreadable
 from kvision.files import replacing
 from kvision_tools.loop import Loop
 
@@ -127,7 +127,7 @@ class RunFiles(keras.callbacks.Callback):
             average = best(now, monitor) > _worth(now, f"val_{monitor}", "val_loss")
             if average:
                 self.loop.swap_average()
-            with replacing(self.folder / runs.MODEL, ".keras") as beside:
+            with replacing(self.folder / run_info.MODEL, ".keras") as beside:
                 _networks.portable(self.model).save(beside)
                 labels.add_to_keras(beside, self.loop.task.class_names, self.loop.task.name)
             if average:
@@ -158,7 +158,7 @@ class Strict(keras.callbacks.Callback):
         self.unreadable = unreadable
 
     def on_train_batch_end(self, batch, logs=None):
-        runs.report_unreadable(self.unreadable(), strict=True)
+        report_unreadable(self.unreadable(), strict=True)
 
     def on_epoch_end(self, epoch, logs=None):
         self.on_train_batch_end(epoch)

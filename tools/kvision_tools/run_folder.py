@@ -19,7 +19,7 @@ import keras
 import tensorflow as tf
 
 import kvision
-from kvision import labels, runs
+from kvision import labels, run_info
 from kvision.data.identity import Identity
 from kvision.errors import UserError, naming
 from kvision.files import replacing
@@ -34,7 +34,7 @@ COMPLETED = ("crop", "interpolation", "warmup_epochs")  # which follow from othe
 DATASET = "dataset.json"
 LOCK = ".kvision.lock"  # held while a training runs; says who holds it
 BEGINNING = ".kvision.beginning"  # there until the folder is complete
-FIRST = {LOCK, f".{runs.LABELS}", f".{runs.FLAGS}"}  # a folder with nothing else holds no run yet
+FIRST = {LOCK, f".{run_info.LABELS}", f".{run_info.FLAGS}"}  # a folder with nothing else holds no run yet
 FILES = re.compile(  # that kvision-train and kvision-export write, and what kills leave of them
     r"\.kvision\.(lock|beginning)|\.(flags|labels|dataset|run|metrics|curves)\.tmp"
     r"|\.?(flags\.txt|labels\.txt|metrics\.csv|curves\.png|model\.keras)|(dataset|run)\.json"
@@ -91,7 +91,7 @@ def compare(folder: Path, identities: Mapping[str, Identity]) -> None:
         fields = json.loads((folder / DATASET).read_text(encoding="utf-8"))
         before = {split: Identity.from_json(fields[split]) for split in identities}
     except FileNotFoundError:
-        names, now = labels.read(folder / runs.LABELS), identities["train"].class_names
+        names, now = labels.read(folder / run_info.LABELS), identities["train"].class_names
         if tuple(names) != now:
             raise UserError(
                 f"'{folder}' has the classes {_few(names)}, but `data` has {_few(now)}: {advice}."
@@ -106,7 +106,7 @@ def compare(folder: Path, identities: Mapping[str, Identity]) -> None:
     if any(changes.values()):
         text = "; ".join(f"{split}: {', '.join(few)}" for split, few in changes.items() if few)
         raise UserError(f"'{folder}' was trained on other images ({text}): {advice}.")
-    path, expected = folder / runs.LABELS, identities["train"].class_names
+    path, expected = folder / run_info.LABELS, identities["train"].class_names
     if path.exists() and (names := labels.read(path)) != expected:
         raise UserError(
             f"'{path}' has other class names than the run: {_few(names)} instead of {_few(expected)}. "
@@ -149,15 +149,15 @@ def _make(folder, config, identities, overwrite) -> TextIO:
 def _fill(folder, config, identities, overwrite):
     contents = {
         DATASET: json.dumps({split: identity.to_json() for split, identity in identities.items()}) + "\n",
-        runs.LABELS: "\n".join(identities["train"].class_names) + "\n",
-        runs.RUN: _run_of(config).to_json(),
+        run_info.LABELS: "\n".join(identities["train"].class_names) + "\n",
+        run_info.RUN: _run_info(config).to_json(),
     }
     all_flags = "\n".join([*flag_lines(config), f"--output={folder}"]) + "\n"
     if _holds_this(folder, config, overwrite):  # another process may have begun meanwhile
         contents = {name: text for name, text in contents.items() if not (folder / name).exists()}
         before = _read_flags(folder)
         if _is_longer(_differences(before, config), config):
-            contents[runs.FLAGS] = all_flags
+            contents[run_info.FLAGS] = all_flags
             epochs = counted(int(_value(before["epochs"])), "epoch")
             print(
                 f"'{folder}' had {epochs} and goes on to {config.epochs}, with the "
@@ -173,19 +173,19 @@ def _fill(folder, config, identities, overwrite):
             )
         (folder / BEGINNING).touch()
         _clear(folder)
-        contents[runs.FLAGS] = all_flags
+        contents[run_info.FLAGS] = all_flags
     for name, content in contents.items():
         with replacing(folder / name) as beside:
             beside.write_text(content, encoding="utf-8")
     (folder / BEGINNING).unlink(missing_ok=True)
 
 
-def _run_of(config) -> runs.Run:
-    names = [field.name for field in dataclasses.fields(runs.Run)]
+def _run_info(config) -> run_info.RunInfo:
+    names = [field.name for field in dataclasses.fields(run_info.RunInfo)]
     settings = {name: getattr(config, name) for name in names if hasattr(config, name)}
     versions = {package.__name__: package.__version__ for package in (kvision, keras, tf)}
     settings["task"] = config.task or kvision.info(config.model).task
-    return runs.Run(**settings, versions=versions)
+    return run_info.RunInfo(**settings, versions=versions)
 
 
 def _hold(file, folder, how):
@@ -218,9 +218,9 @@ def _holds_this(folder, config, overwrite) -> bool:
             )
         return False
     if there:
-        if (folder / runs.RUN).exists():
+        if (folder / run_info.RUN).exists():
             try:
-                runs.read_run(folder)
+                run_info.read(folder)
             except UserError as error:
                 raise UserError(f"{error} Remove it, and the run writes its own.") from None
         if differ:
@@ -230,10 +230,10 @@ def _holds_this(folder, config, overwrite) -> bool:
             )
         if "metrics.csv" in names and not newest(folder / "checkpoints"):
             raise UserError(f"'{folder}' holds a run without its checkpoints: `overwrite=True` starts anew.")
-        if "metrics.csv" in names and not _is_archive(folder / runs.MODEL):
+        if "metrics.csv" in names and not _is_archive(folder / run_info.MODEL):
             raise UserError(
-                f"'{folder / runs.MODEL}', with the weights of the run's best epoch, is missing or damaged: "
-                "put it back, or `overwrite=True` starts anew."
+                f"'{folder / run_info.MODEL}', with the weights of the run's best epoch, is missing or "
+                "damaged: put it back, or `overwrite=True` starts anew."
             )
         return True
     if names - FIRST:
@@ -243,7 +243,7 @@ def _holds_this(folder, config, overwrite) -> bool:
 
 def _took_no_step(folder) -> bool:
     """Whether the folder holds a run of which nothing but its beginning was saved."""
-    written = any((folder / name).exists() for name in ("metrics.csv", runs.MODEL))
+    written = any((folder / name).exists() for name in ("metrics.csv", run_info.MODEL))
     return bool(_read_flags(folder)) and not written and newest(folder / "checkpoints") in ("", name_of(0))
 
 
@@ -285,7 +285,7 @@ def _lines(config) -> dict[str, str]:
 def _read_flags(folder) -> dict[str, str]:
     """The lines of a run folder's flags.txt, by name; empty where that is missing, or not kvision-train's."""
     try:
-        lines = (folder / runs.FLAGS).read_text(encoding="utf-8").splitlines()
+        lines = (folder / run_info.FLAGS).read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, UnicodeDecodeError):
         return {}
     there: dict[str, str] = {}

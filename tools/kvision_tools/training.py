@@ -10,7 +10,8 @@ import tensorflow as tf
 
 import kvision
 import kvision.data
-from kvision import runs
+from kvision import run_info
+from kvision.data.skipped import report_unreadable
 from kvision.errors import UserError
 from kvision.names import counted
 from kvision_tools import run_folder, startup
@@ -57,7 +58,7 @@ def train(config: TrainConfig) -> Trained:
         keras.config.set_dtype_policy(policy)
         if training:
             training.close()
-    model = keras.saving.load_model(training.folder / runs.MODEL, compile=False)
+    model = keras.saving.load_model(training.folder / run_info.MODEL, compile=False)
     return Trained(training.trainer.history, model, training.folder)
 
 
@@ -80,7 +81,7 @@ class Training:
         if prepared.cluster.addresses[1:]:  # nobody looks for checkpoints before the folder is this run's
             self._sum_over_devices(1.0)
             devices = prepared.strategy.num_replicas_in_sync
-            if self._sum_over_devices((self.folder / runs.FLAGS).is_file()) < devices:
+            if self._sum_over_devices((self.folder / run_info.FLAGS).is_file()) < devices:
                 raise UserError(f"`output` must be a folder that all workers see; got '{self.folder}'.")
         self.trainer = Trainer(
             prepared.loop,
@@ -107,7 +108,7 @@ class Training:
     @property
     def again(self) -> str:
         """The command that goes on, which would begin anew with --overwrite."""
-        return f"`{shlex.join(['kvision-train', f'--flagfile={self.folder / runs.FLAGS}'])}`"
+        return f"`{shlex.join(['kvision-train', f'--flagfile={self.folder / run_info.FLAGS}'])}`"
 
     def _sum_over_devices(self, value):
         """The sum of what each worker gives, once for each of its devices; all wait for each other."""
@@ -153,7 +154,7 @@ class Training:
                 raise
             print("Another worker was lost; the same command on all goes on.", file=sys.stderr)
             sys.exit(1)
-        runs.report_unreadable(prepared.unreadable, strict=False)
+        report_unreadable(prepared.unreadable, strict=False)
         if prepared.writes:
             print_table(history, monitor)
             print(f"Run folder: {self.folder}")

@@ -45,8 +45,9 @@ def main(positional):
         if positional:
             raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
         _cli.import_keras()
-        from kvision import _doubts, _networks, runs
+        from kvision import _doubts, _networks
         from kvision.data import read_errors
+        from kvision.data.skipped import report_unreadable
         from kvision.tasks import add
 
         opened = _flags.opened()
@@ -55,16 +56,12 @@ def main(positional):
             model = _networks.normalized(model, preprocess)
 
         def load(**keywords):
-            return runs.load_data(
+            return _flags.load_data(
                 opened,
                 FLAGS.data,
                 FLAGS.split,
-                val_fraction=FLAGS.val_fraction,
-                allow_outside=FLAGS.allow_outside,
                 crop=FLAGS.crop,
                 interpolation=FLAGS.interpolation,
-                exif=FLAGS.exif,
-                max_unreadable=FLAGS.max_unreadable,
                 own_size=task.own_size,
                 **keywords,
             )
@@ -76,7 +73,7 @@ def main(positional):
                 if not np.isfinite(answers).all() and not FLAGS.allow_nonfinite:
                     raise UserError(f"{model.name} answers with NaN or infinity: its weights are damaged.")
                 add(sums, task.judge(answers, batch))
-        runs.report_unreadable(data.unreadable, FLAGS.strict)
+        report_unreadable(data.unreadable, FLAGS.strict)
     readable = int(sums["images"])
     print(f"{model.name} on {counted(readable, 'image')}: {task.report(sums)}")
     for remark in task.remarks(sums):

@@ -78,7 +78,7 @@ def description(name: str) -> str:
 def weights_table(name: str) -> rich.table.Table:
     """A network's published checkpoints, the default one marked."""
     rows = rich.table.Table(title="Weights (* is imagenet)")
-    for column in ("tag", "top-1 %", "at", "classes", "licence", "keywords"):
+    for column in ("tag", "top-1 %", "at", "classes", "license", "keywords"):
         rows.add_column(column, overflow="fold", no_wrap=column == "tag")
     for row in kvision.info(name).weights:
         rows.add_row(

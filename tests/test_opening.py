@@ -12,8 +12,7 @@ from helpers import brightness, dark_and_light, renamed
 from PIL import Image
 
 import kvision
-from kvision import labels, runs
-from kvision.data.skipped import Unreadable
+from kvision import labels, opening
 from kvision.errors import UserError
 
 
@@ -29,7 +28,7 @@ def run(tmp_path):
 
 
 def accuracy(opened, data, **keywords):
-    loaded = runs.load_data(opened, f"folder:{data}", "val", val_fraction=0.25, **keywords)
+    loaded = opening.load_data(opened, f"folder:{data}", "val", val_fraction=0.25, **keywords)
     right = [
         opened.model.predict_on_batch(batch["image"]).argmax(-1) == batch["label"]
         for batch in loaded.dataset.as_numpy_iterator()
@@ -48,7 +47,7 @@ def accuracy(opened, data, **keywords):
 )
 def test_a_dataset_with_the_same_classes_in_another_order(names, words, run, folder, tmp_path, capsys):
     data = renamed(folder, tmp_path / "data", names)
-    assert accuracy(runs.open_model(str(run)), data) == 1
+    assert accuracy(opening.open_model(str(run)), data) == 1
     said = capsys.readouterr().err
     assert words in said
     assert bool(said) == bool(words)
@@ -58,33 +57,33 @@ def test_a_dataset_with_the_same_classes_in_another_order(names, words, run, fol
 def test_a_dataset_of_other_classes_is_refused(names, run, folder, tmp_path):
     data = renamed(folder, tmp_path / "data", names)
     with pytest.raises(UserError, match=f"{names[-1]}.*'dark', 'light'"):
-        accuracy(runs.open_model(str(run)), data)
+        accuracy(opening.open_model(str(run)), data)
 
 
 def test_names_come_from_the_run_the_file_or_the_flag(run, tmp_path):
     path = str(run / "model.keras")
-    assert runs.open_model(path).class_names == ("0", "1")
+    assert opening.open_model(path).class_names == ("0", "1")
     labels.add_to_keras(path, ("dark", "light"))
     for source in (path, str(run)):
-        assert runs.open_model(source).class_names == ("dark", "light")
-        assert runs.open_model(source, class_names=("a", "b")).class_names == ("a", "b")
-        opened = runs.open_model(source, class_names=())
+        assert opening.open_model(source).class_names == ("dark", "light")
+        assert opening.open_model(source, class_names=("a", "b")).class_names == ("a", "b")
+        opened = opening.open_model(source, class_names=())
         assert (opened.class_names, opened.named) == (("0", "1"), False)
         with pytest.raises(UserError, match="has 2 classes; got 3 names: 'a', 'b', 'c'"):
-            runs.open_model(source, class_names=("a", "b", "c"))
+            opening.open_model(source, class_names=("a", "b", "c"))
     (run / "labels.txt").write_text("light\ndark\n")
     with pytest.raises(
         UserError, match="other class names than model.keras: 'light', 'dark' instead of 'dark'"
     ):
-        runs.open_model(str(run))
+        opening.open_model(str(run))
 
 
 def test_a_file_of_1000_classes_is_not_imagenet(tmp_path):
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Dense(1000)(keras.layers.GlobalAveragePooling2D()(inputs))
     keras.Model(inputs, x).save(tmp_path / "model.keras")
-    assert runs.open_model(str(tmp_path / "model.keras")).class_names == labels.numbers(1000)
-    assert runs.open_model("lenet5").class_names == labels.numbers(10)
+    assert opening.open_model(str(tmp_path / "model.keras")).class_names == labels.numbers(1000)
+    assert opening.open_model("lenet5").class_names == labels.numbers(10)
 
 
 def test_weights_of_nan_are_refused(run):
@@ -92,7 +91,7 @@ def test_weights_of_nan_are_refused(run):
     model.layers[-1].bias.assign([0, np.nan])
     model.save(run / "model.keras")
     with pytest.raises(UserError, match="NaN or infinity.*bias"):
-        runs.open_model(str(run))
+        opening.open_model(str(run))
 
 
 def test_a_full_disk_is_not_a_damaged_file(run, monkeypatch):
@@ -103,7 +102,7 @@ def test_a_full_disk_is_not_a_damaged_file(run, monkeypatch):
 
     monkeypatch.setattr(keras.saving, "load_model", full)
     with pytest.raises(OSError, match="No space left") as error:
-        runs.open_model(str(run))
+        opening.open_model(str(run))
     assert error.value.filename == tempfile.gettempdir()
 
 
@@ -113,23 +112,24 @@ def test_a_damaged_file_gives_a_short_sentence(tmp_path):
     content = (tmp_path / "model.keras").read_bytes().replace(b'"Dense"', b'"Dance"')
     (tmp_path / "model.keras").write_bytes(content)
     with pytest.raises(UserError, match=r"^.{,400}$"):
-        runs.open_model(str(tmp_path / "model.keras"))
+        opening.open_model(str(tmp_path / "model.keras"))
 
 
 @pytest.mark.parametrize("size", [None, 64])
 def test_grey_networks_have_any_image_size(size):
-    assert runs.open_model("lenet5", image_size=size).model.input_shape == (None, size or 32, size or 32, 1)
+    opened = opening.open_model("lenet5", image_size=size)
+    assert opened.model.input_shape == (None, size or 32, size or 32, 1)
 
 
 @pytest.mark.parametrize("weights", ["imagenet", "a.keras"])
 def test_the_crop_is_that_of_the_row_that_has_the_columns(weights):
     """timm's mobilenetv1_100.ra4_e3600_r224_in1k is evaluated with crop 0.95 at 256 pixels, bicubic."""
     columns = {"padding": "symmetric", "norm_epsilon": 1e-5, "unknown": 1}
-    assert runs.evaluation("mobilenet_v1", weights, 256, columns) == (0.95, "bicubic")
-    assert runs.evaluation("mobilenet_v1", weights, 224, columns) == (0.875, "bicubic")
+    assert opening.evaluation("mobilenet_v1", weights, 256, columns) == (0.95, "bicubic")
+    assert opening.evaluation("mobilenet_v1", weights, 224, columns) == (0.875, "bicubic")
     for others in (None, {"padding": "symmetric"}):  # no row has these
-        assert runs.evaluation("mobilenet_v1", weights, 224, others) == (0.875, "bilinear")
-    assert runs.evaluation("mobilenet_v1", None, 224, columns) == (1.0, "bilinear")
+        assert opening.evaluation("mobilenet_v1", weights, 224, others) == (0.875, "bilinear")
+    assert opening.evaluation("mobilenet_v1", None, 224, columns) == (1.0, "bilinear")
 
 
 def saved(folder, kind, **keywords):
@@ -152,7 +152,7 @@ PIXELS = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 1)).astype("float3
 @pytest.mark.parametrize("kind", [".safetensors", ".weights.h5", ".keras"])
 def test_the_number_of_classes_is_the_files(kind, tmp_path):
     model, path = saved(tmp_path, kind, num_classes=3)
-    opened = runs.open_model("lenet5", path)
+    opened = opening.open_model("lenet5", path)
     np.testing.assert_allclose(opened.model(PIXELS), model(PIXELS), atol=1e-6)
     assert opened.class_names == (tuple("abc") if kind == ".keras" else ("0", "1", "2"))
 
@@ -162,7 +162,7 @@ def test_a_file_says_what_its_network_learned(tmp_path):
     model.save(tmp_path / "tags.keras")
     labels.add_to_keras(tmp_path / "tags.keras", "abc", "multilabel")
     for arguments in ((str(tmp_path / "tags.keras"),), ("lenet5", str(tmp_path / "tags.keras"))):
-        opened = runs.open_model(*arguments)
+        opened = opening.open_model(*arguments)
         assert (opened.task.name, opened.class_names) == ("multilabel", tuple("abc"))
         np.testing.assert_allclose(opened.model(PIXELS), keras.ops.sigmoid(model(PIXELS)), atol=1e-6)
 
@@ -182,14 +182,7 @@ def test_a_fresh_head_is_never_used(spoil, tmp_path):
         {k: np.ascontiguousarray(v) for k, v in tensors.items()}, tmp_path / "x.safetensors"
     )
     with pytest.raises(UserError, match="has no weights for the classifier|1 misshapen"):
-        runs.open_model("lenet5", str(tmp_path / "x.safetensors"))
-
-
-def test_unreadable_files_are_counted_by_class_where_they_have_one(capsys):
-    runs.report_unreadable({"a.png": Unreadable("the file is empty", "")}, strict=False)
-    assert capsys.readouterr().err.endswith("Skipped 1 unreadable file.\n")
-    runs.report_unreadable({"a.png": Unreadable("the file is empty", "cat")}, strict=False)
-    assert capsys.readouterr().err.endswith("Skipped 1 unreadable file: 1 of 'cat'.\n")
+        opening.open_model("lenet5", str(tmp_path / "x.safetensors"))
 
 
 def test_images_without_masks_are_seen_whole_by_a_network_that_classifies_pixels(tmp_path):
@@ -201,8 +194,8 @@ def test_images_without_masks_are_seen_whole_by_a_network_that_classifies_pixels
     inputs = keras.Input((32, 32, 3))
     outputs = keras.layers.Conv2D(2, 1, activation="softmax")(inputs)
     keras.Model(inputs, outputs, name="pixels").save(tmp_path / "pixels.keras")
-    opened = runs.open_model(str(tmp_path / "pixels.keras"))
-    data = runs.load_data(opened, f"folder:{tmp_path}/images", "all", val_fraction=0.5, labeled=False)
+    opened = opening.open_model(str(tmp_path / "pixels.keras"))
+    data = opening.load_data(opened, f"folder:{tmp_path}/images", "all", val_fraction=0.5, labeled=False)
     [batch] = data.dataset.as_numpy_iterator()
     assert batch["image"][0, 16, 0, 0] > 254
     assert batch["image"][0, 0, 0, 0] == 127.5

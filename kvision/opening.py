@@ -1,12 +1,7 @@
 """Opening what can be evaluated, predicted with or exported: a run folder, a file, a name."""
 
-import collections
 import dataclasses
-import json
-import sys
 import tempfile
-import types
-import typing
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,47 +9,15 @@ from pathlib import Path
 
 import keras
 
-from kvision import _networks, labels, registry, weights as published
-from kvision._choices import INTERPOLATIONS, WEIGHTS
+from kvision import _networks, labels, registry, run_info, weights as published
+from kvision._choices import WEIGHTS
 from kvision.data import Data, load
-from kvision.data.skipped import Unreadable
 from kvision.data.sources import TARGETS, open_source
 from kvision.errors import FULL_DISK, NoLabels, UserError
-from kvision.names import counted, listed, say_once
+from kvision.names import listed, say_once
+from kvision.run_info import RunInfo
 from kvision.spec import did_you_mean
 from kvision.tasks import TASKS, Task, task_of
-
-MOST_FILES = 10  # unreadable ones, and classes of such, in a message
-MODEL, LABELS, FLAGS, RUN = "model.keras", "labels.txt", "flags.txt", "run.json"
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run folder says of itself, in run.json.
-
-    Attributes:
-        task: one of `kvision.tasks.TASKS`.
-        model: the network's name.
-        model_kwarg: keywords of its builder.
-        data, val_fraction, allow_outside: the dataset, see `kvision.data.load`.
-        crop, interpolation, exif: how images are evaluated, see `kvision.data.load`.
-        versions: of the packages that trained it, by name.
-    """
-
-    task: str = "classification"
-    model: str = ""
-    model_kwarg: Mapping[str, object] = dataclasses.field(default_factory=dict)
-    data: str | None = None
-    val_fraction: float = 0.2
-    allow_outside: bool = False
-    crop: float = 1.0
-    interpolation: str = "bilinear"
-    exif: bool = True
-    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-    def to_json(self) -> str:
-        """The content of run.json; values that JSON has not, such as tuples, are lists there."""
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
 
 @dataclass(frozen=True)
@@ -74,7 +37,7 @@ class Opened:
     model: keras.Model
     task: Task
     named: bool
-    run: Run | None = None
+    run: RunInfo | None = None
     crop: float = 1.0
     interpolation: str = "bilinear"
     exif: bool = True
@@ -133,15 +96,15 @@ def open_model(
     if weights:
         raise UserError(f"`weights` are for a model given by name; got the file or folder {source!r}.")
     if path.is_dir():
-        if not (path / MODEL).is_file():
-            raise FileNotFoundError(f"{source!r} is not a run folder: it has no {MODEL}.")
-        run = read_run(path)
-        model = _read(path / MODEL, image_size, run.task)
-        known, inside = labels.read(path / LABELS), labels.read_from_keras(path / MODEL)
+        if not (path / run_info.MODEL).is_file():
+            raise FileNotFoundError(f"{source!r} is not a run folder: it has no {run_info.MODEL}.")
+        run = run_info.read(path)
+        model = _read(path / run_info.MODEL, image_size, run.task)
+        known, inside = labels.read(path / run_info.LABELS), labels.read_from_keras(path / run_info.MODEL)
         if class_names is None and inside not in (None, known):
             raise UserError(
-                f"{str(path / LABELS)!r} has other class names than {MODEL}: {listed(known)} instead "
-                f"of {listed(inside)}. `--labels=FILE` decides."
+                f"{str(path / run_info.LABELS)!r} has other class names than {run_info.MODEL}: "
+                f"{listed(known)} instead of {listed(inside)}. `--labels=FILE` decides."
             )
         return _opened(model, known, class_names, run, run.crop, run.interpolation, run.exif)
     if source.endswith(".keras"):
@@ -288,79 +251,6 @@ def is_inside(path: Path, data: str) -> bool:
         and folder != ""
         and path.resolve().is_relative_to(Path(folder).expanduser().resolve())
     )
-
-
-def read_run(folder: Path) -> Run:
-    """What a run folder says of itself; of an older one without run.json, what its flags say.
-
-    Raises:
-        UserError: run.json is damaged.
-    """
-    try:
-        fields = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        run = Run(**{field.name: fields[field.name] for field in dataclasses.fields(Run)})
-        if _is_sound(run):
-            return run
-    except FileNotFoundError:
-        flags = _read_flags(folder)
-        how = {
-            "val_fraction": float(flags.get("val_fraction", Run.val_fraction)),
-            "allow_outside": flags.get("allow_outside") == "true",
-            "crop": float(flags.get("crop", Run.crop)),
-            "interpolation": flags.get("interpolation", Run.interpolation),
-            "exif": flags.get("exif", "true") == "true",
-        }
-        return Run(model=flags.get("model", ""), data=flags.get("data"), **how)
-    except (ValueError, KeyError, TypeError):
-        pass
-    raise UserError(f"'{folder / RUN}' is damaged, or was written by a later version of kvision.")
-
-
-def _is_sound(run: Run) -> bool:
-    """Whether the values that run.json holds are of the types and in the ranges of a run's."""
-    for name, hint in typing.get_type_hints(Run).items():
-        value, kind = getattr(run, name), typing.get_origin(hint) or hint
-        kind = {types.UnionType: hint, float: (int, float)}.get(kind, kind)
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            return False
-    return (
-        run.task in TASKS
-        and run.interpolation in INTERPOLATIONS
-        and 0 < run.crop <= 1
-        and 0 < run.val_fraction < 1
-    )
-
-
-def _read_flags(folder) -> dict[str, str]:
-    """The flags that a run folder was trained with, by name."""
-    found = {}
-    for line in filter(None, (folder / FLAGS).read_text().splitlines()):
-        name, equals, value = line.removeprefix("--").partition("=")
-        if not equals:  # a switch
-            name, value = name.removeprefix("no"), "false" if name.startswith("no") else "true"
-        found[name] = value
-    return found
-
-
-def report_unreadable(unreadable: Mapping[str, Unreadable], strict: bool) -> None:
-    """Says on stderr which files failed to decode; with `strict`, one such file is a ValueError.
-
-    Args:
-        unreadable: of `kvision.data.Data`.
-        strict: whether all files must be readable.
-    """
-    sentences = [f"{name!r} failed to decode: {file.reason}." for name, file in unreadable.items()]
-    if strict and sentences:
-        raise UserError(f"{sentences[0]} --strict asks for readable files alone.")
-    for sentence in sentences[:MOST_FILES]:
-        print(sentence, file=sys.stderr)
-    if sentences:
-        names = [file.class_name for file in unreadable.values() if file.class_name]
-        of_class = collections.Counter(names).most_common()
-        shown = [f"{count} of {name!r}" for name, count in of_class[:MOST_FILES]]
-        shown += [f"{len(of_class) - MOST_FILES} more classes"] * (len(of_class) > MOST_FILES)
-        by_class = f": {', '.join(shown)}" if shown else ""
-        print(f"Skipped {counted(len(sentences), 'unreadable file')}{by_class}.", file=sys.stderr)
 
 
 def _read(path, image_size, task=None) -> keras.Model:
