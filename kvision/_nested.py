@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import keras
 
-from kvision._private import inputs_of, producer
 from kvision.errors import UserError
+from kvision.keras_internals import inputs_of, producer
 
 
 def check_model(model, key: str = "model") -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import keras
 
-from kvision import _networks, labels, registry, run_info, weights as published
-from kvision._choices import WEIGHTS
+from kvision import labels, networks, registry, run_info, weights as published
+from kvision.choices import WEIGHTS
 from kvision.data import Data, load
 from kvision.data.sources import TARGETS, open_source
 from kvision.errors import FULL_DISK, NoLabels, UserError
@@ -267,6 +267,6 @@ def _read(path, image_size, task=None) -> keras.Model:
             raise OSError(error.errno, error.strerror, error.filename or tempfile.gettempdir()) from error
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(f"Failed to read the model {str(path)!r}: {reason:.200}") from None
-    model = _networks.of_size(task_of(model, task).serving(model), image_size)
-    _networks.check_finite(model)
+    model = networks.of_size(task_of(model, task).serving(model), image_size)
+    networks.check_finite(model)
     return model

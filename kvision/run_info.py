@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kvision._choices import INTERPOLATIONS
+from kvision.choices import INTERPOLATIONS
 from kvision.errors import UserError
 from kvision.tasks import TASKS
 

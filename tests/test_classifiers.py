@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kvision import _networks
+from kvision import networks
 from kvision.errors import UserError
 from kvision.opening import open_model
 from kvision.spec import IMAGENET, PLUS_MINUS_ONE, Preprocess
@@ -84,16 +84,16 @@ def test_other_ends_are_refused(make, tmp_path):
 def test_a_normalisation_becomes_a_layer():
     bare = network(dense("softmax"))
     for preprocess in (PLUS_MINUS_ONE, IMAGENET, Preprocess((10,), (20,))):
-        model = _networks.normalized(bare, preprocess)
+        model = networks.normalized(bare, preprocess)
         mean, std = np.array(preprocess.mean, "float32"), np.array(preprocess.std, "float32")
         np.testing.assert_allclose(model(PIXELS), bare((PIXELS - mean) / std), atol=1e-5)
-        found = _networks.preprocess_of(model)
+        found = networks.preprocess_of(model)
         assert str(found) == str(preprocess.for_channels(3))
         with pytest.raises(UserError, match="has a layer 'preprocess' already"):
-            _networks.normalized(model, preprocess)
-    assert _networks.preprocess_of(bare) is None
+            networks.normalized(model, preprocess)
+    assert networks.preprocess_of(bare) is None
     with pytest.raises(UserError, match="images of 3 channels; got a mean and std of 2"):
-        _networks.normalized(bare, Preprocess((1, 2), (3, 4)))
+        networks.normalized(bare, Preprocess((1, 2), (3, 4)))
 
 
 @pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")

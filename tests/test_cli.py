@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kvision import _cli
+from kvision import cli
 
 
 @pytest.mark.parametrize(
@@ -30,15 +30,15 @@ from kvision import _cli
     ],
 )
 def test_a_sentence_has_one_line_and_steers_no_terminal(error, expected, capsys):
-    with pytest.raises(SystemExit) as end, _cli.user_errors():
-        raise _cli.UserError(*error.args) if isinstance(error, ValueError) else error
+    with pytest.raises(SystemExit) as end, cli.user_errors():
+        raise cli.UserError(*error.args) if isinstance(error, ValueError) else error
     assert end.value.code == (75 if getattr(error, "errno", None) == 28 else 2)
     assert capsys.readouterr().err.partition(": ")[2] == expected + "\n"
 
 
 @pytest.mark.parametrize("zeros", [tf.zeros, np.zeros])
 def test_too_little_memory_is_one_sentence(zeros, capsys):
-    with pytest.raises(SystemExit) as end, _cli.user_errors():
+    with pytest.raises(SystemExit) as end, cli.user_errors():
         zeros((4_000_000, 4_000_000))
     assert end.value.code == 2
     said = capsys.readouterr().err.partition(": ")[2]
@@ -47,7 +47,7 @@ def test_too_little_memory_is_one_sentence(zeros, capsys):
 
 def test_a_long_message_is_cut_in_its_middle(capsys):
     with pytest.raises(SystemExit):
-        _cli.fail("begin " + 9999 * "x" + " end")
+        cli.fail("begin " + 9999 * "x" + " end")
     said = capsys.readouterr().err
     assert len(said) < 800
     assert "begin x" in said
@@ -56,14 +56,14 @@ def test_a_long_message_is_cut_in_its_middle(capsys):
 
 @pytest.mark.parametrize("text", ["~/x", "folder:~/x", "tfrecord:~/x*"])
 def test_home_is_expanded(text):
-    found = _cli.HOME.fullmatch(text)
+    found = cli.HOME.fullmatch(text)
     assert (found[1] or "") + os.path.expanduser(found[2]) == text.replace("~", os.path.expanduser("~"))
 
 
 def test_commands_compute_in_float32_whatever_keras_json_says():
     keras.config.set_floatx("float16")
     try:
-        _cli.import_keras()
+        cli.import_keras()
         assert keras.config.floatx() == "float32"
     finally:
         keras.config.set_floatx("float32")
@@ -86,7 +86,7 @@ sys.argv = sys.argv[1:]
 
 def child(name, code, **environment):
     """Runs Python code in a process of its own, where `command(...)` is the command of this name."""
-    environment = {key: value for key, value in os.environ.items() if key != _cli.LOG_LEVEL} | environment
+    environment = {key: value for key, value in os.environ.items() if key != cli.LOG_LEVEL} | environment
     call = [sys.executable, "-c", CHILD + code, name]
     return subprocess.run(call, capture_output=True, text=True, check=False, env=environment)
 
@@ -116,7 +116,7 @@ def test_commands_print_their_own_lines_alone():
     done = child("kvision-info", "command('lenet5')")
     assert done.stdout.startswith("Builds lenet5")
     assert done.stderr == ""
-    assert "oneDNN" in child("kvision-info", "command('lenet5')", **{_cli.LOG_LEVEL: "0"}).stderr
+    assert "oneDNN" in child("kvision-info", "command('lenet5')", **{cli.LOG_LEVEL: "0"}).stderr
 
 
 def test_nobody_has_to_read_all_of_the_help():
@@ -151,7 +151,7 @@ def test_trainings_and_exports_print_their_own_lines_alone(tmp_path):
     scripts, run = Path(sys.executable).parent, tmp_path / "run"
     train = [scripts / "kvision-train", "--model=lenet5", "--channels=1", "--data=digits", "--epochs=1",
              "--batch_size=600", f"--output={run}"]  # fmt: skip
-    environment = {key: value for key, value in os.environ.items() if key != _cli.LOG_LEVEL}
+    environment = {key: value for key, value in os.environ.items() if key != cli.LOG_LEVEL}
     for command in (
         [scripts / "kvision-launch", "--workers=2", "--", *train],
         [scripts / "kvision-export", f"--model={run}", "--quantize=float32", "--images=20"],

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kvision._intervals import share
+from kvision.intervals import share
 
 SMALLEST = 1e-30  # probability of which a logarithm is taken
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kvision import _networks, labels, run_info
+from kvision import labels, networks, run_info
 from kvision.data.masks import IGNORED
 from kvision.errors import UserError
 from kvision.names import check_class_names, counted
@@ -30,9 +30,9 @@ def functional(model: keras.Model, images) -> keras.Model:
     inputs = getattr(model, "inputs", None)  # one that is subclassed, or was not called yet, lacks them
     if not inputs or None in inputs[0].shape[1:]:
         check_batch("images", images)
-        model = _networks.functional(model, np.shape(images)[1:])
-    _networks.check(model, task_of(model).rank)
-    return _networks.portable(model)
+        model = networks.functional(model, np.shape(images)[1:])
+    networks.check(model, task_of(model).rank)
+    return networks.portable(model)
 
 
 def pixels(name: str, images) -> np.ndarray:

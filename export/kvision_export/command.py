@@ -15,8 +15,8 @@ says what is in files that are there, and ends with 1 where one has a fault.
 
 from absl import flags
 
-from kvision import _cli, _flags
-from kvision._choices import FORMS, MASK_FORMS
+from kvision import cli, model_flags
+from kvision.choices import FORMS, MASK_FORMS
 from kvision.errors import UserError
 from kvision_export.choices import ANSWERS, BACKENDS, IO_DTYPES, TARGETS
 from kvision_export.modes import MODES
@@ -26,8 +26,8 @@ FLAGS = flags.FLAGS
 
 def define():
     """Defines the flags."""
-    _flags.define_model(required=False)
-    _flags.define_dataset()
+    model_flags.define_model(required=False)
+    model_flags.define_dataset()
     flags.DEFINE_enum(
         "target",
         "cpu",
@@ -114,11 +114,11 @@ def define():
 
 def main(positional):
     """Exports or checks by the flags; returns the exit code."""
-    with _cli.user_errors():
+    with cli.user_errors():
         if FLAGS.check:
             if not positional:
                 raise UserError("Which files? kvision-export --check FILE.tflite ...")
-            _cli.import_keras()
+            cli.import_keras()
             from kvision_export import console
 
             return console.check(positional)
@@ -137,7 +137,7 @@ def main(positional):
                 f"`--io_dtype` gives the dtypes of int8 files, and the modes are {', '.join(modes)}: add "
                 "int8 to `--quantize`, or leave `--io_dtype` out."
             )
-        _cli.import_keras()
+        cli.import_keras()
         from kvision_export import console, from_flags
 
         report, output = from_flags.export(modes)
@@ -147,7 +147,7 @@ def main(positional):
 
 def entry():
     """The console script."""
-    _cli.run(main, define)
+    cli.run(main, define)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections import Counter
 
 from ai_edge_litert.compiled_model import CompiledModel
 
-from kvision._stderr import without_lines
+from kvision.stderr import without_lines
 from kvision_export import runner
 
 

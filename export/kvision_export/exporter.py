@@ -12,7 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kvision import _doubts, _networks, run_info
+from kvision import input_checks, networks, run_info
 from kvision.errors import UserError, naming
 from kvision.spec import Preprocess
 from kvision.tasks import task_of
@@ -120,8 +120,8 @@ def export(
         calibration = pixels("calibration", calibration)
         check_images("calibration", calibration, model)
         check_calibration(calibration)
-    class_names, own_preprocess = check_names(class_names, model), _networks.preprocess_of(model)
-    bare, model = model, _networks.normalized(model, preprocess) if preprocess else model
+    class_names, own_preprocess = check_names(class_names, model), networks.preprocess_of(model)
+    bare, model = model, networks.normalized(model, preprocess) if preprocess else model
     task = task_of(model)(class_names=tuple(class_names))
     activation = ACTIVATIONS[task.activation]
     if labels is not None:
@@ -136,7 +136,7 @@ def export(
         expected = verify.collect(probabilities(model, images, activation), activation=activation)
         doubts, unchecked = [], []
         if labels is not None and labels.ndim == 1:
-            doubts, unchecked = _doubts.find(
+            doubts, unchecked = input_checks.find(
                 lambda pixels: bare.predict(pixels, verbose=0),
                 images,
                 labels,
@@ -146,7 +146,7 @@ def export(
             )
         elif own_preprocess is None:
             given = None if labels is None else task.targets
-            unchecked = [_doubts.unchecked(preprocess, images.shape[-1], given)]
+            unchecked = [input_checks.unchecked(preprocess, images.shape[-1], given)]
         say(f"converting {model.name}")
         forms = [*dict.fromkeys([MODES[REFERENCE].form, *(MODES[mode].form for mode in modes)])]
         if compare and any(MODES[mode].integers for mode in modes):
@@ -161,7 +161,7 @@ def export(
             labels=class_names,
             channels=model.input_shape[-1],
             size=model.input_shape[1:3],
-            preprocess=_networks.preprocess_of(model),
+            preprocess=networks.preprocess_of(model),
             answer=answer,
             activation=task.activation,
             dense=len(model.output_shape) > 2,

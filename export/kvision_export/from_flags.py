@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from kvision import _flags, _networks, opening
+from kvision import model_flags, networks, opening
 from kvision.data import read_errors
 from kvision.data.skipped import report_unreadable
 from kvision.errors import NoLabels, UserError
@@ -20,9 +20,9 @@ FLAGS = flags.FLAGS
 
 def export(names: Sequence[str]) -> tuple[dict, Path]:
     """Exports a network in modes by their names; returns the report and the folder."""
-    opened = _flags.opened()
-    if preprocess := _flags.preprocess():
-        _networks.normalized(opened.model, preprocess)  # a mismatch shows before images are read
+    opened = model_flags.opened()
+    if preprocess := model_flags.preprocess():
+        networks.normalized(opened.model, preprocess)  # a mismatch shows before images are read
     output = output_folder(opened)
     data = FLAGS.calibration or (opened.run and opened.run.data) or ""
     if opening.is_inside(output, data):
@@ -84,7 +84,9 @@ def load_images(
         balanced: whether as many of each class as can be, where an image has a single one.
         labeled: whether labels are read.
     """
-    data = _flags.load_data(opened, FLAGS.calibration, split, training=True, batch_size=1, labeled=labeled)
+    data = model_flags.load_data(
+        opened, FLAGS.calibration, split, training=True, batch_size=1, labeled=labeled
+    )
     balanced = balanced and labeled and opened.task.target == "label"
     most = -(-count // len(data.class_names)) if balanced else count
     class_counts = dict.fromkeys(range(len(data.class_names)), 0)

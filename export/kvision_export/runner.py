@@ -8,7 +8,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
-from kvision._stderr import without_lines
+from kvision.stderr import without_lines
 from kvision_export import flatbuffer
 
 THREADS = 2

@@ -5,7 +5,7 @@ import os
 
 import tensorflow as tf
 
-from kvision._choices import INTERPOLATIONS
+from kvision.choices import INTERPOLATIONS
 from kvision.data.decoding import (
     BY_PILLOW,
     axes,

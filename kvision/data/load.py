@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from kvision._choices import CACHES
+from kvision.choices import CACHES
 from kvision.data.cache import Disk, keep
 from kvision.data.images import check_fit
 from kvision.data.masks import IGNORED, checked_mask, decode_mask

@@ -2,7 +2,7 @@
 
 An example is a dict of `"image"`, encoded or pixels `(height, width, channels)`, and whatever else there is;
 `"mask"`, int32 `(height, width)`, moves with the image, which then is decoded. The seed is two integers; all
-random numbers follow from it. Each function in `AUGMENTATIONS` has its name in `kvision._choices` too.
+random numbers follow from it. Each function in `AUGMENTATIONS` has its name in `kvision.choices` too.
 """
 
 from collections.abc import Callable

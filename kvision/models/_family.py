@@ -9,8 +9,8 @@ from typing import ClassVar
 import keras
 
 import kvision.weights
-from kvision._private import producer
 from kvision.errors import UnknownKeyword, UserError
+from kvision.keras_internals import producer
 from kvision.layers import TokenTap
 from kvision.models import _values
 from kvision.registry import register

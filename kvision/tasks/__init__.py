@@ -1,6 +1,6 @@
 """Tasks: what networks learn, how their answers are judged, and which targets a batch holds for that."""
 
-from kvision import _networks
+from kvision import networks
 from kvision.errors import UserError
 from kvision.tasks.classification import Classification
 from kvision.tasks.multilabel import MultiLabel
@@ -33,10 +33,10 @@ def task_of(model, name: str | None = None) -> type[Task]:
     Raises:
         UserError: no task has such outputs.
     """
-    rank, activation = _networks.rank_of(model), _networks.activation_of(model)
+    rank, activation = networks.rank_of(model), networks.activation_of(model)
     fitting = [task for task in TASKS.values() if task.rank == rank]
     if not fitting:
-        forms = " or ".join(dict.fromkeys(_networks.FORMS[task.rank] for task in TASKS.values()))
+        forms = " or ".join(dict.fromkeys(networks.FORMS[task.rank] for task in TASKS.values()))
         raise UserError(f"{model.name} must have one input and one output of shape {forms}.")
     ended = [task for task in fitting if task.activation == activation]
     named = [task for task in fitting if task.name == name]

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from kvision._intervals import paired_interval, share, wilson
 from kvision.data.images import fit
+from kvision.intervals import paired_interval, share, wilson
 from kvision.tasks.task import Accuracy, Score, Task
 
 AUXILIARY_WEIGHT = 0.3  # of the losses of auxiliary heads (GoogLeNet, section 5)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kvision._intervals import bootstrap, quotients, samples
+from kvision.intervals import bootstrap, quotients, samples
 from kvision.names import listed
 from kvision.tasks.classification import SMALLEST, TOP, Classification
 from kvision.tasks.task import Accuracy, Score

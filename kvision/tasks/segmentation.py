@@ -9,10 +9,10 @@ import tensorflow as tf
 from keras import ops
 
 from kvision import visualize
-from kvision._intervals import bootstrap, quotients, samples
 from kvision.data.images import letterbox, place, unletterbox
 from kvision.data.masks import IGNORED
 from kvision.errors import UserError
+from kvision.intervals import bootstrap, quotients, samples
 from kvision.names import listed
 from kvision.tasks.task import Accuracy, Score, Task
 

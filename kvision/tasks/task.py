@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from kvision import _networks
+from kvision import networks
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Task(abc.ABC):
         Raises:
             UserError: the network has other inputs or outputs.
         """
-        return _networks.with_probabilities(model, cls.rank, cls.activation)
+        return networks.with_probabilities(model, cls.rank, cls.activation)
 
     @abc.abstractmethod
     def losses(self, outputs, batch, training: bool) -> dict:

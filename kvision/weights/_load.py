@@ -14,9 +14,9 @@ import safetensors
 import safetensors.numpy
 
 from kvision._nested import check_model
-from kvision._private import producer
 from kvision.errors import UserError
 from kvision.files import replacing
+from kvision.keras_internals import producer
 from kvision.spec import Preprocess, Weights
 from kvision.weights import _fetch, _settings
 from kvision.weights._h5 import by_reference_names

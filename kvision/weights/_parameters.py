@@ -3,8 +3,8 @@
 import keras
 
 from kvision._nested import check_model
-from kvision._private import calls, inputs_of, producer
 from kvision.errors import UserError
+from kvision.keras_internals import calls, inputs_of, producer
 
 NORMS = (
     keras.layers.BatchNormalization, keras.layers.GroupNormalization, keras.layers.LayerNormalization,

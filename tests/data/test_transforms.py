@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance
 
-from kvision import _choices
+from kvision import choices
 from kvision.data import load, transforms
 from kvision.data.images import GREY, letterbox, random_box, unletterbox
 from kvision.data.masks import IGNORED
@@ -32,7 +32,7 @@ def pillows(image, size, kind):
 
 
 def test_the_names_of_flags_are_those_of_functions():
-    assert tuple(AUGMENTATIONS) == _choices.AUGMENTATIONS
+    assert tuple(AUGMENTATIONS) == choices.AUGMENTATIONS
 
 
 def test_a_registered_function_is_an_augmentation():

@@ -8,7 +8,7 @@ from ai_edge_litert.interpreter import Interpreter
 from helpers import randomized, tiny
 from tflite import images, int8
 
-from kvision import _networks
+from kvision import networks
 from kvision.spec import Preprocess
 from kvision.tasks import Accuracy, Score
 from kvision_export import advice, flatbuffer, metadata, runner, verify
@@ -22,7 +22,7 @@ def contents():
     model = randomized(tiny("mobilenet_v1"))
     files = {mode: convert(model, mode) for mode in ("float32", "float16", "dynamic")}
     files |= {dtype: int8(model, images(), io_dtype=dtype) for dtype in ("uint8", "int8")}
-    preprocess = _networks.preprocess_of(model)
+    preprocess = networks.preprocess_of(model)
     about = metadata.About("tiny", "", "", ("a", "b", "c"), 3, (64, 64), preprocess)
     return {name: metadata.write(flatbuffer.read(content), about) for name, content in files.items()}
 

@@ -5,7 +5,7 @@ import pytest
 from helpers import randomized, tiny
 from tflite import images
 
-from kvision._intervals import wilson
+from kvision.intervals import wilson
 from kvision.tasks import Answers, Classification, Segmentation
 from kvision_export import latency, verify
 from kvision_export.activations import Sigmoid, Softmax

@@ -13,7 +13,7 @@ import tensorflow as tf
 from helpers import DISTINCT, randomized, small_columns, tiny
 
 import kvision
-from kvision import _networks
+from kvision import networks
 
 SHARED = [
     "include_top", "weights", "input_shape", "pooling", "num_classes",
@@ -181,7 +181,7 @@ def test_keras_alone_opens_networks_of_its_own_layers(tmp_path):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.synchronized = True
     trained.set_weights(models["resnet50"].get_weights())
-    _networks.portable(trained).save(tmp_path / "trained.keras")
+    networks.portable(trained).save(tmp_path / "trained.keras")
     names = [*models, "trained"]
     command = [sys.executable, "-c", WITHOUT_KVISION, *(f"{name}.keras" for name in names)]
     subprocess.run(command, cwd=tmp_path, check=True)

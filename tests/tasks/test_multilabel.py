@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from kvision._intervals import samples
+from kvision.intervals import samples
 from kvision.tasks import Answers, MultiLabel, add
 from kvision.tasks.multilabel import average_precisions
 

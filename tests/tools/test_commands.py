@@ -16,7 +16,7 @@ from helpers import TINY, brightness, command, dark_and_light, renamed
 from PIL import Image
 
 import kvision.data
-from kvision import _cli, labels, opening, run_info
+from kvision import cli, labels, opening, run_info
 from kvision_tools.commands import train
 
 
@@ -356,7 +356,7 @@ def test_strict_ends_at_what_is_no_image(folder, tmp_path):
     ],
 )
 def test_errors_that_another_start_would_meet_again_are_not_requeued(error, code, capsys):
-    with pytest.raises(SystemExit) as end, _cli.user_errors(), train.requeued("it goes on", train.may_pass):
+    with pytest.raises(SystemExit) as end, cli.user_errors(), train.requeued("it goes on", train.may_pass):
         raise error
     assert end.value.code == code
     assert ("Once that is solved, it goes on." in capsys.readouterr().err) == (code == 75)

@@ -15,7 +15,7 @@ import rich.progress
 import rich.table
 import tensorflow as tf
 
-from kvision import _networks, labels, run_info
+from kvision import labels, networks, run_info
 from kvision.data.skipped import Unreadable, report_unreadable
 from kvision.files import replacing
 from kvision_tools.loop import Loop
@@ -128,7 +128,7 @@ class RunFiles(keras.callbacks.Callback):
             if average:
                 self.loop.swap_average()
             with replacing(self.folder / run_info.MODEL, ".keras") as beside:
-                _networks.portable(self.model).save(beside)
+                networks.portable(self.model).save(beside)
                 labels.add_to_keras(beside, self.loop.task.class_names, self.loop.task.name)
             if average:
                 self.loop.swap_average()

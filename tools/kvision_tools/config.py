@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from absl import flags
 
-from kvision import _cli
-from kvision._choices import AUGMENTATIONS, CACHES, FORMS, INTERPOLATIONS, MASK_FORMS, TASKS, WEIGHTS
+from kvision import cli
+from kvision.choices import AUGMENTATIONS, CACHES, FORMS, INTERPOLATIONS, MASK_FORMS, TASKS, WEIGHTS
 from kvision.errors import UserError
 from kvision.spec import did_you_mean
 from kvision_tools.choices import LEARNING_RATES, STRATEGIES
@@ -69,7 +69,7 @@ class TrainConfig:
     val_fraction: float = setting(0.2, "Share held out where the dataset has no split of its own.")
     allow_outside: bool = setting(False, "Whether a CSV file may list images outside its own folder.")
     strict: bool = setting(False, "Whether the run ends at the first file that fails to decode.")
-    max_unreadable: float = setting(0.1, _cli.MAX_UNREADABLE, 0, 1)
+    max_unreadable: float = setting(0.1, cli.MAX_UNREADABLE, 0, 1)
     exif: bool = setting(True, "Whether images are turned as their EXIF orientation says.")
     cache: str = setting(
         "none",
@@ -80,7 +80,7 @@ class TrainConfig:
         None,
         "Height and width of the input in pixels; the network's own by default.",
         1,
-        _cli.LARGEST_IMAGE,
+        cli.LARGEST_IMAGE,
     )
     channels: int = setting(3, "Channels of the input: 3 for RGB, 1 for grey.")
     augment: str = setting(

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from kvision._private import leave_gradients
 from kvision.errors import UserError
+from kvision.keras_internals import leave_gradients
 from kvision.tasks import Task, add
 
 FIRST_LOSS_SCALE, SCALE_GROWS_AFTER = 2.0**15, 2000  # Micikevicius et al. 2018, as in Keras

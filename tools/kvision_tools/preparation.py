@@ -11,7 +11,7 @@ import tensorflow as tf
 import kvision
 import kvision.data
 from kvision import opening
-from kvision._choices import SPLITS
+from kvision.choices import SPLITS
 from kvision.data.identity import Identity
 from kvision.data.skipped import Unreadable
 from kvision.data.sources import open_source

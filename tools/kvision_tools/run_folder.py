@@ -24,7 +24,7 @@ from kvision.data.identity import Identity
 from kvision.errors import UserError, naming
 from kvision.files import replacing
 from kvision.names import counted
-from kvision.weights._fetch import is_file
+from kvision.weights import is_file
 from kvision_tools.checkpoints import name_of, newest
 from kvision_tools.config import TrainConfig, keyword
 

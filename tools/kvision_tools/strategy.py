@@ -5,7 +5,7 @@ import os
 
 import tensorflow as tf
 
-from kvision import _cli
+from kvision import cli
 from kvision_tools.cluster import Cluster
 
 
@@ -22,7 +22,7 @@ def make_strategy(name: str, cluster: Cluster) -> tf.distribute.Strategy:
         task = {"type": "worker", "index": cluster.index}
         config = {"cluster": {"worker": cluster.addresses}, "task": task}
         os.environ["TF_CONFIG"] = json.dumps(config)
-        with _cli.without_notices():
+        with cli.without_notices():
             return tf.distribute.MultiWorkerMirroredStrategy()
     gpus = tf.config.list_logical_devices("GPU")
     if name == "one" or (name != "mirrored" and len(gpus) < 2):

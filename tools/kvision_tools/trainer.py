@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kvision._private import scale_learning_rate
 from kvision.errors import UserError
+from kvision.keras_internals import scale_learning_rate
 from kvision.names import counted
 from kvision.tasks import add
 from kvision_tools import checkpoints

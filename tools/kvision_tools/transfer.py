@@ -3,8 +3,8 @@
 import keras
 
 import kvision
-from kvision._private import place, scale_updates
 from kvision.errors import UserError
+from kvision.keras_internals import place, scale_updates
 
 
 def freeze(model: keras.Model, what: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from kvision._choices import ALL_SPLITS, FORMS, MASK_FORMS
+from kvision.choices import ALL_SPLITS, FORMS, MASK_FORMS
 from kvision.data.sources.check import check_images
 from kvision.data.sources.csv_list import csv_list
 from kvision.data.sources.digits import digits

@@ -27,7 +27,7 @@ import rich.table
 from absl import flags
 
 import kvision
-from kvision import _cli
+from kvision import cli
 from kvision.errors import UserError
 from kvision.files import replacing
 from kvision_tools.peers import timm_name
@@ -48,7 +48,7 @@ def define():
     flags.DEFINE_string(
         "data", None, "Dataset of the data benchmark: folder:PATH, with a folder of images for each class."
     )
-    flags.DEFINE_integer("image_size", 160, "Height and width in pixels.", 1, _cli.LARGEST_IMAGE)
+    flags.DEFINE_integer("image_size", 160, "Height and width in pixels.", 1, cli.LARGEST_IMAGE)
     flags.DEFINE_integer("channels", 3, "Channels of the input: 3 for RGB, 1 for grey.")
     flags.DEFINE_integer("batch_size", 16, "Number of images in a step.", 1)
     flags.DEFINE_integer("steps", 20, "Number of steps that are timed in a turn.", 1)
@@ -63,7 +63,7 @@ def define():
 
 def main(positional):
     """Runs the benchmark of the flags."""
-    with _cli.user_errors():
+    with cli.user_errors():
         if len(positional) != 1 or positional[0] not in KINDS:
             got = f"; got {' '.join(positional)!r}" if positional else ""
             raise UserError(f"The first word says what is timed, one of {', '.join(KINDS)}{got}.")
@@ -72,7 +72,7 @@ def main(positional):
             raise UserError(f"`against` takes {', '.join(PEERS)}; got {', '.join(sorted(unknown))!r}.")
         if kind == "data" and not (FLAGS.data or "").startswith("folder:"):
             raise UserError(f"`--data=folder:PATH` is what all sides read; got {FLAGS.data!r}.")
-        _cli.import_keras()
+        cli.import_keras()
         peers = {name: timm_name(name) for name in FLAGS.model if "timm" in FLAGS.against and kind != "data"}
         for name in FLAGS.model:
             if kvision.info(name).task != "segmentation" and "torchvision" in FLAGS.against:
@@ -174,7 +174,7 @@ def show(kind, rows):
 
 def entry():
     """The console script."""
-    _cli.run(main, define)
+    cli.run(main, define)
 
 
 if __name__ == "__main__":

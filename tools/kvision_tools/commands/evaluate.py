@@ -9,8 +9,8 @@ import sys
 import numpy as np
 from absl import flags
 
-from kvision import _cli, _flags
-from kvision._choices import ALL_SPLITS, FORMS, INTERPOLATIONS
+from kvision import cli, model_flags
+from kvision.choices import ALL_SPLITS, FORMS, INTERPOLATIONS
 from kvision.errors import UserError
 from kvision.names import counted
 
@@ -19,8 +19,8 @@ FLAGS = flags.FLAGS
 
 def define():
     """Defines the flags."""
-    _flags.define_model()
-    _flags.define_dataset()
+    model_flags.define_model()
+    model_flags.define_dataset()
     flags.DEFINE_string("data", None, f"Dataset: {FORMS}; a run folder's own by default.")
     flags.DEFINE_enum("split", "val", ALL_SPLITS, "Split to evaluate.")
     flags.DEFINE_float(
@@ -41,22 +41,22 @@ def define():
 
 def main(positional):
     """Evaluates by the flags."""
-    with _cli.user_errors():
+    with cli.user_errors():
         if positional:
             raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
-        _cli.import_keras()
-        from kvision import _doubts, _networks
+        cli.import_keras()
+        from kvision import input_checks, networks
         from kvision.data import read_errors
         from kvision.data.skipped import report_unreadable
         from kvision.tasks import add
 
-        opened = _flags.opened()
-        model, preprocess, task = opened.model, _flags.preprocess(), opened.task
+        opened = model_flags.opened()
+        model, preprocess, task = opened.model, model_flags.preprocess(), opened.task
         if preprocess:
-            model = _networks.normalized(model, preprocess)
+            model = networks.normalized(model, preprocess)
 
         def load(**keywords):
-            return _flags.load_data(
+            return model_flags.load_data(
                 opened,
                 FLAGS.data,
                 FLAGS.split,
@@ -78,15 +78,15 @@ def main(positional):
     print(f"{model.name} on {counted(readable, 'image')}: {task.report(sums)}")
     for remark in task.remarks(sums):
         print(remark, file=sys.stderr)
-    if _networks.preprocess_of(opened.model) or task.target != "label":
+    if networks.preprocess_of(opened.model) or task.target != "label":
         return
-    with _cli.user_errors():
-        mixed = load(batch_size=min(readable, _doubts.MOST), training=True)  # of all classes
+    with cli.user_errors():
+        mixed = load(batch_size=min(readable, input_checks.MOST), training=True)  # of all classes
         with read_errors([mixed]):
             batch = next(mixed.dataset.as_numpy_iterator())
         images, labels = batch["image"], batch["label"]
         expected = model.predict_on_batch(images)
-        doubts, remarks = _doubts.find(
+        doubts, remarks = input_checks.find(
             opened.model.predict_on_batch, images, labels, expected, given=preprocess
         )
     for sentence in (*remarks, *doubts):
@@ -95,7 +95,7 @@ def main(positional):
 
 def entry():
     """The console script."""
-    _cli.run(main, define)
+    cli.run(main, define)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import rich.table
 from absl import flags
 
 import kvision
-from kvision import _cli
+from kvision import cli
 from kvision.errors import UserError
 
 FLAGS = flags.FLAGS
@@ -26,10 +26,10 @@ def define():
 
 def main(positional):
     """Lists or describes."""
-    with _cli.user_errors():
+    with cli.user_errors():
         if len(positional) > 1:
             raise UserError(f"One name or pattern was expected; got {len(positional)}.")
-        _cli.import_keras()
+        cli.import_keras()
         pattern = positional[0] if positional else "*"
         names = kvision.list_models(pattern)
         if not names:
@@ -94,7 +94,7 @@ def weights_table(name: str) -> rich.table.Table:
 
 def entry():
     """The console script."""
-    _cli.run(main, define)
+    cli.run(main, define)
 
 
 if __name__ == "__main__":

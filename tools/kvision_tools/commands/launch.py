@@ -23,7 +23,7 @@ from pathlib import Path
 
 from absl import flags
 
-from kvision import _cli
+from kvision import cli
 from kvision.errors import UserError
 from kvision.names import counted
 from kvision_tools.cluster import RESTARTED, TOKEN
@@ -45,7 +45,7 @@ def define():
 
 def main(command):
     """Runs the workers; returns the exit code of the first that ended otherwise than well."""
-    with _cli.user_errors():
+    with cli.user_errors():
         if not command:
             raise UserError("Which command? kvision-launch --workers=2 -- kvision-train ...")
         if not shutil.which(command[0]):
@@ -166,7 +166,7 @@ def _gpus() -> list[str]:
 def entry():
     """The console script."""
     FLAGS.set_gnu_getopt(False)  # what follows the name of the command belongs to it
-    _cli.run(main, define)
+    cli.run(main, define)
 
 
 if __name__ == "__main__":

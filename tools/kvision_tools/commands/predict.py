@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from kvision import _cli, _flags
+from kvision import cli, model_flags
 from kvision.errors import UserError
 from kvision.files import replacing
 from kvision.names import counted, shown
@@ -24,8 +24,8 @@ FLAGS = flags.FLAGS
 
 def define():
     """Defines the flags."""
-    _flags.define_model()
-    _flags.define_reading()
+    model_flags.define_model()
+    model_flags.define_reading()
     flags.DEFINE_integer("topk", 5, "Number of classes to print for each image.", 1)
     flags.DEFINE_string(
         "output", "predictions", "Folder of the pictures that a network that classifies pixels gives."
@@ -35,17 +35,17 @@ def define():
 
 def main(arguments):
     """Predicts by the flags."""
-    with _cli.user_errors():
+    with cli.user_errors():
         if not arguments:
             raise UserError("Which images? kvision-predict --model=MODEL IMAGE...")
-        _cli.import_keras()
-        from kvision import _networks
+        cli.import_keras()
+        from kvision import networks
         from kvision.data import read_pixels
 
-        opened = _flags.opened()
+        opened = model_flags.opened()
         model, task = opened.model, opened.task
-        if preprocess := _flags.preprocess():
-            model = _networks.normalized(model, preprocess)
+        if preprocess := model_flags.preprocess():
+            model = networks.normalized(model, preprocess)
         paths = list(files(arguments))
         names = distinct(paths)
         size, channels = opened.image_size, model.input_shape[-1]
@@ -149,7 +149,7 @@ def _below(folder) -> list[str]:
 
 def entry():
     """The console script."""
-    _cli.run(main, define)
+    cli.run(main, define)
 
 
 if __name__ == "__main__":

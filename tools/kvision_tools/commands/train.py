@@ -21,7 +21,7 @@ if __name__ == "__main__" or Path(sys.argv[0]).name == "kvision-train":
 
 from absl import flags
 
-from kvision import _cli
+from kvision import cli
 from kvision.errors import UserError
 from kvision_tools.config import define_flags, from_flags
 
@@ -44,11 +44,11 @@ def define():
 
 
 def main(positional):
-    with _cli.user_errors():
+    with cli.user_errors():
         if positional:
             raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
         config = from_flags(FLAGS)
-        _cli.import_keras()
+        cli.import_keras()
         from kvision_tools.dry_run import dry_run
         from kvision_tools.preparation import Preparation
         from kvision_tools.training import Training
@@ -82,12 +82,12 @@ def requeued(what: str, retried: Callable[[OSError], bool]) -> Iterator[None]:
     except OSError as error:
         if not retried(error):
             raise
-        _cli.fail(f"{_cli.sentence(error)} Once that is solved, {what}.", startup.REQUEUE)
+        cli.fail(f"{cli.sentence(error)} Once that is solved, {what}.", startup.REQUEUE)
 
 
 def entry():
     """The console script."""
-    _cli.run(main, define)
+    cli.run(main, define)
 
 
 if __name__ == "__main__":

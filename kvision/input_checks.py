@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from kvision._intervals import paired_interval, share, wilson
+from kvision.intervals import paired_interval, share, wilson
 from kvision.names import counted
 from kvision.spec import IMAGENET, Preprocess
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kvision import _doubts
-from kvision._doubts import by_chance, find
+from kvision import input_checks
+from kvision.input_checks import by_chance, find
 from kvision.spec import Preprocess
 
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])  # torchvision's, times 255
@@ -132,7 +132,7 @@ def test_few_images_and_middling_networks_are_not_doubted(right, count):
 
 
 def test_pixels_of_grey_networks():
-    assert all(pixels.shape == (2, 4, 4, 1) for _, pixels in _doubts.changed(np.ones((2, 4, 4, 1))))
+    assert all(pixels.shape == (2, 4, 4, 1) for _, pixels in input_checks.changed(np.ones((2, 4, 4, 1))))
 
 
 def test_images_of_one_class_have_the_chance_of_a_die():

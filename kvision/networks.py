@@ -5,8 +5,8 @@ import json
 import keras
 import numpy as np
 
-from kvision._private import all_layers, producer
 from kvision.errors import UserError
+from kvision.keras_internals import all_layers, producer
 from kvision.spec import Preprocess
 
 PREPROCESS = "preprocess"  # the name of kvision's own first layer

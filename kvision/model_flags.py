@@ -4,8 +4,8 @@ import math
 
 from absl import flags
 
-from kvision import _cli
-from kvision._choices import WEIGHTS
+from kvision import cli
+from kvision.choices import WEIGHTS
 from kvision.errors import UserError
 from kvision.spec import Preprocess
 
@@ -24,7 +24,7 @@ def define_model(required: bool = True) -> None:
     )
     flags.DEFINE_bool("allow_nonfinite", False, "Whether --weights may hold NaN or infinity.")
     flags.DEFINE_string("weights", None, f"Trained weights for a network given by name: {WEIGHTS}.")
-    flags.DEFINE_string("labels", None, _cli.NAMES)
+    flags.DEFINE_string("labels", None, cli.NAMES)
     flags.DEFINE_integer(
         "image_size",
         None,
@@ -66,7 +66,7 @@ def define_dataset() -> None:
     define_reading()
     flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
     flags.DEFINE_bool("allow_outside", False, "Whether a CSV file may list images outside its own folder.")
-    flags.DEFINE_float("max_unreadable", 0.1, _cli.MAX_UNREADABLE, 0, 1)
+    flags.DEFINE_float("max_unreadable", 0.1, cli.MAX_UNREADABLE, 0, 1)
 
 
 def opened():

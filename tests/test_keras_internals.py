@@ -1,10 +1,10 @@
-"""Private interfaces of Keras do what `kvision._private` says."""
+"""Private interfaces of Keras do what `kvision.keras_internals` says."""
 
 import keras
 import numpy as np
 import pytest
 
-from kvision import _private
+from kvision import keras_internals
 
 
 def test_graphs():
@@ -14,12 +14,12 @@ def test_graphs():
     second = dense(first)
     inside = keras.Model(inputs, second, name="inside")
     outer = keras.Sequential([keras.Input((4,)), inside, keras.layers.ReLU(name="relu")], name="outer")
-    operation, call, output = _private.producer(second)
+    operation, call, output = keras_internals.producer(second)
     assert operation is dense
     assert output == 0
-    assert _private.inputs_of(dense, call)[0] is first
-    assert len(_private.calls(dense)) == 2
-    assert {"outer", "inside", "dense", "relu"} <= {layer.name for layer in _private.all_layers(outer)}
+    assert keras_internals.inputs_of(dense, call)[0] is first
+    assert len(keras_internals.calls(dense)) == 2
+    assert {"outer", "inside", "dense", "relu"} <= {layer.name for layer in keras_internals.all_layers(outer)}
 
 
 def stepped(change=lambda optimizer: None, **keywords):
@@ -34,9 +34,12 @@ def stepped(change=lambda optimizer: None, **keywords):
 
 def test_updates_and_their_weight_decay_are_scaled_by_variable():
     assert stepped() == [0.5, 0.5]
-    assert stepped(lambda optimizer: _private.scale_updates(optimizer, (1, 0.25).__getitem__)) == [0.5, 0.125]
+    assert stepped(lambda optimizer: keras_internals.scale_updates(optimizer, (1, 0.25).__getitem__)) == [
+        0.5,
+        0.125,
+    ]
     decayed = stepped(
-        lambda optimizer: _private.scale_updates(optimizer, (1, 0.5).__getitem__), weight_decay=0.1
+        lambda optimizer: keras_internals.scale_updates(optimizer, (1, 0.5).__getitem__), weight_decay=0.1
     )
     assert decayed == pytest.approx([0.5 + 0.05, 0.25 + 0.025])
 
@@ -45,7 +48,7 @@ def test_the_learning_rate_is_scaled_also_when_it_is_set_later():
     factor = keras.Variable(0.5)
 
     def change(optimizer):
-        _private.scale_learning_rate(optimizer, factor)
+        keras_internals.scale_learning_rate(optimizer, factor)
         optimizer.learning_rate = 0.25
 
     assert stepped(change) == [0.125, 0.125]
@@ -54,5 +57,5 @@ def test_the_learning_rate_is_scaled_also_when_it_is_set_later():
 def test_gradients_are_not_summed_again():
     optimizer = keras.optimizers.SGD(0.5)
     assert callable(optimizer._all_reduce_sum_gradients)
-    _private.leave_gradients(optimizer)
+    keras_internals.leave_gradients(optimizer)
     assert optimizer._all_reduce_sum_gradients([("gradient", "variable")]) == [("gradient", "variable")]

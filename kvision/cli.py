@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 
 from absl import app, flags
 
-from kvision._stderr import without_lines
 from kvision.errors import FULL_DISK, UserError
 from kvision.names import plain, shown
+from kvision.stderr import without_lines
 
 LARGEST_IMAGE = 2**14  # pixels of an input's side; one image of them takes 3 GB
 LONGEST = 700  # characters of a message
