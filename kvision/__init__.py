@@ -1,6 +1,6 @@
 """Vision networks for Keras 3, from the architecture to a file for a phone."""
 
-import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -11,6 +11,8 @@ if Path(sys.argv[0]).name.startswith("kvision-"):
     def __getattr__(name):
         if name.startswith("_"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if importlib.util.find_spec(f"kvision.{name}"):
+            return importlib.import_module(f"kvision.{name}")
         return getattr(importlib.import_module("kvision._public"), name)
 else:
     from kvision._public import *  # noqa: F403

@@ -5,6 +5,6 @@ from kvision.weights._find import find, fitting_row, list_weights, matching, row
 from kvision.weights._load import from_keras, load, num_classes, preprocess, save, state_dict
 
 __all__ = [
-    "find", "fitting_row", "from_keras", "is_file", "list_weights", "load", "matching", "num_classes", "preprocess",
-    "rows_of", "save", "state_dict",
+    "find", "fitting_row", "from_keras", "is_file", "list_weights", "load", "matching", "num_classes",
+    "preprocess", "rows_of", "save", "state_dict",
 ]  # fmt: skip
