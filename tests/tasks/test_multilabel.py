@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 
+from kvision import choices
 from kvision.intervals import samples
-from kvision.tasks import Answers, MultiLabel, add
 from kvision.tasks.multilabel import average_precisions
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "reference/multilabel.json").read_text())
@@ -23,6 +23,10 @@ def batch(first=None, last=None):
     labels = LABELS[first:last]
     weight = np.ones(len(labels), np.float32)
     return np.log(clipped / (1 - clipped)), {"labels": labels, "weight": weight}
+
+
+def test_the_command_offers_the_tasks():
+    assert tuple(TASKS) == choices.TASKS
 
 
 def test_the_loss_is_the_mean_of_the_classes_cross_entropies():
