@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
-    """Gives the path of a hidden file beside; once that is written, it takes the place of `path`.
+    """Gives the path of a hidden file in the same folder; once that is written, it takes the place of `path`.
 
     Args:
         path: of the file to write.
@@ -18,20 +18,20 @@ def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
     Raises:
         OSError: the disk is full, or the like; with `path` as its file. What was there is still good.
     """
-    beside = path.with_name(f".{path.stem}{suffix}")
+    tmp_path = path.with_name(f".{path.stem}{suffix}")
     try:
-        yield beside
-        descriptor = os.open(beside, os.O_RDONLY)
+        yield tmp_path
+        descriptor = os.open(tmp_path, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.replace(beside, path)
+        os.replace(tmp_path, path)
     except OSError as error:
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
     finally:
         with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+            tmp_path.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:

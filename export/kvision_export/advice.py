@@ -9,34 +9,34 @@ from kvision_export import contents
 from kvision_export.census import Census
 from kvision_export.modes import REFERENCE
 
-NEAR = 0.98  # of two times, which differ by noise above it
-OWN_KERNELS = ("SOFTMAX", "QUANTIZE")  # which take hardly any time, whoever runs them
-ACCELERATORS = {"npu": "An NPU", "edgetpu": "The Edge TPU"}  # of integers alone
+NEAR = 0.98  # ratio of two times above which they differ by noise
+OWN_KERNELS = ("SOFTMAX", "QUANTIZE")  # these take hardly any time, whoever runs them
+ACCELERATORS = {"npu": "An NPU", "edgetpu": "The Edge TPU"}  # targets that take integers alone
 
 
-def warnings_of(taken: Census, target: str, share: float) -> list[str]:
+def warnings_of(census: Census, target: str, share: float) -> list[str]:
     """Sentences on what a file is bad at.
 
     Args:
-        taken: its census.
+        census: contents of the file.
         target: what runs it, see `choices.TARGETS`.
-        share: its time of the float32 file's.
+        share: its time as a share of the float32 file's.
     """
     warnings = []
     if share > 1.1:
-        warnings.append(f"On this processor it takes {share:.1f} times as long as float32.")
-    if {*taken.left_out} - {*OWN_KERNELS}:
-        warnings.append(f"XNNPACK leaves {by_name(taken.left_out)} to the runtime's own kernels.")
-    if target in ACCELERATORS and (floats := not_integers(taken)):
+        warnings.append(f"On this processor it takes {share:.1f} times as long as {REFERENCE}.")
+    if {*census.left_out} - {*OWN_KERNELS}:
+        warnings.append(f"XNNPACK leaves {by_name(census.left_out)} to the runtime's own kernels.")
+    if target in ACCELERATORS and (floats := not_integers(census)):
         warnings.append(
             f"{ACCELERATORS[target]} leaves what is not of integers to the CPU: {by_name(floats)}."
         )
-    if taken.input.dtype == "int8":
+    if census.input.dtype == "int8":
         warnings.append(
             "MediaPipe reads uint8 or float32 pixels, not int8: `--io_dtype=uint8` writes a file that it "
             "reads."
         )
-    if taken.output.dtype == "uint8":
+    if census.output.dtype == "uint8":
         warnings.append(
             "MediaPipe reads probabilities or logits, not masks: `--answer=probabilities` writes a file that "
             "it reads."
@@ -50,11 +50,11 @@ def advice(
     """Contents of a file, what its target makes of it, and what it was worth in this run.
 
     Args:
-        file: a `files.File`.
-        files: all that were made for use, itself among them.
+        file: the `files.File`.
+        files: all files that were made for use, this one among them.
         float_size: bytes of the float32 file.
         target: what runs it, see `choices.TARGETS`.
-        images: how many it was judged on.
+        images: number of images it was judged on.
         task: what the network learned.
     """
     sentences = [inside(file.census)]
@@ -73,15 +73,15 @@ def advice(
     return " ".join([*sentences, worth(file, files, float_size, images, task)])
 
 
-def inside(taken: Census) -> str:
+def inside(census: Census) -> str:
     """Dtypes in which the weights of a file are stored and its operators compute."""
     stored = [
         f"{kind.replace(' by channel', ' with a scale for each channel')}"
-        + (f" in {counted(count, 'layer')}" if len(taken.stored_as) > 1 else "")
-        for kind, count in taken.stored_as.items()
+        + (f" in {counted(count, 'layer')}" if len(census.stored_as) > 1 else "")
+        for kind, count in census.stored_as.items()
     ]
     weights = f"Weights are {_and(stored)}. " if stored else ""
-    by_number = sorted(taken.computed_in.items(), key=lambda item: -sum(item[1].values()))
+    by_number = sorted(census.computed_in.items(), key=lambda item: -sum(item[1].values()))
     computed = [
         f"{sum(counts.values()) if number else _operators(sum(counts.values()))} in {_kind(kind)}"
         + (f" ({by_name(counts)})" if number else "")
@@ -92,7 +92,7 @@ def inside(taken: Census) -> str:
 
 def worth(file, files: Sequence, float_size: int, images: int, task: type[Task]) -> str:
     """A file's size, time and accuracy as they were measured, beside those of the others."""
-    near, right = file.fidelity, file.accuracy
+    fidelity, accuracy = file.fidelity, file.accuracy
     share = file.latency_ms[1] / file.float_latency_ms[1]
     others = [other for other in files if other is not file]
     best = []
@@ -102,26 +102,26 @@ def worth(file, files: Sequence, float_size: int, images: int, task: type[Task])
         best.append("fastest")
     the = f", the {_and(best)} of these files" if best else ""
     text = (
-        f"It has {100 * file.size / float_size:.0f} % of the float32 file's bytes and takes "
+        f"It has {100 * file.size / float_size:.0f} % of the {REFERENCE} file's bytes and takes "
         f"{100 * share:.0f} % of its time (one thread of this processor){the}; "
     )
     if file.mode == REFERENCE:
         text = f"The others are measured against it{the}; "
-    if right is None:
-        share = f"{100 * near.agreement:.1f} %"
+    if accuracy is None:
+        share = f"{100 * fidelity.agreement:.1f} %"
         return f"{text}{task.agreement.format(share=share, images=counted(images, 'image'))}."
-    points = f"{100 * abs(right.drop):.2f} points {'lower' if right.drop > 0 else 'higher'} than"
-    relation = f"is {points}" if right.drop else "equals"
+    points = f"{100 * abs(accuracy.drop):.2f} points {'lower' if accuracy.drop > 0 else 'higher'} than"
+    relation = f"is {points}" if accuracy.drop else "equals"
     return f"{text}its {task.score} on {counted(images, 'image')} {relation} the Keras model's."
 
 
-def not_integers(taken: Census) -> dict[str, int]:
+def not_integers(census: Census) -> dict[str, int]:
     """The operators of floats by name, those that make integers of floats or floats of them included."""
     floats = Counter()
-    for versioned, count in taken.operators.items():
+    for versioned, count in census.operators.items():
         name, _, _ = versioned.partition(" ")
         floats.update({name: count} if name in contents.CONVERSIONS else {})
-    for kind, counts in taken.computed_in.items():
+    for kind, counts in census.computed_in.items():
         floats.update(counts if kind not in contents.INTEGERS else {})
     return dict(floats)
 

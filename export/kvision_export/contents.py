@@ -44,7 +44,7 @@ def computed_in(model: schema.ModelT) -> dict[str, dict[str, int]]:
 
     Floats with integer weights, whose activations are quantized as they come, are apart: "float32 by int8".
     """
-    graph, found = model.subgraphs[0], {}
+    graph, counts = model.subgraphs[0], {}
     for operator in graph.operators:
         name = flatbuffer.operator_name(model, operator)
         if name in CONVERSIONS:
@@ -56,18 +56,18 @@ def computed_in(model: schema.ModelT) -> dict[str, dict[str, int]]:
             and (stored := _dtype(_kernel(model, operator))) in INTEGERS
         ):
             kind = f"float32 by {stored}"
-        found.setdefault(kind, Counter())[name] += 1
-    return {kind: dict(sorted(counts.items())) for kind, counts in sorted(found.items())}
+        counts.setdefault(kind, Counter())[name] += 1
+    return {kind: dict(sorted(by_name.items())) for kind, by_name in sorted(counts.items())}
 
 
 def stored_as(model: schema.ModelT) -> dict[str, int]:
     """How many convolutions and dense layers have weights of each type; "int8 by channel" of many scales."""
-    found = Counter()
+    counts = Counter()
     for layer in flatbuffer.layers(model):
         kernel = _kernel(model, layer)
         scales = () if kernel.quantization is None else kernel.quantization.scale
-        found[_dtype(kernel) + " by channel" * (scales is not None and len(scales) > 1)] += 1
-    return dict(found.most_common())
+        counts[_dtype(kernel) + " by channel" * (scales is not None and len(scales) > 1)] += 1
+    return dict(counts.most_common())
 
 
 def _kernel(model, operator):

@@ -46,15 +46,15 @@ def convert_apart(
     """`convert` for several modes, in a process of its own: the converter crashes on some networks.
 
     Args:
-        model: as for `convert`.
-        modes: those of `convert`, and `PEER` as the last.
-        images: float32 `(height, width, channels)`, which `PEER` calibrates with.
+        model: see `convert`.
+        modes: modes of `convert`, and `PEER` as the last.
+        images: float32 `(height, width, channels)`, with which `PEER` calibrates.
 
     Returns:
-        The files by mode; that of `PEER` only where it can be made.
+        The files by mode; `PEER` is among them only where its file can be made.
 
     Raises:
-        ValueError: the model cannot be converted.
+        UserError: the model cannot be converted.
     """
     with _saved(model) as folder:
         with naming(folder):
@@ -62,20 +62,20 @@ def convert_apart(
         command = [sys.executable, "-m", "kvision_export.convert", str(folder), *modes]
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"} | os.environ  # so that its last line is the reason
         child = subprocess.run(command, capture_output=True, text=True, check=False, env=quiet)
-        made = [mode for mode in modes if (folder / f"{mode}.tflite").exists()]
+        converted = [mode for mode in modes if (folder / f"{mode}.tflite").exists()]
         if child.returncode in FULL_DISK:
             raise OSError(child.returncode, os.strerror(child.returncode), str(folder))
-        if {*modes} - {*made, PEER}:
+        if {*modes} - {*converted, PEER}:
             raise UserError(f"{model.name} cannot be converted: {_reason(child)}")
-        return {mode: (folder / f"{mode}.tflite").read_bytes() for mode in made}
+        return {mode: (folder / f"{mode}.tflite").read_bytes() for mode in converted}
 
 
 def _reason(child) -> str:
     if child.returncode < 0:
         return f"the converter was ended by {signal.Signals(-child.returncode).name}."
     lines = [line.strip() for line in child.stderr.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith(("Flex ops:", "error:")) or "Error:" in line]
-    return (told or lines or ["no reason given"])[-1]
+    reasons = [line for line in lines if line.startswith(("Flex ops:", "error:")) or "Error:" in line]
+    return (reasons or lines or ["no reason given"])[-1]
 
 
 @contextlib.contextmanager

@@ -26,18 +26,19 @@ class File:
     """Measurements of one file.
 
     Attributes:
-        mode: how it was made.
-        file: its name; "" of one that is only compared with.
-        size: in bytes.
+        mode: name of its mode.
+        file: name of the file; "" where it is only compared with.
+        size: number of bytes.
         accuracy: metrics against the labels; None without labels.
-        fidelity: to the Keras model.
-        latency_ms: for one image by number of threads, by its share of the float32 file's in turns with it.
-        float_latency_ms: the float32 file's, median, the same for all files.
+        fidelity: distance from the Keras model.
+        latency_ms: milliseconds for one image by number of threads: the float32 file's times the ratio to it,
+            measured in turns.
+        float_latency_ms: the float32 file's median, the same for all files.
         refusal: what is outside its mode's tolerance; "" where nothing is.
-        advice: what is inside and what it was worth, in sentences.
-        warnings: sentences.
-        census: of the file.
-        steps: of int8: what was tried.
+        advice: sentences on what is inside and what it was worth.
+        warnings: sentences on what it is bad at.
+        census: contents of the file.
+        steps: steps of the search for an int8 file.
         layers: signal over the error that each layer of integer weights adds by itself, in dB, the worst
             first.
     """
@@ -62,12 +63,13 @@ class Job:
 
     Args:
         converted: the converter's files by their forms.
-        images, labels: on which files are judged; labels may be None.
-        expected: the Keras model's answers on them.
+        images: images on which files are judged.
+        labels: labels or masks of the images; None where they are not known.
+        expected: the Keras model's answers on the images.
         task: what the network learned.
-        about: what the files say of themselves.
-        target: what runs them, see `choices.TARGETS`.
-        say: is given a line of progress now and then.
+        about: description of the network, for the files' metadata.
+        target: what runs the files, see `choices.TARGETS`.
+        say: called with a line of progress now and then.
     """
 
     def __init__(
@@ -85,12 +87,14 @@ class Job:
         self.task, self.about, self.target, self.say = task, about, target, say
         self.activation = ACTIVATIONS[task.activation]
         floats = verify.answers(converted["float32"], images, activation=self.activation)
-        off = float(np.abs(floats.probabilities - expected.probabilities).max())
-        if not off <= BROKEN:
-            raise UserError(f"The float32 file of {about.name} differs from the Keras model by {off:g}.")
+        difference = float(np.abs(floats.probabilities - expected.probabilities).max())
+        if not difference <= BROKEN:
+            raise UserError(
+                f"The float32 file of {about.name} differs from the Keras model by {difference:g}."
+            )
         self.float_file = answers.ended(converted["float32"], about.answer)  # to which times are relative
         self.expected = dataclasses.replace(expected, logits=floats.logits)
-        self.worst: dict[str, Answers] = {}  # of each file, on the images where it differs most
+        self.worst: dict[str, Answers] = {}  # by mode, on the images where its file differs most
         self.float_latency_ms: dict[int, float] = {}
 
     def finished(self, content: bytes) -> bytes:
@@ -119,9 +123,9 @@ class Job:
         sizes = [file.size for file in files if file.mode == modes.REFERENCE] or [
             len(self.converted["float32"])
         ]
-        made, images, task = [file for file in files if file.file], len(self.images), type(self.task)
+        written, images, task = [file for file in files if file.file], len(self.images), type(self.task)
         return [
-            dataclasses.replace(file, advice=advice(file, made, sizes[0], self.target, images, task))
+            dataclasses.replace(file, advice=advice(file, written, sizes[0], self.target, images, task))
             for file in files
         ]
 
@@ -130,13 +134,13 @@ class Job:
         census = census_of(content)
         if census.faults and mode != convert.PEER:
             raise UserError(f"The {mode} file of {self.about.name}: {' '.join(census.faults)}")
-        found = verify.answers(content, self.images, pixels, self.activation)
-        near = verify.fidelity(found, self.expected, self.activation)
-        self.worst[mode] = found.of(near.worst)
-        right = drop = None
+        file_answers = verify.answers(content, self.images, pixels, self.activation)
+        fidelity = verify.fidelity(file_answers, self.expected, self.activation)
+        self.worst[mode] = file_answers.of(fidelity.worst)
+        accuracy = drop = None
         if self.labels is not None:
-            right = self.task.compare(found, self.expected, self.labels)
-            drop = right.drop
+            accuracy = self.task.compare(file_answers, self.expected, self.labels)
+            drop = accuracy.drop
         files = {"float": self.float_file, "measured": content}
         latency_ms = {}
         for threads in (1, 2):
@@ -147,11 +151,11 @@ class Job:
             mode=mode,
             file="",
             size=len(content),
-            accuracy=right,
-            fidelity=near,
+            accuracy=accuracy,
+            fidelity=fidelity,
             latency_ms=latency_ms,
             float_latency_ms=self.float_latency_ms,
-            refusal=bounds.refusal(near.largest_difference, near.agreement, drop, self.task.score),
+            refusal=bounds.refusal(fidelity.largest_difference, fidelity.agreement, drop, self.task.score),
             advice="",
             warnings=warnings_of(census, self.target, latency_ms[1] / self.float_latency_ms[1]),
             census=census,

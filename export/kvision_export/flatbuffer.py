@@ -97,7 +97,7 @@ def is_constant(model: schema.ModelT, index: int) -> bool:
 
 
 def constant(model: schema.ModelT, index: int) -> np.ndarray | None:
-    """A constant tensor's values; None where it is none."""
+    """Values of a constant tensor; None where it is computed."""
     if not is_constant(model, index):
         return None
     tensor = model.subgraphs[0].tensors[index]
@@ -121,9 +121,9 @@ def add_tensor(model: schema.ModelT, name: str, values: np.ndarray | None, like:
 
     Args:
         model: changed in place.
-        name: of the tensor.
-        values: of a constant, whose dtype it has; None for one that is computed.
-        like: then, the tensor whose shape and type it has.
+        name: name of the tensor.
+        values: values of a constant, whose dtype it has; None for a tensor that is computed.
+        like: index of the tensor whose shape and type a computed one has.
     """
     tensors = model.subgraphs[0].tensors
     tensor = schema.TensorT() if like is None else copy.copy(tensors[like])
@@ -165,29 +165,29 @@ def consumers(graph: schema.SubGraphT, index: int) -> list[schema.OperatorT]:
 def _drop_tensors(model, graph):
     used = {*graph.inputs, *graph.outputs}
     used |= {int(i) for operator in graph.operators for i in (*operator.inputs, *operator.outputs) if i >= 0}
-    place = {old: new for new, old in enumerate(sorted(used))} | {-1: -1}
+    places = {old: new for new, old in enumerate(sorted(used))} | {-1: -1}
 
     def placed(indices):
-        return np.array([place[int(i)] for i in indices], np.int32)
+        return np.array([places[int(i)] for i in indices], np.int32)
 
-    if len(place) > len(graph.tensors):
+    if len(places) > len(graph.tensors):
         return
     graph.tensors = [graph.tensors[i] for i in sorted(used)]
     graph.inputs, graph.outputs = placed(graph.inputs), placed(graph.outputs)
     for operator in graph.operators:
         operator.inputs, operator.outputs = placed(operator.inputs), placed(operator.outputs)
     for signature in model.signatureDefs or ():
-        for end in (*signature.inputs, *signature.outputs):
-            end.tensorIndex = place[end.tensorIndex]
+        for tensor in (*signature.inputs, *signature.outputs):
+            tensor.tensorIndex = places[tensor.tensorIndex]
 
 
 def _drop_buffers(model):
     users = [*(tensor for graph in model.subgraphs for tensor in graph.tensors), *(model.metadata or ())]
     used = sorted({0, *(user.buffer for user in users)})
-    place = {old: new for new, old in enumerate(used)}
+    places = {old: new for new, old in enumerate(used)}
     model.buffers = [model.buffers[i] for i in used]
     for user in users:
-        user.buffer = place[user.buffer]
+        user.buffer = places[user.buffer]
 
 
 def _add_buffer(model, values) -> int:

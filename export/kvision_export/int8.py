@@ -25,7 +25,7 @@ class Settings:
     Attributes:
         hard_swish: whether hard-swish is written as products.
         folded: whether the normalisation goes into the first layer, where it can.
-        method: how the activations' ranges are found, one of `ranges.METHODS`.
+        method: method that gives the activations' ranges, one of `ranges.METHODS`.
         bias_corrected: whether biases are corrected.
         rounded: whether weights are rounded by what their layers are given; biases are corrected then.
         floats: names of the operators that stay float, by their outputs.
@@ -44,10 +44,10 @@ class FloatFile:
     """A float file that int8 files are made of.
 
     Attributes:
-        content: the file.
-        model: the same, parsed.
-        zero_point: pixels are given to it less this.
-        ranges: of its activations.
+        content: bytes of the file.
+        model: the file, parsed.
+        zero_point: number that is subtracted from the pixels it is given.
+        ranges: ranges of its activations.
     """
 
     content: bytes

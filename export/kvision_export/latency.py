@@ -15,9 +15,14 @@ TURNS, WARMUP, RUNS = 4, 2, 20
 def latencies(files: Mapping[str, bytes | Path], image: np.ndarray, threads: int) -> dict[str, float]:
     """Milliseconds of each file for one image, XNNPACK on, all files in turns.
 
-    Of one thread its own time, without what other processes take; of more the time that passes. The first
-    file's is the median, the others' that times the median of their ratios to it, run by run: repeated, such
-    a ratio varies by 0.6 % where that of two medians varies by 2 %.
+    On one thread the thread's own time counts, without what other processes take; on more, the time that
+    passes. The first file's figure is its median; another's is that times the median of the ratios to it, run
+    by run: repeated, such a ratio varies by 0.6 % where that of two medians varies by 2 %.
+
+    Args:
+        files: the files by name.
+        image: float32 `(height, width, channels)` in [0, 255].
+        threads: number of threads.
     """
     times = np.concatenate([_turn([*files.values()], image, threads, turn % 2 > 0) for turn in range(TURNS)])
     ratios = np.median(times / times[:, :1], axis=0)

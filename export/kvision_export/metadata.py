@@ -36,16 +36,16 @@ class About:
     """Content of the metadata.
 
     Attributes:
-        name: of the network.
-        description: in a sentence or two.
-        license: of the weights.
+        name: name of the network.
+        description: a sentence or two on it.
+        license: license of its weights.
         labels: a name for each class.
-        channels: of the image, 3 or 1.
-        size: its height and width.
+        channels: number of the image's channels, 3 or 1.
+        size: height and width of the image.
         preprocess: the network's own normalisation of pixels, which is inside the file; None where it has
             none.
         answer: what the file ends in, one of `choices.ANSWERS`.
-        activation: of the network: "softmax" or "sigmoid".
+        activation: activation of the network: "softmax" or "sigmoid".
         dense: whether it answers for each pixel.
         mean, std: subtracted from, and then dividing, the pixels in [0, 255]. Of an integer input, its own
             scale and zero point take their place.
@@ -114,23 +114,23 @@ def read(model: schema.ModelT, content: bytes) -> dict:
     if packed is None:
         return {}
     root = _table(packed, int.from_bytes(packed[:4], "little"))
-    found = {"name": _text(root, 0), "description": _text(root, 1), "license": _text(root, 5)}
+    fields = {"name": _text(root, 0), "description": _text(root, 1), "license": _text(root, 5)}
     images = [image for graph in _tables(root, 3)[:1] for image in _tables(graph, 2)[:1]]
     for image in images:
-        found["image"] = _text(image, 1)
+        fields["image"] = _text(image, 1)
     for unit in (unit for image in images for unit in _tables(image, 4)):
         kind = unit.Get(number_types.Uint8Flags, unit.Pos + unit.Offset(4)) if unit.Offset(4) else 0
         if kind == NORMALIZATION and (options := _child(unit, 1)) is not None:
-            found |= {"mean": _floats(options, 0), "std": _floats(options, 1)}
+            fields |= {"mean": _floats(options, 0), "std": _floats(options, 1)}
     for custom in (custom for graph in _tables(root, 3)[:1] for custom in _tables(graph, 9)):
         if _text(custom, 0) == SEGMENTER:
-            found["activation"] = _activation(custom)
+            fields["activation"] = _activation(custom)
     archive = io.BytesIO(content)
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as file:
             if LABELS in file.namelist():
-                found["labels"] = file.read(LABELS).decode().rstrip("\n").split("\n")
-    return found
+                fields["labels"] = file.read(LABELS).decode().rstrip("\n").split("\n")
+    return fields
 
 
 def sizes(model: schema.ModelT, content: bytes) -> tuple[int, int]:
@@ -138,7 +138,7 @@ def sizes(model: schema.ModelT, content: bytes) -> tuple[int, int]:
     packed = _packed(model)
     if packed is None:
         return 0, 0
-    start = content.rfind(b"PK\x03\x04")  # of the only file in the archive
+    start = content.rfind(b"PK\x03\x04")  # the only file in the archive begins here
     return len(packed), len(content) - start if start > 0 else 0
 
 

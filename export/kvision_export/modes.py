@@ -28,7 +28,7 @@ class Given:
         calibration: such images that give ranges; half of them choose between the steps of int8.
         backend, io_dtype: see `int8.Int8Files`.
         mixed, finished, activation: see `search.Search`.
-        say: is given a line of progress now and then.
+        say: called with a line of progress now and then.
     """
 
     forms: Mapping[str, bytes]
@@ -47,7 +47,7 @@ class Made:
     """A file, and what its making told.
 
     Attributes:
-        content: the file, from pixels in [0, 255] to probabilities.
+        content: bytes of the file, from pixels in [0, 255] to probabilities.
         steps, layers: see `files.File`.
     """
 
@@ -61,7 +61,7 @@ class Mode:
     """A way to make a file.
 
     Attributes:
-        make: makes the file.
+        make: function that makes the file.
         form: the converter's file that it is made of, one of `convert.FLOATS`.
         reference: whether the others are measured against it.
         calibrated: whether it needs calibration images.

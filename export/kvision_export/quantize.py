@@ -35,7 +35,7 @@ def quantize(
         content: a float `.tflite` file.
         ranges: lowest and highest value of each of its computed tensors, by index: `Ranges.find`.
         backend: one of `choices.BACKENDS`.
-        bits: of the activations, 8 or 16.
+        bits: number of the activations' bits, 8 or 16.
         floats: names of tensors whose operators stay float.
 
     Raises:

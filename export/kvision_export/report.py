@@ -31,13 +31,13 @@ def write(
     """Writes the page.
 
     Args:
-        path: of the page.
-        report: what report.json holds.
+        path: path of the page.
+        report: content of report.json.
         task: what the network learned.
         images: float32 `(images, height, width, channels)`.
-        labels: of all images; None where they are not known.
+        labels: labels or masks of all images; None where they are not known.
         expected: the Keras model's answers on all images.
-        answers: each mode's, on the worst images of its file.
+        answers: answers of the files by mode, each on its own worst images.
     """
 
     def figure(number, answer):
@@ -53,8 +53,8 @@ def write(
         }
 
     def worst(file):
-        found = answers[file["mode"]]
-        return [figure(number, found.of(i)) for i, number in enumerate(file["fidelity"]["worst"])]
+        file_answers = answers[file["mode"]]
+        return [figure(number, file_answers.of(i)) for i, number in enumerate(file["fidelity"]["worst"])]
 
     def worst_layers(file):
         return [(name.rpartition(";")[2], decibels) for name, decibels in file["layers"].items()][:LAYERS]

@@ -23,8 +23,8 @@ def round_kernel(
 
     Args:
         kernel: `(outputs, ..., inputs)` or, depthwise, `(1, height, width, channels)`, of whole scales.
-        operator: the convolution or dense layer.
-        inputs: what it is given, real values: an array for each image.
+        operator: convolution or dense layer.
+        inputs: real values that it is given, an array for each image.
         depthwise: whether each channel has weights of its own.
     """
     windows = (_windows(image, operator, kernel.shape) for image in inputs)
@@ -61,7 +61,7 @@ def _windows(image, operator, shape) -> np.ndarray:
 
 
 def _covariance(windows) -> np.ndarray:
-    """Of `(..., positions, weights)` of each image: `(..., weights, weights)`."""
+    """Covariance `(..., weights, weights)` of `(..., positions, weights)` of each image."""
     first, count, sums, products = None, 0, 0.0, 0.0
     for window in windows:
         if first is None:

@@ -95,8 +95,8 @@ def operator_alone(
     """A function that runs one operator of a model: from the values of its `given` inputs to its outputs.
 
     Args:
-        model: whose constants the operator reads.
-        operator: of the model.
+        model: file with the constants that the operator reads.
+        operator: one of its operators.
         given: indices of the inputs that are no constants.
     """
     graph = model.subgraphs[0]

@@ -23,7 +23,7 @@ class Step:
         name: what was changed.
         kl, sqnr, agreement: as in `verify.Fidelity`, on the images that choose.
         size: in bytes.
-        latency_ms: of one thread, by its share of that of the file that was best before.
+        latency_ms: milliseconds on one thread: those of the file that was best before times the ratio to it.
         kept: whether the next steps build on it.
     """
 
@@ -46,10 +46,10 @@ class Candidate:
     """A file, how it was made and what it gave.
 
     Attributes:
-        settings: by which it was made.
-        content: the file.
-        finished: the file as it is written in the end.
-        step: its measurements.
+        settings: settings by which it was made.
+        content: bytes of the file.
+        finished: bytes of the file as it is written in the end.
+        step: measurements of the file.
     """
 
     settings: Settings
@@ -66,9 +66,9 @@ class Search:
         selection_images: float32 `(height, width, channels)` in [0, 255], by which steps are judged; no range
             comes from them.
         mixed: whether layers may stay float.
-        finished: from a file to the one that is written in the end, whose size and time count.
-        activation: of the network.
-        say: is given a line of progress now and then.
+        finished: function from a file to the one that is written in the end, whose size and time count.
+        activation: activation of the network.
+        say: called with a line of progress now and then.
 
     Attributes:
         steps: what was tried, once `run` returned.

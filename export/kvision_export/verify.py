@@ -24,9 +24,9 @@ class Fidelity:
         agreement: share of images, or of their pixels, whose first class is the same; of sigmoids, that of
             `Sigmoid.agreement`.
         kl: mean Kullback-Leibler divergence, in nats, from the float32 file's logits.
-        sqnr: of the logits: signal over error, in dB, against the float32 file's.
-        largest_difference, mean_difference: of the probabilities, absolute.
-        worst: the images with the largest divergence, the worst first.
+        sqnr: signal over error of the logits, in dB, against the float32 file's.
+        largest_difference, mean_difference: absolute difference of the probabilities.
+        worst: numbers of the images with the largest divergence, the worst first.
     """
 
     agreement: float
@@ -59,9 +59,9 @@ def collect(
 
     Args:
         outputs: for each image, `(classes,)` or `(height, width, classes)`; of a mask `(height, width)`.
-        logits: for each image; None where the outputs tell them.
+        logits: logits for each image; None where the outputs tell them.
         answer: what the outputs are, one of `choices.ANSWERS`.
-        activation: of the network.
+        activation: activation of the network.
     """
     pairs = ((output, None) for output in outputs) if logits is None else zip(outputs, logits, strict=True)
     parts = [READERS[answer](*pair, activation) for pair in pairs]
@@ -102,14 +102,14 @@ def fidelity(found: Answers, expected: Answers, activation: Activation = Softmax
     divergence = activation.divergence(expected.logits, found.logits)
     signal = float(np.square(expected.logits).sum())
     error = float(np.square(found.logits - expected.logits).sum())
-    of_images = divergence.reshape(len(divergence), -1).mean(-1)
+    image_divergence = divergence.reshape(len(divergence), -1).mean(-1)
     return Fidelity(
         agreement=activation.agreement(expected.classes, found.classes),
         kl=0.0 if divergence.mean() < 0 else float(divergence.mean()),
         sqnr=float(10 * np.log10(max(signal, SMALLEST) / max(error, SMALLEST))),
         largest_difference=float(difference.max()),
         mean_difference=float(difference.mean()),
-        worst=np.argsort(-of_images)[:WORST].tolist(),
+        worst=np.argsort(-image_divergence)[:WORST].tolist(),
     )
 
 
@@ -119,9 +119,9 @@ def remarks(
     """Remarks on the images for a reader of measurements, a sentence each.
 
     Args:
-        count: how many images the files are judged on.
+        count: number of images on which the files are judged.
         labeled: whether these have labels.
-        calibrating: how many images give the ranges and choose the steps of int8; None for none.
+        calibrating: number of images that give the ranges and choose the steps of int8; None for none.
         task: what the network learned.
     """
     sentences = []

@@ -211,8 +211,8 @@ def save(model: keras.Model, path) -> None:
             tensors[f"{layer.name}.num_batches_tracked"] = np.zeros((), np.int64)
     settings = json.dumps(_settings.of_model(model))
     content = safetensors.numpy.save(tensors, {"format": "pt", _settings.METADATA: settings})
-    with replacing(path) as beside:
-        beside.write_bytes(content)
+    with replacing(path) as tmp_path:
+        tmp_path.write_bytes(content)
 
 
 def state_dict(model: keras.Model) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import pytest
 
 from kvision import choices
 from kvision.intervals import samples
+from kvision.tasks import TASKS, Answers, MultiLabel, add
 from kvision.tasks.multilabel import average_precisions
 
 REFERENCE = json.loads((Path(__file__).parents[1] / "reference/multilabel.json").read_text())

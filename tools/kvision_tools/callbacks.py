@@ -28,10 +28,10 @@ class Progress(keras.callbacks.Callback):
 
     Args:
         monitor: name of the task's metric, see `kvision.tasks.Task`.
-        epochs: of the whole run.
-        steps: in an epoch.
-        first: steps done before.
-        batch_size: images in a step.
+        epochs: number of epochs of the whole run.
+        steps: number of steps in an epoch.
+        first: number of steps that were taken before.
+        batch_size: number of images in a step.
     """
 
     def __init__(self, monitor: str, epochs: int, steps: int, first: int, batch_size: int):
@@ -112,8 +112,8 @@ class RunFiles(keras.callbacks.Callback):
 
     Args:
         folder: the run folder.
-        loop: that trains the model.
-        history: the epochs so far, one dict each; the trainer extends it.
+        loop: loop that trains the model.
+        history: metrics of the epochs so far, one dict each; the trainer extends it.
     """
 
     def __init__(self, folder: Path, loop: Loop, history: list[dict]):
@@ -127,14 +127,14 @@ class RunFiles(keras.callbacks.Callback):
             average = best(now, monitor) > _worth(now, f"val_{monitor}", "val_loss")
             if average:
                 self.loop.swap_average()
-            with replacing(self.folder / run_info.MODEL, ".keras") as beside:
-                networks.portable(self.model).save(beside)
-                labels.add_to_keras(beside, self.loop.task.class_names, self.loop.task.name)
+            with replacing(self.folder / run_info.MODEL, ".keras") as tmp_path:
+                networks.portable(self.model).save(tmp_path)
+                labels.add_to_keras(tmp_path, self.loop.task.class_names, self.loop.task.name)
             if average:
                 self.loop.swap_average()
         with (
-            replacing(self.folder / "metrics.csv") as beside,
-            open(beside, "w", newline="", encoding="utf-8") as file,
+            replacing(self.folder / "metrics.csv") as tmp_path,
+            open(tmp_path, "w", newline="", encoding="utf-8") as file,
         ):
             columns = dict.fromkeys(name for row in self.history for name in row)
             writer = csv.DictWriter(file, columns)
@@ -150,7 +150,7 @@ class Strict(keras.callbacks.Callback):
     """Ends the run at the first file that fails to decode, with a `UserError`.
 
     Args:
-        unreadable: gives those that were met so far, by name.
+        unreadable: function that gives the unreadable files so far, by name.
     """
 
     def __init__(self, unreadable: Callable[[], dict[str, Unreadable]]):
@@ -214,5 +214,5 @@ def plot_curves(history: list[dict], monitor: str, path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.legend()
-    with replacing(path) as beside:
-        figure.savefig(beside, dpi=120, format="png")
+    with replacing(path) as tmp_path:
+        figure.savefig(tmp_path, dpi=120, format="png")

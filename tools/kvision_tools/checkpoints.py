@@ -28,10 +28,10 @@ def save(folder: Path, step: int, loop, state: dict) -> None:
     """Writes `folder/step_N.safetensors`, whole or not at all, and keeps the one before it alone.
 
     Args:
-        folder: made where it is missing.
-        step: training steps so far.
+        folder: folder of the checkpoints, made where it is missing.
+        step: number of training steps so far.
         loop: the `Loop` whose model, optimizer and own variables are written, seed generators among them.
-        state: what else the run needs to go on; JSON.
+        state: JSON values besides that the run needs to go on.
 
     Raises:
         OSError: the disk is full, or the like; the checkpoints that were there are still good.
@@ -41,8 +41,8 @@ def save(folder: Path, step: int, loop, state: dict) -> None:
     text = json.dumps(state)
     metadata = {"state": text, "blake2b": _digest(tensors, text)}
     path = folder / name_of(step)
-    with replacing(path) as beside:
-        beside.write_bytes(safetensors.numpy.save(tensors, metadata))
+    with replacing(path) as tmp_path:
+        tmp_path.write_bytes(safetensors.numpy.save(tensors, metadata))
     before = [other for other in _paths(folder) if other < path]
     kept = {
         path,
@@ -60,8 +60,8 @@ def restore(folder: Path, loop, like: dict | None = None) -> dict | None:
     wrong: it is damaged, which its checksum shows, holds NaN or infinity, or is of another network.
 
     Args:
-        folder: of the checkpoints.
-        loop: whose variables are set.
+        folder: folder of the checkpoints.
+        loop: the `Loop` whose variables are set.
         like: a state whose keys and types the restored one must have, and the lengths of its lists, but of
             empty ones; it may have other keys besides.
 

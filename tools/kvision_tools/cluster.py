@@ -27,7 +27,7 @@ class Cluster:
 
     Attributes:
         addresses: "host:port" of each, "[host]:port" for IPv6; the first writes the files.
-        index: of this process among them.
+        index: number of this process among them.
     """
 
     addresses: tuple[str, ...] = ("",)

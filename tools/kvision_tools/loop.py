@@ -22,16 +22,16 @@ class Loop:
     Args:
         model: built under the strategy's scope, with the outputs that the task expects.
         optimizer: built for the model.
-        strategy: of `tf.distribute`.
+        strategy: strategy of `tf.distribute`.
         task: what is learned: its losses and metrics.
-        accumulate: batches whose gradients are averaged to one step.
+        accumulate: number of batches whose gradients are averaged to one step.
         clip_norm: largest norm of all gradients together; None for any.
-        ema_decay: of the moving average of all weights, below 1; None for no average. It is at most
+        ema_decay: decay of the moving average of all weights, below 1; None for no average. It is at most
             (1 + step) / (10 + step), so that the first weights are soon forgotten.
-        scale_loss: for float16: the loss is multiplied by a power of two, lowered when gradients overflow,
-            and such a step is left out.
-        sync_batch_norm: batch norms see the images of all replicas.
-        jit_compile: forward and backward pass by XLA.
+        scale_loss: whether, for float16, the loss is multiplied by a power of two, which is lowered when
+            gradients overflow; such a step is left out.
+        sync_batch_norm: whether batch norms see the images of all replicas.
+        jit_compile: whether XLA compiles the forward and backward pass.
     """
 
     def __init__(

@@ -20,14 +20,14 @@ def make_optimizer(
     Args:
         name: "sgd" (Nesterov momentum 0.9), "rmsprop" (rho 0.9, momentum 0.9, epsilon 1e-3, as for
             MobileNet and EfficientNet) or "adamw".
-        learning_rate: at its peak. It grows linearly from 0 over the warm-up and then falls to 0
-            along a half cosine.
+        learning_rate: learning rate at its peak. It grows linearly from 0 over the warm-up and then falls to
+            0 along a half cosine.
         weight_decay: a step takes this share, times the learning rate, off each kernel (decoupled, as
             in AdamW); parameters of one dimension (norms and biases) are spared.
-        steps: of the whole run.
-        warmup_steps: of the warm-up, below `steps`.
-        layer_decay: the learning rate of a group of `kvision.depth_groups`, and with it its weight decay, is
-            multiplied by this for each group behind it.
+        steps: number of steps of the whole run.
+        warmup_steps: number of steps of the warm-up, below `steps`.
+        layer_decay: factor: the learning rate of a group of `kvision.depth_groups`, and with it its weight
+            decay, is multiplied by it for each group behind it.
     """
     if warmup_steps:
         rate = keras.optimizers.schedules.CosineDecay(

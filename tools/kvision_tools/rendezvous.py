@@ -87,8 +87,8 @@ class Meeting:
         try:
             self._runner.run(self._hear(listening) if self.cluster.index == 0 else self._call())
         finally:
-            for one in listening:
-                one.close()
+            for listener in listening:
+                listener.close()
 
     def compare(self, facts: dict, changes: Callable) -> None:
         """Checks that all workers say the same; all are told what differs.
@@ -145,7 +145,7 @@ class Meeting:
             if problem or len(self._lines) == others:
                 complete.set()
 
-        servers = [await asyncio.start_server(greet, sock=one) for one in listening]
+        servers = [await asyncio.start_server(greet, sock=listener) for listener in listening]
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(complete.wait(), self.timeout)
         for server in servers:
@@ -189,18 +189,18 @@ class Meeting:
         for index, line in sorted(self._lines.items()):
             try:
                 async with asyncio.timeout_at(end):
-                    theirs = await line.receive()
+                    answer = await line.receive()
             except TimeoutError:
                 problems.append(self._late([index], "answer"))
                 continue
             except BROKEN:
                 lost.append(self.cluster.name(index))
                 continue
-            problems += [theirs["error"]] if "error" in theirs else []
-            for what in facts if "facts" in theirs else []:
-                if differ := changes(facts[what], theirs["facts"][what]):
+            problems += [answer["error"]] if "error" in answer else []
+            for kind in facts if "facts" in answer else []:
+                if differences := changes(facts[kind], answer["facts"][kind]):
                     name = self.cluster.name(index)
-                    problems.append(f"{name} has other {what} than worker 0: {', '.join(differ)}.")
+                    problems.append(f"{name} has other {kind} than worker 0: {', '.join(differences)}.")
         more = len(problems) - MOST_PROBLEMS
         problems[MOST_PROBLEMS:] = [f"And {more} more."] if more > 0 else []
         verdict = {"error": " ".join(problems), "lost": "" if problems else " and ".join(lost)}

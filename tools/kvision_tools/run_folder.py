@@ -65,7 +65,7 @@ def check(folder: Path, config: TrainConfig, overwrite: bool) -> bool:
 
 def is_this(folder: Path, config: TrainConfig) -> bool:
     """Whether the folder holds a run with this configuration."""
-    return bool(there := _read_flags(folder)) and not _differences(there, config)
+    return bool(saved := _read_flags(folder)) and not _differences(saved, config)
 
 
 def warmup_epochs(folder: Path) -> float | None:
@@ -80,8 +80,8 @@ def compare(folder: Path, identities: Mapping[str, Identity]) -> None:
     """Checks that a run goes on with the images that it began with.
 
     Args:
-        folder: of the run.
-        identities: of its splits, by name.
+        folder: the run folder.
+        identities: identities of the dataset's splits, by name.
 
     Raises:
         ValueError: they are others, the run's record of them is damaged, or its labels.txt was edited.
@@ -155,28 +155,29 @@ def _fill(folder, config, identities, overwrite):
     all_flags = "\n".join([*flag_lines(config), f"--output={folder}"]) + "\n"
     if _holds_this(folder, config, overwrite):  # another process may have begun meanwhile
         contents = {name: text for name, text in contents.items() if not (folder / name).exists()}
-        before = _read_flags(folder)
-        if _is_longer(_differences(before, config), config):
+        saved = _read_flags(folder)
+        if _is_longer(_differences(saved, config), config):
             contents[run_info.FLAGS] = all_flags
-            epochs = counted(int(_value(before["epochs"])), "epoch")
+            epochs = counted(int(_value(saved["epochs"])), "epoch")
             print(
                 f"'{folder}' had {epochs} and goes on to {config.epochs}, with the "
                 "learning rates that a run of this length has from here on.",
                 file=sys.stderr,
             )
     else:
-        if (differ := _differences(_read_flags(folder), config)) and not overwrite and _took_no_step(folder):
+        differences = _differences(_read_flags(folder), config)
+        if differences and not overwrite and _took_no_step(folder):
             print(
-                f"'{folder}' held a run that took no step, with other flags ({_compared(differ)}); it begins "
-                "anew.",
+                f"'{folder}' held a run that took no step, with other flags ({_compared(differences)}); it "
+                "begins anew.",
                 file=sys.stderr,
             )
         (folder / BEGINNING).touch()
         _clear(folder)
         contents[run_info.FLAGS] = all_flags
     for name, content in contents.items():
-        with replacing(folder / name) as beside:
-            beside.write_text(content, encoding="utf-8")
+        with replacing(folder / name) as tmp_path:
+            tmp_path.write_text(content, encoding="utf-8")
     (folder / BEGINNING).unlink(missing_ok=True)
 
 
@@ -188,9 +189,9 @@ def _run_info(config) -> run_info.RunInfo:
     return run_info.RunInfo(**settings, versions=versions)
 
 
-def _hold(file, folder, how):
+def _hold(file, folder, kind):
     try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
         raise UserError(
@@ -207,26 +208,26 @@ def _holds_this(folder, config, overwrite) -> bool:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"`output` must be a folder; '{folder}' is a file.")
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    there = _read_flags(folder)
-    differ = _differences(there, config) if there else {}
-    differ = {} if _is_longer(differ, config) else differ
-    if BEGINNING in names or (there and overwrite) or (differ and _took_no_step(folder)):
+    saved = _read_flags(folder)
+    differences = _differences(saved, config) if saved else {}
+    differences = {} if _is_longer(differences, config) else differences
+    if BEGINNING in names or (saved and overwrite) or (differences and _took_no_step(folder)):
         if foreign := _foreign(folder):
             raise UserError(
                 f"'{folder}' is not replaced, as no run writes {_few(foreign)}: move that away, or give "
                 "another `output`."
             )
         return False
-    if there:
+    if saved:
         if (folder / run_info.RUN).exists():
             try:
                 run_info.read(folder)
             except UserError as error:
                 raise UserError(f"{error} Remove it, and the run writes its own.") from None
-        if differ:
+        if differences:
             raise UserError(
-                f"'{folder}' holds a run with other flags ({_compared(differ)}); `overwrite=True` starts "
-                "anew."
+                f"'{folder}' holds a run with other flags ({_compared(differences)}); `overwrite=True` "
+                "starts anew."
             )
         if "metrics.csv" in names and not newest(folder / "checkpoints"):
             raise UserError(f"'{folder}' holds a run without its checkpoints: `overwrite=True` starts anew.")
@@ -269,7 +270,7 @@ def _foreign(folder) -> list[str]:
 
 
 def _clear(folder):
-    """Removes what a run wrote; `_foreign` has found nothing else."""
+    """Removes what a run wrote; `_foreign` has made sure that there is nothing else."""
     for root, folders, files in os.walk(folder, topdown=False):
         for name in {*files} - {LOCK, BEGINNING}:
             Path(root, name).unlink()
@@ -288,32 +289,33 @@ def _read_flags(folder) -> dict[str, str]:
         lines = (folder / run_info.FLAGS).read_text(encoding="utf-8").splitlines()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError, UnicodeDecodeError):
         return {}
-    there: dict[str, str] = {}
+    flags: dict[str, str] = {}
     for line in lines:
         name = line.removeprefix("--").partition("=")[0]
         name = name if hasattr(TrainConfig, name) or name == "model_kwarg" else name.removeprefix("no")
-        there[name] = f"{there[name]}\n{line}" if name in there else line
-    ours = all(line.startswith("--") for line in lines) and {"model", "data"} <= there.keys()
-    return {name: line for name, line in there.items() if name not in NOT_OF_THE_RUN} if ours else {}
+        flags[name] = f"{flags[name]}\n{line}" if name in flags else line
+    if not all(line.startswith("--") for line in lines) or not {"model", "data"} <= flags.keys():
+        return {}
+    return {name: line for name, line in flags.items() if name not in NOT_OF_THE_RUN}
 
 
-def _differences(there, config) -> dict[str, tuple[str, str]]:
-    """The lines of a run folder's flags and of this run's that differ, by name.
+def _differences(saved, config) -> dict[str, tuple[str, str]]:
+    """The saved lines of a run folder's flags and those of this run that differ, by name.
 
     A flag that the folder's run did not have yet is at its default there. Paths of one file are equal.
     """
-    here, default = _lines(config), TrainConfig(model=config.model, data=config.data).lines()
-    for name in here.keys() - there.keys():
-        if here[name] == default[name]:
-            del here[name]
-    names = here.keys() | there.keys()
+    asked, default = _lines(config), TrainConfig(model=config.model, data=config.data).lines()
+    for name in asked.keys() - saved.keys():
+        if asked[name] == default[name]:
+            del asked[name]
+    names = asked.keys() | saved.keys()
     names -= {name for name in COMPLETED if getattr(config, name) is None}
-    pairs = {name: (there.get(name, ""), here.get(name, "")) for name in sorted(names)}
-    return {name: (its, ours) for name, (its, ours) in pairs.items() if _absolute(its) != _absolute(ours)}
+    pairs = {name: (saved.get(name, ""), asked.get(name, "")) for name in sorted(names)}
+    return {name: pair for name, pair in pairs.items() if _absolute(pair[0]) != _absolute(pair[1])}
 
 
 def _absolute(lines: str) -> set:
-    """What the lines of a flag mean: paths are absolute, keywords have values."""
+    """Meanings of the lines of a flag: paths are absolute, keywords have values."""
     return {_meaning(line) for line in lines.splitlines()}
 
 
@@ -329,10 +331,10 @@ def _meaning(line):
     return line
 
 
-def _is_longer(differ, config) -> bool:
+def _is_longer(differences, config) -> bool:
     """Whether this run differs from that of a folder in more epochs alone."""
-    before = _value(differ["epochs"][0]) if differ.keys() == {"epochs"} else ""
-    return before.isdecimal() and config.epochs > int(before)
+    epochs = _value(differences["epochs"][0]) if differences.keys() == {"epochs"} else ""
+    return epochs.isdecimal() and config.epochs > int(epochs)
 
 
 def _value(line: str) -> str:
@@ -343,10 +345,10 @@ def _words(name, lines) -> str:
     return " ".join(lines.splitlines()) or f"no --{name}"
 
 
-def _compared(differ) -> str:
+def _compared(differences) -> str:
     return "; ".join(
-        f"the run has {_words(name, its)}, this command {_words(name, ours)}"
-        for name, (its, ours) in differ.items()
+        f"the run has {_words(name, saved)}, this command {_words(name, asked)}"
+        for name, (saved, asked) in differences.items()
     )
 
 

@@ -44,7 +44,7 @@ def random_batch(size, channels, batch, of_pixels=False):
     return images, random.integers(0, CLASSES, images.shape[:3] if of_pixels else batch)
 
 
-def ours(kind, model, size, channels, batch, steps, data):
+def our_side(kind, model, size, channels, batch, steps, data):
     import keras
     import numpy as np
     import tensorflow as tf
@@ -55,8 +55,8 @@ def ours(kind, model, size, channels, batch, steps, data):
     from kvision_tools.optimizers import make_optimizer
 
     if kind == "data":
-        how = {"image_size": (size, size), "batch_size": batch, "training": True, "augment": "crop_flip"}
-        return measure(taker(iter(kvision.data.load(data, "train", **how).dataset)), steps, GROUP)
+        settings = {"image_size": (size, size), "batch_size": batch, "training": True, "augment": "crop_flip"}
+        return measure(taker(iter(kvision.data.load(data, "train", **settings).dataset)), steps, GROUP)
     started = time.perf_counter()
     shape = (size, size, channels)
     network = kvision.create_model(model, input_shape=shape, num_classes=CLASSES, classifier_activation=None)
@@ -80,7 +80,7 @@ def ours(kind, model, size, channels, batch, steps, data):
     return first, measure(lambda: step(GROUP), steps, GROUP)[1]
 
 
-def theirs_of_keras(kind, model, size, channels, batch, steps, data):
+def keras_side(kind, model, size, channels, batch, steps, data):
     import keras
     import tensorflow as tf
 
@@ -144,7 +144,7 @@ def application_of(model):
     return getattr(keras.applications, name) if name else None
 
 
-def theirs_of_timm(kind, model, size, channels, batch, steps, data):
+def timm_side(kind, model, size, channels, batch, steps, data):
     if kind == "data":
         from timm.data import create_dataset, create_loader  # pyright: ignore
 
@@ -166,12 +166,12 @@ def theirs_of_timm(kind, model, size, channels, batch, steps, data):
     return measure_pytorch(network, started, kind, random_batch(size, channels, batch), steps)
 
 
-def theirs_of_torchvision(kind, model, size, channels, batch, steps, data):
+def torchvision_side(kind, model, size, channels, batch, steps, data):
     import torch  # pyright: ignore
     import torchvision  # pyright: ignore
 
     class Logits(torch.nn.Module):
-        """Of its networks, which answer with a dict."""
+        """Output of its networks, which answer with a dict."""
 
         def __init__(self):
             super().__init__()
@@ -215,10 +215,10 @@ def measure_pytorch(network, started, kind, examples, steps):
 if __name__ == "__main__":
     side, kind, model, *numbers = sys.argv[1:8]
     function = {
-        "ours": ours,
-        "keras": theirs_of_keras,
-        "timm": theirs_of_timm,
-        "torchvision": theirs_of_torchvision,
+        "ours": our_side,
+        "keras": keras_side,
+        "timm": timm_side,
+        "torchvision": torchvision_side,
     }[side]
     first, step = function(kind, model, *map(int, numbers), *(sys.argv[8:] or [None]))
     print(json.dumps({"first": first, "step": step}))

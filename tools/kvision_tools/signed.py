@@ -22,10 +22,10 @@ class Line:
         """Exchanges random numbers, so that no message of another connection counts in this one."""
         line = cls()
         line.reader, line.writer, line.first, line.sent, line.received = reader, writer, first, 0, 0
-        ours = secrets.token_bytes(32)
-        writer.write(ours)
-        theirs = await reader.readexactly(32)
-        line.key = hmac.digest(token, ours + theirs if first else theirs + ours, "sha256")
+        sent = secrets.token_bytes(32)
+        writer.write(sent)
+        received = await reader.readexactly(32)
+        line.key = hmac.digest(token, sent + received if first else received + sent, "sha256")
         return line
 
     async def send(self, message):

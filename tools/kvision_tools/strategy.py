@@ -15,7 +15,7 @@ def make_strategy(name: str, cluster: Cluster) -> tf.distribute.Strategy:
     Args:
         name: "one" for one device, "mirrored" for all GPUs of this machine (all logical CPUs where
             it has none), "multiworker" for the devices of a cluster, "auto" for what there is.
-        cluster: of `find_cluster`.
+        cluster: cluster of workers, see `find_cluster`.
     """
     os.environ.pop("TF_CONFIG", None)  # TensorFlow reads it too, and is to read what we understood
     if len(cluster.addresses) > 1:

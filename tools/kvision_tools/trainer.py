@@ -23,26 +23,27 @@ class Trainer:
     """Trains for a number of epochs, from where the checkpoints of a folder end.
 
     Args:
-        loop: what takes the steps.
-        batches: from a step and the number of NaN losses so far, endless distributed batches.
+        loop: loop that takes the steps.
+        batches: function from a step and the number of NaN losses so far to endless distributed batches.
         validation: distributed batches for `Loop.evaluate`.
-        steps: in an epoch.
-        epochs: in all.
-        steps_per_loop: steps in one call of the device, after which metrics are read and callbacks called.
-        folder: of the checkpoints; None for none.
-        checkpoint_steps: between checkpoints; there is one after each epoch too.
+        steps: number of steps in an epoch.
+        epochs: number of epochs in all.
+        steps_per_loop: number of steps in one call of the device, after which metrics are read and callbacks
+            called.
+        folder: folder of the checkpoints; None for none.
+        checkpoint_steps: number of steps between checkpoints; there is one after each epoch too.
         writes: whether this process writes checkpoints, or another worker.
-        nan_restores: how often training goes back to the last checkpoint after a loss that is not finite, and
-            takes other images from there on.
-        nan_rate_factor: the learning rate is multiplied by this each time.
-        again: how messages call the command that goes on.
+        nan_restores: largest number of times that training goes back to the last checkpoint after a loss that
+            is not finite, and takes other images from there on.
+        nan_rate_factor: factor on the learning rate each time.
+        again: name in messages of the command that goes on.
 
     Raises:
         ValueError: none of the folder's checkpoints is good, or the weights to begin with hold NaN.
 
     Attributes:
-        step: steps taken so far.
-        history: a dict of metrics for each epoch so far.
+        step: number of steps so far.
+        history: metrics of the epochs so far, one dict each.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class Trainer:
         It may be called from any thread. A validation that was cut off is taken anew when the run goes on.
 
         Args:
-            name: of the signal that asks, for the message.
+            name: name of the signal that asks, for the message.
         """
         self.asked = name
 

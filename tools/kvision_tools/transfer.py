@@ -13,7 +13,7 @@ def freeze(model: keras.Model, what: str) -> None:
     Batch norms among them stay in inference mode; dropout and stochastic depth stay on.
 
     Args:
-        model: whose layers become untrainable, before its optimizer is built.
+        model: network whose layers become untrainable, before its optimizer is built.
         what: "none"; "trunk", every group but the last; or a number of groups.
 
     Raises:
@@ -38,10 +38,10 @@ def scale_rates(optimizer: keras.optimizers.Optimizer, model: keras.Model, layer
     The update is scaled, not the gradient, whose scale Adam and RMSprop undo.
 
     Args:
-        optimizer: built for the model.
-        model: of kvision.
-        layer_decay: the learning rate of a group, and with it its weight decay, is multiplied by this for
-            each group behind it.
+        optimizer: optimizer that was built for the model.
+        model: network of kvision.
+        layer_decay: factor: the learning rate of a group, and with it its weight decay, is multiplied by it
+            for each group behind it.
     """
     scales = {}
     for behind, names in enumerate(reversed(kvision.depth_groups(model))):

@@ -82,26 +82,26 @@ def main(positional):
             rows += compare(kind, name, peers.get(name, name))
             show(kind, rows[-1 - len(FLAGS.against) :])
         if FLAGS.csv:
-            with replacing(Path(FLAGS.csv)) as beside, open(beside, "w", newline="") as file:
+            with replacing(Path(FLAGS.csv)) as tmp_path, open(tmp_path, "w", newline="") as file:
                 writer = csv.DictWriter(file, rows[0])
                 writer.writeheader()
                 writer.writerows(rows)
 
 
-def compare(kind, ours, theirs) -> list[dict]:
-    """Rows of medians, first ours; `speed` is ours over theirs."""
-    times = {side: [] for side in ("ours", *FLAGS.against)}
+def compare(kind: str, name: str, name_in_timm: str) -> list[dict]:
+    """Rows of medians, first that of our side; `speed` is our speed over the other side's."""
+    turns = {side: [] for side in ("ours", *FLAGS.against)}
     for _ in range(FLAGS.turns):
-        for side, measured in times.items():
-            measured.append(run(side, kind, theirs if side == "timm" else ours))
+        for side, its_turns in turns.items():
+            its_turns.append(take_turn(side, kind, name_in_timm if side == "timm" else name))
     rows = []
-    for side, measured in times.items():
-        first, step = (statistics.median(turn[key] for turn in measured) for key in ("first", "step"))
-        steps = [turn["step"] for turn in measured]
+    for side, its_turns in turns.items():
+        first, step = (statistics.median(turn[key] for turn in its_turns) for key in ("first", "step"))
+        steps = [turn["step"] for turn in its_turns]
         base = rows[0] if rows else {"step_seconds": step, "first_seconds": first}
         rows.append(
             {
-                "what": ours,
+                "what": name,
                 "side": side,
                 "step_seconds": round(step, 6),
                 "step_seconds_least": round(min(steps), 6),
@@ -116,8 +116,8 @@ def compare(kind, ours, theirs) -> list[dict]:
     return rows
 
 
-def run(side, kind, name) -> dict:
-    """A turn of a side."""
+def take_turn(side: str, kind: str, name: str) -> dict:
+    """Seconds of a turn of a side: "first" and "step"."""
     numbers = (FLAGS.image_size, FLAGS.channels, FLAGS.batch_size, FLAGS.steps)
     interpreter = FLAGS.pytorch_python if side in OF_PYTORCH else sys.executable
     data = [FLAGS.data] if kind == "data" else []

@@ -49,8 +49,8 @@ def main(command):
         if not command:
             raise UserError("Which command? kvision-launch --workers=2 -- kvision-train ...")
         if not shutil.which(command[0]):
-            beside = Path(sys.executable).with_name(command[0])
-            hint = f" Did you mean {str(beside)!r}?" if beside.exists() else ""
+            sibling = Path(sys.executable).with_name(command[0])
+            hint = f" Did you mean {str(sibling)!r}?" if sibling.exists() else ""
             raise UserError(f"There is no command {command[0]!r}.{hint}")
         asked = []  # signals that this process was sent
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

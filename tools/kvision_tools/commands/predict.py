@@ -57,7 +57,7 @@ def main(arguments):
         if task.draws:
             check_folder(Path(FLAGS.output))
         unreadable, written = 0, 0
-        how = {"crop": opened.crop, "interpolation": opened.interpolation}
+        settings = {"crop": opened.crop, "interpolation": opened.interpolation}
         for number, path in enumerate(paths):
             try:
                 pixels = read_pixels(path, channels, exif)
@@ -67,7 +67,7 @@ def main(arguments):
                 unreadable += 1
                 print(shown(str(error)), file=sys.stderr)
                 continue
-            answer = model.predict_on_batch(np.array(task.prepare(pixels, size, **how))[None])[0]
+            answer = model.predict_on_batch(np.array(task.prepare(pixels, size, **settings))[None])[0]
             if not np.isfinite(answer).all() and not FLAGS.allow_nonfinite:
                 raise UserError(f"{model.name} answers with NaN to {path!r}: its weights are damaged.")
             prediction = task.restore(answer, pixels.shape[:2])
