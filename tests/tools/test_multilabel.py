@@ -65,7 +65,7 @@ def test_the_evaluation_is_that_of_the_predicted_labels(run, colours):
         if line.endswith(".png"):
             name = line.rpartition("/")[2]
             predicted[name] = set()
-        elif float(line.split("%")[0]) > 50:
+        elif "%" in line and float(line.split("%")[0]) > 50:
             predicted[name].add(line.split()[-1])
     with open(colours) as file:
         truth = {row["path"]: {*row["label"].split("|")} - {""} for row in csv.DictReader(file)}
