@@ -185,11 +185,6 @@ def test_without_a_list_classes_are_numbers(tmp_path, capsys, cache):
         assert open_source(f"masks:{root}", split, target="mask").class_names == tuple("0123456")
     said = capsys.readouterr().err
     assert "classes.txt', a name a line: the classes are the numbers 0 to 6, the largest in 10 masks." in said
-    (root / "masks" / "2.png").write_bytes(encoded(Image.fromarray(np.full((30, 40), 254, "uint8"))))
-    with pytest.raises(
-        UserError, match="the values 0, 1, .* alone, which look like grey levels: .* name all 255"
-    ):
-        open_source(f"masks:{root}", "train", target="mask")
     [kept] = cache.glob("classes-*.json")
     assert classes_in([], "other") == []
     kept.write_text("{damaged")
@@ -197,6 +192,15 @@ def test_without_a_list_classes_are_numbers(tmp_path, capsys, cache):
     assert kept.read_text() == "[0, 1, 2, 3, 6]"
     (root / "masks" / "1.png").write_bytes(encoded(Image.fromarray(np.full((30, 40), 2, "uint8"))))
     assert len(open_source(f"masks:{root}", "val", target="mask").class_names) == 4
+
+
+def test_masks_of_grey_levels_without_a_list_are_refused(tmp_path, cache):
+    root = write(tmp_path, classes=None)
+    (root / "masks" / "2.png").write_bytes(encoded(Image.fromarray(np.full((30, 40), 254, "uint8"))))
+    with pytest.raises(
+        UserError, match="the values 0, 1, .* alone, which look like grey levels: .* name all 255"
+    ):
+        open_source(f"masks:{root}", "train", target="mask")
 
 
 def colours(root):
