@@ -199,7 +199,9 @@ def brightness(folder, *class_names, scale=1 / 255):
 
 
 COMMANDS = multiprocessing.get_context("forkserver")  # so that each need not import TensorFlow anew
-COMMANDS.set_forkserver_preload(["kvision.opening", "kvision_tools.loop", "kvision_export.quantize"])
+COMMANDS.set_forkserver_preload(
+    ["as_command", "kvision.opening", "kvision_tools.loop", "kvision_export.quantize"]
+)
 
 
 def start(*arguments, texts=(os.devnull, os.devnull)):

@@ -12,7 +12,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+import kvision
 from kvision import cli
 
 
@@ -89,6 +91,20 @@ def child(name, code, **environment):
     environment = {key: value for key, value in os.environ.items() if key != cli.LOG_LEVEL} | environment
     call = [sys.executable, "-c", CHILD + code, name]
     return subprocess.run(call, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_a_command_opens_networks_by_name_and_from_files(tmp_path):
+    """In a process of its own: others may have imported what registers networks and layers."""
+    model = kvision.models.lenet5(num_classes=2)
+    model.save(tmp_path / "lenet5.keras")
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "1.png")
+    for names in (
+        [f"--model={tmp_path}/lenet5.keras"],
+        ["--model=lenet5", f"--weights={tmp_path}/lenet5.keras"],
+    ):
+        done = child("kvision-predict", f"assert command(*{[*names, str(tmp_path / '1.png')]}) is None")
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"^ +\d+\.\d %  [01]  [01]$", done.stdout, re.MULTILINE)
 
 
 SCRIPTS = sorted(
