@@ -9,8 +9,8 @@ from pathlib import Path
 
 import keras
 
-import kvision.models  # noqa: F401 (registers its networks, and the layers that files name)
-import kvision.segmentation  # noqa: F401 (the same)
+import kvision.models  # this and the next register all networks, and the layers that files name
+import kvision.segmentation  # noqa: F401
 from kvision import labels, networks, registry, run_info, weights as published
 from kvision.choices import WEIGHTS
 from kvision.data import Data, load
