@@ -78,12 +78,10 @@ class Classification(Task):
         }
 
     def report(self, sums):
-        """The mean loss and the shares of images."""
+        """The mean loss and the shares of images that are right: top-1, and of many classes top-5."""
         mean = self.metrics(sums)
-        return (
-            f"loss {mean['loss']:.4f}, top-1 {100 * mean['top1']:.2f} %, "
-            f"top-{min(TOP, len(self.class_names))} {100 * mean['top5']:.2f} %"
-        )
+        top5 = f", top-{TOP} {100 * mean['top5']:.2f} %" if len(self.class_names) > TOP else ""
+        return f"loss {mean['loss']:.4f}, top-1 {100 * mean['top1']:.2f} %{top5}"
 
     def compare(self, found, expected, targets):
         """Top-1, and of many classes top-5, with Wilson's intervals; the drop has that of Agresti and Min."""

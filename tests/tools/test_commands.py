@@ -100,6 +100,7 @@ def test_evaluate_and_predict(run, folder):
     best = max(float(row["val_accuracy"]) for row in rows(output))
     assert f"top-1 {100 * best:.2f} %" in printed
     assert "Warning:" not in printed
+    assert "top-2" not in printed  # of two classes
     printed = command("kvision-predict", f"--model={output}", "--topk=1", folder / "light" / "0.png")
     assert printed.splitlines()[1].split()[-2:] in (["0", "dark"], ["1", "light"])
     printed = command("kvision-evaluate", f"--model={output}", "--crop=0.5", "--interpolation=bilinear")
