@@ -1,10 +1,27 @@
 """Files that are there whole or not at all."""
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+
+from kvision.errors import UserError
+
+
+def check_folder(folder: Path) -> None:
+    """Checks that the folder `output` can be written to, or made where it is missing.
+
+    Raises:
+        UserError: it is a file, or lies below one.
+        PermissionError: it may not be written to.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"`output` must be a folder; '{there}' is a file.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
 
 @contextlib.contextmanager

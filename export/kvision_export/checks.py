@@ -10,6 +10,7 @@ import numpy as np
 from kvision import labels, networks, run_info
 from kvision.data.masks import IGNORED
 from kvision.errors import UserError
+from kvision.files import check_folder
 from kvision.names import check_class_names, counted
 from kvision.tasks import task_of
 
@@ -113,9 +114,8 @@ def check_calibration(images: np.ndarray) -> None:
 
 
 def check_output(output: Path) -> None:
-    """A ValueError for what is neither a new folder, nor empty, nor an earlier export alone."""
-    if output.exists() and not output.is_dir():
-        raise UserError(f"`output` must be a folder; '{output}' is a file.")
+    """A UserError for what is neither a new folder, nor empty, nor an earlier export alone."""
+    check_folder(output)
     if output.is_dir() and not {path.name for path in output.iterdir()} <= _ours(output):
         raise UserError(f"'{output}' is neither empty nor an earlier export: give another `output`.")
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -82,6 +82,8 @@ def test_all_flags_at_their_defaults_are_taken_from_a_file(tmp_path):
     (tmp_path / "flags.txt").write_text("--augment=none\n--min_crop_area=0.08\n--epochs=1\n")
     flags = [*TINY, "--data=digits", f"--flagfile={tmp_path / 'flags.txt'}", "--dry_run"]
     assert "images" in command("kvision-train", *flags, f"--output={tmp_path / 'run'}")
+    sentence = command("kvision-train", *flags, f"--output={tmp_path / 'flags.txt' / 'run'}", code=2)
+    assert "flags.txt' is a file" in sentence
 
 
 def test_a_finished_run_is_left_alone_and_other_flags_are_refused(run):

@@ -22,7 +22,7 @@ import kvision
 from kvision import labels, run_info
 from kvision.data.identity import Identity
 from kvision.errors import UserError, naming
-from kvision.files import replacing
+from kvision.files import check_folder, replacing
 from kvision.names import counted
 from kvision.weights import is_file
 from kvision_tools.checkpoints import name_of, newest
@@ -205,8 +205,8 @@ def _hold(file, folder, kind):
 
 
 def _holds_this(folder, config, overwrite) -> bool:
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"`output` must be a folder; '{folder}' is a file.")
+    if not folder.is_dir():
+        check_folder(folder)
     names = {path.name for path in folder.iterdir()} if folder.exists() else set()
     saved = _read_flags(folder)
     differences = _differences(saved, config) if saved else {}

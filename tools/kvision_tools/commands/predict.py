@@ -16,7 +16,7 @@ from absl import flags
 
 from kvision import cli, model_flags
 from kvision.errors import UserError
-from kvision.files import replacing
+from kvision.files import check_folder, replacing
 from kvision.names import counted, shown
 
 FLAGS = flags.FLAGS
@@ -55,7 +55,8 @@ def main(arguments):
         if not FLAGS.output:
             raise UserError("`--output` must be a folder; got ''.")
         if task.draws:
-            check_folder(Path(FLAGS.output))
+            check_folder(Path(FLAGS.output))  # before any image is predicted
+            Path(FLAGS.output).mkdir(parents=True, exist_ok=True)
         unreadable, written = 0, 0
         settings = {"crop": opened.crop, "interpolation": opened.interpolation}
         for number, path in enumerate(paths):
@@ -116,20 +117,6 @@ def distinct(paths: list[str]) -> list[str]:
         before = stems[:place].count(stem)
         names.append(f"{stem}_{before + 1}" if before else stem)
     return names
-
-
-def check_folder(folder: Path) -> None:
-    """Makes the folder of the pictures, before any image is predicted.
-
-    Raises:
-        UserError: a file has its name.
-        OSError: it cannot be made or written to.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"`output` must be a folder; '{folder}' is a file.")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
 
 
 def check_free(paths: Iterable[Path]) -> None:
