@@ -1,4 +1,4 @@
-"""What several test files use: tiny networks, and commands as a shell runs them."""
+"""Helpers of several test files: tiny networks, and commands as a shell runs them."""
 
 import dataclasses
 import importlib.metadata
@@ -68,7 +68,7 @@ def small_columns(name):
 
 
 def distinct(names):
-    """Those names whose small forms are not alike."""
+    """The names whose small forms differ."""
     seen = {}
     for name in names:
         variant = kvision.info(name).variant

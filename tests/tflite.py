@@ -1,4 +1,4 @@
-"""What the tests of exported files share."""
+"""Helpers of the tests of exported files."""
 
 import keras
 import numpy as np
@@ -12,7 +12,7 @@ REWRITTEN = Settings(hard_swish=True)
 
 
 def images(count=8, size=64, channels=3, seed=0):
-    """Smooth ones of whole levels, as photographs are."""
+    """Smooth images of whole levels, as photographs are."""
     coarse = np.random.default_rng(seed).uniform(0, 255, (count, 4, 4, 3)).astype("float32")
     return np.rint(keras.ops.image.resize(coarse, (size, size)))[..., :channels]
 

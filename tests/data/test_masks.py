@@ -135,7 +135,7 @@ def fits(batch):
 @pytest.mark.parametrize("exif", [1, 6])
 @pytest.mark.parametrize("cache", ["none", "ram", "disk"])
 def test_images_come_with_their_masks(tmp_path, exif, cache):
-    """Of images that their EXIF orientation turns, masks are those of the turned images."""
+    """Masks of images that their EXIF orientation turns are those of the turned images."""
     root = write(tmp_path, exif=exif)
     data = load(f"masks:{root}", "train", cache=cache, batch_size=4, **HOW)
     assert data.class_names == ("sky", "tree", "house", "car")
@@ -265,7 +265,7 @@ MISSING = {
 @pytest.mark.parametrize("fault", WRONG)
 @pytest.mark.parametrize("number", [0, 9])
 def test_wrong_masks_end_the_reading_in_a_sentence(tmp_path, fault, number):
-    """Of the first image, when the dataset is opened; of another, when it is read."""
+    """The first image's mask when the dataset is opened, another's when it is read."""
     fault(write(tmp_path))
     for path in tmp_path.glob("*/0.*"):
         path.replace(path.with_name(f"{number}{path.suffix}"))
@@ -368,7 +368,7 @@ def test_voc(voc):
         UserError, match="several years, 'VOC2007', 'VOC2012': give one, such as 'voc:.*2012'"
     ):
         open_source(f"voc:{voc.parent}", "train", target="mask")
-    with pytest.raises(UserError, match="is no VOCdevkit: 'JPEGImages', 'SegmentationClass' and 'ImageSets"):
+    with pytest.raises(UserError, match="is not a VOCdevkit: 'JPEGImages', 'SegmentationClass' and"):
         open_source(f"voc:{voc.parent.parent}", "train", target="mask")
     with pytest.raises(FileNotFoundError, match="no folder"):
         open_source("voc:/nowhere", "train", target="mask")
@@ -417,9 +417,9 @@ def test_tfds_with_masks(tmp_path, monkeypatch):
     assert data.class_names == tuple("012345")
     [batch] = read(data)
     np.testing.assert_array_equal(max(batch["mask"], key=np.mean), CLASS_MAP + 1)
-    with pytest.raises(UserError, match="kvision_two' is no semantic segmentation with 'image' and one mask"):
+    with pytest.raises(UserError, match="kvision_two' is not a dataset of semantic segmentation"):
         open_source("tfds:kvision_two", "train", target="mask")
-    with pytest.raises(UserError, match="'tfds:kvision_pets' is no image classification"):
+    with pytest.raises(UserError, match="'tfds:kvision_pets' is not a dataset of image classification"):
         open_source("tfds:kvision_pets", "train")
 
 
@@ -481,7 +481,7 @@ def test_shapes_need_nothing(channels):
         ("shapes", "label", "'shapes' gives masks and no labels: digits, folder:PATH, csv:PATH, tfrecord"),
         ("masks:x", "label", "'masks:x' gives masks and no labels: digits"),
         ("voc:x", "label", "'voc:x' gives masks and no labels: digits"),
-        ("tfds:mnist", "mask", "'tfds:mnist' is no semantic segmentation .*: it has 'image', 'label'."),
+        ("tfds:mnist", "mask", "'tfds:mnist' is not a dataset of semantic .*: it has 'image', 'label'."),
         ("mask:x", "mask", "Unknown dataset 'mask:x': shapes, masks:PATH, .* Did you mean 'masks'"),
         ("masks", "mask", "The path is missing in 'masks': masks:PATH was expected."),
         ("shapes:9", "mask", "'shapes' takes no path; got 'shapes:9'. Datasets are shapes, masks:PATH"),

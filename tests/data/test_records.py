@@ -1,4 +1,4 @@
-"""TFRecords and TensorFlow Datasets: splits, keys, the index that is kept, and files that are none."""
+"""TFRecords and TensorFlow Datasets: splits, keys, the index that is kept, and files of other kinds."""
 
 import gzip
 import os
@@ -110,7 +110,7 @@ def test_files_that_are_no_records(records, images, cache):
     flipped[100] ^= 1
     cases = {
         "is damaged or was cut off: it has no whole record at byte": whole[:-7],
-        "no whole, uncompressed TFRecord file: it does not begin with a record": b"{}",
+        "not a whole, uncompressed TFRecord file: it does not begin with a record": b"{}",
         "uncompressed TFRecord file: it is compressed with gzip": gzip.compress(whole),
         "damaged": bytes(flipped),
     }
@@ -122,11 +122,11 @@ def test_files_that_are_no_records(records, images, cache):
     (records / "train-00002-of-00002").write_bytes(b"")  # a shard without records
     assert open_source(pattern, "train").size == 14
     (records / "features.json").write_text('{"features": "those of the records"}')
-    with pytest.raises(ValueError, match="features.json' is no whole, uncompressed TFRecord file"):
+    with pytest.raises(ValueError, match="features.json' is not a whole, uncompressed TFRecord file"):
         open_source(pattern, "train")
     os.remove(records / "features.json")
     (records / "more").mkdir()
-    with pytest.raises(ValueError, match="more' is no file: the pattern must match TFRecord files alone"):
+    with pytest.raises(ValueError, match="more' is not a file: the pattern must match TFRecord files alone"):
         open_source(pattern, "train")
     with pytest.raises(FileNotFoundError, match="No file matches"):
         open_source(f"tfrecord:{records}/none*", "train")
@@ -154,7 +154,7 @@ def test_records_that_lack_something(images, tmp_path, change, words):
 def test_records_that_are_no_examples(tmp_path):
     with tf.io.TFRecordWriter(str(tmp_path / "animals")) as writer:
         writer.write(b"no example")
-    with pytest.raises(ValueError, match="animals', the record at byte 12 is no tf.train.Example"):
+    with pytest.raises(ValueError, match="animals', the record at byte 12 is not a tf.train.Example"):
         open_source(f"tfrecord:{tmp_path}/animals", "all")
 
 

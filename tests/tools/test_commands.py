@@ -22,7 +22,7 @@ from kvision_tools.commands import train
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two classes, and a file that is no image."""
+    """Two classes, and an unreadable file."""
     root = dark_and_light(tmp_path_factory.mktemp("images"))
     (root / "dark" / "notes.txt").write_text("no image")
     return root
@@ -304,7 +304,7 @@ def test_errors_with_a_run(run, folder, tmp_path):
 
 
 def test_a_run_from_the_weights_of_another(run, tmp_path):
-    """Of other classes: its frozen trunk is that of the other's model.keras, bit for bit."""
+    """The classes differ; the frozen trunk is that of the other's model.keras, bit for bit."""
     command("kvision-train", *TINY, f"--weights={run[0] / 'model.keras'}", "--data=digits", "--freeze=trunk",
             "--epochs=1", "--model_kwarg=name=left", f"--output={tmp_path / 'new'}")  # fmt: skip
     first, second = (keras.saving.load_model(path / "model.keras") for path in (run[0], tmp_path / "new"))

@@ -165,7 +165,7 @@ def test_a_run_may_become_longer(parsed, tmp_path, capsys):
 
 
 def complete(run):
-    """What a whole run, an export, and kills while they write leave."""
+    """A folder with the files of a whole run, of an export, and of kills while they write."""
     made(run)
     names = (
         ".model.keras", ".metrics.tmp", ".curves.png", ".flags.tmp", "model.keras", "metrics.csv",
@@ -237,9 +237,9 @@ def test_a_foreign_flags_txt_makes_no_run_folder(text, overwrite, parsed, tmp_pa
     parsed()
     (tmp_path / run_info.FLAGS).write_bytes(text)
     for _ in range(2):
-        with pytest.raises(ValueError, match="not empty and no run folder"):
+        with pytest.raises(ValueError, match="not empty and not a run folder"):
             check(tmp_path, overwrite)
-        with pytest.raises(ValueError, match="not empty and no run folder"):
+        with pytest.raises(ValueError, match="not empty and not a run folder"):
             made(tmp_path, overwrite)
     assert (tmp_path / run_info.FLAGS).read_bytes() == text
 
@@ -248,7 +248,7 @@ def test_a_run_without_its_flags_is_not_begun_anew_in_silence(parsed, tmp_path):
     parsed()
     run = complete(tmp_path / "run")
     (run / run_info.FLAGS).unlink()
-    with pytest.raises(ValueError, match="not empty and no run folder"):
+    with pytest.raises(ValueError, match="not empty and not a run folder"):
         check(run, False)
     file = tmp_path / "file"
     file.touch()
@@ -316,7 +316,7 @@ def test_an_empty_folder_and_one_with_a_lock_hold_no_run(parsed, tmp_path):
     (tmp_path / f".{run_info.LABELS}").touch()
     assert not check(tmp_path, False)
     (tmp_path / run_info.LABELS).write_text("mine")
-    with pytest.raises(ValueError, match="not empty and no run folder"):
+    with pytest.raises(ValueError, match="not empty and not a run folder"):
         check(tmp_path, False)
 
 
