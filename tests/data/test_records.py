@@ -14,14 +14,6 @@ from kvision.data.sources import open_source
 from kvision.names import say_once
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    say_once.cache_clear()
-    return folder / "kvision"
-
-
 def feature(value):
     if isinstance(value, int):
         return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
@@ -102,7 +94,7 @@ def test_no_texts_and_no_splits(images, tmp_path):
         open_source(f"tfrecord:{tmp_path}/animals", "test")
 
 
-def test_files_that_are_no_records(records, images, cache):
+def test_files_that_are_no_records(records, images):
     pattern = f"tfrecord:{records}/*"
     first = records / "train-00000-of-00002"
     whole = first.read_bytes()
@@ -210,9 +202,9 @@ KINDS = (
 )  # fmt: skip
 
 
-def test_a_damaged_index_is_made_anew(records, cache, capsys):
+def test_a_damaged_index_is_made_anew(records, cache_folder, capsys):
     expected = open_source(f"tfrecord:{records}/*", "train")
-    [kept] = cache.glob("index-*.npz")
+    [kept] = cache_folder.glob("index-*.npz")
     whole = kept.read_bytes()
     for kind in KINDS:
         say_once.cache_clear()
@@ -221,11 +213,11 @@ def test_a_damaged_index_is_made_anew(records, cache, capsys):
         again = open_source(f"tfrecord:{records}/*", "train")
         assert again.identity == expected.identity
         assert "is damaged and is made anew" in capsys.readouterr().err, kind
-        assert [path.name for path in cache.iterdir()] == [kept.name]
+        assert [path.name for path in cache_folder.iterdir()] == [kept.name]
         open_source(f"tfrecord:{records}/*", "train")
         assert not capsys.readouterr().err
-    shutil.rmtree(cache)
-    cache.write_text("no folder")
+    shutil.rmtree(cache_folder)
+    cache_folder.write_text("no folder")
     assert open_source(f"tfrecord:{records}/*", "train").identity == expected.identity
     assert "The index of TFRecord files is not kept in" in capsys.readouterr().err
 
