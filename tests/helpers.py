@@ -1,5 +1,6 @@
 """Helpers of several test files: tiny networks, and commands as a shell runs them."""
 
+import csv
 import dataclasses
 import importlib.metadata
 import multiprocessing
@@ -196,6 +197,12 @@ def brightness(folder, *class_names, scale=1 / 255):
     (folder / "labels.txt").write_text("\n".join(class_names) + "\n")
     (folder / "flags.txt").write_text("--model=mobilenet_v1\n")
     return folder
+
+
+def rows(run):
+    """The epochs in a run's metrics.csv."""
+    with open(run / "metrics.csv") as file:
+        return list(csv.DictReader(file))
 
 
 COMMANDS = multiprocessing.get_context("forkserver")  # so that each need not import TensorFlow anew
