@@ -139,6 +139,11 @@ def randomized(model):
     return model
 
 
+def equal(a, b):
+    """Whether two networks have the same weights."""
+    return all(np.array_equal(x, y) for x, y in zip(a.get_weights(), b.get_weights(), strict=True))
+
+
 def write_images(root, *names):
     """Writes an image of 9 x 9 pixels below each name, with the folders around it; returns the root."""
     for place, name in enumerate(names):
