@@ -24,7 +24,8 @@ def depth_groups(model: keras.Model) -> list[list[str]]:
         Names of layers. The last group is the top and auxiliary heads; it is empty without a top.
 
     Raises:
-        ValueError: the model is none of kvision: it has no layer `trunk`, or a network inside it has.
+        ValueError: the model is not a network of kvision: it has no layer `trunk`, or a network inside it
+            has.
     """
     inside = networks(model, lambda network: any(layer.name == "trunk" for layer in network.layers))
     if not inside:
@@ -69,7 +70,7 @@ def _stretches(trunk) -> list[list[keras.layers.Layer]]:
 
 
 def _block(names: list[str]) -> str:
-    """What the names share, up to its last number: `layer1.0` of `layer1.0.conv1` and `layer1.0.bn1`."""
+    """The common prefix of names, to its last number: `layer1.0` for `layer1.0.conv1`, `layer1.0.bn1`."""
     path = posixpath.commonpath([name.replace(".", "/") for name in names]) + "/" * (len(names) > 1)
     numbered = re.match(r"(.*\d[^/]*)/", path)
     return (numbered[1] if numbered else path).replace("/", ".")

@@ -66,7 +66,7 @@ def _taps(network) -> list[keras.layers.Layer]:
 
 
 def attention_maps(model: keras.Model) -> keras.Model:
-    """Where each block of a Transformer looks.
+    """The attention of each block of a Transformer.
 
     Args:
         model: a network with `kvision.layers.MultiHeadSelfAttention`, a ViT or DeiT, or a functional or

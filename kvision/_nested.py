@@ -30,7 +30,7 @@ def part_of(
     """`make` of the one network in a model that fits, from the model's own input.
 
     Args:
-        model: that fits itself or has one network that does, at any depth.
+        model: a model that fits itself or has one network that does, at any depth.
         fits: whether `make` can be called.
         make: from a network to a model with the same input.
 

@@ -1,4 +1,4 @@
-"""Doubts of a Keras model: whether its pixels and classes are what they are taken for, by its answers."""
+"""Checks of a Keras model by its answers: whether it gets the pixels and has the classes that are assumed."""
 
 from collections.abc import Callable, Iterator
 

@@ -9,7 +9,7 @@ SAMPLES = 1000  # of a bootstrap
 
 
 def share(flags: np.ndarray) -> float:
-    """The share of true ones."""
+    """The share of true values."""
     return float(np.mean(flags))
 
 
@@ -17,7 +17,7 @@ def paired_interval(more: int, less: int, count: int, z: float = Z) -> tuple[flo
     """The interval of a difference of shares on the same images (Agresti, Min 2005).
 
     Args:
-        more, less: images that are in the first share alone, and in the second alone.
+        more, less: number of images in the first share alone, and in the second alone.
         count: of all images.
         z: standard errors to each side.
     """
@@ -40,7 +40,7 @@ def quotients(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
 
 
 def samples(count: int) -> np.ndarray:
-    """How often each of `count` images is in each of some samples, `(samples, count)`.
+    """Number of times that each of `count` images is in each sample, `(samples, count)`.
 
     The first has all images once; the others are drawn with replacement, always the same ones, so that those
     of two networks on the same images are paired.

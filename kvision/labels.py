@@ -40,7 +40,7 @@ def read(path: str | Path) -> tuple[str, ...]:
 
     Raises:
         OSError: there is no such file.
-        UserError: it is no text, or has an empty line or a control character.
+        UserError: it is not text, or has an empty line or a control character.
     """
     with open(path, "rb") as file:
         return _parsed(file.read(LARGEST + 1), str(path))
@@ -187,7 +187,7 @@ def _parsed(content: bytes, where: str) -> tuple[str, ...]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise UserError(f"{where!r} is no UTF-8 text: one class name a line was expected.") from None
+        raise UserError(f"{where!r} is not UTF-8 text: one class name a line was expected.") from None
     names = tuple(text.replace("\r\n", "\n").rstrip("\n").split("\n"))
     check_class_names(names, repr(where))
     return names

@@ -1,5 +1,6 @@
-"""What several test files use: tiny networks, and commands as a shell runs them."""
+"""Helpers of several test files: tiny networks, and commands as a shell runs them."""
 
+import csv
 import dataclasses
 import importlib.metadata
 import multiprocessing
@@ -68,7 +69,7 @@ def small_columns(name):
 
 
 def distinct(names):
-    """Those names whose small forms are not alike."""
+    """The names whose small forms differ."""
     seen = {}
     for name in names:
         variant = kvision.info(name).variant
@@ -138,6 +139,11 @@ def randomized(model):
     return model
 
 
+def equal(a, b):
+    """Whether two networks have the same weights."""
+    return all(np.array_equal(x, y) for x, y in zip(a.get_weights(), b.get_weights(), strict=True))
+
+
 def write_images(root, *names):
     """Writes an image of 9 x 9 pixels below each name, with the folders around it; returns the root."""
     for place, name in enumerate(names):
@@ -196,6 +202,12 @@ def brightness(folder, *class_names, scale=1 / 255):
     (folder / "labels.txt").write_text("\n".join(class_names) + "\n")
     (folder / "flags.txt").write_text("--model=mobilenet_v1\n")
     return folder
+
+
+def rows(run):
+    """The epochs in a run's metrics.csv."""
+    with open(run / "metrics.csv") as file:
+        return list(csv.DictReader(file))
 
 
 COMMANDS = multiprocessing.get_context("forkserver")  # so that each need not import TensorFlow anew

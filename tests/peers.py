@@ -1,4 +1,4 @@
-"""Which network of ours a peer's is."""
+"""Our names of the peers' networks."""
 
 import re
 

@@ -16,7 +16,7 @@ class Class(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What a class or function would make of its arguments; `state` are the attributes of an object."""
+    """The result of a class or function for its arguments; `state` are the attributes of an object."""
 
     name: str
     arguments: tuple = ()

@@ -1,4 +1,4 @@
-"""How commands begin, and what they print when they end."""
+"""Start of commands, and their output when they end."""
 
 import importlib.metadata
 import json

@@ -23,7 +23,7 @@ def test_graphs():
 
 
 def stepped(change=lambda optimizer: None, **keywords):
-    """What a step of SGD takes off two ones whose gradients are 1."""
+    """The decrease by a step of SGD of two variables of 1 whose gradients are 1."""
     variables = [keras.Variable(np.ones(1, "float32"), name=name) for name in ("a", "b")]
     optimizer = keras.optimizers.SGD(0.5, **keywords)
     optimizer.build(variables)

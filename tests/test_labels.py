@@ -81,7 +81,7 @@ def test_where_some_names_meet_the_data_is_not_taken_for_unlabelled():
         (b"cat\x1b[31m\n", r"'cat\\x1b.*' has a control character"),
         ("cat\u2028dog".encode(), "control character"),
         ("a\u202eb".encode(), "control character"),
-        (b"\xff\xfec\0a\0t\0", "no UTF-8"),
+        (b"\xff\xfec\0a\0t\0", "not UTF-8"),
     ],
 )
 def test_files_of_names(content, expected, tmp_path):

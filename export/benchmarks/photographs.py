@@ -1,4 +1,4 @@
-"""How near files with real weights come to the float network, on crops of photographs.
+"""Fidelity of files with real weights to the float network, on crops of photographs.
 
     pip install scikit-image scikit-learn
     python export/benchmarks/photographs.py efficientnet_lite0 WEIGHTS [OUTPUT]

@@ -82,7 +82,7 @@ class Sigmoid:
 
     @staticmethod
     def agreement(expected, found):
-        """The share of the classes given by one of both that both give: absent ones are too many to tell."""
+        """The share of the classes given by either that both give; absent ones, the most, do not count."""
         either = (expected | found).sum()
         return float((expected & found).sum() / either) if either else 1.0
 

@@ -15,7 +15,7 @@ class Census:
     """Contents of a file.
 
     Attributes:
-        operators: how often each operator occurs, by "NAME vVERSION".
+        operators: number of operators by "NAME vVERSION".
         computed_in, stored_as: types of values and of weights, see `contents`.
         input, output: dtypes of the file's input and of its output.
         faults: sentences; a good file has none.
@@ -25,7 +25,7 @@ class Census:
         left_out: operators that XNNPACK leaves to the runtime's own kernels, by name.
         accelerated: whether LiteRT's `CompiledModel` calls the file fully accelerated; None where it
             cannot be compiled.
-        gpu: what TensorFlow's analyzer says of the GPU delegate; "" where TensorFlow is missing.
+        gpu: verdict of TensorFlow's analyzer on the GPU delegate; "" where TensorFlow is missing.
         metadata: what the file says of itself, see `metadata.read`.
     """
 
@@ -48,11 +48,11 @@ def read(path: Path) -> Census:
     """The census of a file.
 
     Raises:
-        UserError: the file is no TFLite file, or damaged.
+        UserError: the file is not a TFLite file, or is damaged.
     """
     content = Path(path).read_bytes()
     if content[4:8] != b"TFL3":
-        raise UserError(f"{str(path)!r} is no TFLite file.")
+        raise UserError(f"{str(path)!r} is not a TFLite file.")
     try:
         return census_of(content)
     except Exception as error:  # whatever a damaged file makes the readers raise

@@ -45,7 +45,7 @@ def pixels(name: str, images) -> np.ndarray:
 
 
 def check_batch(name: str, images) -> None:
-    """A UserError for an array that is no batch of images."""
+    """Raises a UserError for an array that is not a batch of images."""
     shape = np.shape(images)
     if len(shape) != 4:
         one = f" One image is `{name}[None]`." if len(shape) == 3 else ""
@@ -53,7 +53,7 @@ def check_batch(name: str, images) -> None:
 
 
 def check_images(name: str, images: np.ndarray, model: keras.Model) -> None:
-    """A UserError for other than pixels in [0, 255] of the model's size."""
+    """Raises a UserError unless the images are pixels in [0, 255] of the model's size."""
     check_batch(name, images)
     if len(images) == 0 or images.shape[1:] != model.input_shape[1:]:
         raise UserError(
@@ -104,7 +104,7 @@ def check_labels(values, images: int, model: keras.Model, target: str) -> np.nda
 
 
 def check_calibration(images: np.ndarray) -> None:
-    """A ValueError for images that would give ranges of no use."""
+    """Raises a ValueError for images that would give useless ranges."""
     if len(images) < 4:
         raise UserError(f"Calibration needs at least 4 images (64 are usual); got {len(images)}.")
     if np.ptp(images, axis=0).max() == 0:
@@ -114,7 +114,7 @@ def check_calibration(images: np.ndarray) -> None:
 
 
 def check_output(output: Path) -> None:
-    """A UserError for what is neither a new folder, nor empty, nor an earlier export alone."""
+    """Raises a UserError unless the folder is new, empty, or holds an earlier export alone."""
     check_folder(output)
     if output.is_dir() and not {path.name for path in output.iterdir()} <= _ours(output):
         raise UserError(f"'{output}' is neither empty nor an earlier export: give another `output`.")

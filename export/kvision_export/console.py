@@ -1,4 +1,4 @@
-"""What kvision-export prints: the table of an export, and the census of files."""
+"""Terminal output of kvision-export: the table of an export, and the census of files."""
 
 from collections.abc import Sequence
 from pathlib import Path

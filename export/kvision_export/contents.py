@@ -40,7 +40,7 @@ def _io_dtype(tensor) -> IODtype:
 
 
 def computed_in(model: schema.ModelT) -> dict[str, dict[str, int]]:
-    """How often each operator occurs, by the type of its values; conversions between types are left out.
+    """Number of operators by name and type of their values, without conversions between types.
 
     Floats with integer weights, whose activations are quantized as they come, are apart: "float32 by int8".
     """
@@ -61,7 +61,7 @@ def computed_in(model: schema.ModelT) -> dict[str, dict[str, int]]:
 
 
 def stored_as(model: schema.ModelT) -> dict[str, int]:
-    """How many convolutions and dense layers have weights of each type; "int8 by channel" of many scales."""
+    """Number of convolutions and dense layers by type of weights; "int8 by channel" has many scales."""
     counts = Counter()
     for layer in flatbuffer.layers(model):
         kernel = _kernel(model, layer)

@@ -1,4 +1,4 @@
-"""What delegates and compilers take of a file."""
+"""Parts of a file that delegates and compilers accept."""
 
 import contextlib
 import io
@@ -52,7 +52,7 @@ def accelerated(content: bytes) -> bool | None:
 
 
 def gpu(content: bytes) -> str:
-    """What TensorFlow's analyzer says of the GPU delegate; "" where TensorFlow is missing."""
+    """Verdict of TensorFlow's analyzer on the GPU delegate; "" where TensorFlow is missing."""
     try:
         import tensorflow as tf
     except ImportError:

@@ -91,7 +91,7 @@ def is_layer(model: schema.ModelT, operator: schema.OperatorT) -> bool:
 
 
 def is_constant(model: schema.ModelT, index: int) -> bool:
-    """Whether a tensor's values are in the file; not where it is computed, or no tensor (-1)."""
+    """Whether a tensor's values are in the file; False where it is computed, or absent (-1)."""
     data = model.buffers[model.subgraphs[0].tensors[index].buffer].data if index >= 0 else None
     return data is not None and len(data) > 0
 

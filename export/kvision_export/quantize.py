@@ -18,7 +18,7 @@ from kvision_export import flatbuffer
 
 Scopes = Iterable[str]
 SCALE = 4e-9  # at the least; the 6 of RELU6 in it must be an int32
-HEADROOM = 2.006  # of 16 bits, for images that reach further; no power of two, which ADD's kernel may refuse
+HEADROOM = 2.006  # of 16 bits, for images that reach further; ADD's kernel may refuse powers of two
 
 
 def quantize(

@@ -75,7 +75,7 @@ def fold_normalization(model: schema.ModelT) -> int | None:
     """Puts the arithmetic on pixels into the first layer, whose input then is the pixel less a whole number.
 
     That number is the zero point of a uint8 input of scale 1, so raw pixels can be fed. Exact but at
-    zero-padded borders where channels differ or a mean is no whole number.
+    zero-padded borders where channels differ or a mean is not a whole number.
 
     Args:
         model: a float file from pixels in [0, 255]; changed in place.

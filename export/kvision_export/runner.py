@@ -97,7 +97,7 @@ def operator_alone(
     Args:
         model: file with the constants that the operator reads.
         operator: one of its operators.
-        given: indices of the inputs that are no constants.
+        given: indices of its non-constant inputs.
     """
     graph = model.subgraphs[0]
     places = {}

@@ -1,4 +1,4 @@
-"""How far a file may differ from the Keras model."""
+"""Tolerances: the largest accepted differences between a file and the Keras model."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ class Tolerance:
     drop: float | None = None
 
     def refusal(self, difference: float, agreement: float, drop: float | None, score: str = "top-1") -> str:
-        """Bounds that are not kept; "" where all are.
+        """The bounds that are exceeded, in words; "" where none is.
 
         Args:
             difference, agreement: see `Fidelity`.

@@ -1,4 +1,4 @@
-"""What AlexNet, CNN-F/M/S and VGG are made of: convolutions, ReLU, pooling, and two hidden dense layers.
+"""Blocks of AlexNet, CNN-F/M/S and VGG: convolutions, ReLU, pooling, and two hidden dense layers.
 
 Layers are named `features.INDEX`, as in torchvision's sequences.
 """
@@ -27,7 +27,7 @@ class ConvRow(NamedTuple):
 def classic_stages(x, rows, *, norm=None, pool_padding="valid"):
     """Builds the rows of a table and taps the last tensor of every stride.
 
-    A stride that is no power of 2 counts as the next lower one.
+    A stride that is not a power of 2 counts as the next lower one.
 
     Args:
         x: pixels, `(batch, H, W, C)`.
@@ -83,7 +83,7 @@ def hidden_layers(x, *, filters, map_size, dropout_rate, names):
     """The two hidden dense layers, as convolutions.
 
     The first covers `map_size` x `map_size` pixels, what the published image size leaves, or the whole
-    map where that is smaller; of a larger map each window is answered, and the answers are averaged.
+    map where that is smaller; in a larger map each window is answered, and the answers are averaged.
 
     Args:
         x: `(batch, H, W, C)`.

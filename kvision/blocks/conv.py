@@ -84,7 +84,7 @@ def depthwise_conv(
 
 
 def patchify(x, *, filters, size, whole=False, name):
-    """Each square of `size` pixels to one. `(batch, H, W, C)` to `(batch, H // size, W // size, filters)`.
+    """Maps `size` x `size` pixels to one. `(batch, H, W, C)` to `(batch, H // size, W // size, filters)`.
 
     With `whole`, an image that is not made of whole squares is a UserError; else the rest is cut off.
     """

@@ -31,7 +31,7 @@ class Row(NamedTuple):
 
 
 class BlockContext(NamedTuple):
-    """What a block takes from its network and its place there, and not from its row.
+    """Settings of a block that the network decides, not its row.
 
     Attributes:
         activation: a Keras activation by name.

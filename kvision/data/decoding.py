@@ -31,7 +31,7 @@ LUMA = 19595, 38470, 7471  # ITU-R 601 in 65536ths, as Pillow has it
 def decode(contents, channels, exif=True):
     """Decodes an image to the pixels that Pillow's `convert("RGB")` or `convert("L")` gives.
 
-    Of an animation, the first frame; colours behind transparent pixels are kept and their alpha is dropped;
+    An animation gives its first frame; colours behind transparent pixels are kept and their alpha is dropped;
     colour profiles are not applied. Grey of 16 bits is scaled to 8, where Pillow would clip it.
 
     Args:
@@ -75,7 +75,7 @@ def decode_jpeg(contents, window=None, ratio=1):
 
 
 def orientation_of(contents, exif):
-    """How an image that TensorFlow decodes is stored, an int32 from 1 to 8; `BY_PILLOW` for the others.
+    """Orientation of an image that TensorFlow decodes, an int32 from 1 to 8; `BY_PILLOW` for the others.
 
     Most images are told apart here, without Python.
     """
@@ -108,7 +108,7 @@ def orientation_of(contents, exif):
 
 
 def axes(orientation) -> tuple:
-    """How a stored image becomes the one that is seen.
+    """The axes to swap and to reverse so that a stored image becomes the one that is seen.
 
     Returns:
         Whether rows and columns change places, a bool; and whether then top and bottom, and left and right,
@@ -137,7 +137,7 @@ def to_channels(image, channels):
 
 
 def reason(contents: bytes) -> str | None:
-    """Why an encoded image fails to decode, in printable words; None where it does not."""
+    """Reason why an encoded image fails to decode, in printable words; None where it does not."""
     channels = 3
     try:
         for channels in (3, 1):
@@ -172,7 +172,7 @@ def called(function, contents, dtype):
 
 
 def in_words(error) -> str:
-    """Why a reader failed, in printable words."""
+    """Reason why a reader failed, in printable words."""
     if isinstance(error, PIL.UnidentifiedImageError):
         return f"its format is none of {', '.join(FORMATS)}"
     if isinstance(error, PIL.Image.DecompressionBombError):

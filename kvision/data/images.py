@@ -70,7 +70,7 @@ def fit(image, size, *, crop=1.0, interpolation="bilinear"):
 
 
 def letterbox(shape, size) -> tuple:
-    """Where an image lies that is fitted inside `size` as a whole, with its aspect ratio.
+    """Size and position of an image that is fitted inside `size` as a whole, with its aspect ratio.
 
     Args:
         shape: `(height, width)` of the image.
@@ -119,7 +119,7 @@ def place_mask(mask, size, resized, offset):
 
 
 def covered(size, resized, offset):
-    """Which pixels the image covers that `place` laid there, bool `size`."""
+    """Mask of the pixels that an image laid by `place` covers, bool `size`."""
     rows, columns = (
         (tf.range(size[axis]) >= offset[axis]) & (tf.range(size[axis]) < offset[axis] + resized[axis])
         for axis in range(2)
@@ -150,7 +150,7 @@ def unletterbox(prediction, shape):
 def random_crop(image, size, *, min_area, seed, channels, exif=True):
     """Cuts a random box of at least `min_area` of the image and resizes it, as in Inception's training.
 
-    Of a JPEG only the box is decoded, at the half, fourth or eighth of its size if that is still enough; its
+    Only the box of a JPEG is decoded, at the half, fourth or eighth of its size if that is still enough; its
     sides are then rounded to whole pixels of that size, by half a pixel of the output at the most.
     Bilinear; antialiased where the box is more than twice as large as the output.
 

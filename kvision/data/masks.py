@@ -20,7 +20,7 @@ SCALES = {2: 85, 4: 17}  # by which Pillow multiplies grey of fewer bits
 
 
 def decode_mask(mask):
-    """A mask as it is read, int32 `(height, width)`.
+    """The mask that is stored, int32 `(height, width)`.
 
     Args:
         mask: a scalar string tensor, an encoded mask, which is decoded; or integers `(height, width)`.
@@ -34,7 +34,7 @@ def decode_mask(mask):
 
 
 def read_mask(contents: bytes) -> np.ndarray:
-    """Decodes a PNG of class indices, or of a palette, of which the index counts and not the colour.
+    """Decodes a PNG of class indices, or of palette indices, whose colours do not count.
 
     Returns:
         uint8 or uint16 `(height, width)`.
@@ -54,7 +54,7 @@ def read_mask(contents: bytes) -> np.ndarray:
 
 
 def reason(contents: bytes) -> str | None:
-    """Why an encoded mask fails to decode, in printable words; None where it does not.
+    """Reason why an encoded mask fails to decode, in printable words; None where it does not.
 
     Raises:
         UserError: the file is not a mask, see `read_mask`.
@@ -91,7 +91,7 @@ def check_size(mask: np.ndarray, image_size: tuple[int, int]) -> None:
 
 
 def check_classes(mask: np.ndarray, num_classes: int) -> None:
-    """A UserError, whose sentence lacks its subject, for a mask with a class that there is not."""
+    """A UserError, whose sentence lacks its subject, for a mask with an unknown class."""
     unknown = np.unique(mask[((mask < 0) | (mask >= num_classes)) & (mask != IGNORED)])
     if len(unknown):
         raise UserError(

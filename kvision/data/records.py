@@ -1,4 +1,4 @@
-"""TFRecord files read by index: where each record lies is found once, and none is read to skip it."""
+"""TFRecord files read by index: each record's position is found once, and no record is read to skip it."""
 
 import hashlib
 import io
@@ -21,7 +21,7 @@ HEADER, FOOTER = 12, 4  # bytes around a record: its length and the lengths' che
 
 @dataclass(frozen=True)
 class Index:
-    """Where records lie.
+    """Positions of records in their files.
 
     Attributes:
         files: int64 `(records,)`, the number of each record's file.
@@ -43,7 +43,7 @@ class Index:
         return f"{shown(paths[self.files[record]])}, byte {self.offsets[record]}"
 
     def files_of(self, paths, chosen) -> Files:
-        """Where some of the records are read."""
+        """The files that some of the records are read from."""
         numbers, used = np.unique(self.files[chosen], return_inverse=True)
         root = os.path.dirname(paths[0])
         return Files([paths[number] for number in numbers], root, used, self.offsets[chosen])
@@ -53,12 +53,12 @@ def scan(paths: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Finds the records of uncompressed TFRecord files by their lengths alone.
 
     Raises:
-        ValueError: a file that is none, or that was cut off.
+        ValueError: a file is not a TFRecord file, or was cut off.
     """
     rows = []
     for number, path in enumerate(paths):
         if not os.path.isfile(path):
-            raise UserError(f"{path!r} is no file: the pattern must match TFRecord files alone.")
+            raise UserError(f"{path!r} is not a file: the pattern must match TFRecord files alone.")
         size, offset = os.path.getsize(path), 0
         with open(path, "rb", buffering=0) as file:
             while offset < size:
@@ -75,7 +75,7 @@ def scan(paths: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def read_index(paths: list[str], form: str, label_of: Callable, keys: Mapping | None = None) -> Index:
-    """Where records lie and what their labels are: a pass over the files, kept in the user's cache folder.
+    """Positions and labels of records, from a pass over the files that is kept in the user's cache folder.
 
     Args:
         paths: of TFRecord files.
@@ -84,7 +84,7 @@ def read_index(paths: list[str], form: str, label_of: Callable, keys: Mapping | 
         keys: the features that `label_of` reads, for the message where one is missing.
 
     Raises:
-        UserError: a file that is none, was cut off, or lacks labels; one label with two names.
+        UserError: a file is not a TFRecord file, was cut off, or lacks labels; one label has two names.
     """
     traces = "\n".join(map(trace, paths))
     digest = hashlib.sha256(f"{form}, 3 {traces}".encode(errors="surrogateescape")).hexdigest()[:32]
@@ -178,7 +178,7 @@ def _damage(path, offset, header) -> str:
     if offset:
         return f"{path!r} is damaged or was cut off: it has no whole record at byte {offset}."
     form = "is compressed with gzip" if header.startswith(b"\x1f\x8b") else "does not begin with a record"
-    return f"{path!r} is no whole, uncompressed TFRecord file: it {form}."
+    return f"{path!r} is not a whole, uncompressed TFRecord file: it {form}."
 
 
 def _fault(paths, places, keys, error) -> str:
@@ -189,8 +189,8 @@ def _fault(paths, places, keys, error) -> str:
         where = f"{paths[number]!r}, the record at byte {offset}"
         try:
             there = tf.train.Example.FromString(content).features.feature
-        except Exception:  # of protobuf, which is no dependency of ours
-            return f"{where} is no tf.train.Example, or is damaged."
+        except Exception:  # of protobuf, on which we do not depend
+            return f"{where} is not a tf.train.Example, or is damaged."
         for key, feature in keys.items():
             kind = {tf.int64: "int64", tf.string: "bytes"}[feature.dtype]
             if key not in there:

@@ -110,13 +110,13 @@ def _read(read, index, name) -> tf.Tensor:
     except tf.errors.PermissionDeniedError:
         raise PermissionError(f"{name!r} may not be read.") from None
     except tf.errors.InvalidArgumentError as error:
-        raise UserError(f"{name!r} is no record of an image: {_first_line(error)}.") from None
+        raise UserError(f"{name!r} is not a record of an image: {_first_line(error)}.") from None
     except (tf.errors.OpError, OSError) as error:
         raise OSError(f"{name!r} cannot be read: {_first_line(error)}.") from None
 
 
 def _damage(field, contents, name) -> str | None:
-    """Why a field failed to decode; None where it did not, or is not encoded."""
+    """Reason why a field failed to decode; None where it did not, or is not encoded."""
     if contents.dtype != tf.string:
         return None
     try:

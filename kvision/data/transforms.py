@@ -29,7 +29,7 @@ AUGMENTATIONS: dict[str, Callable] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """What an image becomes.
+    """Settings of the images that an augmentation gives.
 
     Attributes:
         size: `(height, width)`.

@@ -18,7 +18,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     @property
     def __class__(self):
-        """What Keras serialises this layer as."""
+        """The class that Keras serialises this layer as."""
         return keras.layers.BatchNormalization
 
     def call(self, inputs, training=None, mask=None):

@@ -1,4 +1,4 @@
-"""How weights start."""
+"""Initializers of weights."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Merging of neighbours (Liu et al. 2021, https://arxiv.org/abs/2103.14030, section 3.1)."""
+"""Merging of neighbouring patches (Liu et al. 2021, https://arxiv.org/abs/2103.14030, section 3.1)."""
 
 import keras
 from keras import ops
@@ -6,7 +6,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("kvision")
 class MergePatches(keras.layers.Layer):
-    """Puts the channels of each 2 x 2 neighbours in a row: left column first, from top to bottom.
+    """Concatenates each 2 x 2 patch along the channels: left column first, from top to bottom.
 
     Input: `(batch, height, width, channels)` of fixed size; odd sides are padded at the end. Output:
     `(batch, ceil(height / 2), ceil(width / 2), 4 * channels)`.

@@ -1,4 +1,4 @@
-"""What stands in front of a Transformer's blocks: prefix tokens, position embeddings and encodings."""
+"""Input tokens of a Transformer's blocks: prefix tokens, position embeddings and encodings."""
 
 import math
 

@@ -13,14 +13,14 @@ from kvision.errors import UserError
 from kvision.layers.initializers import narrow_initializer
 from kvision.layers.self_attention import attend, dense_pair
 
-MASKED = -100.0  # added to the scores of tokens that are no neighbours, as in the released code
+MASKED = -100.0  # added to the scores of tokens that are not neighbours, as in the released code
 
 
 @keras.saving.register_keras_serializable("kvision")
 class WindowAttention(keras.layers.Layer):
     """Self-attention in each window of a map, with relative position biases, in shifted windows too.
 
-    Input and output: `(batch, height, width, channels)` of fixed size. A map that is no whole number of
+    Input and output: `(batch, height, width, channels)` of fixed size. A map that is not a whole number of
     windows is padded at the right and bottom. Along a side that is no longer than the window, the window
     shrinks to it and there is no shift.
 
@@ -219,7 +219,7 @@ def _unit(x):
 
 
 def _nodes(source, target):
-    """Where the entries of a table of `source` differences lie among `target` differences (BEiT's code)."""
+    """Positions of a table's entries, of `source` differences, among `target` differences (BEiT's code)."""
     low, high = 1.01, 1.5
     while high - low > 1e-6:
         ratio = (low + high) / 2

@@ -135,7 +135,7 @@ class Family:
         return inspect.Signature(shared + columns, return_annotation=keras.Model)
 
     def keywords(self) -> list[inspect.Parameter]:
-        """The keywords of `build` that are no columns."""
+        """The keywords of `build` that are not columns."""
         parameters = inspect.signature(Family.build).parameters.values()
         return [parameter for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 

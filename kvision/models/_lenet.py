@@ -2,7 +2,7 @@
 
 The dense form: in the paper C3 sees a choice of S2's maps, sub-sampling has a trained factor and offset a
 map, the squashing function is 1.7159 tanh(2 x / 3), and the output is made of radial basis functions.
-Of a larger image C5 answers each window, and the answers are averaged. Black is -0.1 and white 1.175, as
+C5 answers each window of a larger image, and the answers are averaged. Black is -0.1 and white 1.175, as
 ground and stroke are in section II.A.
 """
 

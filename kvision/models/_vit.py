@@ -69,7 +69,7 @@ VARIANTS = {  # Table 1, and Table 1 of DeiT; trainable parameters: timm
 
 
 def check_size(x, v: ViTVariant):
-    """A UserError for what no ViT can be built on."""
+    """Raises a UserError for an image size that no ViT can be built for."""
     if v.auxiliary and not v.distilled:
         raise UserError("`auxiliary` needs `distilled=True`: only a distilled network has two classifiers.")
     if None in x.shape[1:3]:

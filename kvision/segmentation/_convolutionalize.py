@@ -29,8 +29,8 @@ def convolutionalize(classifier: keras.Model) -> keras.Model:
         copies of the weights.
 
     Raises:
-        ValueError: the classifier is none of kvision, has no fixed size or no top, or is a Transformer over
-            tokens or windows of a fixed number.
+        ValueError: the classifier is not a network of kvision, has no fixed size or no top, or is a
+            Transformer over tokens or windows of a fixed number.
     """
     check_network(classifier, "classifier")
     name, output = classifier.name, classifier.output

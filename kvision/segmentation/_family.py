@@ -1,4 +1,4 @@
-"""What all segmentation networks share: the trunk of a classifier, and their keywords."""
+"""The parts that all segmentation networks share: the trunk of a classifier, and their keywords."""
 
 import dataclasses
 import inspect
@@ -152,7 +152,7 @@ def rebuilt(
 
 
 def check_network(model, key: str) -> None:
-    """A UserError for a model that is no network of kvision."""
+    """Raises a UserError for a model that is not a network of kvision."""
     check_model(model, key)
     if not any(layer.name == "trunk" for layer in model.layers):
         raise UserError(f"`{key}` must be a network of kvision; {model.name} has no layer `trunk`.")

@@ -24,7 +24,7 @@ DISTILLED = (
 class Classification(Task):
     """Logits `(batch, classes)` and a target `"label"`, int64 `(batch,)`.
 
-    Of a network with named outputs, "predictions" is judged. The other heads count in training alone. A
+    "predictions" of a network with named outputs is judged. The other heads count in training alone. A
     distilled DeiT trains both of its heads as equals, whose mean is "predictions".
 
     Attributes:

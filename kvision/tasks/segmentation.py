@@ -24,7 +24,7 @@ AUXILIARY_WEIGHT = 0.5  # of the loss of the auxiliary head (torchvision's refer
 class Segmentation(Task):
     """Logits `(batch, height, width, classes)` and a target `"mask"`, int32 `(batch, height, width)`.
 
-    Pixels of the class 255 count for nothing. Of a network with named outputs, "predictions" is judged; the
+    Pixels of the class 255 count for nothing. "predictions" of a network with named outputs is judged; the
     other heads count in training alone.
 
     Attributes:

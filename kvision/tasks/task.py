@@ -62,7 +62,7 @@ class Accuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Task(abc.ABC):
-    """What a network learns.
+    """A task that a network learns.
 
     A batch is a dict: `"image"`, float32 `(batch, height, width, channels)` in [0, 255]; `"weight"`, float32
     `(batch,)`, 0 for images that fill up a batch and count for nothing; and the task's targets. The methods

@@ -39,7 +39,7 @@ def _variables(group, path: tuple[str, ...], seen: set) -> Iterator[tuple[str, h
         if address in seen or not isinstance(layer, h5py.Group):
             raise Unfit(f"its {layer.name!r} is not a layer of its own")
         seen.add(address)
-        if key == "layers":  # of a network in the network, whose name is no part of its variables' paths
+        if key == "layers":  # of a network in the network, whose name is not part of its variables' paths
             yield from _variables(layer, (), seen)
         elif key != VARIABLES and not key.startswith("seed_generator"):
             variables = _child(layer, VARIABLES) if VARIABLES in layer else {}
@@ -56,7 +56,7 @@ def _child(group, key: str) -> Any:
 
 
 def _place(dataset) -> list:
-    """Where the values of a dataset lie, if all of them lie in the file."""
+    """The offset of a dataset's values, if all of them lie in the file."""
     if (
         not isinstance(dataset, h5py.Dataset)
         or dataset.external

@@ -55,7 +55,7 @@ def _layers(network: keras.Model) -> Iterator[keras.layers.Layer]:
 
 
 def _difference(our, variable, their, value, first: bool) -> str | None:
-    """Why two layers cannot be the same; None where they may be.
+    """Reason why two layers cannot be the same; None where they may be.
 
     Classifiers may have different classes, the first convolution different channels.
     """

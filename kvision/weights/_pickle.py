@@ -43,7 +43,7 @@ class Global:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """An object that was not made.
+    """An object of the pickle that was not constructed.
 
     Attributes:
         kind: the name of its class, or of the function that makes it.

@@ -29,8 +29,8 @@ DEEPEST = 6  # of dicts and lists with an average in them
 def fitting(state: Mapping, wanted: Collection[str]) -> tuple[dict, list[str]]:
     """The weights of a checkpoint under a network's names.
 
-    Of several dicts of tensors, the one that fits most of the names is taken; of equals an average, as timm
-    does, and then the one under the key that is used most. A prefix of data parallel, compiled or nested
+    The dict of tensors that fits most of the names is taken; among equals an average, as in timm, and then
+    the one under the key that is used most. A prefix of data parallel, compiled or nested
     modules is removed where more names fit without it; what does not have it is left out then.
 
     Args:
@@ -99,7 +99,7 @@ def _entries(state: Mapping, path: str, seen: set[int]) -> Iterator[tuple[str, o
 
 
 def _unfit_average(path: str, value) -> str | None:
-    """Why an average of the weights cannot be taken; None where it can, or is none."""
+    """Reason why an average of the weights cannot be taken; None where it can, or there is none."""
     key = path.rpartition("/")[2]
     if isinstance(value, Unknown):
         return f"is an object of the class {value.kind:.80}" if key in KEYS and AVERAGE.search(key) else None

@@ -1,8 +1,19 @@
-"""What the tests of datasets share."""
+"""Fixtures of the tests of datasets."""
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from kvision.names import say_once
+
+
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path_factory, monkeypatch):
+    """An empty cache folder for each test; sentences that are printed once are printed anew."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    say_once.cache_clear()
+    return folder / "kvision"
 
 
 @pytest.fixture

@@ -116,7 +116,7 @@ def test_grey_and_colour(folder):
         ("tfds:a b", ValueError, "cannot open 'a b': Parsing builder name"),
         ("tfds:mnist/none", ValueError, "cannot open 'mnist/none': .*BuilderConfig none not found"),
         ("tfds:mnist:9.9.9", ValueError, "cannot be loaded at version 9.9.9, only: 3.0.1"),
-        ("tfds:coco", ValueError, "'tfds:coco' is no image classification .*'image/filename'"),
+        ("tfds:coco", ValueError, "'tfds:coco' is not a dataset of image classification .*'image/filename'"),
     ],
 )
 def test_unknown_datasets(data, error, message):

@@ -1,4 +1,4 @@
-"""What a dataset is: what changes it, and what does not."""
+"""Identity of a dataset: changes that it shows, and changes that it ignores."""
 
 import json
 import os

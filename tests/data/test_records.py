@@ -1,4 +1,4 @@
-"""TFRecords and TensorFlow Datasets: splits, keys, the index that is kept, and files that are none."""
+"""TFRecords and TensorFlow Datasets: splits, keys, the index that is kept, and files of other kinds."""
 
 import gzip
 import os
@@ -12,14 +12,6 @@ from helpers import pairs
 from kvision.data import load
 from kvision.data.sources import open_source
 from kvision.names import say_once
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch):
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    say_once.cache_clear()
-    return folder / "kvision"
 
 
 def feature(value):
@@ -102,7 +94,7 @@ def test_no_texts_and_no_splits(images, tmp_path):
         open_source(f"tfrecord:{tmp_path}/animals", "test")
 
 
-def test_files_that_are_no_records(records, images, cache):
+def test_files_that_are_no_records(records, images):
     pattern = f"tfrecord:{records}/*"
     first = records / "train-00000-of-00002"
     whole = first.read_bytes()
@@ -110,7 +102,7 @@ def test_files_that_are_no_records(records, images, cache):
     flipped[100] ^= 1
     cases = {
         "is damaged or was cut off: it has no whole record at byte": whole[:-7],
-        "no whole, uncompressed TFRecord file: it does not begin with a record": b"{}",
+        "not a whole, uncompressed TFRecord file: it does not begin with a record": b"{}",
         "uncompressed TFRecord file: it is compressed with gzip": gzip.compress(whole),
         "damaged": bytes(flipped),
     }
@@ -122,11 +114,11 @@ def test_files_that_are_no_records(records, images, cache):
     (records / "train-00002-of-00002").write_bytes(b"")  # a shard without records
     assert open_source(pattern, "train").size == 14
     (records / "features.json").write_text('{"features": "those of the records"}')
-    with pytest.raises(ValueError, match="features.json' is no whole, uncompressed TFRecord file"):
+    with pytest.raises(ValueError, match="features.json' is not a whole, uncompressed TFRecord file"):
         open_source(pattern, "train")
     os.remove(records / "features.json")
     (records / "more").mkdir()
-    with pytest.raises(ValueError, match="more' is no file: the pattern must match TFRecord files alone"):
+    with pytest.raises(ValueError, match="more' is not a file: the pattern must match TFRecord files alone"):
         open_source(pattern, "train")
     with pytest.raises(FileNotFoundError, match="No file matches"):
         open_source(f"tfrecord:{records}/none*", "train")
@@ -154,7 +146,7 @@ def test_records_that_lack_something(images, tmp_path, change, words):
 def test_records_that_are_no_examples(tmp_path):
     with tf.io.TFRecordWriter(str(tmp_path / "animals")) as writer:
         writer.write(b"no example")
-    with pytest.raises(ValueError, match="animals', the record at byte 12 is no tf.train.Example"):
+    with pytest.raises(ValueError, match="animals', the record at byte 12 is not a tf.train.Example"):
         open_source(f"tfrecord:{tmp_path}/animals", "all")
 
 
@@ -210,9 +202,9 @@ KINDS = (
 )  # fmt: skip
 
 
-def test_a_damaged_index_is_made_anew(records, cache, capsys):
+def test_a_damaged_index_is_made_anew(records, cache_folder, capsys):
     expected = open_source(f"tfrecord:{records}/*", "train")
-    [kept] = cache.glob("index-*.npz")
+    [kept] = cache_folder.glob("index-*.npz")
     whole = kept.read_bytes()
     for kind in KINDS:
         say_once.cache_clear()
@@ -221,11 +213,11 @@ def test_a_damaged_index_is_made_anew(records, cache, capsys):
         again = open_source(f"tfrecord:{records}/*", "train")
         assert again.identity == expected.identity
         assert "is damaged and is made anew" in capsys.readouterr().err, kind
-        assert [path.name for path in cache.iterdir()] == [kept.name]
+        assert [path.name for path in cache_folder.iterdir()] == [kept.name]
         open_source(f"tfrecord:{records}/*", "train")
         assert not capsys.readouterr().err
-    shutil.rmtree(cache)
-    cache.write_text("no folder")
+    shutil.rmtree(cache_folder)
+    cache_folder.write_text("no folder")
     assert open_source(f"tfrecord:{records}/*", "train").identity == expected.identity
     assert "The index of TFRecord files is not kept in" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""What all tests of export share."""
+"""Fixtures of all tests of export."""
 
 import keras
 import pytest
@@ -6,5 +6,5 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _same_weights_each_time():
-    """How near integers come depends on the weights."""
+    """The fidelity of integer files depends on the weights."""
     keras.utils.set_random_seed(0)

@@ -1,4 +1,4 @@
-"""What is said of files follows from what is in them and from what was measured."""
+"""Advice on files follows from their contents and from the measurements."""
 
 import dataclasses
 

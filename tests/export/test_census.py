@@ -1,4 +1,4 @@
-"""What files say of themselves, and what is said of them."""
+"""Metadata in files, and the census of files."""
 
 import dataclasses
 import zipfile
@@ -131,6 +131,6 @@ def test_the_check_command(files, tmp_path):
     assert "cat, dog, Käse" in printed
     (tmp_path / "text.tflite").write_text("no model")
     (tmp_path / "cut.tflite").write_bytes((files / "int8.tflite").read_bytes()[:2000])
-    for name, words in (("text", "is no TFLite file"), ("cut", "is a damaged TFLite file")):
+    for name, words in (("text", "is not a TFLite file"), ("cut", "is a damaged TFLite file")):
         assert words in command("kvision-export", "--check", str(tmp_path / f"{name}.tflite"), code=2)
     assert "Which files?" in command("kvision-export", "--check", code=2)

@@ -176,7 +176,7 @@ def test_a_segmenter_of_integers_throughout():
 
 
 def named_outputs(content, image):
-    """What a file's signature gives for an image, by name, as real values."""
+    """Outputs of a file's signature for an image, by name, as real values."""
     run = Interpreter(model_content=content).get_signature_runner()
     dtype = run.get_input_details()["image"]["dtype"]
     outputs = run(image=(image - 128 * (dtype == np.int8)).astype(dtype))

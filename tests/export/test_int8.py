@@ -1,4 +1,4 @@
-"""What makes int8 files good: rewritten graphs, ranges, biases, float layers, dtypes of input and output."""
+"""Steps to good int8 files: rewritten graphs, ranges, biases, float layers, dtypes of input and output."""
 
 import dataclasses
 
@@ -151,7 +151,7 @@ def test_parts_that_nothing_reads():
 
 
 def test_ranges():
-    """Of a network that passes its input on: 80,000 values from 0 to 10, and one of 12."""
+    """Ranges in a network that passes its input on: 80,000 values from 0 to 10, and one of 12."""
     inputs = keras.Input((40, 50, 1))
     content = convert(keras.Model(inputs, keras.layers.ReLU()(inputs * 1.0)))
     pixels = np.linspace(0, 10, 2000, dtype="float32").reshape(1, 40, 50, 1)

@@ -1,4 +1,4 @@
-"""What the layers compute, and that they come back from a file."""
+"""Results of the layers, and their return from a file."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""What every network of the registry keeps."""
+"""The contract of every network in the registry."""
 
 import inspect
 import math
@@ -222,7 +222,7 @@ def test_channels_and_any_size(small):
 
 
 def test_published_sizes_and_larger_ones_share_weights():
-    """Of a larger map each window is answered, and the answers are averaged."""
+    """Each window of a larger map is answered, and the answers are averaged."""
     columns = {"filters": (8,) * 5, "hidden_filters": 16, "num_classes": 3}
     model, larger = (kvision.models.vgg11(input_shape=(n, n, 3), **columns) for n in (224, 256))
     kvision.weights.load(larger, kvision.weights.state_dict(model))

@@ -48,7 +48,7 @@ def test_a_larger_image_is_answered_by_a_sliding_window(tmp_path):
 
 
 def test_dense_layers_that_see_a_part_and_auxiliary_heads():
-    """Of a larger VGG the first hidden layer answers several windows, which are averaged."""
+    """The first hidden layer of a larger VGG answers several windows, which are averaged."""
     classifier = tiny("vgg11", input_shape=(256, 256, 3))
     image = pixels(1, 256, 256)
     np.testing.assert_allclose(convolutionalize(classifier)(image)[:, 0, 0], classifier(image), atol=1e-5)

@@ -171,7 +171,7 @@ def test_checkpoints_of_earlier_versions_are_gone_on_from(saved):
 
 
 def test_saving_removes_later_checkpoints_and_what_was_cut_off(saved):
-    """Those that were passed over would be taken again, and would push out the good ones."""
+    """Later ones that were passed over would be taken again, and would push out the good ones."""
     trained, folder = saved
     for name in (".step_00000003.tmp", "step_00000003.tmp", "step_00000009.safetensors"):
         (folder / name).write_bytes(b"cut off")

@@ -1,99 +1,15 @@
-"""The commands, as a shell runs them."""
+"""Evaluation, prediction, help and errors of the commands, as a shell runs them."""
 
-import csv
-import errno
-import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from helpers import TINY, brightness, command, dark_and_light, renamed
-from PIL import Image
+from helpers import TINY, brightness, command, renamed, rows
 
 import kvision.data
-from kvision import cli, labels, opening, run_info
-from kvision_tools.commands import train
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Two classes, and a file that is no image."""
-    root = dark_and_light(tmp_path_factory.mktemp("images"))
-    (root / "dark" / "notes.txt").write_text("no image")
-    return root
-
-
-@pytest.fixture(scope="module")
-def run(folder, tmp_path_factory):
-    output = tmp_path_factory.mktemp("runs") / "run"
-    printed = command("kvision-train", *TINY, f"--data=folder:{folder}", "--epochs=4", "--warmup_epochs=0.5",
-                      "--batch_size=16", f"--output={output}", "--augment=crop_flip", "--crop=0.9",
-                      "--interpolation=bicubic")  # fmt: skip
-    return output, printed
-
-
-def rows(run):
-    with open(run / "metrics.csv") as file:
-        return list(csv.DictReader(file))
-
-
-def test_a_run_folder_is_complete(run, folder):
-    output, printed = run
-    assert {path.name for path in output.iterdir()} == {
-        ".kvision.lock", "checkpoints", "curves.png", "dataset.json", "flags.txt", "labels.txt",
-        "metrics.csv", "model.keras", "run.json", "tensorboard",
-    }  # fmt: skip
-    assert (output / "labels.txt").read_text() == "dark\nlight\n"
-    assert [row["epoch"] for row in rows(output)] == ["1", "2", "3", "4"]
-    assert float(rows(output)[-1]["loss"]) < float(rows(output)[0]["loss"])
-    assert list((output / "tensorboard").rglob("events*"))
-    with Image.open(output / "curves.png") as curves:
-        assert curves.size[0] > 500
-    assert f"'{folder / 'dark' / 'notes.txt'}' failed to decode: its format is none of JPEG" in printed
-    assert "Skipped 1 unreadable file: 1 of 'dark'." in printed
-    assert labels.read_from_keras(output / "model.keras") == ("dark", "light")
-
-
-def test_flags_repeat_a_run(run, tmp_path):
-    output, _ = run
-    command("kvision-train", f"--flagfile={output}/flags.txt", f"--output={tmp_path / 'again'}")
-    assert [row["loss"] for row in rows(tmp_path / "again")] == [row["loss"] for row in rows(output)]
-
-
-def test_a_run_whose_best_model_is_damaged_does_not_go_on(run, tmp_path):
-    shutil.copytree(run[0], tmp_path / "run")
-    model = tmp_path / "run/model.keras"
-    content = model.read_bytes()
-    flags = [f"--flagfile={tmp_path / 'run/flags.txt'}", f"--output={tmp_path / 'run'}"]
-    assert "has all of its 4 epochs" in command("kvision-train", *flags)
-    middle = len(content) // 2
-    for damaged in (content[:middle], content[:middle] + bytes(9) + content[middle + 9 :], None):
-        model.unlink() if damaged is None else model.write_bytes(damaged)
-        assert "is missing or damaged" in command("kvision-train", *flags, code=2)
-
-
-def test_all_flags_at_their_defaults_are_taken_from_a_file(tmp_path):
-    """As `flags.txt` has them, of a run without augmentation."""
-    (tmp_path / "flags.txt").write_text("--augment=none\n--min_crop_area=0.08\n--epochs=1\n")
-    flags = [*TINY, "--data=digits", f"--flagfile={tmp_path / 'flags.txt'}", "--dry_run"]
-    assert "images" in command("kvision-train", *flags, f"--output={tmp_path / 'run'}")
-    sentence = command("kvision-train", *flags, f"--output={tmp_path / 'flags.txt' / 'run'}", code=2)
-    assert "flags.txt' is a file" in sentence
-
-
-def test_a_finished_run_is_left_alone_and_other_flags_are_refused(run):
-    output, _ = run
-    before = (output / "metrics.csv").read_text()
-    printed = command("kvision-train", f"--flagfile={output}/flags.txt")
-    assert "has all of its 4 epochs" in printed
-    sentence = command("kvision-train", f"--flagfile={output}/flags.txt", "--epochs=3", code=2)
-    assert "the run has --epochs=4, this command --epochs=3" in sentence
-    assert (output / "metrics.csv").read_text() == before
+from kvision import opening, run_info
 
 
 def test_evaluate_and_predict(run, folder):
@@ -304,83 +220,3 @@ def test_errors_with_a_run(run, folder, tmp_path):
     assert "not empty" in sentence
     assert not (tmp_path / "new").exists()
     assert Path(tmp_path / "full" / "thesis.tex").exists()
-
-
-def test_a_run_from_the_weights_of_another(run, tmp_path):
-    """Of other classes: its frozen trunk is that of the other's model.keras, bit for bit."""
-    command("kvision-train", *TINY, f"--weights={run[0] / 'model.keras'}", "--data=digits", "--freeze=trunk",
-            "--epochs=1", "--model_kwarg=name=left", f"--output={tmp_path / 'new'}")  # fmt: skip
-    first, second = (keras.saving.load_model(path / "model.keras") for path in (run[0], tmp_path / "new"))
-    assert (second.name, second.output_shape) == ("left", (None, 10))
-    *trunk, _, _ = first.weights
-    assert len(trunk) > 100
-    for one, other in zip(trunk, second.weights, strict=False):
-        np.testing.assert_array_equal(one, other, err_msg=one.path)
-
-
-def test_settings_of_keras(tmp_path):
-    """The arithmetic is that of --precision, whatever keras.json says; another backend is refused."""
-    script = Path(sys.executable).parent / "kvision-train"
-    arguments = ["--model=lenet5", "--data=digits", "--epochs=1", "--deterministic", "--batch_size=300"]
-    command("kvision-train", *arguments, f"--output={tmp_path / 'float32'}")
-    expected = rows(tmp_path / "float32")[0]
-    (tmp_path / "keras.json").write_text(json.dumps({"floatx": "float16"}))
-    environment = os.environ | {"KERAS_HOME": str(tmp_path)}
-    subprocess.run([script, *arguments, f"--output={tmp_path / 'float16'}"], env=environment, check=True)
-    (row,) = rows(tmp_path / "float16")
-    assert row | {"images_per_second": 0} == expected | {"images_per_second": 0}
-    environment = os.environ | {"KERAS_BACKEND": "jax"}
-    ended = subprocess.run(
-        [script, *arguments, f"--output={tmp_path / 'jax'}"], env=environment, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
-    assert ended.returncode == 2
-    assert "'backend' of Keras must be 'tensorflow'; got 'jax'" in ended.stderr
-    assert "Traceback" not in ended.stderr
-    assert not (tmp_path / "jax").exists()
-
-
-def test_strict_ends_at_what_is_no_image(folder, tmp_path):
-    sentence = command("kvision-train", *TINY, "--batch_size=16", f"--data=folder:{folder}", "--strict",
-                       f"--output={tmp_path / 'run'}", code=2)  # fmt: skip
-    assert "notes.txt" in sentence
-
-
-@pytest.mark.parametrize(
-    ("error", "code"),
-    [
-        (OSError(errno.ENOSPC, "x", "y"), 75),
-        (OSError(errno.ENOTCONN, "x", "y"), 75),
-        (FileNotFoundError("'a.png' is not there any more."), 75),
-        (OSError(errno.EISDIR, "x", "y"), 2),
-        (OSError(errno.EACCES, "x", "y"), 2),
-        (PermissionError("'a.png' may not be read."), 2),
-        (OSError(errno.ELOOP, "x", "y"), 2),
-    ],
-)
-def test_errors_that_another_start_would_meet_again_are_not_requeued(error, code, capsys):
-    with pytest.raises(SystemExit) as end, cli.user_errors(), train.requeued("it goes on", train.may_pass):
-        raise error
-    assert end.value.code == code
-    assert ("Once that is solved, it goes on." in capsys.readouterr().err) == (code == 75)
-
-
-def test_a_folder_in_place_of_a_file_of_the_run_ends_with_a_sentence(run, tmp_path):
-    shutil.copytree(run[0], tmp_path / "run")
-    (tmp_path / "run/metrics.csv").unlink()
-    (tmp_path / "run/metrics.csv").mkdir()
-    flags = [f"--flagfile={tmp_path / 'run/flags.txt'}", f"--output={tmp_path / 'run'}", "--epochs=5"]
-    assert "Is a directory: " in command("kvision-train", *flags, code=2)
-
-
-def test_a_run_that_lost_files_says_so(run, tmp_path):
-    output = tmp_path / "run"
-    shutil.copytree(run[0], output)
-    again = ["kvision-train", f"--flagfile={output}/flags.txt", f"--output={output}"]
-    (output / "labels.txt").unlink()
-    assert "has all of its 4 epochs" in command(*again)
-    assert (output / "labels.txt").read_text() == "dark\nlight\n"
-    (output / "model.keras").unlink()
-    assert "model.keras', with the weights of the run's best epoch, is missing" in command(*again, code=2)
-    shutil.rmtree(output / "checkpoints")
-    assert "a run without its checkpoints" in command(*again, code=2)

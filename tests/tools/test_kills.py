@@ -87,7 +87,7 @@ def finish(folder):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """What an undisturbed run makes, and the number of its operations on files."""
+    """The result of an undisturbed run, and the number of its operations on files."""
     folder, count = tmp_path_factory.mktemp("whole") / "run", tmp_path_factory.mktemp("count") / "count"
     assert run_disturbed(kill, -1, folder, count=count) == 0
     return result(folder), int(count.read_text())

@@ -38,7 +38,7 @@ def port_of(address):
 
 
 def meet_all(addresses, facts, timeout=5.0, then=lambda index, meeting: None):
-    """What each worker is told, or the code it ends with; None for nothing wrong."""
+    """The message to each worker, or the code it ends with; None for nothing wrong."""
 
     def one(index):
         try:

@@ -41,7 +41,7 @@ def paths(model, groups):
 
 
 def first_step(name, gradient, rate):
-    """What the first step takes off, from each method's paper."""
+    """The decrease by the first step, from each method's paper."""
     if name == "sgd":  # Nesterov's momentum
         return 1.9 * rate * gradient
     if name == "rmsprop":

@@ -1,4 +1,4 @@
-"""How a checkpoint gets from the hub into a network, and what may go wrong on its way."""
+"""Loading of a checkpoint from the hub into a network, and its failures."""
 
 import json
 import logging

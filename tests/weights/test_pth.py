@@ -19,7 +19,7 @@ REFERENCE = Path(__file__).parents[1] / "reference"
 
 
 def counting(shape):
-    """What make_state_dicts.py put into lenet5.pth."""
+    """The tensors that make_state_dicts.py put into lenet5.pth."""
     return np.arange(np.prod(shape), dtype="float32").reshape(shape[::-1]).T
 
 

@@ -1,4 +1,4 @@
-"""How fast networks are built and run on this machine, against keras.applications and plain Keras layers.
+"""Speed of building and running networks on this machine, against keras.applications and plain Keras layers.
 
     python tools/benchmarks/networks.py [build|forward|groups]
 

@@ -21,7 +21,7 @@ KEPT = 2
 
 
 class Unfit(Exception):
-    """Why a file cannot be gone on with."""
+    """Reason why a checkpoint cannot be restored."""
 
 
 def save(folder: Path, step: int, loop, state: dict) -> None:
@@ -56,7 +56,7 @@ def save(folder: Path, step: int, loop, state: dict) -> None:
 def restore(folder: Path, loop, like: dict | None = None) -> dict | None:
     """Puts the newest good checkpoint's values into the variables and returns its state; None without any.
 
-    A file that cannot be gone on with is passed over for the one before it, and named on stderr with what is
+    A file that cannot be restored is passed over for the one before it, and named on stderr with what is
     wrong: it is damaged, which its checksum shows, holds NaN or infinity, or is of another network.
 
     Args:

@@ -43,7 +43,7 @@ def setting(default, text: str, lower=None, upper=None, choices: Sequence[str] =
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What is trained, on which data, and how.
+    """Settings of a training run: the network, the data, and the training.
 
     Raises:
         UserError: values outside their range or that contradict each other; the message names them all.
@@ -217,7 +217,7 @@ class TrainConfig:
         }
 
     def _mistake(self, field) -> str | None:
-        """What is wrong with the value of a field; None where nothing is."""
+        """The fault of a field's value, in words; None where it has none."""
         value, kind, optional = getattr(self, field.name), *kind_of(field.name)
         if value is None and optional:
             return None
@@ -319,7 +319,7 @@ def kind_of(name: str) -> tuple[type, bool]:
 
 
 def keyword(item: str) -> tuple[str, object]:
-    """The name and the value of `KEY=VALUE`; a value that is no literal is a word, as in padding=symmetric.
+    """The name and the value of `KEY=VALUE`; any value but a literal is a word, as in padding=symmetric.
 
     Raises:
         UserError: there is no "=".

@@ -1,4 +1,4 @@
-"""What a run needs before its first step, opened and checked: settings, devices, data, network, optimizer."""
+"""Preparation of a run, opened and checked: settings, devices, data, network, optimizer."""
 
 import dataclasses
 import math
@@ -236,7 +236,7 @@ def _changed_data(first: dict, other: dict) -> list[str]:
 
 
 def task_of(config: TrainConfig) -> type[Task]:
-    """What the network learns.
+    """The task that the network learns.
 
     Raises:
         UserError: an unknown network, a task that it cannot learn, or settings of another task.

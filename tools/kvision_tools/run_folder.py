@@ -1,4 +1,4 @@
-"""The run folder: whose it is, which run made it on which images, and what of it may be removed."""
+"""The run folder: its owner, the run and the images that it belongs to, and the files that may be removed."""
 
 import contextlib
 import dataclasses
@@ -72,7 +72,7 @@ def warmup_epochs(folder: Path) -> float | None:
     """The warm-up of the run in a folder; None where there is none, or one that took no step."""
     if _took_no_step(folder):
         return None
-    with contextlib.suppress(ValueError):  # it is missing, or no number
+    with contextlib.suppress(ValueError):  # it is missing, or not a number
         return float(_value(_read_flags(folder).get("warmup_epochs", "")))
 
 
@@ -238,7 +238,7 @@ def _holds_this(folder, config, overwrite) -> bool:
             )
         return True
     if names - FIRST:
-        raise UserError(f"'{folder}' is not empty and no run folder: give another `output`.")
+        raise UserError(f"'{folder}' is not empty and not a run folder: give another `output`.")
     return False
 
 
@@ -258,7 +258,7 @@ def _is_archive(path: Path) -> bool:
 
 
 def _foreign(folder) -> list[str]:
-    """The paths of what no run writes, links among them, relative to the folder."""
+    """Relative paths in the folder that no run writes, links among them."""
     foreign = []
     for root, folders, files in os.walk(folder):
         for name in folders + files:

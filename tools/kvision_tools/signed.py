@@ -1,7 +1,7 @@
 """Connections between workers, whose messages are signed with the token of their run.
 
 A signature is an HMAC over random numbers of both sides, the sender, the message's number and its bytes.
-Who does not know the token can make, change, repeat or send back no message. Nothing is encrypted.
+Without the token nobody can make, change, repeat or send back a message. Nothing is encrypted.
 """
 
 import contextlib

@@ -23,7 +23,7 @@ from kvision_tools.trainer import Trainer
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of a run.
+    """Result of a run.
 
     Attributes:
         history: metrics of each epoch, the oldest first.
@@ -122,7 +122,7 @@ class Training:
         return float(self.prepared.strategy.experimental_local_results(summed())[0])
 
     def train(self):
-        """Trains to the end and says what came of it."""
+        """Trains to the end and returns the result."""
         prepared = self.prepared
         step, history, monitor = self.trainer.step, self.trainer.history, prepared.loop.task.monitor
         if len(history) >= self.config.epochs:

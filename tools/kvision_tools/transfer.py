@@ -1,4 +1,4 @@
-"""Transfer learning: what is frozen, and lower learning rates far from the classifier."""
+"""Transfer learning: frozen layers, and lower learning rates far from the classifier."""
 
 import keras
 

@@ -1,4 +1,4 @@
-"""Where images come from: a file for each kind of dataset, from an index to an image and its targets."""
+"""Sources of images: a file for each kind of dataset, from an index to an image and its targets."""
 
 import dataclasses
 import glob

@@ -1,4 +1,4 @@
-"""Whether the images of a split can be read: one of each class is tried, and what fails says why."""
+"""Check that the images of a split can be read: one of each class is tried, and a failure says why."""
 
 import concurrent.futures
 import os
@@ -43,8 +43,8 @@ def check_images(source: Source, channels: int, where: str, *, complete: bool) -
         complete: whether a class without a readable image is an error; else a sentence on stderr says so.
 
     Raises:
-        UserError: no image can be read at all, or `complete` and one class has none; a mask is none or does
-            not fit the classes.
+        UserError: no image can be read at all, or `complete` and one class has none; a file is not a mask or
+            does not fit the classes.
     """
     if not source.has_single_labels:
         class_names, groups = ("",), [np.arange(source.size)]

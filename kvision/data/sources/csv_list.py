@@ -147,7 +147,7 @@ def _row(path, columns, fields, number, several) -> dict:
 
 
 def _file(row) -> str:
-    """What tells a row's file from others."""
+    """Normalised path, which identifies a row's file."""
     return os.path.normpath(row["path"].replace("\\", "/"))
 
 

@@ -46,7 +46,7 @@ def masks(path: str, split: str, options: Options) -> Source:
 
 
 def _folders(path) -> dict[str | None, tuple[str, str]]:
-    """The folders of images and of masks of each split; of None where there are no splits."""
+    """The folders of images and of masks of each split; the key is None where there are no splits."""
 
     def splits(folder):
         names = ClassFolders(folder).names if os.path.isdir(folder) else []

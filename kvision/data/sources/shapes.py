@@ -91,7 +91,7 @@ def draw(seed: int, index: int, size: int = SIZE) -> Picture:
 
 
 def _inside(label, rows, columns, side) -> np.ndarray:
-    """Which pixels, whose centres are given from the corner of a box, a shape covers."""
+    """Mask of the pixels that a shape covers; their centres are given from the corner of its box."""
     in_box = (rows > 0) & (rows < side) & (columns > 0) & (columns < side)
     middle = side / 2
     return {

@@ -103,7 +103,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Options:
-    """How a dataset is opened: the arguments of `open_source` with these names.
+    """Options for opening a dataset: the arguments of `open_source` with these names.
 
     Attributes:
         target: "label" or "mask".

@@ -48,7 +48,8 @@ def tfds(name: str, split: str, options: Options) -> Source:
             "mask": "semantic segmentation with 'image' and one mask, an image of one channel",
         }
         raise UserError(
-            f"'tfds:{name}' is no {what[options.target]}: it has {listed(features, 8) or 'no features'}."
+            f"'tfds:{name}' is not a dataset of {what[options.target]}: "
+            f"it has {listed(features, 8) or 'no features'}."
         )
     try:
         with _said_if_slow(f"Preparing 'tfds:{name}', which TensorFlow Datasets downloads once."):

@@ -56,7 +56,7 @@ def _root(path) -> str:
     years = [year for year in sorted(os.listdir(path)) if os.path.isdir(os.path.join(path, year, LISTS))]
     if not years:
         raise UserError(
-            f"{path!r} is no VOCdevkit: 'JPEGImages', 'SegmentationClass' and {LISTS!r} were expected."
+            f"{path!r} is not a VOCdevkit: 'JPEGImages', 'SegmentationClass' and {LISTS!r} were expected."
         )
     if len(years) > 1:
         one = f"voc:{os.path.join(path, years[-1])}"
