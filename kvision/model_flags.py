@@ -64,7 +64,12 @@ def define_reading() -> None:
 def define_dataset() -> None:
     """Defines the flags of a dataset and of how its images are read."""
     define_reading()
-    flags.DEFINE_float("val_fraction", 0.2, "Share held out where the dataset has no split of its own.")
+    flags.DEFINE_float(
+        "val_fraction",
+        None,
+        "Share held out where the dataset has no split of its own; by default that of the training for a "
+        "run's own data, else 0.2.",
+    )
     flags.DEFINE_bool("allow_outside", False, "Whether a CSV file may list images outside its own folder.")
     flags.DEFINE_float("max_unreadable", 0.1, cli.MAX_UNREADABLE, 0, 1)
 

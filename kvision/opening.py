@@ -14,7 +14,8 @@ import kvision.segmentation  # noqa: F401
 from kvision import labels, networks, registry, run_info, weights as published
 from kvision.choices import WEIGHTS
 from kvision.data import Data, load
-from kvision.data.sources import TARGETS, open_source
+from kvision.data.identity import Identity
+from kvision.data.sources import TARGETS, absolute, open_source
 from kvision.errors import FULL_DISK, NoLabels, UserError
 from kvision.names import listed, say_once
 from kvision.run_info import RunInfo
@@ -31,6 +32,7 @@ class Opened:
         task: what it learned, with its class names, in the order of the outputs.
         named: whether these are names; else they are numbers in place of names.
         run: of a run folder; None for others.
+        trained_on: identities of the splits that a run was trained on, by their names; empty for others.
         crop: share of the resized image's side that the network is evaluated on.
         interpolation: "bilinear" or "bicubic", of that resizing.
         exif: whether images are turned as their EXIF orientation says.
@@ -43,6 +45,7 @@ class Opened:
     crop: float = 1.0
     interpolation: str = "bilinear"
     exif: bool = True
+    trained_on: Mapping[str, Identity] = dataclasses.field(default_factory=dict)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -108,7 +111,8 @@ def open_model(
                 f"{str(path / run_info.LABELS)!r} has other class names than {run_info.MODEL}: "
                 f"{listed(known)} instead of {listed(inside)}. `--labels=FILE` decides."
             )
-        return _opened(model, known, class_names, run, run.crop, run.interpolation, run.exif)
+        opened = _opened(model, known, class_names, run, run.crop, run.interpolation, run.exif)
+        return dataclasses.replace(opened, trained_on=run_info.read_identities(path))
     if source.endswith(".keras"):
         return _opened(_read(path, image_size, _task_in(source)), labels.read_from_keras(path), class_names)
     raise UserError(
@@ -188,7 +192,7 @@ def load_data(
     data: str | None,
     split: str,
     *,
-    val_fraction: float,
+    val_fraction: float | None = None,
     allow_outside: bool = False,
     crop: float | None = None,
     interpolation: str | None = None,
@@ -202,20 +206,25 @@ def load_data(
         opened: the network.
         data: a dataset's name; None for what a run folder was trained on.
         split: "train", "val", "test" or "all".
-        val_fraction, allow_outside: see `kvision.data.load`; for a run's own data, those of its training.
+        val_fraction, allow_outside: see `kvision.data.load`; None for the share of the run's training where
+            the data are those of it.
         crop, interpolation, exif: None for what belongs to the network.
         labeled: whether the images' classes are read and matched, see `open_source`.
         **keywords: of `kvision.data.load`.
 
     Raises:
         NoLabels: the dataset's classes are not the network's, see `kvision.labels.match`, or it has none.
-        UserError: no dataset is named; see `kvision.data.load`.
+        UserError: no dataset is named; images that a run was trained on may be among those that are held
+            out now; see `kvision.data.load`.
     """
+    own = opened.run.data if opened.run else None
+    data = own if data is None else data
     if data is None:
-        if opened.run is None or opened.run.data is None:
-            raise UserError(f"A dataset is needed for {opened.model.name}: {TARGETS[opened.task.target]}.")
-        data, val_fraction = opened.run.data, opened.run.val_fraction
-        allow_outside = allow_outside or opened.run.allow_outside
+        raise UserError(f"A dataset is needed for {opened.model.name}: {TARGETS[opened.task.target]}.")
+    if is_own := own is not None and absolute(data) == absolute(own):
+        if val_fraction not in (None, opened.run.val_fraction):
+            raise UserError(f"`val_fraction` of the run is {opened.run.val_fraction}; got {val_fraction}.")
+        val_fraction, allow_outside = opened.run.val_fraction, allow_outside or opened.run.allow_outside
     channels = opened.model.input_shape[-1]
 
     def match(class_names):
@@ -224,9 +233,14 @@ def load_data(
         except NoLabels as error:
             raise NoLabels(f"{opened.model.name} on {data!r}: {error}") from None
 
-    source = open_source(
-        data, split, channels, val_fraction, allow_outside, labeled, match, target=opened.task.target
-    )
+    def open_split(split):
+        fraction = RunInfo.val_fraction if val_fraction is None else val_fraction
+        target = opened.task.target
+        return open_source(data, split, channels, fraction, allow_outside, labeled, match, target=target)
+
+    source = open_split(split)
+    if labeled and is_own and split == "val" and source.divided and opened.trained_on:
+        _check_held_out(opened, data, source, open_split)
     if labeled:
         places, remark = match(source.class_names)
         if remark:
@@ -243,6 +257,18 @@ def load_data(
         target=opened.task.target,
         **keywords,
     )
+
+
+def _check_held_out(opened, data, source, open_split) -> None:
+    """A UserError where images of the training may be held out now, as the dataset has changed since."""
+    if not opened.trained_on["val"].changes(source.identity):
+        return
+    if changes := opened.trained_on["train"].changes(open_split("train").identity):
+        raise UserError(
+            f"{data!r} has changed since {opened.model.name} was trained on it ({', '.join(changes)}), and "
+            "images of the training may be among those that are held out now: give images that it was not "
+            "trained on."
+        )
 
 
 def is_inside(path: Path, data: str) -> bool:

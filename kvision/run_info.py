@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kvision.choices import INTERPOLATIONS
+from kvision.data.identity import Identity
 from kvision.errors import UserError
 from kvision.tasks import TASKS
 
-MODEL, LABELS, FLAGS, RUN = "model.keras", "labels.txt", "flags.txt", "run.json"
+MODEL, LABELS, FLAGS, RUN, DATASET = "model.keras", "labels.txt", "flags.txt", "run.json", "dataset.json"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,23 @@ def read(folder: Path) -> RunInfo:
     except (ValueError, KeyError, TypeError):
         pass
     raise UserError(f"'{folder / RUN}' is damaged, or was written by a later version of kvision.")
+
+
+def read_identities(folder: Path) -> dict[str, Identity]:
+    """The identities of the splits that a run was trained on, by their names; none where they were not kept.
+
+    Raises:
+        UserError: dataset.json is damaged.
+    """
+    try:
+        fields = json.loads((folder / DATASET).read_text(encoding="utf-8"))
+        return {split: Identity.from_json(fields[split]) for split in ("train", "val")}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"'{folder / DATASET}' is damaged: remove it to go on without comparing the images."
+        ) from None
 
 
 def _is_sound(run: RunInfo) -> bool:

@@ -36,8 +36,17 @@ def test_commands_refuse_other_images(tmp_path_factory, tmp_path):
     arguments = ["kvision-train", *TINY, f"--data=folder:{folder}", "--batch_size=16", "--epochs=1",
                  f"--output={run}"]  # fmt: skip
     command(*arguments)
+    evaluate = ["kvision-evaluate", f"--model={run}"]
+    assert "on 16 images" in command(*evaluate, f"--data=folder:{folder}")
+    assert "of the run is 0.2; got 0.5" in command(*evaluate, "--val_fraction=0.5", code=2)
     shutil.copy(folder / "dark" / "0.png", folder / "dark" / "1.png")
     assert "images have other names, sizes, contents or labels" in command(*arguments, code=2)
+    command(*evaluate)  # as no image moved from the training to those held out
+    (folder / "light" / "0.png").unlink()
+    for moved in (evaluate, ["kvision-export", f"--model={run}", f"--calibration=folder:{folder}"]):
+        sentence = command(*moved, code=2)
+        assert "(class 'light' has 31 images instead of 32), and images of the training may be" in sentence
+    assert "on 79 images" in command(*evaluate, "--split=all")
     (folder / "dark").rename(folder / "night")
     sentence = command(*arguments, code=2)
     assert "class 'dark' is gone, class 'night' is new" in sentence

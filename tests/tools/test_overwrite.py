@@ -33,7 +33,7 @@ def test_overwrite_removes_what_a_run_wrote(parsed, tmp_path):
     run = complete(tmp_path / "run")
     made(run, True)
     assert {path.name for path in run.iterdir()} == {
-        run_folder.LOCK, run_folder.DATASET, run_info.FLAGS, run_info.LABELS, run_info.RUN,
+        run_folder.LOCK, run_info.DATASET, run_info.FLAGS, run_info.LABELS, run_info.RUN,
     }  # fmt: skip
 
 

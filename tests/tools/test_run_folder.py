@@ -182,10 +182,10 @@ def test_a_run_goes_on_with_its_own_images_alone(parsed, tmp_path, capsys):
     only_val = identities() | {"val": identities(labels=(0, 1))["val"]}
     with pytest.raises(ValueError, match="other images .val: class 'cat' has 1 image instead of 2."):
         run_folder.compare(run, only_val)
-    (run / run_folder.DATASET).write_text("{")
+    (run / run_info.DATASET).write_text("{")
     with pytest.raises(ValueError, match="is damaged: remove it"):
         run_folder.compare(run, identities())
-    (run / run_folder.DATASET).unlink()
+    (run / run_info.DATASET).unlink()
     with pytest.raises(ValueError, match="has the classes 'cat', 'dog', but `data` has 'dog', 'cat'"):
         run_folder.compare(run, identities(names=("dog", "cat")))
     run_folder.compare(run, identities())
@@ -193,7 +193,7 @@ def test_a_run_goes_on_with_its_own_images_alone(parsed, tmp_path, capsys):
     made(run)
     run_folder.compare(run, identities())  # and remembers from now on
     assert not capsys.readouterr().err
-    fields = json.loads((run / run_folder.DATASET).read_text())
+    fields = json.loads((run / run_info.DATASET).read_text())
     assert fields["train"]["counts"] == [2, 1]
 
 

@@ -21,6 +21,7 @@ import tensorflow as tf
 import kvision
 from kvision import labels, run_info
 from kvision.data.identity import Identity
+from kvision.data.sources import absolute
 from kvision.errors import UserError, naming
 from kvision.files import check_folder, replacing
 from kvision.names import counted
@@ -31,7 +32,6 @@ from kvision_tools.config import TrainConfig, keyword
 # what may differ when a run goes on
 NOT_OF_THE_RUN = ("output", "overwrite", "dry_run", "worker_timeout", "max_unreadable")
 COMPLETED = ("crop", "interpolation", "warmup_epochs")  # which follow from other settings where they are open
-DATASET = "dataset.json"
 LOCK = ".kvision.lock"  # held while a training runs; says who holds it
 BEGINNING = ".kvision.beginning"  # there until the folder is complete
 FIRST = {LOCK, f".{run_info.LABELS}", f".{run_info.FLAGS}"}  # a folder with nothing else holds no run yet
@@ -87,21 +87,18 @@ def compare(folder: Path, identities: Mapping[str, Identity]) -> None:
         ValueError: they are others, the run's record of them is damaged, or its labels.txt was edited.
     """
     advice = "`overwrite=True` starts anew, another `output` keeps both"
-    try:
-        fields = json.loads((folder / DATASET).read_text(encoding="utf-8"))
-        before = {split: Identity.from_json(fields[split]) for split in identities}
-    except FileNotFoundError:
+    before = run_info.read_identities(folder)
+    if not before:
         names, now = labels.read(folder / run_info.LABELS), identities["train"].class_names
         if tuple(names) != now:
             raise UserError(
                 f"'{folder}' has the classes {_few(names)}, but `data` has {_few(now)}: {advice}."
-            ) from None
-        print(f"'{folder}' has no {DATASET}: it goes on with the images as they are now.", file=sys.stderr)
+            )
+        print(
+            f"'{folder}' has no {run_info.DATASET}: it goes on with the images as they are now.",
+            file=sys.stderr,
+        )
         return
-    except (ValueError, KeyError, TypeError):
-        raise UserError(
-            f"'{folder / DATASET}' is damaged: remove it to go on without comparing the images."
-        ) from None
     changes = {split: before[split].changes(now) for split, now in identities.items()}
     if any(changes.values()):
         text = "; ".join(f"{split}: {', '.join(few)}" for split, few in changes.items() if few)
@@ -147,8 +144,9 @@ def _make(folder, config, identities, overwrite) -> TextIO:
 
 
 def _fill(folder, config, identities, overwrite):
+    of_splits = {split: identity.to_json() for split, identity in identities.items()}
     contents = {
-        DATASET: json.dumps({split: identity.to_json() for split, identity in identities.items()}) + "\n",
+        run_info.DATASET: json.dumps(of_splits) + "\n",
         run_info.LABELS: "\n".join(identities["train"].class_names) + "\n",
         run_info.RUN: _run_info(config).to_json(),
     }
@@ -323,9 +321,8 @@ def _meaning(line):
     flag, _, value = line.partition("=")
     if flag == "--model_kwarg" and "=" in value:
         return flag, repr(keyword(value))
-    kind, colon, path = value.partition(":")
-    if flag == "--data" and colon and kind != "tfds":
-        return f"{flag}={kind}:{os.path.abspath(os.path.expanduser(path))}"
+    if flag == "--data":
+        return f"{flag}={absolute(value)}"
     if flag == "--weights" and is_file(value):
         return f"{flag}={os.path.abspath(os.path.expanduser(value))}"
     return line

@@ -105,6 +105,12 @@ def open_source(
     return source
 
 
+def absolute(data: str) -> str:
+    """A dataset's name with an absolute path, so that two names of one dataset are equal."""
+    kind, colon, path = data.partition(":")
+    return f"{kind}:{os.path.abspath(os.path.expanduser(path))}" if colon and kind != "tfds" else data
+
+
 def _check_labels(source: Source, where: str) -> None:
     outside = np.flatnonzero((source.labels < 0) | (source.labels >= len(source.class_names)))
     if len(outside):

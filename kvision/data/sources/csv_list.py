@@ -40,7 +40,8 @@ def csv_list(path: str, split: str, options: Options) -> Source:
             f"{path!r} has labels such as {quoted(joined[0])}, each of which is one class: a training with "
             f"--task=multilabel takes them as several, separated by {SEPARATOR!r}."
         )
-    if rows and "split" in rows[0]:
+    divided = "split" not in rows[0] if rows else True
+    if not divided:
         of_split = [row["split"] for row in rows]
         chosen = {*parts(split, set(of_split), repr(path))}
         selected = [row for row in rows if row["split"] in chosen]
@@ -66,7 +67,7 @@ def csv_list(path: str, split: str, options: Options) -> Source:
         for of_image, there in zip(labels, places, strict=True):
             of_image[there] = 1
     paths = [inside.path(row) for row in selected]
-    source = of_files(root or ".", classes, paths, labels)
+    source = of_files(root or ".", classes, paths, labels, divided=divided)
     absent = [place for place, (size, _) in enumerate(source.files.stamps) if size < 0]
     if absent:
         first = selected[absent[0]]

@@ -60,7 +60,7 @@ def folder(path: str, split: str, options: Options) -> Source:
     ):
         say_once(f"{path!r}: the images of all classes ({listed(classes)}) lie in deeper folders.")
     labels = [label for label, files in enumerate(of_class) for _ in files]
-    return of_files(path, classes, paths, labels)
+    return of_files(path, classes, paths, labels, divided=not apart)
 
 
 def _classes(folders: "ClassFolders", left_out, options) -> list[str]:

@@ -32,7 +32,8 @@ def masks(path: str, split: str, options: Options) -> Source:
         raise FileNotFoundError(f"There is no folder {path!r}.")
     left_out = LeftOut(path)
     folders = _folders(path)
-    if None in folders:
+    divided = None in folders
+    if divided:
         check_divided(split, repr(path))
         pairs = part(_pairs(*folders[None], left_out), split, options.val_fraction)
     else:
@@ -42,7 +43,7 @@ def masks(path: str, split: str, options: Options) -> Source:
     if not pairs:
         raise UserError(f"{path!r} has no images for the split {split!r}.")
     images, paths = zip(*pairs, strict=True)
-    return of_files(path, _class_names(path, folders), [*images], targets={"mask": [*paths]})
+    return of_files(path, _class_names(path, folders), [*images], targets={"mask": [*paths]}, divided=divided)
 
 
 def _folders(path) -> dict[str | None, tuple[str, str]]:

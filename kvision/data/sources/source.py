@@ -42,6 +42,7 @@ class Source:
         target_files: what targets are read from, by name.
         count: number of images of a split without labels.
         places: the place in `class_names` of each class that masks hold; None for their own order.
+        divided: whether the split is a share of images that have no splits of their own, see `part`.
     """
 
     class_names: tuple[str, ...]
@@ -54,6 +55,7 @@ class Source:
     target_files: Mapping[str, Files] = field(default_factory=dict)
     count: int = 0
     places: tuple[int, ...] | None = None
+    divided: bool = False
 
     @property
     def size(self) -> int:
@@ -125,6 +127,7 @@ def of_files(
     paths: list[str],
     labels: Sequence[int] | np.ndarray | None = None,
     targets: Mapping[str, list[str]] | None = None,
+    divided: bool = False,
 ) -> Source:
     """The source of images that are a file each, in the order of `paths`; so are those of their targets."""
 
@@ -142,6 +145,7 @@ def of_files(
         targets={name: reader(files) for name, files in targets.items()},
         target_files={name: Files(files, root, numbers) for name, files in targets.items()},
         count=len(paths),
+        divided=divided,
     )
 
 

@@ -87,14 +87,15 @@ def tfds(name: str, split: str, options: Options) -> Source:
 
     files = index.files_of(paths, chosen)
     if key == "label":
-        return Source(tuple(features[key].names), index.labels[chosen], image, name_of, files)
+        return Source(tuple(features[key].names), index.labels[chosen], image, name_of, files, divided=whole)
 
     def mask(place):
         return example(read(place))[key]
 
     everywhere = [str(path) for own in there for path in builder.info.splits[OWN_NAMES[own]].filepaths]
     names, mask = _classes(features[key], mask, lambda record: example(record)[key], everywhere)
-    return Source(names, None, image, name_of, files, targets={"mask": mask}, count=len(chosen))
+    targets = {"mask": mask}
+    return Source(names, None, image, name_of, files, targets=targets, count=len(chosen), divided=whole)
 
 
 @contextlib.contextmanager

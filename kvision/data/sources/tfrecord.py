@@ -35,7 +35,8 @@ def tfrecord(pattern: str, split: str, options: Options) -> Source:
         classes = [str(value) for value in index.values]
     of_file = np.array([_split_of(path) for path in paths])
     named = {*of_file} - {""}
-    if not named or ("" in of_file and "train" not in named):
+    divided = not named or ("" in of_file and "train" not in named)
+    if divided:
         check_divided(split, repr(pattern))
         chosen = np.array(part(range(len(index.labels)), split, options.val_fraction), np.int64)
     else:
@@ -55,7 +56,8 @@ def tfrecord(pattern: str, split: str, options: Options) -> Source:
     def name_of(place):
         return index.name(paths, chosen[place])
 
-    return Source(tuple(classes), labels, image, name_of, index.files_of(paths, chosen))
+    files = index.files_of(paths, chosen)
+    return Source(tuple(classes), labels, image, name_of, files, divided=divided)
 
 
 def _label_of(record):

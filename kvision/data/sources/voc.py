@@ -27,7 +27,8 @@ def voc(path: str, split: str, options: Options) -> Source:
     there = {name: file for name, file in lists.items() if os.path.isfile(file)}
     if not there:
         raise UserError(f"{os.path.join(root, LISTS)!r} has none of train.txt, val.txt and trainval.txt.")
-    if there.keys() == {"trainval"}:
+    divided = there.keys() == {"trainval"}
+    if divided:
         check_divided(split, repr(path))
         names = part(_names(there["trainval"]), split, options.val_fraction)
     else:
@@ -36,7 +37,7 @@ def voc(path: str, split: str, options: Options) -> Source:
         raise UserError(f"{path!r} lists no images for the split {split!r}.")
     images = [os.path.join(root, "JPEGImages", f"{name}.jpg") for name in names]
     masks = [os.path.join(root, "SegmentationClass", f"{name}.png") for name in names]
-    source = of_files(root, CLASSES, images, targets={"mask": masks})
+    source = of_files(root, CLASSES, images, targets={"mask": masks}, divided=divided)
     for what, files in (("image", source.files), ("mask", source.target_files["mask"])):
         absent = np.flatnonzero([size < 0 for size, _ in files.stamps])
         if len(absent):
