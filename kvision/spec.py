@@ -13,7 +13,7 @@ from kvision.errors import UserError
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # 255 * (0.485, 0.456, 0.406)
 IMAGENET_STD = (58.395, 57.12, 57.375)  # 255 * (0.229, 0.224, 0.225)
-MOST_NAMES = 40  # that a message lists
+MOST_NAMES = 20  # that a message lists
 Padding = Literal["same", "symmetric"]  # TensorFlow's, PyTorch's
 
 

@@ -14,15 +14,18 @@ OWN_KERNELS = ("SOFTMAX", "QUANTIZE")  # these take hardly any time, whoever run
 ACCELERATORS = {"npu": "An NPU", "edgetpu": "The Edge TPU"}  # targets that take integers alone
 
 
-def warnings_of(census: Census, target: str, share: float) -> list[str]:
+def warnings_of(mode: str, census: Census, target: str, share: float) -> list[str]:
     """Sentences on what a file is bad at.
 
     Args:
+        mode: name of its mode.
         census: contents of the file.
         target: what runs it, see `choices.TARGETS`.
         share: its time as a share of the float32 file's.
     """
     warnings = []
+    if mode == "int4" and not any(kind.startswith(mode) for kind in census.stored_as):
+        warnings.append("It has no dense layer, and only these get int4 weights: it is as `dynamic`.")
     if share > 1.1:
         warnings.append(f"On this processor it takes {share:.1f} times as long as {REFERENCE}.")
     if {*census.left_out} - {*OWN_KERNELS}:

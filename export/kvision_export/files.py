@@ -157,6 +157,6 @@ class Job:
             float_latency_ms=self.float_latency_ms,
             refusal=bounds.refusal(fidelity.largest_difference, fidelity.agreement, drop, self.task.score),
             advice="",
-            warnings=warnings_of(census, self.target, latency_ms[1] / self.float_latency_ms[1]),
+            warnings=warnings_of(mode, census, self.target, latency_ms[1] / self.float_latency_ms[1]),
             census=census,
         )

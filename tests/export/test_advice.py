@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
@@ -11,7 +12,7 @@ from tflite import images, int8
 from kvision import networks
 from kvision.spec import Preprocess
 from kvision.tasks import Accuracy, Score
-from kvision_export import advice, flatbuffer, metadata, runner, verify
+from kvision_export import advice, flatbuffer, metadata, quantize, runner, verify
 from kvision_export.census import census_of
 from kvision_export.convert import convert
 from kvision_export.files import File
@@ -53,16 +54,32 @@ def test_what_is_inside(files):
 
 def test_what_accelerators_of_integers_leave_to_the_cpu(files):
     for target, words in (("npu", "An NPU leaves"), ("edgetpu", "The Edge TPU leaves"), ("cpu", "")):
-        (*warnings,) = advice.warnings_of(files["uint8"].census, target, 1.0)
+        (*warnings,) = advice.warnings_of("int8", files["uint8"].census, target, 1.0)
         assert len(warnings) == bool(words)
         if words:
             assert warnings[0].startswith(words)
             assert warnings[0].endswith("to the CPU: 2 DEQUANTIZE, 1 QUANTIZE, 1 SOFTMAX.")
-    (warning,) = advice.warnings_of(files["int8"].census, "edgetpu", 1.0)
+    (warning,) = advice.warnings_of("int8", files["int8"].census, "edgetpu", 1.0)
     assert "MediaPipe reads uint8" in warning
-    assert advice.warnings_of(files["float32"].census, "cpu", 1.26) == [
+    assert advice.warnings_of("float32", files["float32"].census, "cpu", 1.26) == [
         "On this processor it takes 1.3 times as long as float32."
     ]
+
+
+def test_int4_without_dense_layers_says_so(contents):
+    inputs = keras.Input((8, 8, 3), name="image")
+    maps = keras.layers.Conv2D(4, 3)(inputs)
+    outputs = keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(maps))
+    networks = {
+        False: keras.Model(inputs, outputs),
+        True: keras.Model(inputs, keras.layers.Dense(40)(outputs)),
+    }
+    for dense, network in networks.items():
+        census = census_of(quantize.four_bits(convert(network, "float32")))
+        said = advice.warnings_of("int4", census, "gpu", 1.0)
+        assert [*said] == (
+            [] if dense else ["It has no dense layer, and only these get int4 weights: it is as `dynamic`."]
+        )
 
 
 def test_what_a_file_was_worth(files):
