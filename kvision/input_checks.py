@@ -54,6 +54,13 @@ def find(
         f"instead of {_percent(right)}"
     )
     if sure and paired_interval(won, lost, count, SURE)[0] > CLEAR:
+        if (ordered := _in_another_order(expected[some].argmax(-1), labels)) > share(other):
+            better = (
+                f"With its classes in another order the Keras model would be right on {100 * ordered:.1f} % "
+                f"of {counted(count, 'image')} instead of {_percent(right)}: `--labels=FILE` names its "
+                "outputs in order."
+            )
+            return [better], []
         return [*doubts, f"{better}{_remedy(best, images.shape[-1], own, given)}."], []
     if few and not own and not doubts and won - lost > 1:
         return [], [
@@ -62,19 +69,17 @@ def find(
     return doubts, []
 
 
-def unchecked(given: Preprocess | None, channels: int, targets: str | None = None) -> str:
-    """A sentence on what cannot be checked of a model that lacks a normalisation of kvision's.
+def unchecked(given: Preprocess | None, channels: int) -> str:
+    """A sentence on what is not checked of a model without a normalisation of kvision's.
 
     Args:
         given, channels: see `find`.
-        targets: what the images have in place of a label each; None for nothing.
     """
-    why = f"From {targets}" if targets else "Without labels"
     pixels = f"{'RGB ' * (channels == 3)}pixels in [0, 255]"
     return (
-        f"{why} it could not be checked whether the Keras model expects "
-        f"{f'{given} of {pixels}' if given else pixels}; where it expects another range or channel order, "
-        f"its answers and those of the files are wrong (see {ALL_FLAGS})."
+        f"Whether the Keras model expects {f'{given} of {pixels}' if given else pixels} was not checked, as "
+        "that needs images with a single label each: where it expects another range or channel order, its "
+        f"answers and those of the files are wrong (see {ALL_FLAGS})."
     )
 
 
@@ -127,6 +132,14 @@ def by_chance(answers: np.ndarray, labels: np.ndarray, classes: int) -> float:
         return 1 / classes
     shares = [np.bincount(values, minlength=classes) / len(values) for values in (answers, labels)]
     return max(1 / classes, float(np.dot(*shares)))
+
+
+def _in_another_order(answers: np.ndarray, labels: np.ndarray) -> float:
+    """The share of right answers if each class were the one that the other half of the images speaks for."""
+    counts = np.zeros((2, *[1 + max(answers.max(), labels.max())] * 2))
+    halves = np.random.default_rng(0).permutation(len(labels)) % 2
+    np.add.at(counts, (halves, answers, labels), 1)
+    return share(counts[1 - halves, answers].argmax(-1) == labels)
 
 
 def _percent(right) -> str:

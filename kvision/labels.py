@@ -99,7 +99,7 @@ def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool)
         NoLabels: the dataset has none of the network's classes; both lists are shown.
         UserError: it has some of them and others; both lists are shown. Or the network has no names, and the
             data's are numbers that are not in the order of their values, as folders 0, 1, 10, 2 are: they
-            could be positions or names.
+            could be positions or names. Or one side has names, and the numbers of the other have gaps.
     """
     if tuple(class_names) == tuple(data_names):
         return list(range(len(data_names))), ""
@@ -130,6 +130,13 @@ def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool)
             f"values: {listed(data_names)}. `--labels=FILE` names the network's outputs in order."
         )
     if named:  # one side's numbers are places in the other's list; else folders were numbered in their order
+        numbers = data_names if _are_numbers(data_names) else class_names
+        if np.ptp(values := [*map(int, numbers)]) >= len({*values}):
+            raise UserError(
+                f"Numbers must be consecutive to be taken as positions of classes; got {listed(numbers)}. "
+                f"Data: {listed(data_names)}; network: {listed(class_names)}. `--labels=FILE` names the "
+                "network's outputs in order."
+            )
         places = np.argsort(_ranks(class_names))[_ranks(data_names)].tolist()
     nameless = "data" if _are_numbers(data_names) and not _are_numbers(class_names) else "network"
     pairs = [
@@ -150,7 +157,7 @@ def _read_member(path, member) -> bytes | None:
             with archive.open(member) as file:
                 return file.read(LARGEST + 1)
     except (EOFError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"The class names in {str(path)!r} cannot be read: {error}") from None
+        raise UserError(f"Failed to read {str(path)!r}: {error}") from None
 
 
 def _ranks(names) -> np.ndarray:

@@ -107,7 +107,7 @@ def test_names_travel_in_a_keras_file(tmp_path):
     with pytest.raises(UserError, match="control character"):
         labels.read_from_keras(path)
     path.write_bytes(path.read_bytes().replace(b"a\x1b\nb", b"a_\nb"))
-    with pytest.raises(UserError, match="cannot be read: Bad CRC-32"):
+    with pytest.raises(UserError, match="Failed to read .*: Bad CRC-32"):
         labels.read_from_keras(path)
 
 
@@ -126,3 +126,9 @@ def test_numbers_have_the_order_of_their_values(names, data_names, places, words
     found, sentence = labels.match(tuple(names), tuple(data_names), named=True)
     assert found == places
     assert words in sentence
+
+
+@pytest.mark.parametrize(("names", "data_names"), [("abc", ("1", "10", "2")), (("1", "10", "2"), "abc")])
+def test_numbers_with_gaps_are_no_positions_among_names(names, data_names):
+    with pytest.raises(UserError, match="must be consecutive .* got '1', '10', '2'"):
+        labels.match(tuple(names), tuple(data_names), named=True)

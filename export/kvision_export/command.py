@@ -126,7 +126,7 @@ def main(positional):
             raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
         if FLAGS.model is None:
             raise UserError("What is to be exported? Give --model, or --check and files.")
-        modes = TARGETS[FLAGS.target][0] if FLAGS.quantize is None else FLAGS.quantize
+        modes = [*dict.fromkeys(TARGETS[FLAGS.target][0] if FLAGS.quantize is None else FLAGS.quantize)]
         if not modes:
             raise UserError(f"`--quantize` names no mode. Valid modes: {', '.join(MODES)}.")
         for mode in modes:

@@ -1,5 +1,6 @@
 """Terminal output of kvision-export: the table of an export, and the census of files."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import rich.console
 import rich.table
 import rich.text
 
+from kvision import cli
+from kvision.errors import UserError
 from kvision.names import counted, shown
 from kvision_export import latency
 from kvision_export.census import Census, read
@@ -72,15 +75,28 @@ def print_table(report: dict, output: Path) -> None:
 
 
 def check(paths: Sequence[str]) -> int:
-    """Prints the census of files; returns 1 where one has a fault."""
-    console = rich.console.Console(highlight=False)
-    censuses = [read(Path(path)) for path in paths]
-    for path, census in zip(paths, censuses, strict=True):
+    """Prints the census of files; returns 1 where one has a fault.
+
+    Raises:
+        UserError, OSError: a file cannot be read; this is the last of such errors, the others are printed.
+    """
+    console, code, unreadable = rich.console.Console(highlight=False), 0, []
+    for path in paths:
+        try:
+            census = read(Path(path))
+        except (UserError, OSError) as error:
+            unreadable.append(error)
+            continue
         table = rich.table.Table(title=rich.text.Text(str(path)), show_header=False, title_justify="left")
         for name, value in census_rows(census):
             table.add_row(name, rich.text.Text(value))
         console.print(table)
-    return 1 if any(census.faults for census in censuses) else 0
+        code = code or int(bool(census.faults))
+    for error in unreadable[:-1]:
+        print(cli.sentence(error), file=sys.stderr)
+    if unreadable:
+        raise unreadable[-1]
+    return code
 
 
 def census_rows(census: Census) -> list[tuple[str, str]]:

@@ -100,7 +100,7 @@ def export(
             its output, or that cannot be converted, or whose file has a fault or another answer than it.
     """
     default_modes, default_io_dtype, mixed = choose("target", target, TARGETS)
-    modes, io_dtype = list(modes or default_modes), io_dtype or default_io_dtype
+    modes, io_dtype = [*dict.fromkeys(modes or default_modes)], io_dtype or default_io_dtype
     for mode in modes:
         choose("mode", mode, MODES)
     choose("backend", backend, dict.fromkeys(BACKENDS))
@@ -145,8 +145,7 @@ def export(
                 given=preprocess,
             )
         elif own_preprocess is None:
-            given = None if labels is None else task.targets
-            unchecked = [input_checks.unchecked(preprocess, images.shape[-1], given)]
+            unchecked = [input_checks.unchecked(preprocess, images.shape[-1])]
         say(f"converting {model.name}")
         forms = [*dict.fromkeys([MODES[REFERENCE].form, *(MODES[mode].form for mode in modes)])]
         if compare and any(MODES[mode].integers for mode in modes):

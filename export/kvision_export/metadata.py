@@ -73,9 +73,10 @@ def pixels(given: IODtype, preprocess: Preprocess | None) -> str:
         preprocess: the network's own normalisation, which is inside the file; None where it has none.
     """
     if given.dtype == "int8":
+        less = given.zero_point + 128
         text = (
-            f"Pixels in [0, 255] less 128, as int8. The input's scale {given.scale:g} and zero point "
-            f"{given.zero_point} make pixel - {given.zero_point + 128} of them."
+            f"Pixels in [0, 255] less 128, as int8. By the input's scale {given.scale:g} and zero point "
+            f"{given.zero_point} they stand for {f'pixel - {less}' if less else 'the pixels'}."
         )
     else:
         text = f"Pixels in [0, 255], as {given.dtype}."

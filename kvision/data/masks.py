@@ -85,8 +85,8 @@ def check_size(mask: np.ndarray, image_size: tuple[int, int]) -> None:
     if mask.shape != tuple(image_size):
         (height, width), (image_height, image_width) = mask.shape, image_size
         raise UserError(
-            f"has {width} x {height} pixels and its image, as its EXIF orientation turns it, "
-            f"{image_width} x {image_height}: a mask must be as large as its image"
+            f"has {width} x {height} pixels and its image, as it is read, {image_width} x {image_height}: "
+            "a mask must be as large as its image"
         )
 
 

@@ -30,7 +30,7 @@ class MultiLabel(Classification):
 
     name: ClassVar = "multilabel"
     target: ClassVar = "labels"
-    targets: ClassVar = "lists of labels"
+    targets: ClassVar = "labels"
     activation: ClassVar = "sigmoid"
     fewest_classes: ClassVar = 1
     monitor: ClassVar = "macro_f1"

@@ -102,8 +102,14 @@ class Segmentation(Task):
         return {"images": np.sum(batch["weight"]), "confusion": np.sum(confusions, 0, np.float64)}
 
     def report(self, sums):
-        """The four scores, and the intersection over union of each class."""
+        """The four scores, and the intersection over union of each class.
+
+        Raises:
+            UserError: no pixel of the masks has a class.
+        """
         confusion = sums["confusion"]
+        if not np.any(confusion):
+            raise UserError(f"No pixel of the masks has a class: all are {IGNORED}, which is ignored.")
         values = [
             f"{name.replace('_', ' ')} {100 * score:.2f} %" for name, score in scores(confusion).items()
         ]

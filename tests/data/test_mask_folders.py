@@ -133,7 +133,7 @@ WRONG = {
     colours: "has colours or transparency (Pillow's mode RGB): a PNG of class indices (1 to 16 bits of grey,",
     a_jpeg: "has the format JPEG: a PNG of class indices (1 to 16 bits of grey, or a palette) was expected.",
     a_class_too_many: "has a pixel of the class 4: valid classes are 0 to 3, and 255 for pixels that are",
-    another_size: "has 40 x 31 pixels and its image, as its EXIF orientation turns it, 40 x 30: a mask must",
+    another_size: "has 40 x 31 pixels and its image, as it is read, 40 x 30: a mask must",
 }
 
 MISSING = {

@@ -120,7 +120,8 @@ def test_pixels_become_int8_as_the_file_says(contents, files):
     probabilities = (interpreter.get_tensor(found["index"]) - np.float32(zero_point)) * np.float32(scale)
     np.testing.assert_array_equal(probabilities, runner.predict(content, image))
     scale, zero_point = given["quantization"]
-    assert f"scale {scale:g} and zero point {zero_point} make pixel - {zero_point + 128} of them" in text
+    words = f"scale {scale:g} and zero point {zero_point} they stand for pixel - {zero_point + 128}."
+    assert words in text
     np.testing.assert_array_equal(scale * (integers - np.float32(zero_point)), image - (zero_point + 128))
 
 

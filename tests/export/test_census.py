@@ -8,7 +8,7 @@ import pytest
 from helpers import command, randomized, tiny
 from tflite import changed, images, int8
 
-from kvision_export import flatbuffer, metadata
+from kvision_export import console, flatbuffer, metadata
 from kvision_export.census import census_of, read
 from kvision_export.convert import FLOATS, convert
 from kvision_export.faults import find_faults
@@ -134,3 +134,12 @@ def test_the_check_command(files, tmp_path):
     for name, words in (("text", "is not a TFLite file"), ("cut", "is a damaged TFLite file")):
         assert words in command("kvision-export", "--check", str(tmp_path / f"{name}.tflite"), code=2)
     assert "Which files?" in command("kvision-export", "--check", code=2)
+
+
+def test_the_check_command_goes_on_after_files_that_it_cannot_read(files, tmp_path, capfd):
+    (tmp_path / "text.tflite").write_text("no model")
+    with pytest.raises(FileNotFoundError):
+        console.check([tmp_path / "text.tflite", tmp_path / "none.tflite", files / "int8.tflite"])
+    printed = capfd.readouterr()
+    assert "cat, dog, Käse" in printed.out
+    assert "is not a TFLite file" in printed.err

@@ -122,7 +122,7 @@ def test_images_without_labels(layout, reason, tmp_path):
     assert no_labels.startswith("Top-1 is left out, as the images have no labels")
     assert f"{report['images']} images, each of which is 6.2 %" in few
     assert "8 calibration images" in ranges
-    assert "could not be checked whether the Keras model expects RGB pixels in [0, 255]; " in unchecked
+    assert "Whether the Keras model expects RGB pixels in [0, 255] was not checked" in unchecked
     assert "(see `--input_range`, `--mean` and `--std`)" in unchecked
     assert report["images"] == 16
     assert report["keras"] is None

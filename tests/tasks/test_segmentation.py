@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from kvision.errors import UserError
 from kvision.tasks import Segmentation
 from kvision.tasks.segmentation import class_iou, scores
 
@@ -17,6 +18,12 @@ def batch(images=3, size=8):
     mask[random.uniform(size=mask.shape) < 0.2] = 255
     logits = random.normal(0, 2, (images, size, size, len(CLASSES))).astype("float32")
     return logits, {"mask": mask, "weight": np.ones(images, "float32")}
+
+
+def test_masks_without_a_class_have_no_scores():
+    task = Segmentation(class_names=("a", "b"))
+    with pytest.raises(UserError, match="No pixel of the masks has a class"):
+        task.report({"images": 1, "confusion": np.zeros((2, 2))})
 
 
 def test_the_cross_entropy_is_keras_with_ignored_pixels_and_class_weights():

@@ -94,7 +94,7 @@ def test_the_pixels_of_a_file_that_others_wrote(folder, tmp_path):
 
 def test_a_run_is_evaluated_as_it_was_validated(run, folder, tmp_path):
     def images(opened, **how):
-        data = opening.load_data(opened, None, "val", val_fraction=0.5, **how)
+        data = opening.load_data(opened, None, "val", **how)
         return next(iter(data.dataset))["image"].numpy()
 
     shutil.copytree(run[0], tmp_path / "run")
@@ -121,7 +121,9 @@ def test_info():
     described = command("kvision-info", "efficientnet_b2")
     assert "width_multiplier = 1.1" in described
     assert all(row.tag in described for row in kvision.info("efficientnet_b2").weights)
-    assert "kvision.segmentation.FCNVariant" in command("kvision-info", "fcn8s")
+    described = command("kvision-info", "fcn8s")
+    assert "kvision.segmentation.FCNVariant" in described
+    assert "It has no published weights." in described
     assert "Did you mean 'mobilenet_v2'" in command("kvision-info", "mobilenetv2", code=2)
 
 
@@ -153,7 +155,7 @@ def test_help(name):
         (["kvision-train", *TINY, "--data=digits", "--image_size=1000000"], "[1, 16384]"),
         (["kvision-train", *TINY, "--data=digits", "--model_kwarg=width=1"], "width_multiplier"),
         (["kvision-train", *TINY, "--data=digits", "--batch_size=5000"], "1437"),
-        (["kvision-train", *TINY, "--data=digits", "--output=/dev/null/run"], "Not a directory"),
+        (["kvision-train", *TINY, "--data=digits", "--output=/dev/null/run"], "'/dev/null' is a file"),
         (["kvision-train", *TINY, "--data=folder:/nowhere"], "/nowhere"),
         (["kvision-train", *TINY, "--data=digits", "digits"], "Unexpected argument 'digits'"),
         (["kvision-train", "--data=digits"], "--model"),

@@ -116,7 +116,7 @@ def test_a_file_of_others_that_ends_in_sigmoids(colours, tmp_path):
     )
     export_ = ["kvision-export", *arguments, "--quantize=float32"]
     printed = command(*export_, f"--calibration=csv:{colours}", f"--output={tmp_path / 'one'}")
-    assert "From lists of labels it could not be checked whether the Keras model expects" in printed
+    assert "Whether the Keras model expects RGB pixels in [0, 255] was not checked" in printed
     report = json.loads((tmp_path / "one/report.json").read_text())
     assert report["keras"]["scores"]["macro F1"]["value"] == 1
     folder = tmp_path / "images"
@@ -124,7 +124,7 @@ def test_a_file_of_others_that_ends_in_sigmoids(colours, tmp_path):
     for path in [*colours.parent.glob("*.png")][:24]:
         (folder / path.name).write_bytes(path.read_bytes())
     printed = command(*export_, f"--calibration=folder:{folder}", f"--output={tmp_path / 'two'}")
-    assert "mAP is left out, as the images have no lists of labels" in printed
+    assert "mAP is left out, as the images have no labels" in printed
     images = counted(json.loads((tmp_path / "two/report.json").read_text())["images"], "image")
     page = (tmp_path / "two/report.html").read_text()
     assert f"of the labels that it or the Keras model gives to {images}, 100.0 % are given by both" in page

@@ -74,8 +74,8 @@ def main(positional):
                     raise UserError(f"{model.name} answers with NaN or infinity: its weights are damaged.")
                 add(sums, task.judge(answers, batch))
         report_unreadable(data.unreadable, FLAGS.strict)
-    readable = int(sums["images"])
-    print(f"{model.name} on {counted(readable, 'image')}: {task.report(sums)}")
+        readable = int(sums["images"])
+        print(f"{model.name} on {counted(readable, 'image')}: {task.report(sums)}")
     for remark in task.remarks(sums):
         print(remark, file=sys.stderr)
     if networks.preprocess_of(opened.model) or task.target != "label":

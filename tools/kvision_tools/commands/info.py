@@ -39,7 +39,10 @@ def main(positional):
         print(markdown(names))
     elif names == [pattern]:
         print(description(pattern))
-        console.print(weights_table(pattern))
+        if kvision.info(pattern).weights:
+            console.print(weights_table(pattern))
+        else:
+            print("It has no published weights.")
     else:
         console.print(table(names))
 
@@ -47,8 +50,8 @@ def main(positional):
 def table(names: list[str]) -> rich.table.Table:
     """The networks with their parameters and input sizes."""
     rows = rich.table.Table()
-    for column in ("model", "task", "parameters", "input"):
-        rows.add_column(column, justify="right" if column in ("parameters", "input") else "left")
+    for column in ("model", "task", "trainable parameters", "input"):
+        rows.add_column(column, justify="right" if column in ("trainable parameters", "input") else "left")
     for name in names:
         info = kvision.info(name)
         size = info.variant.image_size
@@ -58,7 +61,7 @@ def table(names: list[str]) -> rich.table.Table:
 
 def markdown(names: list[str]) -> str:
     """The same as a Markdown table."""
-    lines = ["| model | task | parameters | input |", "|---|---|---:|---:|"]
+    lines = ["| model | task | trainable parameters | input |", "|---|---|---:|---:|"]
     for name in names:
         info = kvision.info(name)
         lines.append(f"| `{name}` | {info.task} | {info.variant.params:,} | {info.variant.image_size} |")
