@@ -1,6 +1,6 @@
-"""Private interfaces of Keras where it has no public ones; `tests/test_private.py` fails when one changes."""
+"""Private interfaces of Keras where it has no public ones; `tests/test_keras_internals.py` fails when one changes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 
 import keras
 
@@ -21,7 +21,7 @@ def calls(operation) -> range:
     return range(len(operation._inbound_nodes))
 
 
-def all_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
+def all_layers(model: keras.Model) -> Iterable[keras.layers.Layer]:
     """A model, its layers, and those inside them."""
     return model._flatten_layers()
 

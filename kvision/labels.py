@@ -106,10 +106,11 @@ def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool)
     if named:
         places = _places(class_names, data_names)
         unknown = [name for name, place in zip(data_names, places, strict=True) if place is None]
-        if not unknown and len({*places}) == len(places):
-            absent = [name for place, name in enumerate(class_names) if place not in {*places}]
+        known = [place for place in places if place is not None]
+        if len({*known}) == len(places):
+            absent = [name for place, name in enumerate(class_names) if place not in known]
             of = f"{len(absent)} of the network's {len(class_names)}"
-            return places, f"The data lacks {of} classes: {listed(absent)}." if absent else ""
+            return known, f"The data lacks {of} classes: {listed(absent)}." if absent else ""
         if {*places} != {None} or _are_numbers(class_names) == _are_numbers(data_names):
             # Where some names meet, the others may be slips of the pen.
             raise (NoLabels if {*places} == {None} else UserError)(

@@ -246,7 +246,7 @@ class Family:
             outputs = self.heads(x, variant, num_classes)
         else:
             outputs = {"predictions": keras.layers.Dense(num_classes, name=self.classifier)(x)}
-        if self.auxiliary_heads and variant.auxiliary:
+        if self.auxiliary_head and variant.auxiliary:
             if None in network.input_shape[1:]:
                 raise UserError("`auxiliary` needs a fixed image size: give `input_shape`.")
             for head, layer in self.auxiliary_heads.items():

@@ -101,7 +101,7 @@ def activation(key, value):
     return value
 
 
-def _number(key, value) -> float:
+def _number(key, value):
     value = _plain(value)
     number = value if isinstance(value, numbers.Real) and not isinstance(value, bool) else math.nan
     expected, fits = next(row for end, row in RANGES.items() if key.endswith(end))

@@ -175,7 +175,8 @@ def best(row: dict, monitor: str) -> tuple[float, float]:
 
 def _worth(row, metric, loss) -> tuple[float, float]:
     """Both of an epoch's values so that higher is better; NaN is worst."""
-    return tuple(-math.inf if math.isnan(value) else value for value in (row[metric], -row[loss]))
+    of_metric, of_loss = (-math.inf if math.isnan(value) else value for value in (row[metric], -row[loss]))
+    return of_metric, of_loss
 
 
 def print_table(history: list[dict], monitor: str) -> None:

@@ -46,7 +46,7 @@ def masks(path: str, split: str, options: Options) -> Source:
     return of_files(path, _class_names(path, folders), [*images], targets={"mask": [*paths]}, divided=divided)
 
 
-def _folders(path) -> dict[str | None, tuple[str, str]]:
+def _folders(path) -> dict[str, tuple[str, str]] | dict[None, tuple[str, str]]:
     """The folders of images and of masks of each split; the key is None where there are no splits."""
 
     def splits(folder):
