@@ -1,4 +1,4 @@
-"""Private interfaces of Keras where it has no public ones; `tests/test_keras_internals.py` fails when one changes."""
+"""Private interfaces of Keras where it has no public ones; tests/test_keras_internals.py tells of changes."""
 
 from collections.abc import Callable, Iterable
 

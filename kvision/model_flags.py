@@ -84,10 +84,10 @@ def opened():
 
 
 def load_data(opened, data: str | None, split: str, **keywords):
-    """`kvision.opening.load_data` by the flags of `define_dataset`."""
-    from kvision import opening
+    """`kvision.network_data.load_data` by the flags of `define_dataset`."""
+    from kvision import network_data
 
-    return opening.load_data(
+    return network_data.load_data(
         opened,
         data,
         split,

@@ -12,7 +12,7 @@ from helpers import brightness, dark_and_light, renamed
 from PIL import Image
 
 import kvision
-from kvision import labels, opening
+from kvision import labels, network_data, opening
 from kvision.errors import UserError
 
 
@@ -28,7 +28,7 @@ def run(tmp_path):
 
 
 def accuracy(opened, data, **keywords):
-    loaded = opening.load_data(opened, f"folder:{data}", "val", val_fraction=0.25, **keywords)
+    loaded = network_data.load_data(opened, f"folder:{data}", "val", val_fraction=0.25, **keywords)
     right = [
         opened.model.predict_on_batch(batch["image"]).argmax(-1) == batch["label"]
         for batch in loaded.dataset.as_numpy_iterator()
@@ -195,7 +195,7 @@ def test_images_without_masks_are_seen_whole_by_a_network_that_classifies_pixels
     outputs = keras.layers.Conv2D(2, 1, activation="softmax")(inputs)
     keras.Model(inputs, outputs, name="pixels").save(tmp_path / "pixels.keras")
     opened = opening.open_model(str(tmp_path / "pixels.keras"))
-    data = opening.load_data(opened, f"folder:{tmp_path}/images", "all", val_fraction=0.5, labeled=False)
+    data = network_data.load_data(opened, f"folder:{tmp_path}/images", "all", val_fraction=0.5, labeled=False)
     [batch] = data.dataset.as_numpy_iterator()
     assert batch["image"][0, 16, 0, 0] > 254
     assert batch["image"][0, 0, 0, 0] == 127.5

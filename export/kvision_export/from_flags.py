@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from kvision import model_flags, networks, opening
+from kvision import model_flags, network_data, networks, opening
 from kvision.data import read_errors
 from kvision.data.skipped import report_unreadable
 from kvision.errors import NoLabels, UserError
@@ -25,7 +25,7 @@ def export(names: Sequence[str]) -> tuple[dict, Path]:
         networks.normalized(opened.model, preprocess)  # a mismatch shows before images are read
     output = output_folder(opened)
     data = FLAGS.calibration or (opened.run and opened.run.data) or ""
-    if opening.is_inside(output, data):
+    if network_data.is_inside(output, data):
         raise UserError(f"`--output` must be outside the folder of the images, {data}; got '{output}'.")
     check_output(output)
     remarks = []

@@ -9,7 +9,7 @@ import pytest
 from helpers import TINY, brightness, command, renamed, rows
 
 import kvision.data
-from kvision import opening, run_info
+from kvision import network_data, opening, run_info
 
 
 def test_evaluate_and_predict(run, folder):
@@ -94,7 +94,7 @@ def test_the_pixels_of_a_file_that_others_wrote(folder, tmp_path):
 
 def test_a_run_is_evaluated_as_it_was_validated(run, folder, tmp_path):
     def images(opened, **how):
-        data = opening.load_data(opened, None, "val", **how)
+        data = network_data.load_data(opened, None, "val", **how)
         return next(iter(data.dataset))["image"].numpy()
 
     shutil.copytree(run[0], tmp_path / "run")

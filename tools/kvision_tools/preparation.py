@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import kvision
 import kvision.data
-from kvision import opening
+from kvision import network_data, opening
 from kvision.choices import SPLITS
 from kvision.data.identity import Identity
 from kvision.data.skipped import Unreadable
@@ -264,7 +264,7 @@ def completed(config: TrainConfig, folder: Path) -> TrainConfig:
     Raises:
         UserError: the folder lies in the data, or the warm-up is longer than the run.
     """
-    if opening.is_inside(folder, config.data):
+    if network_data.is_inside(folder, config.data):
         raise UserError(f"`output` must be outside the folder of `data={config.data}`; got '{folder}'.")
     crop, interpolation = opening.evaluation(
         config.model, config.weights, input_size(config), config.model_kwarg
