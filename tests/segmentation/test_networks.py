@@ -85,7 +85,12 @@ def test_parameters(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["lraspp_mobilenet_v3_large", pytest.param("fcn_resnet50", marks=pytest.mark.slow)]
+    "name",
+    [
+        "lraspp_mobilenet_v3_large",
+        "deeplabv3_mobilenet_v3_large",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("fcn_resnet50", "deeplabv3_resnet50")),
+    ],
 )
 def test_logits_are_torchvisions(name):
     entry = ENTRIES[name]
