@@ -30,8 +30,9 @@ def load_data(
         opened: the network.
         data: a dataset's name; None for what a run folder was trained on.
         split: "train", "val", "test" or "all".
-        val_fraction, allow_outside: see `kvision.data.load`; None for the share of the run's training where
-            the data are those of it.
+        val_fraction: share held out, see `kvision.data.load`; None for that of the run's training where the
+            data are those of it.
+        allow_outside: see `kvision.data.load`; without `data`, that of the run's training does too.
         crop, interpolation, exif: None for what belongs to the network.
         labeled: whether the images' classes are read and matched, see `open_source`.
         **keywords: of `kvision.data.load`.
@@ -42,13 +43,14 @@ def load_data(
             out now; see `kvision.data.load`.
     """
     own = opened.run.data if opened.run else None
-    data = own if data is None else data
     if data is None:
-        raise UserError(f"A dataset is needed for {opened.model.name}: {TARGETS[opened.task.target]}.")
+        if own is None:
+            raise UserError(f"A dataset is needed for {opened.model.name}: {TARGETS[opened.task.target]}.")
+        data, allow_outside = own, allow_outside or opened.run.allow_outside
     if is_own := own is not None and absolute(data) == absolute(own):
         if val_fraction not in (None, opened.run.val_fraction):
             raise UserError(f"`val_fraction` of the run is {opened.run.val_fraction}; got {val_fraction}.")
-        val_fraction, allow_outside = opened.run.val_fraction, allow_outside or opened.run.allow_outside
+        val_fraction = opened.run.val_fraction
     channels = opened.model.input_shape[-1]
 
     def match(class_names):

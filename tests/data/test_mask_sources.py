@@ -74,7 +74,7 @@ def test_tfds_with_masks(tmp_path, monkeypatch):
             "_generate_examples": None,
             "pkg_dir_path": tmp_path,
         }
-        kind = type(name, (tfds.core.GeneratorBasedBuilder,), methods | {"__module__": __name__})
+        kind = type(name, (tfds.core.GeneratorBasedBuilder,), methods | {"__module__": "pets"})
         kind(data_dir=tmp_path).download_and_prepare()
 
     grey = tfds.features.Image(shape=(None, None, 1))

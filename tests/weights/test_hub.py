@@ -1,5 +1,6 @@
 """Loading of a checkpoint from the hub into a network, and its failures."""
 
+import inspect
 import json
 import logging
 import time
@@ -13,6 +14,7 @@ import safetensors.numpy
 from golden import formula_image, formula_weights
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
+from huggingface_hub.utils import _http
 from peers import ours
 
 import kvision
@@ -117,13 +119,28 @@ def test_a_config_of_another_form(config, words, hub):
     assert "Error(" not in str(error.value)
 
 
-def test_attempts_to_reach_the_hub_are_one_line(monkeypatch, caplog, capfd, hub):
-    template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"  # a closed port
+def test_a_closed_port_is_one_sentence(monkeypatch, capfd, hub):
+    template = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with pytest.raises(OSError, match="model.safetensors cannot be downloaded: the hub cannot be reached"):
+        kvision.models.resnet18(weights="a1_in1k")
+    assert "Retrying" not in capfd.readouterr().err
+
+
+def test_attempts_to_reach_the_hub_are_one_line(monkeypatch, caplog, capfd):
+    """As its client logs them, which tries again for this or that error by its version."""
+    assert 'warning(f"Retrying in {' in inspect.getsource(_http)
+
+    def unreachable(repository, name):
+        for attempt in (1, 2):
+            logging.getLogger(_http.__name__).warning(f"Retrying in 1s [Retry {attempt}/5].")
+        raise LocalEntryNotFoundError("An error happened while trying to locate the file on the Hub.")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
     log = logging.getLogger("huggingface_hub")
     before = log.handlers, log.propagate
-    with pytest.raises(OSError, match="model.safetensors cannot be downloaded: the hub cannot be reached"):
+    with pytest.raises(OSError, match="the hub cannot be reached"):
         kvision.models.resnet18(weights="a1_in1k")
     assert [record.getMessage() for record in caplog.records] == [
         "The hub cannot be reached; trying again for about half a minute."
