@@ -172,7 +172,7 @@ def _ranks(names) -> np.ndarray:
 def _places(class_names, data_names) -> list[int | None]:
     """The only place of each of the dataset's names: as it is written, or else as `_folded`."""
     exact, folded = _unique(class_names), _unique([_folded(name) for name in class_names])
-    return [exact.get(name, folded.get(_folded(name))) for name in data_names]
+    return [exact.get(name, folded.get(_folded(name))) for name in map(_without_synset, data_names)]
 
 
 def _unique(keys) -> dict[str, int]:
@@ -180,8 +180,13 @@ def _unique(keys) -> dict[str, int]:
     return {key: place for place, key in enumerate(keys) if counts[key] == 1}
 
 
+def _without_synset(name: str) -> str:
+    """ImageNet's name in place of WordNet's number; two of these names differ in their case alone."""
+    return _names_of_synsets().get(name, name) if re.fullmatch(r"n\d{8}", name) else name
+
+
 def _folded(name: str) -> str:
-    name = _names_of_synsets().get(name, name) if re.fullmatch(r"n\d{8}", name) else name
+    name = _without_synset(name)
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 

@@ -13,6 +13,7 @@ PREPROCESS = "preprocess"  # the name of kvision's own first layer
 PASSING = keras.layers.Dropout, keras.layers.Flatten, keras.layers.Identity, keras.layers.Reshape
 
 
+SIDE = 64  # of noise for a model that takes any size, in pixels
 FORMS = {2: "(batch, classes)", 4: "(batch, height, width, classes)"}  # of outputs, by their rank
 
 
@@ -142,8 +143,18 @@ def with_probabilities(model: keras.Model, rank: int = 2, activation: str = "sof
             f"{model.name} ends in {last.name!r} with the activation {end!r}; logits or a softmax over its "
             f"classes{sigmoids} were expected."
         )
+    if activation == "softmax" and not hasattr(keras.activations, end) and _sums_to_one(model):
+        return model
     layer = keras.layers.Activation(activation, dtype="float32", name="probabilities")
     return keras.Model(model.inputs[0], layer(model.outputs[0]), name=model.name)
+
+
+def _sums_to_one(model) -> bool:
+    """Whether the answers to noise are probabilities, as those of averaged or resized softmaxes are."""
+    shape = [side or SIDE for side in model.input_shape[1:]]
+    noise = np.random.default_rng(0).uniform(0, 255, (2, *shape)).astype("float32")
+    answers = model.predict(noise, verbose=0)
+    return answers.min() >= 0 and np.allclose(answers.sum(-1), 1, atol=1e-3)
 
 
 def _name_of(operation) -> str:

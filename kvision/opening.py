@@ -83,6 +83,8 @@ def open_model(
             class names of another number than the network's classes.
     """
     path = Path(source).expanduser()
+    if path.name == run_info.MODEL and (path.parent / run_info.RUN).is_file():  # a run's, which says more
+        path = path.parent
     if source in registry.list_models():
         channels = len(registry.info(source).variant.preprocess.mean)
         learned = _task_in(weights)

@@ -35,6 +35,7 @@ PROBABILITIES = {
     "operation": lambda: network(dense(), keras.ops.softmax),
     "nested": lambda: keras.Sequential([keras.Input((8, 8, 3)), network(dense("softmax"))]),
     "cast": lambda: network(dense("softmax"), keras.layers.Activation("linear", dtype="float32")),
+    "averaged": lambda: network(lambda x: keras.layers.Average()([dense("softmax")(x), dense("softmax")(x)])),
 }
 LOGITS = {
     "linear": lambda: network(dense()),

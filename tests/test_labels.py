@@ -93,6 +93,14 @@ def test_files_of_names(content, expected, tmp_path):
             labels.read(tmp_path / "labels.txt")
 
 
+def test_folders_that_wordnet_numbers_are_imagenets_classes():
+    """Two of ImageNet's names, of a dog and of a jacket, differ in their case alone."""
+    synsets = tuple(labels.read(labels.ASSETS / "imagenet_synsets.txt"))
+    assert labels.match(labels.imagenet(), synsets, named=True) == ([*range(1000)], "")
+    places, _ = labels.match(labels.imagenet(), ("n02113186", "n02963159"), named=True)
+    assert [labels.imagenet()[place] for place in places] == ["Cardigan", "cardigan"]
+
+
 def test_names_travel_in_a_keras_file(tmp_path):
     path = tmp_path / "model.keras"
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])

@@ -12,7 +12,7 @@ from helpers import brightness, dark_and_light, renamed
 from PIL import Image
 
 import kvision
-from kvision import labels, network_data, opening
+from kvision import labels, network_data, opening, run_info
 from kvision.errors import UserError
 
 
@@ -84,6 +84,14 @@ def test_a_file_of_1000_classes_is_not_imagenet(tmp_path):
     keras.Model(inputs, x).save(tmp_path / "model.keras")
     assert opening.open_model(str(tmp_path / "model.keras")).class_names == labels.numbers(1000)
     assert opening.open_model("lenet5").class_names == labels.numbers(10)
+
+
+def test_the_file_of_a_run_is_opened_as_the_run(run):
+    settings = run_info.RunInfo(model="mobilenet_v1", data="digits", crop=0.9)
+    (run / run_info.RUN).write_text(settings.to_json())
+    of_file, of_run = (opening.open_model(str(path)) for path in (run / run_info.MODEL, run))
+    assert of_file.run == of_run.run == settings
+    assert (of_file.crop, of_file.class_names) == (0.9, ("dark", "light"))
 
 
 def test_weights_of_nan_are_refused(run):

@@ -96,7 +96,7 @@ class Skipped:
         mask = masks.decode_mask(example["mask"]).numpy()
         try:
             masks.check_size(mask, tuple(image.shape[:2]))
-            masks.check_classes(mask, len(self.source.class_names))
+            masks.check_classes(mask, len(self.source.places or self.source.class_names))
         except UserError as error:
             raise UserError(f"{name!r} {error}.") from None
 

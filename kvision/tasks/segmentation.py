@@ -49,6 +49,11 @@ class Segmentation(Task):
 
     def __post_init__(self):
         weights, classes = self.class_weights, len(self.class_names)
+        if classes > IGNORED:
+            raise UserError(
+                f"Masks have at most {IGNORED} classes, as the value {IGNORED} is for ignored pixels; got "
+                f"{classes}."
+            )
         if weights is None:
             return
         good = all(np.isfinite(weight) and weight >= 0 for weight in weights)
@@ -75,10 +80,11 @@ class Segmentation(Task):
         logits = outputs["predictions"] if isinstance(outputs, dict) else outputs
         classes = len(self.class_names)
         pairs = classes * ops.cast(batch["mask"], "int32") + ops.cast(ops.argmax(logits, -1), "int32")
-        weight = batch["weight"][:, None, None] * ops.cast(batch["mask"] != IGNORED, "float32")
-        pairs = ops.where(weight > 0, pairs, 0)
-        counts = ops.segment_sum(ops.ravel(weight), ops.ravel(pairs), num_segments=classes**2)
-        return {"confusion": ops.reshape(counts, (classes, classes))}
+        known = (batch["weight"][:, None, None] > 0) & (batch["mask"] != IGNORED)
+        ones = ops.cast(ops.ravel(known), "int32")  # float32 would count to 2**24
+        pairs = ops.where(known, pairs, 0)
+        counts = ops.segment_sum(ones, ops.ravel(pairs), num_segments=classes**2)
+        return {"confusion": ops.cast(ops.reshape(counts, (classes, classes)), "float32")}
 
     def metrics(self, sums):
         """The loss, and what `scores` says of the confusion matrix."""

@@ -195,6 +195,14 @@ def test_a_file_that_is_listed_again_counts_again_in_one_split_only(images):
     assert not {*map(os.path.normpath, train)} & {*map(os.path.normpath, val)}
 
 
+def test_a_file_with_two_names_is_one_file(images):
+    (images / "link.png").symlink_to(images / "a/1.png")
+    text = "path,label\na/1.png,a\n{},b"
+    for name, how in (("link.png", {}), (images / "a" / "1.png", {"allow_outside": True})):
+        with pytest.raises(ValueError, match="rows 2 and 3: the same file has the label 'a' and 'b'"):
+            opened(images, text.format(name), **how)
+
+
 def test_links_that_leave_the_folder(images, tmp_path):
     outside = write_images(tmp_path / "outside", "1.png", "2.png")
     os.symlink(outside, images / "linked")

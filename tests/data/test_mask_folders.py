@@ -36,6 +36,26 @@ def test_images_come_with_their_masks(tmp_path, exif, cache):
             read(load(f"masks:{root}", "all", exif=False, **HOW))
 
 
+def test_folders_of_splits_with_a_year_or_twice_and_what_lies_beside_them(tmp_path, capsys):
+    for name in ("train2017", "val2017", "extra"):
+        write(tmp_path, 3, folders=(f"images/{name}", f"masks/{name}"))
+    assert open_source(f"masks:{tmp_path}", "val", target="mask").size == 3
+    assert "1 beside the splits ('images/extra')" in capsys.readouterr().err
+    write(tmp_path, 3, folders=("images/valid", "masks/valid"))
+    with pytest.raises(UserError, match="several folders for the split 'val': 'val2017', 'valid'"):
+        open_source(f"masks:{tmp_path}", "val", target="mask")
+
+
+def test_a_mask_with_a_class_that_its_dataset_lacks_is_named(tmp_path):
+    """Also where the network has that class."""
+    root = write(tmp_path)
+    source = open_source(f"masks:{root}", "all", target="mask").with_classes("abcde", range(4))
+    for path in (root / "masks").iterdir():
+        path.write_bytes(palette(np.full((30, 40), 4, np.uint8)))
+    with pytest.raises(UserError, match="has a pixel of the class 4: valid classes are 0 to 3"):
+        read(load(source, "all", **HOW))
+
+
 @pytest.mark.parametrize("layout", ["train/images", "images/train", "images"])
 def test_layouts_and_their_splits(tmp_path, layout):
     if layout == "images":

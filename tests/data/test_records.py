@@ -94,6 +94,14 @@ def test_no_texts_and_no_splits(images, tmp_path):
         open_source(f"tfrecord:{tmp_path}/animals", "test")
 
 
+def test_files_of_no_split_are_trained_on_beside_others(images, tmp_path):
+    write_records(tmp_path / "animals-0", images[::2])
+    write_records(tmp_path / "animals-test", images[1::2])
+    sizes = {"train": len(images[::2]), "val": len(images[1::2]), "test": len(images[1::2])}
+    for split, size in sizes.items():
+        assert open_source(f"tfrecord:{tmp_path}/animals*", split).size == size
+
+
 def test_files_that_are_no_records(records, images):
     pattern = f"tfrecord:{records}/*"
     first = records / "train-00000-of-00002"

@@ -20,6 +20,19 @@ def batch(images=3, size=8):
     return logits, {"mask": mask, "weight": np.ones(images, "float32")}
 
 
+def test_pixels_are_counted_beyond_the_integers_of_float32():
+    task, side = Segmentation(class_names=("a", "b")), 4200
+    batch = {"mask": np.zeros((1, side, side), "int32"), "weight": np.ones(1, "float32")}
+    logits = np.broadcast_to(np.array([1, 0], "float32"), (1, side, side, 2))
+    confusion = np.asarray(task.sums(logits, batch)["confusion"])
+    np.testing.assert_allclose(confusion, [[side**2, 0], [0, 0]], rtol=1e-6)
+
+
+def test_more_classes_than_masks_can_hold_are_refused():
+    with pytest.raises(UserError, match="at most 255 classes, .* got 256"):
+        Segmentation(class_names=tuple(map(str, range(256))))
+
+
 def test_masks_without_a_class_have_no_scores():
     task = Segmentation(class_names=("a", "b"))
     with pytest.raises(UserError, match="No pixel of the masks has a class"):

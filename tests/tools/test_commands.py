@@ -10,6 +10,7 @@ from helpers import TINY, brightness, command, renamed, rows
 
 import kvision.data
 from kvision import network_data, opening, run_info
+from kvision_tools.commands.predict import distinct
 
 
 def test_evaluate_and_predict(run, folder):
@@ -52,6 +53,16 @@ def test_predict_takes_folders_and_patterns_and_skips_unreadable_files(run, fold
     (tmp_path / "empty").mkdir()
     for name, words in (("empty", "has no files"), ("*.gif", "No such file or directory")):
         assert words in command(*arguments, tmp_path / name, code=2)
+
+
+def test_pictures_of_equal_names_have_names_of_their_own():
+    assert distinct(["x/a.jpg", "y/a.jpg", "z/a_2.jpg", "a.png", "b.png"]) == [
+        "a",
+        "a_2",
+        "a_2_2",
+        "a_3",
+        "b",
+    ]
 
 
 def test_evaluate_matches_classes_by_name(folder, tmp_path):

@@ -183,6 +183,7 @@ def _run_info(config) -> run_info.RunInfo:
     names = [field.name for field in dataclasses.fields(run_info.RunInfo)]
     settings = {name: getattr(config, name) for name in names if hasattr(config, name)}
     versions = {package.__name__: package.__version__ for package in (kvision, keras, tf)}
+    settings["data"] = absolute(config.data)
     settings["task"] = config.task or kvision.info(config.model).task
     return run_info.RunInfo(**settings, versions=versions)
 

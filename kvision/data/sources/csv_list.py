@@ -9,13 +9,13 @@ from pathlib import PurePosixPath, PureWindowsPath
 import numpy as np
 
 from kvision.data.sources.source import (
-    NAMES_OF_SPLITS,
     Options,
     Source,
     check_divided,
     of_files,
     part,
     parts,
+    split_of,
 )
 from kvision.errors import UserError
 from kvision.names import quoted, say_once
@@ -34,6 +34,8 @@ def csv_list(path: str, split: str, options: Options) -> Source:
     rows = _rows(path, options.several)
     root = os.path.dirname(path)
     inside = _Inside(path, root, options.allow_outside)
+    for row in rows:
+        row["found"], row["file"] = inside.paths(row)
     classes = sorted({name for row in rows for name in row["labels"]})
     if not options.several and (joined := [name for name in classes if SEPARATOR in name]):
         say_once(
@@ -50,10 +52,10 @@ def csv_list(path: str, split: str, options: Options) -> Source:
         groups = defaultdict(list)  # of the files of each class a share is held out, or else of all
         for row in rows:
             groups["" if options.several else row["labels"]].append(row)
-        files = [list(dict.fromkeys(map(_file, group))) for group in groups.values()]
+        files = [list(dict.fromkeys(row["file"] for row in group)) for group in groups.values()]
         held_out = {file for group in files for file in part(group, "val", options.val_fraction)}
         for row in rows:
-            row["split"] = "val" if _file(row) in held_out else "train"
+            row["split"] = "val" if row["file"] in held_out else "train"
         selected = [row for key in sorted(groups) for row in groups[key] if split in ("all", row["split"])]
     _check_repeated(path, rows)
     if not selected:
@@ -66,7 +68,7 @@ def csv_list(path: str, split: str, options: Options) -> Source:
         labels = np.zeros((len(selected), len(classes)), np.uint8)
         for of_image, there in zip(labels, places, strict=True):
             of_image[there] = 1
-    paths = [inside.path(row) for row in selected]
+    paths = [row["found"] for row in selected]
     source = of_files(root or ".", classes, paths, labels, divided=divided)
     absent = [place for place, (size, _) in enumerate(source.files.stamps) if size < 0]
     if absent:
@@ -141,21 +143,16 @@ def _row(path, columns, fields, number, several) -> dict:
         )
     if "split" in columns:
         name = row["split"]
-        row["split"] = NAMES_OF_SPLITS.get(name.strip().casefold())
+        row["split"] = split_of(name.strip())
         if not row["split"]:
             raise UserError(f"{where}: the split must be train, val or test; got {quoted(name)}.")
     return row
 
 
-def _file(row) -> str:
-    """Normalised path, which identifies a row's file."""
-    return os.path.normpath(row["path"].replace("\\", "/"))
-
-
 def _check_repeated(path, rows) -> None:
     first = {}
     for row in rows:
-        other = first.setdefault(_file(row), row)
+        other = first.setdefault(row["file"], row)
         for what, key in (("label", "labels"), ("split", "split")):
             if other[key] != row[key]:
                 raise UserError(
@@ -172,8 +169,8 @@ class _Inside:
         self.real_root = os.path.join(os.path.realpath(root or "."), "")
         self.real_folders = {}  # real paths of the folders that were asked for
 
-    def path(self, row) -> str:
-        """The path of a row's file."""
+    def paths(self, row) -> tuple[str, str]:
+        """The path of a row's file, and the real path, which identifies it."""
         name = row["path"]
         if "\\" in name and not os.path.lexists(os.path.join(self.root, name)):
             if PureWindowsPath(name).drive:
@@ -181,9 +178,7 @@ class _Inside:
             name = name.replace("\\", "/")
         parts = PurePosixPath(name).parts
         path = os.path.join(self.root, *parts)
-        if self.allow_outside:
-            return path
-        if ".." in parts or parts[0] == "/":
+        if not self.allow_outside and (".." in parts or parts[0] == "/"):
             self._refuse(row, "a path below the file's folder was expected", True)
         folder, file = os.path.split(path)
         if folder not in self.real_folders:
@@ -191,9 +186,9 @@ class _Inside:
         real = os.path.join(self.real_folders[folder], file)
         if os.path.islink(real):
             real = os.path.realpath(real)
-        if not real.startswith(self.real_root):
+        if not self.allow_outside and not real.startswith(self.real_root):
             self._refuse(row, "a symbolic link leads outside the file's folder", True)
-        return path
+        return path, real
 
     def _refuse(self, row, why, helps):
         how = " --allow_outside takes it." if helps else ""

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kvision.data.sources.source import (
-    NAMES_OF_SPLITS,
     UNLABELED,
     Options,
     Source,
@@ -14,6 +13,7 @@ from kvision.data.sources.source import (
     of_files,
     part,
     parts,
+    split_of,
 )
 from kvision.errors import NoLabels, UserError
 from kvision.names import counted, listed, quoted, say_once
@@ -190,7 +190,7 @@ def _splits(whole: ClassFolders) -> dict[str, str]:
     """The name of each split's folder; empty where the folders are classes."""
     named: dict[str, list[str]] = {}
     for name in whole.names:
-        if split := NAMES_OF_SPLITS.get(name.casefold()):
+        if split := split_of(name):
             named.setdefault(split, []).append(name)
     folders = [name for names in named.values() for name in names]
     if "train" in named and len(named) > 1:

@@ -7,13 +7,13 @@ from kvision.data.identity import trace
 from kvision.data.masks import classes_in
 from kvision.data.sources.folder import ClassFolders, LeftOut
 from kvision.data.sources.source import (
-    NAMES_OF_SPLITS,
     Options,
     Source,
     check_divided,
     of_files,
     part,
     parts,
+    split_of,
 )
 from kvision.errors import UserError
 from kvision.names import listed, quoted, say_once
@@ -31,7 +31,7 @@ def masks(path: str, split: str, options: Options) -> Source:
     if not os.path.isdir(path):
         raise FileNotFoundError(f"There is no folder {path!r}.")
     left_out = LeftOut(path)
-    folders = _folders(path)
+    folders = _folders(path, left_out)
     divided = None in folders
     if divided:
         check_divided(split, repr(path))
@@ -46,26 +46,37 @@ def masks(path: str, split: str, options: Options) -> Source:
     return of_files(path, _class_names(path, folders), [*images], targets={"mask": [*paths]}, divided=divided)
 
 
-def _folders(path) -> dict[str, tuple[str, str]] | dict[None, tuple[str, str]]:
+def _folders(path, left_out) -> dict[str, tuple[str, str]] | dict[None, tuple[str, str]]:
     """The folders of images and of masks of each split; the key is None where there are no splits."""
 
     def splits(folder):
-        names = ClassFolders(folder).names if os.path.isdir(folder) else []
-        return {NAMES_OF_SPLITS.get(name.casefold()): name for name in names}
+        """The names of the folders that are splits."""
+        names: dict[str, str] = {}
+        for name in ClassFolders(folder).names if os.path.isdir(folder) else []:
+            if (split := split_of(name)) and names.setdefault(split, name) != name:
+                raise UserError(
+                    f"{folder!r} has several folders for the split {split!r}: {listed([names[split], name])}."
+                )
+        return names
 
     images, below = os.path.join(path, "images"), os.path.join(path, "masks")
     split_first = {
         split: (os.path.join(path, name, "images"), os.path.join(path, name, "masks"))
         for split, name in splits(path).items()
-        if split and os.path.isdir(os.path.join(path, name, "images"))
+        if os.path.isdir(os.path.join(path, name, "images"))
     }
     split_last = {
         split: (os.path.join(images, name), os.path.join(below, name))
         for split, name in splits(images).items()
-        if split
     }
     whole = {None: (images, below)} if os.path.isdir(images) else {}
     folders = split_first or split_last or whole
+    if folders is split_last:
+        inside, used = (
+            ClassFolders(images),
+            {os.path.basename(of_images) for of_images, _ in folders.values()},
+        )
+        left_out.add("beside the splits", inside.paths({*inside.names, *inside.others} - used))
     if not folders:
         raise UserError(f"{path!r} has no folders of images and masks: {FORMS} were expected.")
     for of_images, of_masks in folders.values():

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +24,11 @@ NAMES_OF_SPLITS = {  # as datasets write them, in small letters
     "test": "test",
     "testing": "test",
 }
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder is called by, also with a year, as in COCO's "train2017"; None for none."""
+    return NAMES_OF_SPLITS.get(re.sub(r"(19|20)\d\d$", "", name.casefold()))
 
 
 @dataclass(frozen=True)

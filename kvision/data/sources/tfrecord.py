@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.data import records
-from kvision.data.sources.source import NAMES_OF_SPLITS, Options, Source, check_divided, part, parts
+from kvision.data.sources.source import Options, Source, check_divided, part, parts, split_of
 from kvision.errors import UserError
 from kvision.names import counted, listed, say_once
 
@@ -23,8 +23,9 @@ def tfrecord(pattern: str, split: str, options: Options) -> Source:
     """TFRecord files with ImageNet's usual keys: `image/encoded`, `image/class/label`, `image/class/text`.
 
     Files whose names begin with "train", "val" and "test", or have these behind another character than a
-    letter, are the splits; or else those in folders that are called so. Where there are none, the records
-    are divided. Labels may begin at any number, as ImageNet's do at 1.
+    letter, are the splits; or else those in folders that are called so. Others are "train" where no file is
+    called that; where no file names a split, the records are divided. Labels may begin at any number, as
+    ImageNet's do at 1.
     """
     paths = sorted(glob.glob(pattern, recursive=True))
     if not paths:
@@ -33,9 +34,11 @@ def tfrecord(pattern: str, split: str, options: Options) -> Source:
     classes = [text or str(value) for value, text in zip(index.values, index.texts.tolist(), strict=True)]
     if len(set(classes)) < len(classes):
         classes = [str(value) for value in index.values]
-    of_file = np.array([_split_of(path) for path in paths])
-    named = {*of_file} - {""}
-    divided = not named or ("" in of_file and "train" not in named)
+    of_file = [_split_of(path) for path in paths]
+    if any(of_file) and "train" not in of_file:
+        of_file = [split or "train" for split in of_file]
+    of_file, named = np.array(of_file), {*of_file} - {""}
+    divided = not named
     if divided:
         check_divided(split, repr(pattern))
         chosen = np.array(part(range(len(index.labels)), split, options.val_fraction), np.int64)
@@ -68,4 +71,4 @@ def _label_of(record):
 def _split_of(path) -> str:
     """The split that a file's name says, or else its folder's; "" for none."""
     found = re.search(r"(?:^|[^a-z])(train|val|test)", Path(path).name.casefold())
-    return found[1] if found else NAMES_OF_SPLITS.get(Path(path).parent.name.casefold(), "")
+    return found[1] if found else split_of(Path(path).parent.name) or ""

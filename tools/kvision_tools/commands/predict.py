@@ -8,6 +8,7 @@ import errno
 import glob
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -112,11 +113,15 @@ def matching(pattern: str) -> list[str]:
 
 def distinct(paths: list[str]) -> list[str]:
     """The names of files without their endings, numbered where several are equal."""
-    stems, names = [Path(path).stem for path in paths], []
-    for place, stem in enumerate(stems):
-        before = stems[:place].count(stem)
-        names.append(f"{stem}_{before + 1}" if before else stem)
-    return names
+    names: dict[str, None] = {}
+    counts = Counter()
+    for stem in (Path(path).stem for path in paths):
+        name = stem
+        while name in names:
+            counts[stem] += 1
+            name = f"{stem}_{counts[stem] + 1}"
+        names[name] = None
+    return [*names]
 
 
 def check_free(paths: Iterable[Path]) -> None:
