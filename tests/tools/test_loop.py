@@ -294,6 +294,22 @@ def test_a_step_that_overflows_is_left_out():
     assert (float(loop.loss_scale), int(loop.optimizer.iterations)) == (8.0, 2)
 
 
+def test_gradients_that_no_scale_makes_finite_are_not_passed_over(monkeypatch):
+    """The run goes back, as in float32, instead of training nothing."""
+    model = kvision.models.mobilenet_v1(**SMALL)
+    loop = make_loop(model, optimizer_for(model), scale_loss=True)
+    gradients = loop._gradients
+
+    def spoiled(batch):
+        found, sums = gradients(batch)
+        return [gradient * np.nan for gradient in found], sums
+
+    monkeypatch.setattr(loop, "_gradients", spoiled)
+    loop.loss_scale.assign(1.0)
+    loop.train(iter(dataset()), tf.constant(1))
+    assert np.isnan(model.trainable_variables[0].numpy()).all()
+
+
 STRATEGIES = """
 import json, sys
 import keras, tensorflow as tf

@@ -116,6 +116,7 @@ def test_classes_in_another_order_are_matched_by_name(run, masks, tmp_path):
         (["--data=shapes", "--class_weights=1,nan,1,1"], "must be 4 weights, one a class, of at least 0"),
         (["--data=shapes", "--class_weights=a,b"], "`--class_weights` must be numbers; got a,b"),
         (["--data=shapes", "--dice_weight=-1"], "dice_weight"),
+        (["--data=shapes", "--crop=0.9"], "`--crop` is for networks that classify images; lraspp"),
         (["--model=lenet5", "--data=shapes"], "'shapes' gives masks and no labels: digits, folder:PATH"),
         (
             ["--model=lenet5", "--data=digits", "--dice_weight=1"],

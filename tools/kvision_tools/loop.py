@@ -113,7 +113,8 @@ class Loop:
             self._update(gradients)
         else:
             finite = self._sum(self.strategy.run(_infinities, args=(gradients,))) == 0
-            tf.cond(finite, lambda: self._update(gradients), lambda: None)
+            applied = finite | (self.loss_scale <= 1.0)  # then float32 would not be finite either
+            tf.cond(applied, lambda: self._update(gradients), lambda: None)
             self._rescale(finite)
         return totals
 

@@ -246,6 +246,8 @@ def task_of(config: TrainConfig) -> type[Task]:
     if task.rank != own.rank:
         able = [other.name for other in TASKS.values() if other.rank == own.rank]
         raise UserError(f"`task` of {config.model} must be {' or '.join(able)}; got {task.name}.")
+    if task.own_size and config.crop not in (None, 1.0):
+        raise UserError(f"`crop` is for networks that classify images; {config.model} sees whole ones.")
     for other in TASKS.values():
         for option in {*other.options()} - {*task.options()}:
             if getattr(config, option) != getattr(TrainConfig, option):

@@ -52,6 +52,8 @@ def main(positional):
 
         opened = model_flags.opened()
         model, preprocess, task = opened.model, model_flags.preprocess(), opened.task
+        if FLAGS.crop is not None and task.own_size:
+            raise UserError("`--crop` is for networks that classify images: masks are of whole ones.")
         if preprocess:
             model = networks.normalized(model, preprocess)
 
