@@ -68,8 +68,10 @@ def export(names: Sequence[str]) -> tuple[dict, Path]:
 def output_folder(opened: opening.Opened) -> Path:
     """The folder to write, by the flags."""
     if FLAGS.output:
-        return Path(FLAGS.output)
-    return Path(FLAGS.model) / "export" if opened.run else Path("exports") / opened.model.name
+        return Path(FLAGS.output).expanduser()
+    model = Path(FLAGS.model).expanduser()
+    run = model.parent if model.is_file() else model
+    return run / "export" if opened.run else Path("exports") / opened.model.name
 
 
 def load_images(

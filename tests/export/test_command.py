@@ -1,6 +1,7 @@
 """kvision-export as a shell runs it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -62,7 +63,18 @@ def test_an_export_is_replaced_by_one_whose_file_is_outside_its_tolerance(run, t
     assert f"removed files of the earlier export in '{output}': old.tflite\n" in printed
 
 
-def test_errors(run, tmp_path):
+def test_a_run_is_exported_into_itself_however_it_is_named(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run/export").mkdir()
+    (tmp_path / "run/export/notes.txt").touch()
+    for name in ("~/run", "~/run/model.keras", tmp_path / "run/model.keras"):
+        sentence = command("kvision-export", f"--model={name}", code=2)
+        assert f"'{tmp_path}/run/export' is neither empty nor an earlier export" in sentence
+
+
+def test_errors(run, tmp_path, tmp_path_factory):
+    alone = shutil.copy(run / "model.keras", tmp_path_factory.mktemp("alone"))
     for arguments, words in (
         ([], "Give --model, or --check"),
         (
@@ -75,7 +87,7 @@ def test_errors(run, tmp_path):
             "the modes are float32, float16: add",
         ),
         (["--model=mobilenet_v1", "--calibration=digits"], "mobilenet_v1 has fresh weights"),
-        ([f"--model={run / 'model.keras'}"], "A dataset is needed"),
+        ([f"--model={alone}"], "A dataset is needed"),
         ([f"--model={run}", f"--labels={tmp_path.parent / 'nowhere'}"], "No such file"),
         (["--model=mobilenet_v9", "--calibration=digits"], "Did you mean"),
         ([f"--model={run}", "--output=/dev/null/x"], "/dev/null"),

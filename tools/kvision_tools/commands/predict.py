@@ -55,9 +55,10 @@ def main(arguments):
             raise UserError("`--output` is for the pictures of networks that classify pixels.")
         if not FLAGS.output:
             raise UserError("`--output` must be a folder; got ''.")
+        folder = Path(FLAGS.output).expanduser()
         if task.draws:
-            check_folder(Path(FLAGS.output))  # before any image is predicted
-            Path(FLAGS.output).mkdir(parents=True, exist_ok=True)
+            check_folder(folder)  # before any image is predicted
+            folder.mkdir(parents=True, exist_ok=True)
         unreadable, written = 0, 0
         settings = {"crop": opened.crop, "interpolation": opened.interpolation}
         for number, path in enumerate(paths):
@@ -77,7 +78,7 @@ def main(arguments):
             for line in task.describe(prediction, FLAGS.topk):
                 print(f"  {line}")
             pictures = task.pictures(pixels, prediction)
-            pictures = {Path(FLAGS.output) / (names[number] + end): image for end, image in pictures.items()}
+            pictures = {folder / (names[number] + end): image for end, image in pictures.items()}
             check_free(pictures)
             for picture_path, picture in pictures.items():
                 with replacing(picture_path) as tmp_path:
