@@ -91,7 +91,6 @@ def test_smaller_files_agree_too():
 
 def segmenter(name):
     """One that tells pixels apart, from pixels to probabilities."""
-    keras.utils.set_random_seed(0)  # one draw in a hundred is coarse in int8
     model = randomized(tiny_segmenter(name))
     random = np.random.default_rng(0)
     for weight in model.trainable_weights:

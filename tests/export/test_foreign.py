@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from helpers import TINY, brightness, command, dark_and_light
+from helpers import brightness, command, dark_and_light, tiny
 from tflite import foreign_layers, top1
 
 
@@ -60,8 +60,9 @@ def test_a_file_that_wants_other_pixels_than_those_in_0_to_255(tmp_path):
         (["--mean=0.5", "--std=0.25"], "give --mean=127.5 --std=63.75"),
     ):
         assert words in command(*arguments, *flags, code=2)
-    command("kvision-train", *TINY, "--data=digits", "--epochs=1", f"--output={tmp_path / 'own'}")
-    sentence = command("kvision-export", f"--model={tmp_path / 'own'}", "--input_range=-1,1", code=2)
+    tiny("mobilenet_v1").save(tmp_path / "own.keras")
+    arguments[1] = f"--model={tmp_path / 'own.keras'}"
+    sentence = command(*arguments, "--input_range=-1,1", code=2)
     assert "has a layer 'preprocess' already, which makes (pixel - 127.5) / 127.5 of pixels" in sentence
 
 
