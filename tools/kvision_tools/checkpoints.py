@@ -14,7 +14,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from kvision.errors import UserError
+from kvision.errors import UserError, naming
 from kvision.files import replacing
 
 KEPT = 2
@@ -36,7 +36,8 @@ def save(folder: Path, step: int, loop, state: dict) -> None:
     Raises:
         OSError: the disk is full, or the like; the checkpoints that were there are still good.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: np.asarray(v.numpy()) for name, v in _variables(loop).items()}
     text = json.dumps(state)
     metadata = {"state": text, "blake2b": _digest(tensors, text)}
