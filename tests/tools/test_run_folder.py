@@ -1,4 +1,4 @@
-"""Whose a run folder is: its flags, its images, and its lock."""
+"""Owner of a run folder, by its flags, its images and its lock."""
 
 import json
 import os

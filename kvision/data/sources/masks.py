@@ -47,7 +47,7 @@ def masks(path: str, split: str, options: Options) -> Source:
 
 
 def _folders(path, left_out) -> dict[str, tuple[str, str]] | dict[None, tuple[str, str]]:
-    """The folders of images and of masks of each split; the key is None where there are no splits."""
+    """Folders of images and of masks by split; None is the only key where there are no splits."""
 
     def splits(folder):
         """The names of the folders that are splits."""
