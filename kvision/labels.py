@@ -171,8 +171,9 @@ def _ranks(names) -> np.ndarray:
 
 def _places(class_names, data_names) -> list[int | None]:
     """The only place of each of the dataset's names: as it is written, or else as `_folded`."""
+    class_names, data_names = ([*map(_without_synset, names)] for names in (class_names, data_names))
     exact, folded = _unique(class_names), _unique([_folded(name) for name in class_names])
-    return [exact.get(name, folded.get(_folded(name))) for name in map(_without_synset, data_names)]
+    return [exact.get(name, folded.get(_folded(name))) for name in data_names]
 
 
 def _unique(keys) -> dict[str, int]:
@@ -186,7 +187,6 @@ def _without_synset(name: str) -> str:
 
 
 def _folded(name: str) -> str:
-    name = _without_synset(name)
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
