@@ -65,7 +65,7 @@ def test_an_export_is_replaced_by_one_whose_file_is_outside_its_tolerance(run, t
 
 def test_a_run_is_exported_into_itself_however_it_is_named(run, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    shutil.copytree(run, tmp_path / "run")
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("export"))
     (tmp_path / "run/export").mkdir()
     (tmp_path / "run/export/notes.txt").touch()
     for name in ("~/run", "~/run/model.keras", tmp_path / "run/model.keras"):
