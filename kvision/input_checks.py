@@ -79,7 +79,7 @@ def unchecked(given: Preprocess | None, channels: int) -> str:
     return (
         f"Whether the Keras model expects {f'{given} of {pixels}' if given else pixels} was not checked, as "
         "that needs images with a single label each: where it expects another range or channel order, its "
-        f"answers and those of the files are wrong (see {ALL_FLAGS})."
+        f"answers are wrong (see {ALL_FLAGS})."
     )
 
 

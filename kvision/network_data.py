@@ -65,7 +65,7 @@ def load_data(
         return open_source(data, split, channels, fraction, allow_outside, labeled, match, target=target)
 
     source = open_split(split)
-    if labeled and is_own and split == "val" and source.divided and opened.trained_on:
+    if labeled and is_own and split == "val" and opened.trained_on:
         _check_held_out(opened, data, source, open_split)
     if labeled:
         places, remark = match(source.class_names)
@@ -86,15 +86,24 @@ def load_data(
 
 
 def _check_held_out(opened, data, source, open_split) -> None:
-    """A UserError where images of the training may be held out now, as the dataset has changed since."""
-    if not opened.trained_on["val"].changes(source.identity):
+    """Compares what is held out with what was during the training.
+
+    Raises:
+        UserError: images of the training may be among them, as the dataset has changed since.
+    """
+    held_out = opened.trained_on["val"].changes(source.identity)
+    if not held_out:
         return
-    if changes := opened.trained_on["train"].changes(open_split("train").identity):
+    if source.divided and (changes := opened.trained_on["train"].changes(open_split("train").identity)):
         raise UserError(
             f"{data!r} has changed since {opened.model.name} was trained on it ({', '.join(changes)}), and "
             "images of the training may be among those that are held out now: give images that it was not "
             "trained on."
         )
+    say_once(
+        f"{data!r} has changed since {opened.model.name} was trained on it: of what it holds out, "
+        f"{', '.join(held_out)}."
+    )
 
 
 def is_inside(path: Path, data: str) -> bool:

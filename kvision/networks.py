@@ -11,7 +11,7 @@ from kvision.spec import Preprocess
 
 PREPROCESS = "preprocess"  # the name of kvision's own first layer
 PASSING = keras.layers.Dropout, keras.layers.Flatten, keras.layers.Identity, keras.layers.Reshape
-
+AVERAGING = keras.layers.Average, keras.layers.GlobalAveragePooling2D, keras.layers.UpSampling2D
 
 SIDE = 64  # of noise for a model that takes any size, in pixels
 FORMS = {2: "(batch, classes)", 4: "(batch, height, width, classes)"}  # of outputs, by their rank
@@ -168,11 +168,18 @@ def _reason(error) -> str:
 
 
 def _last_operation(tensor):
-    """The operation that computes a tensor, also inside of nested models and before reshapes and casts."""
+    """The operation that computes a tensor, also inside of nested models and before reshapes and casts.
+
+    An average of probabilities is one too.
+    """
     operation, _, index = producer(tensor)
     if inside := getattr(operation, "outputs", None):
         return _last_operation(inside[index])
     linear = getattr(operation, "activation", None) is keras.activations.linear
     if isinstance(operation, PASSING) or (isinstance(operation, keras.layers.Activation) and linear):
         return _last_operation(operation.input)
+    if isinstance(operation, AVERAGING):
+        averaged = [_last_operation(tensor) for tensor in keras.tree.flatten(operation.input)]
+        if {_name_of(one) for one in averaged} in ({"softmax"}, {"sigmoid"}):
+            return averaged[0]
     return operation

@@ -24,9 +24,14 @@ def dense(activation=None):
     return keras.layers.Dense(4, activation)
 
 
+def averaged(activation):
+    return network(lambda x: keras.layers.Average()([dense(activation)(x), dense(activation)(x)]))
+
+
 SIGMOIDS = {
     "activation": lambda: network(dense("sigmoid")),
     "operation": lambda: network(dense(), keras.ops.sigmoid),
+    "averaged": lambda: averaged("sigmoid"),
     "nested": lambda: keras.Sequential([keras.Input((8, 8, 3)), network(keras.layers.Dense(1, "sigmoid"))]),
 }
 PROBABILITIES = {
@@ -35,11 +40,14 @@ PROBABILITIES = {
     "operation": lambda: network(dense(), keras.ops.softmax),
     "nested": lambda: keras.Sequential([keras.Input((8, 8, 3)), network(dense("softmax"))]),
     "cast": lambda: network(dense("softmax"), keras.layers.Activation("linear", dtype="float32")),
-    "averaged": lambda: network(lambda x: keras.layers.Average()([dense("softmax")(x), dense("softmax")(x)])),
+    "averaged": lambda: averaged("softmax"),
+    "summed": lambda: network(lambda x: (dense("softmax")(x) + dense("softmax")(x)) / 2),
 }
 LOGITS = {
     "linear": lambda: network(dense()),
     "pooled": lambda: network(),
+    "averaged": lambda: averaged(None),
+    "positive": lambda: averaged("relu"),
     "nested": lambda: keras.Sequential([keras.Input((8, 8, 3)), network(dense())]),
 }
 OTHERS = {

@@ -1,7 +1,9 @@
 """Opening runs, files and names, and giving them data."""
 
 import errno
+import json
 import os
+import shutil
 import tempfile
 
 import keras
@@ -13,6 +15,7 @@ from PIL import Image
 
 import kvision
 from kvision import labels, network_data, opening, run_info
+from kvision.data.sources import open_source
 from kvision.errors import UserError
 
 
@@ -58,6 +61,22 @@ def test_a_dataset_of_other_classes_is_refused(names, run, folder, tmp_path):
     data = renamed(folder, tmp_path / "data", names)
     with pytest.raises(UserError, match=f"{names[-1]}.*'dark', 'light'"):
         accuracy(opening.open_model(str(run)), data)
+
+
+def test_a_run_says_which_of_its_held_out_images_changed(run, folder, tmp_path, capsys):
+    data = tmp_path / "data"
+    for split in ("train", "val"):
+        shutil.copytree(folder, data / split)
+    identities = {split: open_source(f"folder:{data}", split, 3).identity for split in ("train", "val")}
+    (run / run_info.DATASET).write_text(json.dumps({key: one.to_json() for key, one in identities.items()}))
+    with open(run / "flags.txt", "a") as flags:
+        flags.write(f"--data=folder:{data}\n")
+    for split, words in (("train", ""), ("val", "of what it holds out, class 'dark' has 39 images instead")):
+        (data / split / "dark/0.png").unlink()
+        network_data.load_data(opening.open_model(str(run)), None, "val")
+        said = capsys.readouterr().err
+        assert words in said
+        assert bool(said) == bool(words)
 
 
 def test_names_come_from_the_run_the_file_or_the_flag(run, tmp_path):

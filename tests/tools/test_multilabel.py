@@ -111,12 +111,13 @@ def test_a_file_of_others_that_ends_in_sigmoids(colours, tmp_path):
     model.save(tmp_path / "means.keras")
     (tmp_path / "names").write_text("\n".join(CLASSES) + "\n")
     arguments = [f"--model={tmp_path / 'means.keras'}", f"--labels={tmp_path / 'names'}"]
-    assert "mAP 100.00 %, macro F1 100.00 %" in command(
-        "kvision-evaluate", *arguments, f"--data=csv:{colours}"
-    )
+    evaluated = command("kvision-evaluate", *arguments, f"--data=csv:{colours}")
+    assert "mAP 100.00 %, macro F1 100.00 %" in evaluated
+    unchecked = "Whether the Keras model expects RGB pixels in [0, 255] was not checked"
+    assert unchecked in evaluated
     export_ = ["kvision-export", *arguments, "--quantize=float32"]
     printed = command(*export_, f"--calibration=csv:{colours}", f"--output={tmp_path / 'one'}")
-    assert "Whether the Keras model expects RGB pixels in [0, 255] was not checked" in printed
+    assert unchecked in printed
     report = json.loads((tmp_path / "one/report.json").read_text())
     assert report["keras"]["scores"]["macro F1"]["value"] == 1
     folder = tmp_path / "images"

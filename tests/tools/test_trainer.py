@@ -99,6 +99,26 @@ def test_a_loss_that_is_not_finite_goes_back_to_the_last_checkpoint(tmp_path, ca
     )
 
 
+def test_a_loss_that_is_not_finite_goes_back_over_a_damaged_checkpoint(tmp_path):
+    """The epoch that is taken anew has a row of its own."""
+
+    class Damage(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 2:
+                paths = [path for path in tmp_path.rglob("*16*") if path.is_file()]
+                assert paths
+                for path in paths:
+                    path.write_bytes(bytes(9))
+
+    def poisoned(step, nans):
+        return batches(step, nans, bad=18)
+
+    run = trainer(tmp_path, batches=poisoned)
+    history = run.fit([Damage()])
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+    assert run.step == 32
+
+
 def test_a_loss_that_stays_infinite_ends_the_run(tmp_path):
     with pytest.raises(
         FloatingPointError, match="The loss is .* in step .*, after going back 2 times: lower the"

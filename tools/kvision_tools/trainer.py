@@ -124,6 +124,8 @@ class Trainer:
             sums, asked = self.loop.train(self.batches, tf.constant(steps), signal)
             if not math.isfinite(loss := float(sums["loss"])):
                 self._go_back(f"The loss is {loss} in step {before + steps}")
+                if len(self.history) < epoch:  # the last checkpoint was damaged
+                    return
                 continue
             self.step = before + steps
             add(self.totals, sums)

@@ -36,7 +36,9 @@ def define():
         INTERPOLATIONS,
         "Interpolation with which images are resized; the network's own by default.",
     )
-    flags.DEFINE_integer("batch_size", 32, "Number of images in a step.", 1)
+    flags.DEFINE_integer(
+        "batch_size", 32, "Number of images in a step; images with masks are evaluated one by one.", 1
+    )
 
 
 def main(positional):
@@ -80,7 +82,10 @@ def main(positional):
         print(f"{model.name} on {counted(readable, 'image')}: {task.report(sums)}")
     for remark in task.remarks(sums):
         print(remark, file=sys.stderr)
-    if networks.preprocess_of(opened.model) or task.target != "label":
+    if networks.preprocess_of(opened.model):
+        return
+    if task.target != "label":
+        print(input_checks.unchecked(preprocess, model.input_shape[-1]), file=sys.stderr)
         return
     with cli.user_errors():
         mixed = load(batch_size=min(readable, input_checks.MOST), training=True)  # of all classes
