@@ -95,10 +95,8 @@ def decode(deltas, anchors, weights=(1.0, 1.0, 1.0, 1.0), largest=LARGEST_GROWTH
 
 def clip(boxes, height, width):
     """The parts of boxes `(..., 4)` that are inside an image."""
-    left, top, right, bottom = ops.unstack(boxes, axis=-1)
-    across, down = (ops.cast(side, boxes.dtype) for side in (width, height))
-    sides = (left, across), (top, down), (right, across), (bottom, down)
-    return ops.stack([ops.clip(place, 0, most) for place, most in sides], -1)
+    most = ops.stack([ops.cast(side, boxes.dtype) for side in (width, height, width, height)])
+    return ops.minimum(ops.maximum(boxes, 0), most)
 
 
 def _intersection(boxes, others):
