@@ -91,10 +91,12 @@ def _check_held_out(opened, data, source, open_split) -> None:
     Raises:
         UserError: images of the training may be among them, as the dataset has changed since.
     """
-    held_out = opened.trained_on["val"].changes(source.identity)
+    before = opened.trained_on["val"]
+    held_out = before.changes(source.identity)
     if not held_out:
         return
-    if source.divided and (changes := opened.trained_on["train"].changes(open_split("train").identity)):
+    divided = source.divided or before.divided
+    if divided and (changes := opened.trained_on["train"].changes(open_split("train").identity)):
         raise UserError(
             f"{data!r} has changed since {opened.model.name} was trained on it ({', '.join(changes)}), and "
             "images of the training may be among those that are held out now: give images that it was not "

@@ -63,20 +63,45 @@ def test_a_dataset_of_other_classes_is_refused(names, run, folder, tmp_path):
         accuracy(opening.open_model(str(run)), data)
 
 
-def test_a_run_says_which_of_its_held_out_images_changed(run, folder, tmp_path, capsys):
-    data = tmp_path / "data"
-    for split in ("train", "val"):
-        shutil.copytree(folder, data / split)
+def trained_on(run, data):
+    """Makes a run folder say that it was trained on a folder of images, which has splits or is divided."""
     identities = {split: open_source(f"folder:{data}", split, 3).identity for split in ("train", "val")}
     (run / run_info.DATASET).write_text(json.dumps({key: one.to_json() for key, one in identities.items()}))
     with open(run / "flags.txt", "a") as flags:
         flags.write(f"--data=folder:{data}\n")
+
+
+def test_a_run_says_which_of_its_held_out_images_changed(run, folder, tmp_path, capsys):
+    data = tmp_path / "data"
+    for split in ("train", "val"):
+        shutil.copytree(folder, data / split)
+    trained_on(run, data)
     for split, words in (("train", ""), ("val", "of what it holds out, class 'dark' has 39 images instead")):
         (data / split / "dark/0.png").unlink()
         network_data.load_data(opening.open_model(str(run)), None, "val")
         said = capsys.readouterr().err
         assert words in said
         assert bool(said) == bool(words)
+
+
+def test_images_that_were_divided_are_not_held_out_once_they_change(run, folder, tmp_path):
+    """Under another name of the folder, and where it was given splits since."""
+    data, link = tmp_path / "data", tmp_path / "link"
+    shutil.copytree(folder, data)
+    link.symlink_to(data)
+    trained_on(run, data)
+    opened = opening.open_model(str(run))
+    network_data.load_data(opened, f"folder:{link}", "val")
+    (data / "dark/0.png").unlink()
+    for path in (data, link, f"{data}/../link/"):
+        with pytest.raises(UserError, match="images of the training may be among those that are held out"):
+            network_data.load_data(opened, f"folder:{path}", "val")
+    for split in ("train", "val"):
+        shutil.copytree(folder, data / split)
+    for name in ("dark", "light"):
+        shutil.rmtree(data / name)
+    with pytest.raises(UserError, match="class 'dark' has 40 images instead of 3"):
+        network_data.load_data(opened, None, "val")
 
 
 def test_names_come_from_the_run_the_file_or_the_flag(run, tmp_path):

@@ -59,12 +59,14 @@ class Identity:
             files of their targets, and of the contents of all files where these are small enough to be read.
         times: SHA-256 of the files' modification times, which a copy changes; "" where `files` covers the
             contents.
+        divided: whether the split is a share of images that have no splits of their own.
     """
 
     class_names: tuple[str, ...]
     counts: tuple[int, ...]
     files: str
     times: str
+    divided: bool = False
 
     def to_json(self) -> dict:
         """The same as plain lists and strings."""
@@ -74,7 +76,8 @@ class Identity:
     def from_json(cls, fields: Mapping) -> "Identity":
         """The inverse of `to_json`."""
         names, counts = tuple(map(str, fields["class_names"])), tuple(map(int, fields["counts"]))
-        return cls(names, counts, str(fields["files"]), str(fields["times"]))
+        divided = bool(fields.get("divided", False))  # which earlier versions do not say
+        return cls(names, counts, str(fields["files"]), str(fields["times"]), divided)
 
     def changes(self, now: "Identity") -> list[str]:
         """The differences that make `now` another dataset than this one, in a few words each.

@@ -9,6 +9,7 @@ import rich.console
 import rich.table
 import tensorflow as tf
 
+from kvision.data import read_errors
 from kvision.names import counted
 from kvision_tools.preparation import Preparation
 
@@ -18,14 +19,13 @@ STEPS = 5
 def dry_run(prepared: Preparation) -> None:
     """Takes a few steps of a run and prints a table; writes nothing."""
     batches = prepared.batches(0, 0)
-    started = time.perf_counter()
-    float(prepared.loop.train(batches, tf.constant(1))[1])
-    first = time.perf_counter() - started
     times = []
-    for _ in range(STEPS):
-        started = time.perf_counter()
-        float(prepared.loop.train(batches, tf.constant(1))[1])
-        times.append(time.perf_counter() - started)
+    with read_errors(prepared.opened):
+        for _ in range(1 + STEPS):
+            started = time.perf_counter()
+            float(prepared.loop.train(batches, tf.constant(1))[1])
+            times.append(time.perf_counter() - started)
+    first, *times = times
     step, model = float(np.median(times)), prepared.model
     parameters = {kind: sum(v.value.shape.num_elements() for v in variables) for kind, variables in (
         ("trained", model.trainable_variables), ("kept", model.non_trainable_variables),

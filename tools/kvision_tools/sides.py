@@ -56,7 +56,9 @@ def our_side(kind, model, size, channels, batch, steps, data):
 
     if kind == "data":
         settings = {"image_size": (size, size), "batch_size": batch, "training": True, "augment": "crop_flip"}
-        return measure(taker(iter(kvision.data.load(data, "train", **settings).dataset)), steps, GROUP)
+        loaded = kvision.data.load(data, "train", **settings)
+        with kvision.data.read_errors([loaded]):
+            return measure(taker(iter(loaded.dataset)), steps, GROUP)
     started = time.perf_counter()
     shape = (size, size, channels)
     network = kvision.create_model(model, input_shape=shape, num_classes=CLASSES, classifier_activation=None)

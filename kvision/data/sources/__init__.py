@@ -106,9 +106,9 @@ def open_source(
 
 
 def absolute(data: str) -> str:
-    """A dataset's name with an absolute path, so that two names of one dataset are equal."""
+    """A dataset's name with an absolute path without links, so that two names of one dataset are equal."""
     kind, colon, path = data.partition(":")
-    return f"{kind}:{os.path.abspath(os.path.expanduser(path))}" if colon and kind != "tfds" else data
+    return f"{kind}:{os.path.realpath(os.path.expanduser(path))}" if colon and kind != "tfds" else data
 
 
 def _check_labels(source: Source, where: str) -> None:

@@ -75,8 +75,9 @@ def csv_list(path: str, split: str, options: Options) -> Source:
         first = selected[absent[0]]
         kind = "no regular file" if os.path.exists(paths[absent[0]]) else "absent"
         raise UserError(
-            f"{len(absent)} of the {len(paths)} files that {path!r} lists are not there; the first is "
-            f"{quoted(first['path'])}, row {first['row']}: {quoted(paths[absent[0]])} is {kind}."
+            f"{len(absent)} of the {len(paths)} files that {path!r} lists for the split {split!r} are not "
+            f"there; the first is {quoted(first['path'])}, row {first['row']}: "
+            f"{quoted(paths[absent[0]])} is {kind}."
         )
     return source
 

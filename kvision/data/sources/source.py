@@ -106,7 +106,8 @@ class Source:
     def identity(self) -> Identity:
         """The identity of the split, to compare it with another."""
         files = dict.fromkeys([self.files, *self.target_files.values()])
-        return identify(self.class_names, self.labels, *filter(None, files), size=self.size)
+        identity = identify(self.class_names, self.labels, *filter(None, files), size=self.size)
+        return replace(identity, divided=self.divided)
 
 
 @dataclass(frozen=True)
