@@ -15,7 +15,7 @@ def check_model(model, key: str = "model") -> None:
         raise UserError(f"`{key}` must be a `keras.Model`; got {reprlib.repr(model)}.")
 
 
-def networks(model: keras.Model, fits: Callable[[keras.Model], bool]) -> list[keras.Model]:
+def networks(model: keras.Model, fits: Callable[[keras.Model], object]) -> list[keras.Model]:
     """The outermost models that fit: the model itself, or those among its layers and the layers of these."""
     check_model(model)
     if fits(model):
@@ -25,7 +25,7 @@ def networks(model: keras.Model, fits: Callable[[keras.Model], bool]) -> list[ke
 
 
 def part_of(
-    model: keras.Model, fits: Callable[[keras.Model], bool], make: Callable[[keras.Model], keras.Model]
+    model: keras.Model, fits: Callable[[keras.Model], object], make: Callable[[keras.Model], keras.Model]
 ) -> keras.Model:
     """`make` of the one network in a model that fits, from the model's own input.
 

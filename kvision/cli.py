@@ -62,7 +62,7 @@ def run(main: Callable[[list[str]], int | None], define: Callable[[], None]) -> 
 
     def parse(argv):
         if HELP & set(itertools.takewhile(lambda argument: argument != "--", argv[1:])):
-            print(f"{module.__doc__.strip()}\n\n{_help(own)}")
+            print(f"{(module.__doc__ or '').strip()}\n\n{_help(own)}")
             sys.exit(0)
         try:
             positional = flags.FLAGS(argv)

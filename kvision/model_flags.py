@@ -101,9 +101,8 @@ def load_data(opened, data: str | None, split: str, **keywords):
 
 def preprocess() -> Preprocess | None:
     """The normalisation that --mean and --std or --input_range ask for; None for none."""
-    given = {
-        name: FLAGS[name].value for name in ("mean", "std", "input_range") if FLAGS[name].value is not None
-    }
+    names = "mean", "std", "input_range"
+    given = {name: value for name in names if (value := FLAGS[name].value) is not None}
     values = {name: _numbers(name, texts) for name, texts in given.items()}
     if "input_range" in values:
         if len(values) > 1:

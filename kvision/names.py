@@ -21,7 +21,7 @@ def quoted(value) -> str:
     return _SHORT.repr(value)
 
 
-def listed(names: Iterable[str], most: int = 5) -> str:
+def listed(names: Iterable[object], most: int = 5) -> str:
     """Several names for a message, the first ones of many."""
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -42,15 +42,15 @@ def load_data(
         UserError: no dataset is named; images that a run was trained on may be among those that are held
             out now; see `kvision.data.load`.
     """
-    own = opened.run.data if opened.run else None
+    run = opened.run or RunInfo()
     if data is None:
-        if own is None:
+        if run.data is None:
             raise UserError(f"A dataset is needed for {opened.model.name}: {TARGETS[opened.task.target]}.")
-        data, allow_outside = own, allow_outside or opened.run.allow_outside
-    if is_own := own is not None and absolute(data) == absolute(own):
-        if val_fraction not in (None, opened.run.val_fraction):
-            raise UserError(f"`val_fraction` of the run is {opened.run.val_fraction}; got {val_fraction}.")
-        val_fraction = opened.run.val_fraction
+        data, allow_outside = run.data, allow_outside or run.allow_outside
+    if is_own := run.data is not None and absolute(data) == absolute(run.data):
+        if val_fraction not in (None, run.val_fraction):
+            raise UserError(f"`val_fraction` of the run is {run.val_fraction}; got {val_fraction}.")
+        val_fraction = run.val_fraction
     channels = opened.model.input_shape[-1]
 
     def match(class_names):

@@ -186,7 +186,7 @@ class Weights:
     interpolation: str
     top1: float | None
     top1_size: int | None = None
-    columns: Mapping[str, object] | None = dataclasses.field(default_factory=dict, hash=False)
+    columns: Mapping[str, Any] | None = dataclasses.field(default_factory=dict, hash=False)
     default: bool = False
     miou: float | None = None
 

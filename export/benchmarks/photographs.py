@@ -19,8 +19,8 @@ from PIL import Image
 import kvision
 from kvision_export.exporter import export
 
-SKIMAGE = Path(skimage.__file__).parent / "data"
-SKLEARN = Path(sklearn.__file__).parent / "datasets/images"
+SKIMAGE = Path(skimage.__path__[0]) / "data"
+SKLEARN = Path(sklearn.__path__[0]) / "datasets/images"
 MATPLOTLIB = Path(matplotlib.get_data_path()) / "sample_data"
 CALIBRATION = [
     *(SKIMAGE / f"{name}.png" for name in ("astronaut", "chelsea", "motorcycle_left", "ihc", "camera")),
@@ -45,7 +45,7 @@ def crops(paths, count, size, seed):
         photograph = photographs[number % len(photographs)]
         width, height = photograph.size
         side = int(min(width, height) * np.sqrt(random.uniform(0.25, 1)))
-        left, top = random.integers(0, width - side + 1), random.integers(0, height - side + 1)
+        left, top = int(random.integers(0, width - side + 1)), int(random.integers(0, height - side + 1))
         crop = photograph.crop((left, top, left + side, top + side))
         found.append(np.asarray(crop.resize((size, size), Image.Resampling.BILINEAR), "float32"))
     return np.stack(found)

@@ -59,7 +59,7 @@ def cut_activation(model: schema.ModelT) -> bool:
     last = activation = flatbuffer.producer(graph, graph.outputs[0])
     if flatbuffer.operator_name(model, last) == "DEQUANTIZE":
         activation = flatbuffer.producer(graph, last.inputs[0])
-    if activation is None or flatbuffer.operator_name(model, activation) not in OPERATORS:
+    if flatbuffer.operator_name(model, activation) not in OPERATORS:
         return False
     graph.operators.remove(activation)
     if activation is last:

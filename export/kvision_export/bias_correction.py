@@ -40,7 +40,7 @@ def correct_biases(
     for number, operator in enumerate(graph.operators):
         inputs = [int(i) for i in operator.inputs]  # the correction may give it another bias
         layer, mean = next(expected) if flatbuffer.is_layer(model, operator) else (None, None)
-        if layer and rounded:
+        if layer and rounded and flatbuffer.is_constant(floats, layer.inputs[1]):
             _round_weights(model, operator, flatbuffer.constant(floats, layer.inputs[1]), values)
         results = _run_alone(model, operator, values)
         if layer and _correct_bias(model, operator, results[0], mean):
@@ -56,9 +56,10 @@ def _correct_bias(model, operator, results, mean) -> bool:
     tensors = model.subgraphs[0].tensors
     output = tensors[operator.outputs[0]]
     bias = operator.inputs[2] if len(operator.inputs) > 2 else -1
-    old = flatbuffer.constant(model, bias)
-    if output.type not in (schema.TensorType.INT8, schema.TensorType.INT16) or old is None:
+    integers = schema.TensorType.INT8, schema.TensorType.INT16
+    if output.type not in integers or not flatbuffer.is_constant(model, bias):
         return False
+    old = flatbuffer.constant(model, bias)
     scale, zero_point = output.quantization.scale[0], output.quantization.zeroPoint[0]
     error = scale * (np.mean([_mean(result) for result in results], 0) - zero_point) - mean
     new = old - np.round(error / np.maximum(tensors[bias].quantization.scale, 1e-30))
@@ -73,8 +74,7 @@ def _round_weights(model, operator, kernel, values):
     source, weights = (graph.tensors[i] for i in operator.inputs[:2])
     depthwise = flatbuffer.operator_name(model, operator) == "DEPTHWISE_CONV_2D"
     if (
-        kernel is None
-        or weights.type != schema.TensorType.INT8
+        weights.type != schema.TensorType.INT8
         or len(flatbuffer.consumers(graph, operator.inputs[1])) > 1
         or (not depthwise and (kernel[0].size > MOST_WEIGHTS or kernel.shape[-1] != source.shape[-1]))
     ):

@@ -41,14 +41,14 @@ def convert(model: keras.Model, mode: str = "float32") -> bytes:
 
 
 def convert_apart(
-    model: keras.Model, modes: Sequence[str], images: Sequence[np.ndarray] = ()
+    model: keras.Model, modes: Sequence[str], images: np.ndarray | None = None
 ) -> dict[str, bytes]:
     """`convert` for several modes, in a process of its own: the converter crashes on some networks.
 
     Args:
         model: see `convert`.
         modes: modes of `convert`, and `PEER` as the last.
-        images: float32 `(height, width, channels)`, with which `PEER` calibrates.
+        images: float32 `(images, height, width, channels)`, with which `PEER` calibrates.
 
     Returns:
         The files by mode; `PEER` is among them only where its file can be made.
@@ -57,8 +57,9 @@ def convert_apart(
         UserError: the model cannot be converted.
     """
     with _saved(model) as folder:
-        with naming(folder):
-            np.save(folder / "images.npy", np.asarray(images))
+        if images is not None:
+            with naming(folder):
+                np.save(folder / "images.npy", images)
         command = [sys.executable, "-m", "kvision_export.convert", str(folder), *modes]
         quiet = {"TF_CPP_MIN_LOG_LEVEL": "3"} | os.environ  # so that its last line is the reason
         child = subprocess.run(command, capture_output=True, text=True, check=False, env=quiet)

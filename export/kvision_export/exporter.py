@@ -150,7 +150,7 @@ def export(
         forms = [*dict.fromkeys([MODES[REFERENCE].form, *(MODES[mode].form for mode in modes)])]
         if compare and any(MODES[mode].integers for mode in modes):
             forms.append(convert.PEER)
-        converted = convert.convert_apart(model, forms, calibration if convert.PEER in forms else ())
+        converted = convert.convert_apart(model, forms, calibration if convert.PEER in forms else None)
         if {*forms} - {*converted}:
             say("TFLiteConverter by itself makes no int8 file of this network to compare with")
         about = metadata.About(
@@ -169,7 +169,7 @@ def export(
         given = Given(
             forms=converted,
             images=images,
-            calibration=() if calibration is None else calibration,
+            calibration=images[:0] if calibration is None else calibration,
             backend=backend,
             io_dtype=io_dtype,
             mixed=mixed,

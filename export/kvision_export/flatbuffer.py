@@ -5,6 +5,9 @@ import copy
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import ArrayLike
+
+from kvision.errors import UserError
 
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 SMALL_WEIGHTS = (schema.TensorType.INT8, schema.TensorType.INT4)
@@ -96,10 +99,8 @@ def is_constant(model: schema.ModelT, index: int) -> bool:
     return data is not None and len(data) > 0
 
 
-def constant(model: schema.ModelT, index: int) -> np.ndarray | None:
-    """Values of a constant tensor; None where it is computed."""
-    if not is_constant(model, index):
-        return None
+def constant(model: schema.ModelT, index: int) -> np.ndarray:
+    """Values of a constant tensor, see `is_constant`."""
     tensor = model.subgraphs[0].tensors[index]
     data = model.buffers[tensor.buffer].data
     shape = () if tensor.shape is None else tensor.shape
@@ -116,7 +117,7 @@ def set_constant(model: schema.ModelT, operator: schema.OperatorT, position: int
     graph.tensors[index].buffer = _add_buffer(model, values)
 
 
-def add_tensor(model: schema.ModelT, name: str, values: np.ndarray | None, like: int | None = None) -> int:
+def add_tensor(model: schema.ModelT, name: str, values: ArrayLike | None, like: int | None = None) -> int:
     """Adds a tensor and returns its index.
 
     Args:
@@ -152,9 +153,12 @@ def operator(model: schema.ModelT, kind: str, inputs, outputs, options) -> schem
     return new
 
 
-def producer(graph: schema.SubGraphT, index: int) -> schema.OperatorT | None:
-    """The operator that computes a tensor; None of a constant or an input."""
-    return next((operator for operator in graph.operators if index in operator.outputs), None)
+def producer(graph: schema.SubGraphT, index: int) -> schema.OperatorT:
+    """The operator that computes a tensor; raises a UserError for a constant or an input."""
+    for operator in graph.operators:
+        if index in operator.outputs:
+            return operator
+    raise UserError(f"{graph.tensors[index].name.decode()} is computed by no operator.")
 
 
 def consumers(graph: schema.SubGraphT, index: int) -> list[schema.OperatorT]:

@@ -95,7 +95,7 @@ def load_images(
     chosen, rest = [], []
     with read_errors([data]):
         for batch in data.dataset.take(data.size).as_numpy_iterator():
-            image, label = batch["image"][0], batch[opened.task.target][0] if labeled else None
+            image, label = batch["image"][0], batch[opened.task.target][0] if labeled else 0
             number = int(label) if balanced else 0
             full = class_counts[number] >= most
             (rest if full else chosen).append((image, label))

@@ -1,7 +1,6 @@
 """Int8 files of a network, made by settings."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
@@ -61,7 +60,7 @@ class Int8Files:
 
     Args:
         content: the float `.tflite` file, from pixels in [0, 255] to probabilities.
-        calibration: float32 `(height, width, channels)` in [0, 255].
+        calibration: float32 `(images, height, width, channels)` in [0, 255].
         backend: see `quantize`.
         io_dtype: "uint8" (pixels in, float32 probabilities out), "float32" (both), or "int8" (both, and not
             one float operator between).
@@ -70,7 +69,7 @@ class Int8Files:
     def __init__(
         self,
         content: bytes,
-        calibration: Sequence[np.ndarray],
+        calibration: np.ndarray,
         *,
         backend: str = "litert",
         io_dtype: str = "uint8",
@@ -123,9 +122,7 @@ class Int8Files:
                 prefixes.append(names)
         return prefixes
 
-    def own_errors(
-        self, content: bytes, settings: Settings, images: Sequence[np.ndarray]
-    ) -> dict[str, float]:
+    def own_errors(self, content: bytes, settings: Settings, images: np.ndarray) -> dict[str, float]:
         """Error that each layer of the file of some settings adds by itself; see `layer_errors`."""
         floats = self.float_file(settings)
         return own_errors(

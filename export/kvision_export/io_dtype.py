@@ -55,7 +55,7 @@ def _remove_conversions(model):
     graph = model.subgraphs[0]
     first, lasts = graph.operators[0], [flatbuffer.producer(graph, index) for index in graph.outputs]
     for kind, conversion in (("QUANTIZE", first), *(("DEQUANTIZE", last) for last in lasts)):
-        if conversion is None or flatbuffer.operator_name(model, conversion) != kind:
+        if flatbuffer.operator_name(model, conversion) != kind:
             raise UserError(
                 "A network that begins or ends in float operators cannot have `io_dtype` int8 "
                 f"({kind} was expected)."

@@ -115,7 +115,7 @@ def read(model: schema.ModelT, content: bytes) -> dict:
     if packed is None:
         return {}
     root = _table(packed, int.from_bytes(packed[:4], "little"))
-    fields = {"name": _text(root, 0), "description": _text(root, 1), "license": _text(root, 5)}
+    fields: dict = {"name": _text(root, 0), "description": _text(root, 1), "license": _text(root, 5)}
     images = [image for graph in _tables(root, 3)[:1] for image in _tables(graph, 2)[:1]]
     for image in images:
         fields["image"] = _text(image, 1)

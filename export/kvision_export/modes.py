@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,7 +24,7 @@ class Given:
 
     Attributes:
         forms: float files by `Mode.form`, from pixels in [0, 255] to probabilities.
-        images: float32 `(height, width, channels)` in [0, 255], a sample of which ranks layers.
+        images: float32 `(images, height, width, channels)` in [0, 255], a sample of which ranks layers.
         calibration: such images that give ranges; half of them choose between the steps of int8.
         backend, io_dtype: see `int8.Int8Files`.
         mixed, finished, activation: see `search.Search`.
@@ -32,8 +32,8 @@ class Given:
     """
 
     forms: Mapping[str, bytes]
-    images: Sequence[np.ndarray]
-    calibration: Sequence[np.ndarray]
+    images: np.ndarray
+    calibration: np.ndarray
     backend: str
     io_dtype: str
     mixed: bool

@@ -77,8 +77,9 @@ def _set_unread_outputs(model):
     for operator in graph.operators:
         parts = [graph.tensors[i] for i in operator.outputs]
         whole = next((part for part in parts if part.type != schema.TensorType.FLOAT32), None)
-        for part in parts if whole else ():
-            part.type, part.quantization = whole.type, whole.quantization
+        if whole:
+            for part in parts:
+                part.type, part.quantization = whole.type, whole.quantization
 
 
 def _of_rank(shape, value):

@@ -41,15 +41,20 @@ def write(
     """
 
     def figure(number, answer):
-        shown = {"": None if labels is None else (labels[number], None)}
-        shown["Keras"] = expected.classes[number], expected.probabilities[number]
-        shown["file"] = answer.classes, answer.probabilities
-        known = {title: classes for title, classes in shown.items() if classes is not None}
+        known = {
+            "Keras": (expected.classes[number], expected.probabilities[number]),
+            "file": (answer.classes, answer.probabilities),
+        }
+        if labels is not None:
+            known = {"": (labels[number], None)} | known
         pictures = [_png(Image.fromarray(np.rint(images[number]).astype(np.uint8).squeeze()))]
         pictures += [_png(picture) for classes, _ in known.values() if (picture := task.picture(classes))]
         return {
             "pictures": pictures,
-            "captions": {title: task.caption(*answer) for title, answer in known.items()},
+            "captions": {
+                title: task.caption(classes, probabilities)
+                for title, (classes, probabilities) in known.items()
+            },
         }
 
     def worst(file):

@@ -121,8 +121,8 @@ def _arithmetic(model, tensor) -> schema.OperatorT | None:
     readers = flatbuffer.consumers(model.subgraphs[0], tensor)
     if len(readers) == 1 and flatbuffer.operator_name(model, readers[0]) in ("MUL", "ADD", "SUB", "DIV"):
         reader = readers[0]
-        constant = flatbuffer.constant(model, reader.inputs[1])
-        if reader.inputs[0] == tensor and constant is not None and not _activation(reader):
+        constant = flatbuffer.is_constant(model, reader.inputs[1])
+        if reader.inputs[0] == tensor and constant and not _activation(reader):
             return reader
     return None
 
@@ -146,7 +146,7 @@ def _first_convolutions(model, tensor, channels) -> list[schema.OperatorT]:
 
 
 def _has_kernel(model, operator):
-    return all(flatbuffer.constant(model, index) is not None for index in operator.inputs[1:3])
+    return all(flatbuffer.is_constant(model, index) for index in operator.inputs[1:3])
 
 
 def _activation(operator):

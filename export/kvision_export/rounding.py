@@ -70,7 +70,7 @@ def _covariance(windows) -> np.ndarray:
         count += window.shape[-2]
         sums = sums + window.sum(-2, dtype=np.float64)
         products = products + np.swapaxes(window, -1, -2) @ window
-    mean = sums / count
+    mean = np.asarray(sums / count)
     return products / count - mean[..., :, None] * mean[..., None, :]
 
 

@@ -55,7 +55,7 @@ def outputs(content: bytes | Path, images: Iterable[np.ndarray], pixels: bool = 
         yield (output - zero_point) * np.float32(scale) if scale else output
 
 
-def predict(content: bytes | Path, images: Sequence[np.ndarray], pixels: bool = True) -> np.ndarray:
+def predict(content: bytes | Path, images: Iterable[np.ndarray], pixels: bool = True) -> np.ndarray:
     """A file's first output, as float32 `(images, ...)`.
 
     Args:

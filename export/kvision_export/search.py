@@ -1,7 +1,7 @@
 """The best int8 file of a network: each step is tried, and kept where images that it has not seen say so."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -63,8 +63,8 @@ class Search:
 
     Args:
         int8_files: makes the files.
-        selection_images: float32 `(height, width, channels)` in [0, 255], by which steps are judged; no range
-            comes from them.
+        selection_images: float32 `(images, height, width, channels)` in [0, 255], by which steps are judged;
+            no range comes from them.
         mixed: whether layers may stay float.
         finished: function from a file to the one that is written in the end, whose size and time count.
         activation: activation of the network.
@@ -78,7 +78,7 @@ class Search:
     def __init__(
         self,
         int8_files: Int8Files,
-        selection_images: Sequence[np.ndarray],
+        selection_images: np.ndarray,
         *,
         mixed: bool = True,
         finished: Callable[[bytes], bytes] = bytes,

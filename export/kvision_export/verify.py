@@ -1,7 +1,7 @@
 """Fidelity of TFLite files: their answers beside the Keras model's."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class Fidelity:
 
 
 def answers(
-    content: bytes, images: Sequence[np.ndarray], pixels: bool = True, activation: Activation = Softmax
+    content: bytes, images: np.ndarray, pixels: bool = True, activation: Activation = Softmax
 ) -> Answers:
     """Answers of a file on images, with one output at a time in memory; see `runner.predict`."""
     model = flatbuffer.read(content)

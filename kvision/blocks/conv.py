@@ -32,7 +32,7 @@ def conv(
     x,
     *,
     filters,
-    kernel_size=1,
+    kernel_size: int | tuple[int, ...] = 1,
     strides=1,
     groups=1,
     dilation=1,

@@ -176,7 +176,7 @@ def in_words(error) -> str:
     if isinstance(error, PIL.UnidentifiedImageError):
         return f"its format is none of {', '.join(FORMATS)}"
     if isinstance(error, PIL.Image.DecompressionBombError):
-        pixels = re.search(r"\d+", str(error))
+        pixels = re.findall(r"\d+", str(error))
         return f"its {int(pixels[0]):,} pixels exceed the limit of {MOST_PIXELS:,}"
     return shown((plain(str(error)) or type(error).__name__)[:120])
 

@@ -111,8 +111,9 @@ def load(
     if not 0 <= max_unreadable <= 1:
         raise UserError(f"`max_unreadable` must be in [0, 1]; got {max_unreadable}.")
     check_fit(crop, interpolation)
-    source = data
-    if not isinstance(source, Source):
+    if isinstance(data, Source):
+        source = data
+    else:
         source = open_source(data, split, channels, val_fraction, allow_outside, target=target)
     frame = Frame(
         size=image_size,
@@ -129,7 +130,8 @@ def load(
         if not training:
             return position
         seeds = tf.stack([seed, position // source.size])
-        return tf.random.experimental.index_shuffle(position % source.size, seeds, source.size - 1)
+        shuffle = tf.random.experimental.index_shuffle  # pyright: ignore  # TensorFlow's stubs lack it
+        return shuffle(position % source.size, seeds, source.size - 1)
 
     def prepare(position):
         example = kept.example(index_at(position))
@@ -141,7 +143,7 @@ def load(
                 places = tf.constant(source.places, tf.int32)
                 mask = tf.where(mask == IGNORED, IGNORED, tf.gather(places, tf.minimum(mask, classes - 1)))
             example |= {"image": image, "mask": mask}
-        if target == "labels" and source.has_single_labels:
+        if target == "labels" and source.single_labels is not None:
             example["labels"] = tf.one_hot(example.pop("label"), len(source.class_names), dtype=tf.uint8)
         moved = AUGMENTATIONS[augment](example, (seed, position), frame)
         if own_size and "mask" in example:

@@ -1,5 +1,7 @@
 """Batches of prepared examples: their order, their filling, and what becomes of examples that fail."""
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -60,7 +62,7 @@ def make_batches(prepare, first, stop, step, size, note, *, fill) -> tf.data.Dat
         return tf.data.Dataset.from_tensors(batch).repeat(empty_before + 1)
 
     starts = tf.data.Dataset.range(first, stop, size * step)
-    batches = starts.interleave(
+    batches: Any = starts.interleave(  # in TensorFlow's stubs no element is a tuple
         batch_at, cycle_length=3, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
     )
     batches = batches.scan(tf.constant(0, tf.int64), check)

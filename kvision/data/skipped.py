@@ -81,7 +81,8 @@ class Skipped:
 
     def _note(self, index, name, why):
         source = self.source
-        class_name = source.class_names[source.labels[index]] if source.has_single_labels else ""
+        labels = source.single_labels
+        class_name = "" if labels is None else source.class_names[labels[index]]
         self.unreadable[name] = Unreadable(why, class_name)
         count, size = len(self.unreadable), self.source.size
         if count > self.most * size or count == size:

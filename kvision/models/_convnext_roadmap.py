@@ -124,13 +124,13 @@ def convnext_roadmap(step: str | int, **keywords) -> keras.Model:
     Raises:
         ValueError: an unknown step, or as `resnet50`.
     """
-    if isinstance(step, numbers.Integral) and not isinstance(step, bool) and 0 <= step < len(STEPS):
+    if isinstance(step, numbers.Integral) and not isinstance(step, bool) and step in range(len(STEPS)):
         step = STEPS[step]
     if step not in STEPS:
         if isinstance(step, str):
             raise UserError(f"Unknown `step` {step!r}. {did_you_mean(step, STEPS)}")
         raise UserError(f"`step` must be a name or a number from 0 to {len(STEPS) - 1}; got {step!r}.")
-    keywords = {"name": f"convnext_roadmap_{step}"} | keywords
+    keywords.setdefault("name", f"convnext_roadmap_{step}")
     if step == "resnet50":
         return _resnet.FAMILY.build("resnet50", **keywords)
     if step == "stage_ratio":

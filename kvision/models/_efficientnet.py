@@ -156,4 +156,5 @@ def efficientnet(phi: float, *, alpha: float = 1.2, beta: float = 1.1, gamma: fl
     variant = EfficientNetVariant(
         **_values.checked(FAMILY.variants["efficientnet_b0"], scales), input_size=size
     )
-    return FAMILY.build(variant, **({"name": f"efficientnet_phi_{phi:g}"} | keywords))
+    keywords.setdefault("name", f"efficientnet_phi_{phi:g}")
+    return FAMILY.build(variant, **keywords)

@@ -272,7 +272,7 @@ class Family:
             _values.refuse("input_shape", expected, input_shape)
         if any(size is not None and size < self.min_size for size in sizes[:2]):
             last = (*sizes[1:], sizes[0])
-            first = sizes[0] in (1, 3, 4) and None not in last and min(last[:2]) >= self.min_size
+            first = sizes[0] in (1, 3, 4) and all(size and size >= self.min_size for size in last[:2])
             raise UserError(
                 f"`input_shape` {sizes} is too small: {name} needs at least "
                 f"{self.min_size} x {self.min_size} pixels."
@@ -280,7 +280,7 @@ class Family:
             )
         return sizes
 
-    def _override(self, variant: Variant, columns: dict) -> Variant:
+    def _override(self, variant: Variant, columns: dict[str, object]) -> Variant:
         known = [parameter.name for parameter in self.keywords()] + variant.columns()
         for column in columns:
             if column not in variant.columns():

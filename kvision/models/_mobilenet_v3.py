@@ -139,7 +139,7 @@ def torchvision_names(names: Iterable[str]) -> dict[str, str]:
     """
     paths, blocks, parts = {}, [], []
     for name in names:
-        block, layer = re.fullmatch(r"(blocks\.\d+\.\d+|)\.?(.*)", name).groups()
+        block, layer = re.findall(r"(blocks\.\d+\.\d+|)\.?(.*)", name)[0]
         if block not in blocks:
             blocks.append(block)
             parts = []

@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import keras
 
@@ -82,7 +82,7 @@ class SegmentationFamily(Family):
         family = dataclasses.replace(self, backbone_weights=backbone_weights)
         return Family.build(family, variant, **keywords)
 
-    def network(self, variant, input_shape, preprocess) -> keras.Model:
+    def network(self, variant: Any, input_shape, preprocess) -> keras.Model:
         columns = registry.info(variant.backbone).variant.columns()
         backbone = registry.create_model(
             variant.backbone,

@@ -66,7 +66,7 @@ class FCNFamily(SegmentationFamily):
         backbone: of the network that is being built: a name or a model.
     """
 
-    backbone: object = "vgg16"
+    backbone: str | keras.Model = "vgg16"
 
     def build(self, variant, *, backbone="vgg16", backbone_weights=None, **keywords) -> keras.Model:
         if isinstance(backbone, keras.Model):

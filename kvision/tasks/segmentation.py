@@ -93,7 +93,7 @@ class Segmentation(Task):
 
     def prepare(self, image, size, *, crop, interpolation):
         """See `Task.prepare`: the whole image, letterboxed."""
-        return place(image, size, *letterbox(tf.shape(image)[:2], size), interpolation)
+        return place(image, size, *letterbox(tf.shape(image)[:2], size), interpolation=interpolation)
 
     def restore(self, answer, shape):
         """The mask of an image, integers `shape`, the most probable of the resized probabilities."""

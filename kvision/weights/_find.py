@@ -121,7 +121,7 @@ def _log_better(row: Weights, others: list[Weights], variant: Variant, default: 
             needed
             and needed.keys() <= variant.marked("same_shapes")
             and _of_size(better, default)
-            and better.top1 > (row.top1 or 0)
+            and (better.top1 or 0) > (row.top1 or 0)
         ):
             LOG.warning(
                 "%s: `weights='imagenet'` are %s; %s need %s.",

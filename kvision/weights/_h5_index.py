@@ -42,7 +42,7 @@ def _variables(group, path: tuple[str, ...], seen: set) -> Iterator[tuple[str, h
         if key == "layers":  # of a network in the network, whose name is not part of its variables' paths
             yield from _variables(layer, (), seen)
         elif key != VARIABLES and not key.startswith("seed_generator"):
-            variables = _child(layer, VARIABLES) if VARIABLES in layer else {}
+            variables: Any = _child(layer, VARIABLES) if VARIABLES in layer else {}
             names = *path, str(variables.attrs.get("name", key) if variables else key)
             for place in variables:
                 yield f"{'/'.join(names)}/{place}", _child(variables, place)

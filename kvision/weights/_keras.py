@@ -3,7 +3,6 @@
 import math
 import re
 from collections.abc import Iterator, Mapping
-from itertools import zip_longest
 
 import keras
 import numpy as np
@@ -32,12 +31,13 @@ def tensors_of(model: keras.Model, keras_model: keras.Model) -> Mapping[str, np.
         for network in (model, keras_model)
     )
     first = first_convolution(model)
+    reasons = (_difference(*our, *their, our[0] is first) for our, their in zip(ours, theirs, strict=False))
+    if reason := next(filter(None, reasons), None) or _surplus(ours, theirs):
+        raise UserError(
+            f"keras.applications' {keras_model.name} is another network than {model.name}: {reason}."
+        )
     values = {}
-    for (our, variable), (their, value) in zip_longest(ours, theirs, fillvalue=(None, None)):
-        if reason := _difference(our, variable, their, value, our is first):
-            raise UserError(
-                f"keras.applications' {keras_model.name} is another network than {model.name}: {reason}."
-            )
+    for (our, variable), (_, value) in zip(ours, theirs, strict=True):
         shape = tuple(variable.shape)
         if math.prod(shape) != math.prod(value.shape):  # other classes or channels, to which `load` adapts
             shape = (*shape[:-1], value.shape[-1]) if isinstance(our, keras.layers.Dense) else value.shape
@@ -54,14 +54,17 @@ def _layers(network: keras.Model) -> Iterator[keras.layers.Layer]:
         yield from _layers(layer) if isinstance(layer, keras.Model) else (layer,)
 
 
+def _surplus(ours, theirs) -> str | None:
+    """The layer from which on one of two networks has more weights, in words; None where neither has."""
+    whose, more = ("ours", ours[len(theirs) :]) if len(ours) > len(theirs) else ("it", theirs[len(ours) :])
+    return f"{whose} has more weights, from {more[0][0].name} on" if more else None
+
+
 def _difference(our, variable, their, value, first: bool) -> str | None:
     """Reason why two layers cannot be the same; None where they may be.
 
     Classifiers may have different classes, the first convolution different channels.
     """
-    if our is None or their is None:
-        more, layer = ("it", their) if our is None else ("ours", our)
-        return f"{more} has more weights, from {layer.name} on"
     last, their_last = (re.sub(r".*/|_\d+$", "", v.path) for v in (variable, value))
     if last != SAME.get(their_last, their_last):
         return f"its {value.path} stands where ours has {variable.path}"

@@ -186,7 +186,7 @@ def load(file, storage: Callable[[str, np.dtype, int], Storage]):
             case "GET" | "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
             case "GLOBAL":
-                stack.append(_named(*argument.split(" ", 1)))
+                stack.append(_named(*str(argument).split(" ", 1)))
             case "STACK_GLOBAL":
                 stack.append(_named(*last(2)))
             case "REDUCE":
@@ -199,7 +199,7 @@ def load(file, storage: Callable[[str, np.dtype, int], Storage]):
                 stack.append(_unknown(since_mark()[0]))
             case "INST":
                 since_mark()
-                stack.append(_unknown(_named(*argument.split(" ", 1))))
+                stack.append(_unknown(_named(*str(argument).split(" ", 1))))
             case "BUILD":
                 stack.pop()  # attributes of an object
             case "BINPERSID":

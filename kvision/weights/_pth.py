@@ -1,5 +1,6 @@
 """PyTorch's files (`.pth`, `.pt`, `.bin`, `.ckpt`) without PyTorch: of today, and of before 1.6."""
 
+import functools
 import io
 import mmap
 import zipfile
@@ -51,7 +52,7 @@ def _read_zip(path):
         return np.frombuffer(content, storage.dtype, storage.size)
 
     pickled = io.BytesIO(read_entry(archive, pickles[0]))
-    return _pickle.load(pickled, lambda *fields: _pickle.Storage(*fields, values))
+    return _pickle.load(pickled, functools.partial(_pickle.Storage, values=values))
 
 
 def _read_old(path):
@@ -64,7 +65,7 @@ def _read_old(path):
         return np.frombuffer(content, storage.dtype, storage.size, places[storage.key])
 
     def storage(*fields):
-        made = _pickle.Storage(*fields, values)
+        made = _pickle.Storage(*fields, values=values)
         if known.setdefault(made.key, made) != made:
             raise UserError(f"its storage {made.key!r:.80} is described in two ways")
         return made

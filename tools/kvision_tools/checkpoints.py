@@ -162,7 +162,7 @@ def _digest(tensors, text) -> str:
     digest = hashlib.blake2b(text.encode(), digest_size=16)
     for name, tensor in sorted(tensors.items()):
         digest.update(f"\n{name} {tensor.dtype.str} {tensor.shape}\n".encode())
-        digest.update(np.ascontiguousarray(tensor))
+        digest.update(np.ascontiguousarray(tensor).data)
     return digest.hexdigest()
 
 

@@ -35,7 +35,7 @@ class Cluster:
 
     def place(self, index: int) -> tuple[str, int]:
         """The host and the port of a worker."""
-        host, port = ADDRESS.fullmatch(self.addresses[index]).groups()
+        host, _, port = self.addresses[index].rpartition(":")
         return host.strip("[]"), int(port)
 
     def name(self, index: int) -> str:
@@ -73,9 +73,10 @@ def _read_config(text: str) -> Cluster:
         config = json.loads(text)
     except (ValueError, RecursionError):
         config = None
-    jobs, task = (config.get(key, {}) for key in ("cluster", "task")) if isinstance(config, dict) else (0, 0)
-    if not isinstance(jobs, dict) or not isinstance(task, dict):
+    keys = "cluster", "task"
+    if not isinstance(config, dict) or not all(isinstance(config.get(key, {}), dict) for key in keys):
         raise UserError(f"TF_CONFIG must be {FORM}; got {_short(text)}.")
+    jobs, task = (config.get(key, {}) for key in keys)
     if "sparseCluster" in config:
         raise UserError("TF_CONFIG has a 'sparseCluster'; a 'cluster' that lists all workers was expected.")
     kind = task.get("type")

@@ -37,7 +37,7 @@ KINDS = {int: "an integer", float: "a finite number", bool: "True or False", str
 def setting(default, text: str, lower=None, upper=None, choices: Sequence[str] = ()):
     """A field of `TrainConfig` with its help text, its inclusive bounds, or its choices."""
     metadata = {"text": text, "lower": lower, "upper": upper, "choices": choices}
-    how = {"default_factory": default} if callable(default) else {"default": default}
+    how: dict[str, typing.Any] = {"default_factory": default} if callable(default) else {"default": default}
     return dataclasses.field(metadata=metadata, **how)
 
 
@@ -219,7 +219,7 @@ class TrainConfig:
     def _mistake(self, field) -> str | None:
         """The fault of a field's value, in words; None where it has none."""
         value, kind, optional = getattr(self, field.name), *kind_of(field.name)
-        if value is None and optional:
+        if optional and value is None:
             return None
         lower, upper, choices = (field.metadata[name] for name in ("lower", "upper", "choices"))
         if kind is tuple:
@@ -238,7 +238,7 @@ class TrainConfig:
         if not good:
             return f"`{field.name}` must be {KINDS[kind]}; got {value!r}."
         if choices and value not in choices:
-            near = did_you_mean(value, choices)
+            near = did_you_mean(str(value), choices)
             return f"`{field.name}` must be one of {', '.join(choices)}; got {value!r}. {near}"
         if lower is not None and not lower <= value <= (math.inf if upper is None else upper):
             start = "(" if field.name in POSITIVE else "["
@@ -278,11 +278,12 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     for field in dataclasses.fields(TrainConfig):
         kind, _ = kind_of(field.name)
         text, lower, upper, choices = (field.metadata[key] for key in ("text", "lower", "upper", "choices"))
-        how = {"name": field.name, "help": text, "flag_values": flag_values, "default": field.default}
+        how: dict[str, typing.Any] = {"name": field.name, "help": text, "flag_values": flag_values}
+        how["default"] = [] if kind is Mapping else field.default
         if field.default == "":
             how |= {"default": None, "required": True}
         if kind is Mapping:
-            flags.DEFINE_multi_string(**how | {"default": []})
+            flags.DEFINE_multi_string(**how)
         elif kind is tuple:
             flags.DEFINE_list(**how)
         elif kind is bool:
@@ -299,7 +300,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 def from_flags(flag_values: flags.FlagValues) -> TrainConfig:
     """The configuration that parsed flags say."""
-    values = {field.name: flag_values[field.name].value for field in dataclasses.fields(TrainConfig)}
+    names = [field.name for field in dataclasses.fields(TrainConfig)]
+    values: dict[str, typing.Any] = {name: flag_values[name].value for name in names}
     values["model_kwarg"] = dict(map(keyword, values["model_kwarg"]))
     if (texts := values["class_weights"]) is not None:
         try:

@@ -85,7 +85,7 @@ class Loop:
         return averages | scale
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def train(self, batches, steps, signal=0.0):
+    def train(self, batches, steps, signal: float | tf.Tensor = 0.0):
         """Takes `steps` steps.
 
         Args:
@@ -115,7 +115,7 @@ class Loop:
             finite = self._sum(self.strategy.run(_infinities, args=(gradients,))) == 0
             applied = finite | (self.loss_scale <= 1.0)  # then float32 would not be finite either
             tf.cond(applied, lambda: self._update(gradients), lambda: None)
-            self._rescale(finite)
+            self._rescale(self.loss_scale, finite)
         return totals
 
     def _sum_of(self, count, batches, step):
@@ -195,10 +195,10 @@ class Loop:
             gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
         self.optimizer.apply(gradients, self._weights)
 
-    def _rescale(self, finite):
+    def _rescale(self, scale, finite):
         good = tf.where(finite, self._good_steps + 1, 0.0)
-        grown = tf.where(good >= SCALE_GROWS_AFTER, 2 * self.loss_scale, self.loss_scale)
-        self.loss_scale.assign(tf.where(finite, grown, tf.maximum(self.loss_scale / 2, 1.0)))
+        grown = tf.where(good >= SCALE_GROWS_AFTER, 2 * scale, scale)
+        scale.assign(tf.where(finite, grown, tf.maximum(scale / 2, 1.0)))
         self._good_steps.assign(tf.where(good >= SCALE_GROWS_AFTER, 0.0, good))
 
     def swap_average(self):
@@ -209,7 +209,7 @@ class Loop:
             average.assign(values[1])
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def evaluate_batch(self, batch, signal=0.0):
+    def evaluate_batch(self, batch, signal: float | tf.Tensor = 0.0):
         """Like `train`, for one batch in inference mode, with the losses of evaluation."""
         return self._sum(self.strategy.run(self._evaluation_step, args=(batch, signal)))
 

@@ -24,6 +24,8 @@ from kvision_tools.config import TrainConfig
 from kvision_tools.loop import Loop, with_blanks
 from kvision_tools.rendezvous import meet
 
+READING = ("crop", "interpolation", "cache", "exif", "max_unreadable")  # settings that both splits share
+
 
 class Preparation:
     """A run that can begin, or go on with what its folder holds. Nothing is written.
@@ -175,7 +177,7 @@ class Preparation:
         if not self.steps:
             images = counted(self.train_data.size, "training image")
             raise UserError(f"`batch_size` {config.batch_size} exceeds the {images}.")
-        steps, warmup_steps = self.steps * config.epochs, round(self.steps * config.warmup_epochs)
+        steps, warmup_steps = self.steps * config.epochs, round(self.steps * (config.warmup_epochs or 0))
         if warmup_steps >= steps:
             raise UserError(
                 f"`warmup_epochs` ({config.warmup_epochs}) must end before the run does, after "
@@ -194,13 +196,9 @@ class Preparation:
                 image_size=self.image_shape[:2],
                 channels=self.image_shape[2],
                 batch_size=self.part_size,
-                crop=self.config.crop,
-                interpolation=self.config.interpolation,
-                cache=self.config.cache,
                 target=self.loop.task.target,
-                exif=self.config.exif,
-                max_unreadable=self.config.max_unreadable,
                 shard=shard,
+                **{name: getattr(self.config, name) for name in READING},
                 **keywords,
             )
             self.opened.append(data)

@@ -137,7 +137,7 @@ def forward_of(network, images):
     return lambda: forward(images).numpy()
 
 
-def application_of(model):
+def application_of(model: str):
     """The builder of keras.applications for the same network; None where there is none."""
     import keras
 

@@ -17,16 +17,18 @@ MOST_BYTES = 2**10, 2**26  # of a message, before and after the token was shown
 class Line:
     """A connection between the first worker and another, both of which know the token."""
 
+    def __init__(self, reader, writer, first: bool, key: bytes):
+        self.reader, self.writer, self.first, self.key = reader, writer, first, key
+        self.sent = self.received = 0  # messages
+
     @classmethod
     async def open(cls, reader, writer, token, first) -> "Line":
         """Exchanges random numbers, so that no message of another connection counts in this one."""
-        line = cls()
-        line.reader, line.writer, line.first, line.sent, line.received = reader, writer, first, 0, 0
         sent = secrets.token_bytes(32)
         writer.write(sent)
         received = await reader.readexactly(32)
-        line.key = hmac.digest(token, sent + received if first else received + sent, "sha256")
-        return line
+        key = hmac.digest(token, sent + received if first else received + sent, "sha256")
+        return cls(reader, writer, first, key)
 
     async def send(self, message):
         body = json.dumps(message).encode()
@@ -84,4 +86,8 @@ def _places(host, port) -> set:
     except socket.gaierror:
         return set()
     loopback = ("127.", "::1")
-    return {one for one in places if host in ("localhost", one[1][0]) or not one[1][0].startswith(loopback)}
+    return {
+        (family, place)
+        for family, place in places
+        if host in ("localhost", place[0]) or not str(place[0]).startswith(loopback)
+    }

@@ -70,7 +70,7 @@ class Trainer:
         self.again, self.asked = again, ""  # the name of the signal that asks for an end
         self.step, self.history, self.nans = 0, [], 0
         self.totals, self.seconds = {}, 0.0  # sums and training time of the epoch so far
-        self.rate_factor = tf.Variable(1.0, trainable=False)
+        self.rate_factor = tf.Variable(tf.constant(1.0), trainable=False)
         scale_learning_rate(self.optimizer, self.rate_factor)
         self.model.compile(optimizer=self.optimizer)  # callbacks look for it there
         self.model.stop_training = False

@@ -1,5 +1,6 @@
 """A training run, from its configuration to its end."""
 
+import contextlib
 import shlex
 import sys
 from dataclasses import dataclass
@@ -49,15 +50,12 @@ def train(config: TrainConfig) -> Trained:
     if not isinstance(config, TrainConfig):
         raise UserError(f"`config` must be a kvision_tools.TrainConfig; got {type(config).__name__}.")
     policy = keras.config.dtype_policy()
-    training = None
     try:
-        training = Training(Preparation(config))
-        training.open()
-        training.train()
+        with contextlib.closing(Training(Preparation(config))) as training:
+            training.open()
+            training.train()
     finally:
         keras.config.set_dtype_policy(policy)
-        if training:
-            training.close()
     model = keras.saving.load_model(training.folder / run_info.MODEL, compile=False)
     return Trained(training.trainer.history, model, training.folder)
 

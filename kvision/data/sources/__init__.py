@@ -95,8 +95,8 @@ def open_source(
             source, class_names=(UNLABELED,), labels=labels, targets={}, target_files={}
         )
     check_class_names(source.class_names, repr(data))
-    if source.has_single_labels:
-        _check_labels(source, f"{data!r}, split {split!r}")
+    if source.single_labels is not None:
+        _check_labels(source.single_labels, source.class_names, f"{data!r}, split {split!r}")
     if source.files:
         # the list of classes of TensorFlow Datasets is a definition, which may hold some without images
         check_images(
@@ -111,12 +111,12 @@ def absolute(data: str) -> str:
     return f"{kind}:{os.path.realpath(os.path.expanduser(path))}" if colon and kind != "tfds" else data
 
 
-def _check_labels(source: Source, where: str) -> None:
-    outside = np.flatnonzero((source.labels < 0) | (source.labels >= len(source.class_names)))
+def _check_labels(labels: np.ndarray, class_names: Sequence[str], where: str) -> None:
+    outside = np.flatnonzero((labels < 0) | (labels >= len(class_names)))
     if len(outside):
         raise UserError(
             f"{where}: {counted(len(outside), 'image')} without the label of a class, the first "
-            f"{source.labels[outside[0]]} instead of 0 to {len(source.class_names) - 1}."
+            f"{labels[outside[0]]} instead of 0 to {len(class_names) - 1}."
         )
 
 

@@ -46,11 +46,12 @@ def check_images(source: Source, channels: int, where: str, *, complete: bool) -
         UserError: no image can be read at all, or `complete` and one class has none; a file is not a mask or
             does not fit the classes.
     """
-    if not source.has_single_labels:
+    labels = source.single_labels
+    if labels is None:
         class_names, groups = ("",), [np.arange(source.size)]
     else:
-        class_names, order = source.class_names, np.argsort(source.labels, kind="stable")
-        groups = np.split(order, np.searchsorted(source.labels[order], np.arange(1, len(class_names))))
+        class_names, order = source.class_names, np.argsort(labels, kind="stable")
+        groups = np.split(order, np.searchsorted(labels[order], np.arange(1, len(class_names))))
 
     def faults_of(group) -> dict[str, list[str]] | None:
         """The names of the images before the first that can be read, by what is wrong; None if one can."""
@@ -85,7 +86,7 @@ def check_images(source: Source, channels: int, where: str, *, complete: bool) -
     shown = ", ".join([*shown[:MOST], *([f"and {len(shown) - MOST} more"] if len(shown) > MOST else [])])
     why = f" ({'; '.join(reasons)})" if reasons else ""
     if len(lacking) == len(class_names):
-        by_class = f" Images by class: {shown}." if source.has_single_labels else ""
+        by_class = f" Images by class: {shown}." if labels is not None else ""
         images = counted(source.size, "image")
         raise UserError(f"{where}: none of {images} can be read{why}.{by_class}")
     sentence = (

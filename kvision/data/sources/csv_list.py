@@ -70,8 +70,7 @@ def csv_list(path: str, split: str, options: Options) -> Source:
             of_image[there] = 1
     paths = [row["found"] for row in selected]
     source = of_files(root or ".", classes, paths, labels, divided=divided)
-    absent = [place for place, (size, _) in enumerate(source.files.stamps) if size < 0]
-    if absent:
+    if absent := source.absent("image"):
         first = selected[absent[0]]
         kind = "no regular file" if os.path.exists(paths[absent[0]]) else "absent"
         raise UserError(

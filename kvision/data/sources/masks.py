@@ -1,6 +1,7 @@
 """Folders of images and of their masks."""
 
 import os
+from collections.abc import Mapping
 
 from kvision import labels
 from kvision.data.identity import trace
@@ -32,10 +33,10 @@ def masks(path: str, split: str, options: Options) -> Source:
         raise FileNotFoundError(f"There is no folder {path!r}.")
     left_out = LeftOut(path)
     folders = _folders(path, left_out)
-    divided = None in folders
+    divided = "" in folders
     if divided:
         check_divided(split, repr(path))
-        pairs = part(_pairs(*folders[None], left_out), split, options.val_fraction)
+        pairs = part(_pairs(*folders[""], left_out), split, options.val_fraction)
     else:
         used = parts(split, folders, repr(path))
         pairs = [pair for name in used for pair in _pairs(*folders[name], left_out)]
@@ -46,8 +47,8 @@ def masks(path: str, split: str, options: Options) -> Source:
     return of_files(path, _class_names(path, folders), [*images], targets={"mask": [*paths]}, divided=divided)
 
 
-def _folders(path, left_out) -> dict[str, tuple[str, str]] | dict[None, tuple[str, str]]:
-    """Folders of images and of masks by split; None is the only key where there are no splits."""
+def _folders(path, left_out) -> dict[str, tuple[str, str]]:
+    """Folders of images and of masks by split; "" is the only key where there are no splits."""
 
     def splits(folder):
         """The names of the folders that are splits."""
@@ -69,7 +70,7 @@ def _folders(path, left_out) -> dict[str, tuple[str, str]] | dict[None, tuple[st
         split: (os.path.join(images, name), os.path.join(below, name))
         for split, name in splits(images).items()
     }
-    whole = {None: (images, below)} if os.path.isdir(images) else {}
+    whole = {"": (images, below)} if os.path.isdir(images) else {}
     folders = split_first or split_last or whole
     if folders is split_last:
         inside, used = (
@@ -105,7 +106,7 @@ def _by_stem(folder, left_out) -> dict[str, str]:
     return paths
 
 
-def _class_names(path, folders) -> tuple[str, ...]:
+def _class_names(path, folders: Mapping[str, tuple[str, str]]) -> tuple[str, ...]:
     file = os.path.join(path, CLASSES)
     if os.path.isfile(file):
         names = labels.read(file)

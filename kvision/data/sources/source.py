@@ -69,9 +69,9 @@ class Source:
         return self.count if self.labels is None else len(self.labels)
 
     @property
-    def has_single_labels(self) -> bool:
-        """Whether an image has one class."""
-        return self.labels is not None and self.labels.ndim == 1
+    def single_labels(self) -> np.ndarray | None:
+        """The labels of images with one class each; None of others."""
+        return self.labels if self.labels is not None and self.labels.ndim == 1 else None
 
     def example(self, index) -> dict:
         """The image at an index tensor, its label or labels, and its targets, as they are read."""
@@ -79,7 +79,7 @@ class Source:
         if self.labels is not None:
             with tf.init_scope():  # so that a graph refers to them and holds no copy
                 labels = tf.constant(self.labels)
-            example["label" if self.has_single_labels else "labels"] = labels[index]
+            example["labels" if self.single_labels is None else "label"] = labels[index]
         return example | {name: target(index) for name, target in self.targets.items()}
 
     def with_classes(self, class_names: Sequence[str], places: Sequence[int]) -> "Source":
@@ -90,8 +90,8 @@ class Source:
             places: of each class of this source, its place among the network's.
         """
         moved = np.array(places, np.int64)
-        if self.has_single_labels:
-            labels = moved[self.labels]
+        if (labels := self.single_labels) is not None:
+            labels = moved[labels]
         elif (labels := self.labels) is not None:
             labels = np.zeros((len(labels), len(class_names)), labels.dtype)
             labels[:, moved] = self.labels
@@ -99,8 +99,15 @@ class Source:
 
     def name(self, index: int, field: str) -> str:
         """A name for messages about the image, or about a target that has files of its own."""
+        if field not in self.target_files:
+            return self.name_of(index)
+        files = self.target_files[field]
+        return shown(files.paths[int(files.numbers[index])])
+
+    def absent(self, field: str) -> list[int]:
+        """The places of the files that are not there, of those of the images or of a target."""
         files = self.target_files.get(field, self.files)
-        return self.name_of(index) if files is self.files else shown(files.paths[files.numbers[index]])
+        return [place for place, (size, _) in enumerate(files.stamps if files else ()) if size < 0]
 
     @functools.cached_property
     def identity(self) -> Identity:
@@ -132,7 +139,7 @@ def of_files(
     root: str,
     class_names: Sequence[str],
     paths: list[str],
-    labels: Sequence[int] | np.ndarray | None = None,
+    labels: list[int] | np.ndarray | None = None,
     targets: Mapping[str, list[str]] | None = None,
     divided: bool = False,
 ) -> Source:

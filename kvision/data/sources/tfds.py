@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -35,7 +36,7 @@ def tfds(name: str, split: str, options: Options) -> Source:
         raise UserError(f"TensorFlow Datasets has no {name!r}. {did_you_mean(name, known)}") from None
     except Exception as error:  # a name, configuration or version that it cannot read
         raise UserError(f"TensorFlow Datasets cannot open {name!r}: {_first_words(error)}") from None
-    features = builder.info.features or {}
+    features: Any = builder.info.features or {}
     kinds = tensorflow_datasets.features
     if options.target == "label":
         key, kind = "label", kinds.ClassLabel
@@ -122,7 +123,7 @@ def _classes(feature, mask: Callable, mask_of: Callable, paths) -> tuple[tuple[s
     if getattr(feature, "num_classes", None):
         return tuple(feature.names), mask
     contents = tf.data.TFRecordDataset(paths).map(mask_of).as_numpy_iterator()
-    values = classes_in(((paths[0], content) for content in contents), "\n".join(map(trace, paths)))
+    values = classes_in(((paths[0], bytes(content)) for content in contents), "\n".join(map(trace, paths)))
     names = tuple(map(str, values))
     if values == [*range(len(values))]:
         return names, mask

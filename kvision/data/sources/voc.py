@@ -2,8 +2,6 @@
 
 import os
 
-import numpy as np
-
 from kvision.data.sources.source import SPLITS, Options, Source, check_divided, of_files, part, parts
 from kvision.errors import UserError
 from kvision.names import listed, quoted
@@ -38,12 +36,11 @@ def voc(path: str, split: str, options: Options) -> Source:
     images = [os.path.join(root, "JPEGImages", f"{name}.jpg") for name in names]
     masks = [os.path.join(root, "SegmentationClass", f"{name}.png") for name in names]
     source = of_files(root, CLASSES, images, targets={"mask": masks}, divided=divided)
-    for what, files in (("image", source.files), ("mask", source.target_files["mask"])):
-        absent = np.flatnonzero([size < 0 for size, _ in files.stamps])
-        if len(absent):
+    for what, files in (("image", images), ("mask", masks)):
+        if absent := source.absent(what):
             raise UserError(
                 f"{len(absent)} of the {len(names)} images that {os.path.join(root, LISTS)!r} lists have no "
-                f"{what}; the first is {quoted(files.paths[absent[0]])}."
+                f"{what}; the first is {quoted(files[absent[0]])}."
             )
     return source
 

@@ -77,8 +77,9 @@ def main(positional):
         for name in FLAGS.model:
             if kvision.info(name).task != "segmentation" and "torchvision" in FLAGS.against:
                 raise UserError(f"`against=torchvision` is for networks of segmentation; {name} is none.")
+        names: list[str] = [FLAGS.data] if kind == "data" else FLAGS.model
         rows = []
-        for name in [FLAGS.data] if kind == "data" else FLAGS.model:
+        for name in names:
             rows += compare(kind, name, peers.get(name, name))
             show(kind, rows[-1 - len(FLAGS.against) :])
         if FLAGS.csv:

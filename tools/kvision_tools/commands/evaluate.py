@@ -76,7 +76,7 @@ def main(positional):
                 answers = model.predict_on_batch(batch["image"])
                 if not np.isfinite(answers).all() and not FLAGS.allow_nonfinite:
                     raise UserError(f"{model.name} answers with NaN or infinity: its weights are damaged.")
-                add(sums, task.judge(answers, batch))
+                add(sums, task.judge(answers, batch))  # pyright: ignore  # TensorFlow's stubs know no dicts
         report_unreadable(data.unreadable, FLAGS.strict)
         readable = int(sums["images"])
         print(f"{model.name} on {counted(readable, 'image')}: {task.report(sums)}")

@@ -90,7 +90,7 @@ def weights_table(name: str) -> rich.table.Table:
             str(row.top1_size or row.input_size),
             str(row.num_classes or ""),
             row.license or "not stated",
-            ", ".join(f"{key}={value!r}" for key, value in row.columns.items()),
+            ", ".join(f"{key}={value!r}" for key, value in (row.columns or {}).items()),
         )
     return rows
 

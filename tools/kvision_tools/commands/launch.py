@@ -76,6 +76,7 @@ def _run(command, asked) -> int:
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
+    assert watch.stdin  # a pipe, which the type of Popen does not tell
     try:
         for worker in _start(command):
             workers.append(worker)
