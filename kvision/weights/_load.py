@@ -356,7 +356,10 @@ def _fitted(name, tensor, expected: tuple, layer, model, adapted: list):
     ):
         channels, given = expected[1], tensor.shape[1]
         how = f"repeated for {channels}" if given < channels else f"cut to the first {channels}"
+        how = "summed" if channels == 1 else how  # so that a grey image gives what its copies gave
         adapted.append(f"the first kernels of {given} channels were {how}")
+        if channels == 1:
+            return tensor.sum(1, keepdims=True)
         return tensor[:, np.arange(channels) % given] * np.float32(given / channels)
     if hasattr(layer, "resample") and (resampled := layer.resample(name, tensor)) is not None:
         height, width = getattr(layer, "window", None) or layer.grid

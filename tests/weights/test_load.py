@@ -113,6 +113,15 @@ def test_a_grey_image_gives_what_its_rgb_copy_gave(name):
     np.testing.assert_allclose(grey(pixels), rgb(np.repeat(pixels, 3, -1)), rtol=1e-5, atol=1e-6)
 
 
+def test_a_network_of_grey_images_takes_the_sum_of_three_kernels(caplog):
+    """LeNet-5, whose table has one channel."""
+    rgb = kvision.models.lenet5(input_shape=(32, 32, 3), classifier_activation=None)
+    grey = kvision.models.lenet5(weights=kvision.weights.state_dict(rgb), classifier_activation=None)
+    assert "kernels of 3 channels were summed" in caplog.text
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 1)).astype("float32")
+    np.testing.assert_allclose(grey(pixels), rgb(np.repeat(pixels, 3, -1)), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("channels", [2, 4, 6])
 def test_more_channels_repeat_the_kernels(channels, source, caplog):
     tensors = kvision.weights.state_dict(source)
