@@ -111,6 +111,12 @@ def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool)
             absent = [name for place, name in enumerate(class_names) if place not in known]
             of = f"{len(absent)} of the network's {len(class_names)}"
             return known, f"The data lacks {of} classes: {listed(absent)}." if absent else ""
+        twice = [name for name, count in Counter(class_names).items() if count > 1 and name in data_names]
+        if twice:
+            raise UserError(
+                f"The network has the class {quoted(twice[0])} more than once, in {listed(class_names)}: "
+                "`--labels=FILE` names its outputs in order, `--labels=numbers` takes positions."
+            )
         if {*places} != {None} or _are_numbers(class_names) == _are_numbers(data_names):
             # Where some names meet, the others may be slips of the pen.
             raise (NoLabels if {*places} == {None} else UserError)(

@@ -140,3 +140,10 @@ def test_numbers_have_the_order_of_their_values(names, data_names, places, words
 def test_numbers_with_gaps_are_no_positions_among_names(names, data_names):
     with pytest.raises(UserError, match="must be consecutive .* got '1', '10', '2'"):
         labels.match(tuple(names), tuple(data_names), named=True)
+
+
+def test_a_name_that_a_network_has_twice_is_pointed_out():
+    with pytest.raises(UserError, match="The network has the class 'red' more than once, in 'red', 'red'"):
+        labels.match(("red", "red", "blue"), ("blue", "green", "red"), named=True)
+    twice = ("crane", "maillot", "crane")
+    assert labels.match(twice, ("maillot",), named=True)[0] == [1]  # as ImageNet's

@@ -4,7 +4,8 @@ import numpy as np
 
 from kvision.intervals import share
 
-SMALLEST = 1e-30  # probability of which a logarithm is taken
+SMALLEST = 1e-30  # of what is divided by
+FAINTEST = 2.0**-9  # probability of which a logarithm is taken: half of a step of 8 bits
 
 
 class Softmax:
@@ -20,8 +21,8 @@ class Softmax:
 
     @staticmethod
     def logits(probabilities: np.ndarray) -> np.ndarray:
-        """Logits, as far as probabilities tell them."""
-        return np.log(np.maximum(probabilities, SMALLEST))
+        """Logits, as far as probabilities tell them that 8 bits may hold."""
+        return np.log(np.maximum(probabilities, FAINTEST))
 
     @staticmethod
     def comparable(logits: np.ndarray) -> np.ndarray:

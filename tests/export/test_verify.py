@@ -165,3 +165,12 @@ def test_few_images_are_said():
     (sentence,) = verify.remarks(500, True, 4)
     assert "4 calibration images" in sentence
     assert "1 image:" in verify.remarks(1, True)[0]
+
+
+def test_probabilities_that_eight_bits_round_to_zero_are_no_errors():
+    """Of a file without logits, such as an average of softmaxes."""
+    logits = 8 * np.random.default_rng(0).normal(size=(100, 10))
+    shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    found = verify.fidelity(verify.collect(np.rint(256 * shares) / 256), verify.collect(shares))
+    assert found.sqnr > 20
+    assert found.kl < 1e-3

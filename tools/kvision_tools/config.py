@@ -236,7 +236,8 @@ class TrainConfig:
             str: isinstance(value, str),
         }[kind]
         if not good:
-            return f"`{field.name}` must be {KINDS[kind]}; got {value!r}."
+            near = f" Did you mean {str(value)!r}?" if kind is str and number else ""
+            return f"`{field.name}` must be {KINDS[kind]}; got {value!r}.{near}"
         if choices and value not in choices:
             near = did_you_mean(str(value), choices)
             return f"`{field.name}` must be one of {', '.join(choices)}; got {value!r}. {near}"
