@@ -58,18 +58,22 @@ def image(boxes, scores, true_boxes, crowd=None):
 
 
 BOX = [10, 10, 42, 42]  # 32 x 32: both small and medium
+FAR = [200, 200, 232, 232]  # as large as BOX
+SECOND = [8, 0, 28, 20]
 LARGE = [10, 10, 106, 106]  # 96 x 96: both medium and large
 SHIFTED = [[left, 10, left + 32, 42] for left in (10, 12, 14, 16)]
 CASES = {
     "random": [*random_images(0)],
     "equal scores": [*random_images(1, levels=4)],
-    "more than a hundred of a class": [*random_images(2, images=3, objects=60, false=300, sides=(5, 40))],
+    "many": [*random_images(2, images=3, objects=60, false=300, sides=(5, 40))],
+    "found behind a hundred": [image([FAR] * 100 + [BOX], range(101, 0, -1), [BOX])],
     "crowds": [*random_images(3, crowds=0.7)],
     "large": [*random_images(4, sides=(80, 250))],
     "no detections": [image([], [], [BOX])],
     "no objects": [image([BOX], [0.5], [])],
     "nothing": [image([], [], [])],
-    "borders of areas": [image([BOX, LARGE], [0.5, 0.6], [BOX, LARGE])],
+    "borders of areas": [image([BOX, LARGE, FAR], [0.5, 0.6, 0.7], [BOX, LARGE])],
+    "between two objects": [image([[4, 0, 24, 20], SECOND], [0.6, 0.5], [[0, 0, 20, 20], SECOND])],
     "overlap at a threshold": [image([[0, 0, 10, 5]], [0.5], [[0, 0, 10, 10]])],
     "twice the same object": [image(SHIFTED, [0.5] * 4, [BOX, BOX])],
     "only a crowd": [image(SHIFTED, [0.5] * 4, [BOX], [True])],
