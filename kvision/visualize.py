@@ -1,5 +1,7 @@
 """Pictures of predictions."""
 
+import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from kvision.data.masks import IGNORED
 
 ROW = 18  # pixels of a line of the legend
+SHORTEST = 320  # side of a picture with boxes, in pixels; with fewer there is no room for labels
 
 
 def palette(count: int = 256) -> np.ndarray:
@@ -70,3 +73,76 @@ def overlay(
         draw.rectangle(box, fill=tuple(palette()[number].tolist()), outline="black")
         draw.text((ROW + 2, top + 2), text, fill="black", font=font)
     return sheet
+
+
+def draw_boxes(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    classes: np.ndarray,
+    scores: np.ndarray | None = None,
+    class_names: Sequence[str] | None = None,
+) -> Image.Image:
+    """An image with its boxes, each in the colour of its class and with a label that lies inside the picture.
+
+    Boxes and labels of higher scores lie above others. Images whose shorter side has fewer than 320 pixels
+    are enlarged by a whole factor.
+
+    Args:
+        image: pixels `(height, width, channels)` in [0, 255], of 1 or 3 channels.
+        boxes: left, top, right and bottom in pixels of the image, `(boxes, 4)`.
+        classes: integers `(boxes,)`, places in `class_names`. The first has the first colour that is not
+            black, as it has in masks whose class 0 is the background.
+        scores: in [0, 1], `(boxes,)`, which labels show; None for boxes without scores.
+        class_names: names of the classes; None for their numbers.
+    """
+    height, width = np.shape(image)[:2]
+    scale = max(1, math.ceil(SHORTEST / min(height, width)))
+    pixels = np.broadcast_to(np.asarray(image, np.float32), (height, width, 3))
+    pixels = np.rint(np.clip(pixels, 0, 255)).astype(np.uint8)
+    picture = Image.fromarray(pixels.repeat(scale, 0).repeat(scale, 1))
+    draw = ImageDraw.Draw(picture)
+    line = max(2, round(min(picture.size) / 250))
+    font = ImageFont.load_default(max(12, min(picture.size) // 32))
+    most = np.array(2 * picture.size) - 1
+    places = np.clip(np.rint(np.reshape(boxes, (-1, 4)) * scale) - [0, 0, 1, 1], 0, most).astype(int)
+    order = np.arange(len(places)) if scores is None else np.argsort(scores, kind="stable")
+    classes = np.asarray(classes, int)
+    colors = [tuple(color) for color in palette()[classes % 254 + 1].tolist()]
+    for number in order:
+        left, top, right, bottom = places[number].tolist()
+        corners = min(left, right), min(top, bottom), max(left, right), max(top, bottom)
+        draw.rectangle(corners, outline=_contrast(colors[number]), width=line + 1)  # seen on any background
+        draw.rectangle(corners, outline=colors[number], width=line)
+    free, labels = np.ones((picture.height, picture.width), bool), []
+    for number in reversed(order):
+        text = str(classes[number]) if class_names is None else class_names[classes[number]]
+        text = text if scores is None else f"{text} {100 * scores[number]:.0f} %"
+        while len(text) > 1 and draw.textlength(text, font) + font.size > picture.width:
+            text = text.rstrip(".")[:-1] + "..."
+        size = math.ceil(draw.textlength(text, font)) + font.size // 2, sum(font.getmetrics()) + 2
+        labels.append((number, text, _free_place(free, places[number].tolist(), *size)))
+    for number, text, (left, top, right, bottom) in reversed(labels):
+        draw.rectangle((left, top, right - 1, bottom - 1), fill=colors[number])
+        draw.text((left + font.size // 4, top + 1), text, fill=_contrast(colors[number]), font=font)
+    return picture
+
+
+def _free_place(free, box, width, height) -> tuple[int, int, int, int]:
+    """A place for a label, as near above a box, in it or below it as nothing is there yet; takes it."""
+    left, top, right, bottom = box
+    tops = top - height, top, bottom + 1, bottom + 1 - height
+    lefts = np.linspace(left, right + 1 - width, 5).astype(int).tolist()
+    places = []
+    for y, x in itertools.product(tops, lefts):
+        y, x = max(0, min(y, free.shape[0] - height)), max(0, min(x, free.shape[1] - width))
+        places.append((x, y, x + width, y + height))
+    place = next(
+        (place for place in places if free[place[1] : place[3], place[0] : place[2]].all()), places[0]
+    )
+    free[place[1] : place[3], place[0] : place[2]] = False
+    return place
+
+
+def _contrast(color) -> str:
+    """Black or white, whichever differs more from a colour (luma of ITU-R BT.601)."""
+    return "black" if np.dot(color, (0.299, 0.587, 0.114)) > 127 else "white"

@@ -36,3 +36,35 @@ def test_an_overlay_colours_all_but_the_background_and_names_the_classes():
     assert picture.size[1] == 40 + 2 * visualize.ROW
     assert picture.getpixel((5, 5)) == (114, 50, 50)
     assert picture.getpixel((5, 21)) == picture.getpixel((5, 35)) == (100, 100, 100)
+
+
+def test_boxes_have_the_colours_of_their_classes_and_labels_inside_the_picture():
+    image = np.full((400, 500, 3), 200, np.uint8)
+    boxes = np.float32([[0, 0, 120, 90], [300, 250, 500, 400]])
+    picture = np.array(visualize.draw_boxes(image, boxes, [0, 1], [0.9, 0.8], ("cat", "dog")))
+    assert picture.shape == image.shape
+    assert (picture[:90, [0, 119]] == [128, 0, 0]).all(-1).mean() > 0.8  # both sides, less the label
+    assert (picture[250:, [300, 499]] == [0, 128, 0]).all()
+    changed = (picture != image).any(-1)
+    assert not changed[100:220].any()
+    assert not changed[:, 130:290].any()
+    assert changed[5:12, 10:50].all(), "the first label is within its box, as there is no room above"
+    assert changed[235:245, 305:330].all(), "the second is above"
+
+
+def test_labels_of_equal_boxes_lie_beside_each_other_and_long_ones_are_cut():
+    image, box = np.full((400, 400, 1), 200.0), [100, 100, 300, 300]
+    one, two = (
+        np.array(visualize.draw_boxes(image, [box] * count, [7] * count, None, ["word " * 40] * 8))
+        for count in (1, 2)
+    )
+    rows = [(picture[:, 350:390] != 200).any((1, 2)).sum() for picture in (one, two)]  # beside the boxes
+    assert rows[1] == 2 * rows[0] > 20
+
+
+def test_small_images_are_enlarged_so_that_labels_are_readable():
+    image = np.random.default_rng(0).integers(0, 256, (32, 50, 3), np.uint8)
+    picture = visualize.draw_boxes(image, np.zeros((0, 4)), np.zeros(0, int))
+    np.testing.assert_array_equal(picture, image.repeat(10, 0).repeat(10, 1))
+    picture = np.array(visualize.draw_boxes(image, [[5, 10, 45, 30]], [254]))
+    assert (picture[100:300, [50, 449]] == [128, 0, 0]).all(), "the 255th class has the colour of the first"
