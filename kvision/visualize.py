@@ -102,7 +102,8 @@ def draw_boxes(
     picture = Image.fromarray(pixels.repeat(scale, 0).repeat(scale, 1))
     draw = ImageDraw.Draw(picture)
     line = max(2, round(min(picture.size) / 250))
-    font = ImageFont.load_default(max(12, min(picture.size) // 32))
+    points = max(12, min(picture.size) // 32)
+    font = ImageFont.load_default(points)
     most = np.array(2 * picture.size) - 1
     places = np.clip(np.rint(np.reshape(boxes, (-1, 4)) * scale) - [0, 0, 1, 1], 0, most).astype(int)
     order = np.arange(len(places)) if scores is None else np.argsort(scores, kind="stable")
@@ -115,15 +116,15 @@ def draw_boxes(
         draw.rectangle(corners, outline=colors[number], width=line)
     free, labels = np.ones((picture.height, picture.width), bool), []
     for number in reversed(order):
-        text = str(classes[number]) if class_names is None else class_names[classes[number]]
+        text = str(classes[number]) if class_names is None else class_names[int(classes[number])]
         text = text if scores is None else f"{text} {100 * scores[number]:.0f} %"
-        while len(text) > 1 and draw.textlength(text, font) + font.size > picture.width:
+        while len(text) > 1 and draw.textlength(text, font) + points > picture.width:
             text = text.rstrip(".")[:-1] + "..."
-        size = math.ceil(draw.textlength(text, font)) + font.size // 2, sum(font.getmetrics()) + 2
+        size = math.ceil(draw.textlength(text, font)) + points // 2, 5 * points // 4 + 2
         labels.append((number, text, _free_place(free, places[number].tolist(), *size)))
     for number, text, (left, top, right, bottom) in reversed(labels):
         draw.rectangle((left, top, right - 1, bottom - 1), fill=colors[number])
-        draw.text((left + font.size // 4, top + 1), text, fill=_contrast(colors[number]), font=font)
+        draw.text((left + points // 4, top + 1), text, fill=_contrast(colors[number]), font=font)
     return picture
 
 

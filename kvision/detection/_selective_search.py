@@ -125,7 +125,7 @@ def _lab(pixels):
     """CIE Lab of sRGB pixels under D65, float32 `(height, width, 3)`, each channel within [0, 255]."""
     values = np.arange(256) / 255
     linear = np.where(values > 0.04045, ((values + 0.055) / 1.055) ** 2.4, values / 12.92)
-    xyz = linear.astype(np.float32)[pixels] @ np.float32(TO_XYZ).T
+    xyz = linear.astype(np.float32)[pixels] @ np.array(TO_XYZ, np.float32).T
     x, y, z = np.moveaxis(np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116), -1, 0)
     return np.stack([(116 * y - 16) * 2.55, 500 * (x - y) + 128, 200 * (y - z) + 128], -1)
 
@@ -136,7 +136,9 @@ def _filtered(pixels, kernel, axis):
     padding = [(radius, radius) if place == axis else (0, 0) for place in range(pixels.ndim)]
     padded = np.moveaxis(np.pad(pixels, padding, "edge"), axis, 0)
     length = pixels.shape[axis]
-    filtered = sum(weight * padded[place : place + length] for place, weight in enumerate(kernel.tolist()))
+    filtered = np.zeros_like(padded[:length])
+    for place, weight in enumerate(kernel.tolist()):
+        filtered += weight * padded[place : place + length]
     return np.moveaxis(filtered, 0, axis)
 
 
@@ -166,8 +168,9 @@ def _texture_bins(pixels):
     factor = (TEXTURE_BINS - 0.01) / np.maximum(np.hypot(across, down).max(1, keepdims=True), 1e-6)
     across, down = across * factor, down * factor
     bins = []
-    for angle in np.arange(0, 2 * np.pi, 2 * np.pi / ORIENTATIONS, np.float32):
-        bins.append(np.maximum(np.cos(angle) * across + np.sin(angle) * down, 0).astype(np.uint8))
+    for place in range(ORIENTATIONS):
+        angle = 2 * math.pi * place / ORIENTATIONS
+        bins.append(np.maximum(math.cos(angle) * across + math.sin(angle) * down, 0).astype(np.uint8))
     return np.concatenate(bins), TEXTURE_BINS
 
 
