@@ -236,7 +236,7 @@ def voc_scores(sums: dict, eleven_points: bool = False) -> Scores:
     return Scores({"ap50": _mean(class_ap)}, class_ap, curves)
 
 
-def iou(boxes, others, crowd=False) -> np.ndarray:
+def iou(boxes, others, crowd: np.ndarray | bool = False) -> np.ndarray:
     """Intersection over union, float64 `(boxes, others)`, in [0, 1].
 
     Args:
