@@ -103,8 +103,8 @@ def _objects(root, names, class_names) -> Objects:
                 boxes.append(Box(image, corners, _text(found, "name").strip(), crowd))
         except ValueError:
             raise UserError(
-                f"{file!r} is not an annotation of VOC: a 'size' with a 'height' and 'width' above 0, and in each "
-                f"'object' a 'name' and a 'bndbox' with {listed(SIDES)} were expected, which are numbers."
+                f"{file!r} is not an annotation of VOC: a 'size' with a 'height' and 'width' above 0 was "
+                f"expected, and in each 'object' a 'name' and a 'bndbox' with the numbers {listed(SIDES)}."
             ) from None
     places = {name: place for place, name in enumerate(class_names)}
     if boxes and not any(box.label in places for box in boxes):
