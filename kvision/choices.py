@@ -2,10 +2,12 @@
 
 FORMS = "digits, folder:PATH, csv:PATH, tfrecord:GLOB or tfds:NAME"  # of a dataset with labels
 MASK_FORMS = "shapes, masks:PATH, voc:PATH or tfds:NAME"  # of a dataset with masks
+BOX_FORMS = "shapes, coco:PATH, voc:PATH, yolo:FILE, csv:PATH or tfds:NAME"  # of a dataset with boxes
+LETTERBOXES = ("centre", "corner", "stretch")  # where an image lies in the network's input
 TASKS = ("classification", "multilabel", "segmentation")
 SPLITS = ("train", "val")  # of a training
 ALL_SPLITS = (*SPLITS, "test", "all")  # of an evaluation
 INTERPOLATIONS = {"bilinear": "triangle", "bicubic": "keyscubic"}  # and TensorFlow's name of the kernel
-AUGMENTATIONS = ("none", "crop", "crop_flip", "scale_crop_flip")
+AUGMENTATIONS = ("none", "crop", "crop_flip", "scale_crop_flip", "mosaic", "mosaic_mixup")
 CACHES = ("none", "ram", "disk")
 WEIGHTS = "imagenet, a tag that kvision-info lists, hf-hub:OWNER/REPOSITORY or a file"

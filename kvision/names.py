@@ -29,8 +29,8 @@ def listed(names: Iterable[object], most: int = 5) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """A number of things: "1 image", "2 images", "2 classes"."""
-    plural = f"{noun}{'es' if noun.endswith('s') else 's'}"
+    """A number of things: "1 image", "2 images", "2 boxes"."""
+    plural = f"{noun}{'es' if noun.endswith(('s', 'x')) else 's'}"
     return f"{count} {noun if count == 1 else plural}"
 
 

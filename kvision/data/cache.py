@@ -1,6 +1,8 @@
 """Images that are kept after they were first read: in memory, or in the user's cache folder."""
 
+import contextlib
 import hashlib
+import io
 import os
 import sys
 import threading
@@ -39,6 +41,28 @@ def keep(image_of: Callable, store, dtype, shape) -> Callable:
         return tf.ensure_shape(value, shape)
 
     return kept
+
+
+def keep_arrays(name: str, key: str, make: Callable) -> dict[str, np.ndarray]:
+    """Arrays that cost a pass over a dataset, kept in the user's cache folder.
+
+    Args:
+        name: of what they are.
+        key: a text that changes when the arrays do.
+        make: gives them as a dict.
+    """
+    digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32]
+    try:
+        path = cache_folder() / f"{name}-{digest}.npz"
+        with open(path, "rb") as file, np.load(file) as arrays:  # allow_pickle is off
+            return dict(arrays)
+    except Exception:  # it is not there; or whatever a damaged file makes its reader raise
+        arrays = make()
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    with contextlib.suppress(OSError):
+        write_whole(cache_folder() / f"{name}-{digest}.npz", content.getvalue())
+    return arrays
 
 
 class Disk:

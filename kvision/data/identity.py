@@ -55,8 +55,9 @@ class Identity:
     Attributes:
         class_names: in the order of the labels.
         counts: number of images of each class; that of all images alone where these have no single class.
-        files: SHA-256 of the names, sizes and labels of all images in order, of the names and sizes of the
-            files of their targets, and of the contents of all files where these are small enough to be read.
+        files: SHA-256 of the names, sizes, labels and boxes of all images in order, of the names and sizes of
+            the files of their targets, and of the contents of all files where these are small enough to be
+            read.
         times: SHA-256 of the files' modification times, which a copy changes; "" where `files` covers the
             contents.
         divided: whether the split is a share of images that have no splits of their own.
@@ -110,7 +111,11 @@ class Identity:
 
 
 def identify(
-    class_names: Sequence[str], labels: np.ndarray | None, *files: Files | None, size: int = 0
+    class_names: Sequence[str],
+    labels: np.ndarray | None,
+    *files: Files | None,
+    size: int = 0,
+    objects: bytes = b"",
 ) -> Identity:
     """The identity of a split.
 
@@ -118,6 +123,7 @@ def identify(
         class_names, labels: of a `Source`.
         *files: those that images and targets are read from. Without files, the labels alone count.
         size: number of images of a split without labels.
+        objects: what changes when an object in an image does.
     """
     if labels is None:
         counts, digest = (size,), hashlib.sha256(str(size).encode())
@@ -126,6 +132,7 @@ def identify(
         digest = hashlib.sha256(labels.astype("<i8").tobytes())
     else:
         counts, digest = tuple(labels.sum(0).tolist()), hashlib.sha256(labels.tobytes())
+    digest.update(objects)
     times = hashlib.sha256()
     present = [part for part in files if part is not None]
     for part in present:

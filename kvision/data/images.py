@@ -21,6 +21,7 @@ from kvision.data.masks import IGNORED
 from kvision.errors import UserError
 
 GREY = 127.5  # of padding
+CORNER_GREY = 114.0  # beside an image in the corner, as YOLOX has it
 
 
 def check_fit(crop, interpolation) -> None:
@@ -69,23 +70,28 @@ def fit(image, size, *, crop=1.0, interpolation="bilinear"):
     return tf.clip_by_value(pixels, 0, 255)  # bicubic overshoots
 
 
-def letterbox(shape, size) -> tuple:
-    """Size and position of an image that is fitted inside `size` as a whole, with its aspect ratio.
+def letterbox(shape, size, form="centre") -> tuple:
+    """Size and position of an image that is fitted inside `size` as a whole.
 
     Args:
-        shape: `(height, width)` of the image.
+        shape: `(..., 2)`, height and width of the image, or of several.
         size: `(height, width)` of the output.
+        form: "centre", with the same padding on both sides; "corner", with padding below and to the right, as
+            YOLOX and torchvision's R-CNNs have it; or "stretch", without padding and without the aspect
+            ratio, as SSD has it.
 
     Returns:
-        `resized` and `offset` of `place`, int32 `(2,)` each; padding is the same on both sides.
+        `resized` and `offset` of `place`, int32 `(..., 2)` each.
     """
     sides = tf.cast(shape, tf.float64)
-    resized = tf.cast(tf.round(sides * tf.reduce_min(size / sides)), tf.int32)
-    resized = tf.clip_by_value(resized, 1, size)
-    return resized, (size - resized) // 2
+    growth = size / sides
+    if form != "stretch":
+        growth = tf.reduce_min(growth, -1, keepdims=True)
+    resized = tf.clip_by_value(tf.cast(tf.round(sides * growth), tf.int32), 1, size)
+    return resized, (size - resized) // 2 if form == "centre" else tf.zeros_like(resized)
 
 
-def place(image, size, resized, offset, interpolation="bilinear"):
+def place(image, size, resized, offset, interpolation="bilinear", fill=GREY):
     """Resizes an image and lays it on grey; what lies outside is cut off.
 
     Args:
@@ -94,6 +100,7 @@ def place(image, size, resized, offset, interpolation="bilinear"):
         resized: int32 `(2,)`, the height and width to which the image is resized.
         offset: int32 `(2,)`, its first row and column in the output; negative ones are cut off.
         interpolation: "bilinear" or "bicubic", antialiased.
+        fill: the level of grey.
 
     Returns:
         float32 `(*size, channels)` in [0, 255].
@@ -106,7 +113,7 @@ def place(image, size, resized, offset, interpolation="bilinear"):
         kernel_type=INTERPOLATIONS[interpolation],
         antialias=True,
     )[0]
-    return tf.where(covered(size, resized, offset)[..., None], tf.clip_by_value(pixels, 0, 255), GREY)
+    return tf.where(covered(size, resized, offset)[..., None], tf.clip_by_value(pixels, 0, 255), fill)
 
 
 def place_mask(mask, size, resized, offset):
@@ -145,6 +152,27 @@ def unletterbox(prediction, shape):
     if prediction.dtype.is_integer:
         return place_mask(cut, shape, shape, (0, 0))
     return tf.image.resize(cut, shape, antialias=True)
+
+
+def unletterbox_boxes(boxes, shapes, size, form="centre"):
+    """Boxes in letterboxed images, moved to the images' own pixels and cut at their borders.
+
+    Args:
+        boxes: float32 `(batch, boxes, 4)`, xyxy.
+        shapes: int32 `(batch, 2)`, height and width of each image.
+        size: `(height, width)` of the letterboxed images.
+        form: of `letterbox`.
+
+    Returns:
+        float32 `(batch, boxes, 4)`.
+    """
+
+    def corners(sides):
+        return tf.cast(tf.tile(sides[..., ::-1], [1, 2])[:, None], tf.float32)
+
+    resized, offset = letterbox(shapes, size, form)
+    shapes = corners(tf.convert_to_tensor(shapes))
+    return tf.clip_by_value((boxes - corners(offset)) * shapes / corners(resized), 0, shapes)
 
 
 def random_crop(image, size, *, min_area, seed, channels, exif=True):

@@ -5,15 +5,18 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from kvision.choices import CACHES
+from kvision.choices import CACHES, LETTERBOXES
 from kvision.data.cache import Disk, keep
 from kvision.data.images import check_fit
 from kvision.data.masks import IGNORED, checked_mask, decode_mask
+from kvision.data.objects import padded
 from kvision.data.pipeline import make_batches
 from kvision.data.skipped import Skipped, Unreadable
 from kvision.data.sources import Source, open_source
-from kvision.data.transforms import AUGMENTATIONS, Frame
+from kvision.data.transforms import AUGMENTATIONS, OF_OBJECTS, OTHERS, Frame
 from kvision.errors import UserError
+
+MOST_OBJECTS = 120  # of several images together, unless one has more; as YOLOX has it for its mosaics
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,11 @@ class Data:
         dataset: batches, each a dict of `"image"`, float32 `(batch, height, width, channels)` in [0, 255],
             `"weight"`, float32 `(batch,)` of ones, and `"label"`, int64 `(batch,)`, `"labels"`, uint8
             `(batch, classes)`, 1 for each class that the image has, or `"mask"`, int32 `(batch, height,
-            width)`, 255 where a pixel has no class. An error in it is best met within
+            width)`, 255 where a pixel has no class; or the objects in the images, with as many rows as the
+            image of the split with the most has, or up to 120 for several images together: `"boxes"`, float32
+            `(batch, most, 4)`, left, top, right and bottom in pixels of the batch's images; `"classes"`,
+            int32 `(batch, most)`, -1 where there is no object; and `"crowd"`, uint8 `(batch, most)`, 1 for
+            objects that are ignored (COCO's crowds, VOC's difficult ones). An error in it is best met within
             `kvision.data.read_errors`.
         class_names: in the order of the labels, or of the classes in masks.
         size: number of images; unreadable ones are counted.
@@ -64,22 +71,27 @@ def load(
     max_unreadable: float = 0.1,
     target: str = "label",
     own_size: bool = False,
+    letterbox: str = "centre",
+    strict: bool = False,
 ) -> Data:
     """Opens a split of a dataset.
 
     Args:
         data: "digits", "folder:PATH", "csv:PATH", "tfrecord:GLOB" or "tfds:NAME" have labels; "shapes",
-            "masks:PATH", "voc:PATH" or "tfds:NAME" have masks. Or what `open_source` made of it, which
-            already is of one split.
+            "masks:PATH", "voc:PATH" or "tfds:NAME" have masks; "shapes", "coco:PATH" or
+            "coco:FILE.json,FOLDER", "voc:PATH", "yolo:FILE", "csv:PATH" or "tfds:NAME" have boxes. Or what
+            `open_source` made of it, which already is of one split.
         split: "train", "val", "test" or "all", of those that the dataset has; "val" is its test images where
             it holds out no others.
-        image_size: `(height, width)`; an image is resized and cut to it, or letterboxed if it has a mask.
+        image_size: `(height, width)`; an image is resized and cut to it, or letterboxed if it has a mask
+            or boxes.
         channels: 3, or 1 for grey.
         batch_size: images a batch. Training batches are always full.
         training: shuffled and endless; else once, in order.
-        augment: "none", "crop" (random box, resized), "crop_flip" (mirrored half of the time too) or
+        augment: "none", "crop" (random box, resized), "crop_flip" (mirrored half of the time too),
             "scale_crop_flip" (scaled by 0.5 to 2 at a random place, mirrored half of the time, colours
-            changed).
+            changed); with boxes also "mosaic" (four images around a point, likewise) or "mosaic_mixup"
+            (blended with a fifth).
         min_crop_area: smallest share of an image's area that a random box covers.
         crop: without augmentation, the share of the resized image's side that is kept, in (0, 1].
         interpolation: without augmentation, "bilinear" or "bicubic".
@@ -95,8 +107,15 @@ def load(
             the dataset raises an error, as it does for an image that cannot be read for another reason, and
             for a mask that does not fit its image or the classes.
         target: what a batch has beside images: "label", "labels" (several labels an image where a CSV file
-            has them, of other datasets the one) or "mask".
-        own_size: whether masks stay as large as their images, which then come one a batch.
+            has them, of other datasets the one), "mask" or "boxes".
+        own_size: whether masks stay as large as their images, which then come one a batch. Boxes are in
+            pixels of the images as they are read; beside them are `"size"`, int32 `(batch, 2)`, height and
+            width of these images, and `"area"`, float32 `(batch, most)`, of the objects in squared pixels:
+            that of COCO's annotation, or else the box's. `images.unletterbox_boxes` moves detections there.
+        letterbox: "centre", "corner" or "stretch", see `kvision.data.images.letterbox`; without boxes
+            "centre".
+        strict: whether a box that cannot be used is an error. Else such boxes are left out, or cut at the
+            border of the image, and stderr says so.
 
     Raises:
         ValueError: a value outside its range.
@@ -111,6 +130,9 @@ def load(
     if not 0 <= max_unreadable <= 1:
         raise UserError(f"`max_unreadable` must be in [0, 1]; got {max_unreadable}.")
     check_fit(crop, interpolation)
+    forms = LETTERBOXES if target == "boxes" else LETTERBOXES[:1]
+    if letterbox not in forms:
+        raise UserError(f"`letterbox` of {target!r} must be one of {', '.join(forms)}; got {letterbox!r}.")
     if isinstance(data, Source):
         source = data
     else:
@@ -122,8 +144,15 @@ def load(
         interpolation=interpolation,
         min_crop_area=min_crop_area,
         exif=exif,
-        whole=target == "mask",
+        whole=target in ("mask", "boxes"),
+        letterbox=letterbox,
     )
+    objects, others = source.objects, OTHERS.get(augment, 0)
+    if objects:
+        objects.report(strict)
+        most = min((1 + others) * objects.most, max(objects.most, MOST_OBJECTS))
+    elif others:
+        raise UserError(f"`augment` {augment!r} needs boxes; got the target {target!r}.")
     kept = _kept(source, cache, frame)
 
     def index_at(position):
@@ -133,8 +162,22 @@ def load(
         shuffle = tf.random.experimental.index_shuffle  # pyright: ignore  # TensorFlow's stubs lack it
         return shuffle(position % source.size, seeds, source.size - 1)
 
+    def others_at(position):
+        seeds = (seed, -1 - position)  # other numbers than those of the augmentation
+        return tf.random.stateless_uniform((others,), seeds, 0, source.size, tf.int64)
+
+    def read(index):
+        """An example; its objects are in pixels of its image."""
+        example = kept.example(index)
+        if objects:
+            example["image"] = frame.pixels(example["image"])
+            example |= objects.of(index, tf.shape(example["image"])[:2])
+        return example
+
     def prepare(position):
-        example = kept.example(index_at(position))
+        example = read(index_at(position))
+        if others:
+            example["others"] = [read(index) for index in tf.unstack(others_at(position))]
         if "mask" in example:
             image = frame.pixels(example["image"])
             classes = len(source.places or source.class_names)
@@ -146,12 +189,17 @@ def load(
         if target == "labels" and source.single_labels is not None:
             example["labels"] = tf.one_hot(example.pop("label"), len(source.class_names), dtype=tf.uint8)
         moved = AUGMENTATIONS[augment](example, (seed, position), frame)
-        if own_size and "mask" in example:
-            moved |= {"mask": example["mask"]}
+        if own_size:
+            moved |= {name: example[name] for name in ("mask", *OF_OBJECTS) if name in example}
+        if objects:
+            area = moved.pop("area")
+            of_image = {name: moved[name] for name in OF_OBJECTS} | ({"area": area} if own_size else {})
+            moved |= padded(of_image, most)
+            moved |= {"size": tf.shape(example["image"])[:2]} if own_size else {}
         image = tf.ensure_shape(moved["image"], (*image_size, channels))
         return position, moved | {"image": image, "weight": tf.constant(1.0)}
 
-    if own_size:
+    if own_size and not objects:
         batch_size = 1
     skipped = Skipped(source, max_unreadable, exif)
 
@@ -159,7 +207,9 @@ def load(
         def prepare_again():
             return next(iter(tf.data.Dataset.from_tensors(tf.constant(position, tf.int64)).map(prepare)))
 
-        skipped.add(int(index_at(tf.constant(position, tf.int64))), prepare_again)
+        place = tf.constant(position, tf.int64)
+        indices = [int(index_at(place)), *(others_at(place).numpy().tolist() if others else ())]
+        skipped.add(indices, prepare_again)
 
     stop = 2**62 if training else source.size
     batches = make_batches(prepare, start + shard[0], stop, shard[1], batch_size, note, fill=training)

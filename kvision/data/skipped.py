@@ -47,37 +47,50 @@ class Skipped:
         self.unreadable: dict[str, Unreadable] = {}
         self.failure: Exception | None = None
 
-    def add(self, index: int, prepare: Callable) -> None:
-        """Notes an image that fails to decode.
+    def add(self, indices: Sequence[int], prepare: Callable) -> None:
+        """Notes images that fail to decode.
 
         Args:
-            index: of the image.
+            indices: of the images that make one example.
             prepare: does again, with no arguments, what failed.
 
         Raises:
             OSError: the image cannot be read.
-            UserError: too many images fail to decode; a mask does not fit its image or the classes.
+            UserError: too many images fail to decode; a mask does not fit its image or the classes; an image
+                has another size than its boxes are for.
             Exception: whatever else `prepare` raises. All of these are kept in `failure`.
         """
         try:
-            self._add(index, prepare)
+            self._add(indices, prepare)
         except Exception as error:
             self.failure = error
             raise
 
-    def _add(self, index, prepare):
+    def _add(self, indices, prepare):
+        if not sum(map(self._is_unreadable, indices)):  # each of them is looked at
+            prepare()
+            name = self.source.name(indices[0], "image")
+            raise OSError(f"{name!r} could be read at the second attempt only.")
+
+    def _is_unreadable(self, index) -> bool:
+        """Whether an image fails to decode; if so, it is noted."""
         fields = {"image": self.source.image, **self.source.targets}
         names = {field: self.source.name(index, field) for field in fields}
         if not self.unreadable.keys().isdisjoint(names.values()):
-            return
+            return True
         example = {field: _read(read, index, names[field]) for field, read in fields.items()}
         for field, name in names.items():
             if (why := _damage(field, example[field], name)) is not None:
-                return self._note(index, name, why)
+                self._note(index, name, why)
+                return True
         if "mask" in example:
             self._check_mask(example, names["mask"])
-        prepare()
-        raise OSError(f"{names['image']!r} could be read at the second attempt only.")
+        if self.source.objects:
+            try:
+                self.source.objects.check_size(index, self._size(example["image"]))
+            except UserError as error:
+                raise UserError(f"{names['image']!r} {error}.") from None
+        return False
 
     def _note(self, index, name, why):
         source = self.source
@@ -91,12 +104,14 @@ class Skipped:
                 f"the last is {name!r}: {why}."
             )
 
-    def _check_mask(self, example, name):
-        image = example["image"]
+    def _size(self, image) -> tuple[int, int]:
         image = decoding.decode(image, 1, self.exif) if image.dtype == tf.string else image
+        return tuple(image.shape[:2])
+
+    def _check_mask(self, example, name):
         mask = masks.decode_mask(example["mask"]).numpy()
         try:
-            masks.check_size(mask, tuple(image.shape[:2]))
+            masks.check_size(mask, self._size(example["image"]))
             masks.check_classes(mask, len(self.source.places or self.source.class_names))
         except UserError as error:
             raise UserError(f"{name!r} {error}.") from None

@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from kvision.choices import ALL_SPLITS, FORMS, MASK_FORMS
+from kvision.choices import ALL_SPLITS, BOX_FORMS, FORMS, MASK_FORMS
 from kvision.data.sources.check import check_images
+from kvision.data.sources.coco import PAIR, coco
+from kvision.data.sources.csv_boxes import csv_boxes
 from kvision.data.sources.csv_list import csv_list
 from kvision.data.sources.digits import digits
 from kvision.data.sources.folder import folder
@@ -19,6 +21,7 @@ from kvision.data.sources.source import UNLABELED, Options, Source
 from kvision.data.sources.tfds import tfds
 from kvision.data.sources.tfrecord import tfrecord
 from kvision.data.sources.voc import voc
+from kvision.data.sources.yolo import yolo
 from kvision.errors import NoLabels, UserError
 from kvision.names import check_class_names, counted
 from kvision.spec import did_you_mean
@@ -30,10 +33,19 @@ KINDS = {
     "csv": csv_list,
     "masks": masks,
     "voc": voc,
+    "coco": coco,
+    "yolo": yolo,
     "tfrecord": tfrecord,
     "tfds": tfds,
 }
-TARGETS = {"label": FORMS, "labels": FORMS, "mask": MASK_FORMS}  # and the datasets that give them
+BOX_KINDS = KINDS | {"csv": csv_boxes}
+TARGETS = {  # and the datasets that give them
+    "label": FORMS,
+    "labels": FORMS,
+    "mask": MASK_FORMS,
+    "boxes": BOX_FORMS,
+}
+PLURALS = {"label": "labels", "labels": "labels", "mask": "masks", "boxes": "boxes"}
 
 
 def open_source(
@@ -70,7 +82,8 @@ def open_source(
     gives = [given for given, its_forms in TARGETS.items() if re.search(rf"\b{kind}\b", its_forms)]
     if target not in gives:
         if labeled:
-            raise NoLabels(f"{data!r} gives {gives[0]}s and no {target}s: {forms} was expected.")
+            given = PLURALS[gives[0]]
+            raise NoLabels(f"{data!r} gives {given} and no {PLURALS[target]}: {forms} was expected.")
         target = gives[0]
     form = re.search(rf"\b{kind}:(\w+)", TARGETS[target])
     if not form and name:
@@ -88,11 +101,11 @@ def open_source(
     if kind != "tfds":
         name = os.path.expanduser(name)
     options = Options(channels, val_fraction, allow_outside, labeled, check_classes, target, several)
-    source = KINDS[kind](name, split, options)
+    source = (BOX_KINDS if target == "boxes" else KINDS)[kind](name, split, options)
     if not labeled:
         labels = np.zeros(source.size, np.int64)
         source = dataclasses.replace(
-            source, class_names=(UNLABELED,), labels=labels, targets={}, target_files={}
+            source, class_names=(UNLABELED,), labels=labels, targets={}, target_files={}, objects=None
         )
     check_class_names(source.class_names, repr(data))
     if source.single_labels is not None:
@@ -108,7 +121,11 @@ def open_source(
 def absolute(data: str) -> str:
     """A dataset's name with an absolute path without links, so that two names of one dataset are equal."""
     kind, colon, path = data.partition(":")
-    return f"{kind}:{os.path.realpath(os.path.expanduser(path))}" if colon and kind != "tfds" else data
+    if not colon or kind == "tfds":
+        return data
+    pair = PAIR.fullmatch(path) if kind == "coco" else None
+    paths = pair.groups() if pair else [path]
+    return f"{kind}:{','.join(os.path.realpath(os.path.expanduser(one)) for one in paths)}"
 
 
 def _check_labels(labels: np.ndarray, class_names: Sequence[str], where: str) -> None:
@@ -125,5 +142,6 @@ def _form_of(path: str) -> str:
     path = os.path.expanduser(path)
     if os.path.isdir(path):
         return "folder"
-    kind = {".csv": "csv", ".tfrecord": "tfrecord"}.get(os.path.splitext(path)[1], "")
+    kinds = {".csv": "csv", ".tfrecord": "tfrecord", ".yaml": "yolo", ".yml": "yolo"}
+    kind = kinds.get(os.path.splitext(path)[1], "")
     return kind if os.path.isfile(path) or glob.has_magic(path) else ""

@@ -4,10 +4,11 @@ import csv
 import io
 import os
 from collections import defaultdict
-from pathlib import PurePosixPath, PureWindowsPath
+from collections.abc import Iterator
 
 import numpy as np
 
+from kvision.data.sources.inside import Inside
 from kvision.data.sources.source import (
     Options,
     Source,
@@ -33,9 +34,9 @@ def csv_list(path: str, split: str, options: Options) -> Source:
     """
     rows = _rows(path, options.several)
     root = os.path.dirname(path)
-    inside = _Inside(path, root, options.allow_outside)
+    inside = Inside(path, root, options.allow_outside)
     for row in rows:
-        row["found"], row["file"] = inside.paths(row)
+        row["found"], row["file"] = inside.paths(row["path"], f"row {row['row']}")
     classes = sorted({name for row in rows for name in row["labels"]})
     if not options.several and (joined := [name for name in classes if SEPARATOR in name]):
         say_once(
@@ -81,8 +82,12 @@ def csv_list(path: str, split: str, options: Options) -> Source:
     return source
 
 
-def _rows(path, several) -> list[dict]:
-    """The rows of the file; `labels` has the names in `label`, `row` the line on which each ends, from 1."""
+def read_csv(path: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a file that are not blank, and the line on which each ends, from 1.
+
+    Raises:
+        UserError: it is not UTF-8, or a quotation mark is not closed.
+    """
     with open(path, "rb") as file:
         content = file.read()
     try:
@@ -94,19 +99,24 @@ def _rows(path, several) -> list[dict]:
             f"{path!r} must be UTF-8; it is in {form}: line {line} has the byte {content[error.start]:#04x}."
         ) from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows, columns = [], None
     try:
         for fields in reader:
-            if not any(field.strip() for field in fields):
-                continue
-            if columns is None:
-                columns = _columns(path, fields)
-            else:
-                rows.append(_row(path, columns, fields, reader.line_num, several))
+            if any(field.strip() for field in fields):
+                yield reader.line_num, fields
     except csv.Error as error:
         raise UserError(
             f"{path!r}, row {reader.line_num}: {error}; is a quotation mark not closed?"
         ) from None
+
+
+def _rows(path, several) -> list[dict]:
+    """The rows of the file; `labels` has the names in `label`, `row` the line on which each ends, from 1."""
+    rows, columns = [], None
+    for number, fields in read_csv(path):
+        if columns is None:
+            columns = _columns(path, fields)
+        else:
+            rows.append(_row(path, columns, fields, number, several))
     if columns is None:
         raise UserError(f"{path!r} is empty: the columns 'path' and 'label' were expected.")
     return rows
@@ -159,37 +169,3 @@ def _check_repeated(path, rows) -> None:
                     f"{path!r}, rows {other['row']} and {row['row']}: the same file has the {what} "
                     f"{quoted(other[what])} and {quoted(row[what])}: {quoted(row['path'])}."
                 )
-
-
-class _Inside:
-    """Finds the files of rows, and refuses those outside the list's folder."""
-
-    def __init__(self, csv_path, root, allow_outside):
-        self.csv_path, self.root, self.allow_outside = csv_path, root, allow_outside
-        self.real_root = os.path.join(os.path.realpath(root or "."), "")
-        self.real_folders = {}  # real paths of the folders that were asked for
-
-    def paths(self, row) -> tuple[str, str]:
-        """The path of a row's file, and the real path, which identifies it."""
-        name = row["path"]
-        if "\\" in name and not os.path.lexists(os.path.join(self.root, name)):
-            if PureWindowsPath(name).drive:
-                self._refuse(row, "a path of another system is not found here", False)
-            name = name.replace("\\", "/")
-        parts = PurePosixPath(name).parts
-        path = os.path.join(self.root, *parts)
-        if not self.allow_outside and (".." in parts or parts[0] == "/"):
-            self._refuse(row, "a path below the file's folder was expected", True)
-        folder, file = os.path.split(path)
-        if folder not in self.real_folders:
-            self.real_folders[folder] = os.path.realpath(folder)
-        real = os.path.join(self.real_folders[folder], file)
-        if os.path.islink(real):
-            real = os.path.realpath(real)
-        if not self.allow_outside and not real.startswith(self.real_root):
-            self._refuse(row, "a symbolic link leads outside the file's folder", True)
-        return path, real
-
-    def _refuse(self, row, why, helps):
-        how = " --allow_outside takes it." if helps else ""
-        raise UserError(f"{self.csv_path!r}, row {row['row']}: {why}; got {quoted(row['path'])}.{how}")

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from kvision.data.objects import Box, gather
 from kvision.data.sources.source import Options, Source, check_divided
 
 CLASSES = ("background", "circle", "square", "triangle")
@@ -37,12 +38,31 @@ class Picture(NamedTuple):
 
 
 def shapes(_, split: str, options: Options) -> Source:
-    """400 pictures of 96 x 96 pixels for training and 100 others, whatever `val_fraction`."""
+    """400 pictures of 96 x 96 pixels for training and 100 others, whatever `val_fraction`.
+
+    The background is a class of masks and has no boxes.
+    """
     check_divided(split, "'shapes'")
     pictures = [picture for name in COUNTS if split in ("all", name) for picture in _pictures(name)]
     images = tf.constant(np.stack([picture.image for picture in pictures]))
     if options.channels == 1:
         images = tf.image.rgb_to_grayscale(images)
+    if options.target == "boxes":
+        boxes = [
+            Box(place, (shape.left, shape.top, shape.right, shape.bottom), shape.label)
+            for place, picture in enumerate(pictures)
+            for shape in picture.shapes
+        ]
+        places = {label: label - 1 for label in range(1, len(CLASSES))}
+        objects = gather(boxes, places, len(pictures), str, [(SIZE, SIZE)] * len(pictures))
+        return Source(
+            CLASSES[1:],
+            None,
+            lambda index: images[index],
+            encoded=False,
+            objects=objects,
+            count=len(pictures),
+        )
     masks = tf.constant(np.stack([picture.mask for picture in pictures]))
     return Source(
         CLASSES,

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.data.identity import Files, Identity, identify
+from kvision.data.objects import Objects
 from kvision.errors import UserError
 from kvision.names import listed, shown
 
@@ -38,7 +39,7 @@ class Source:
     Attributes:
         class_names: in the order of the labels, or of the classes in masks.
         labels: int64 `(images,)`, each a place in `class_names`; of images with several classes uint8
-            `(images, classes)`, 1 for those that an image has; None where an image has a mask.
+            `(images, classes)`, 1 for those that an image has; None where an image has a mask or boxes.
         image: from an index tensor to an encoded image, or to pixels `(height, width, channels)`.
         name_of: from an index to a name for messages, which a terminal can print.
         files: what images are read from, see `identity.Files`; None for what comes with the package.
@@ -46,6 +47,7 @@ class Source:
         targets: further fields by name, each from an index tensor to what it is read as: a "mask" to an
             encoded mask, or to integers `(height, width)`.
         target_files: what targets are read from, by name.
+        objects: those in the images; None where boxes are not the target.
         count: number of images of a split without labels.
         places: the place in `class_names` of each class that masks hold; None for their own order.
         divided: whether the split is a share of images that have no splits of their own, see `part`.
@@ -59,6 +61,7 @@ class Source:
     encoded: bool = True
     targets: Mapping[str, Callable] = field(default_factory=dict)
     target_files: Mapping[str, Files] = field(default_factory=dict)
+    objects: Objects | None = None
     count: int = 0
     places: tuple[int, ...] | None = None
     divided: bool = False
@@ -95,7 +98,9 @@ class Source:
         elif (labels := self.labels) is not None:
             labels = np.zeros((len(labels), len(class_names)), labels.dtype)
             labels[:, moved] = self.labels
-        return replace(self, class_names=tuple(class_names), labels=labels, places=tuple(places))
+        objects = self.objects and self.objects.with_classes(places)
+        names, places = tuple(class_names), tuple(places)
+        return replace(self, class_names=names, labels=labels, objects=objects, places=places)
 
     def name(self, index: int, field: str) -> str:
         """A name for messages about the image, or about a target that has files of its own."""
@@ -113,7 +118,10 @@ class Source:
     def identity(self) -> Identity:
         """The identity of the split, to compare it with another."""
         files = dict.fromkeys([self.files, *self.target_files.values()])
-        identity = identify(self.class_names, self.labels, *filter(None, files), size=self.size)
+        objects = self.objects.digest() if self.objects else b""
+        identity = identify(
+            self.class_names, self.labels, *filter(None, files), size=self.size, objects=objects
+        )
         return replace(identity, divided=self.divided)
 
 
@@ -122,7 +130,7 @@ class Options:
     """Options for opening a dataset: the arguments of `open_source` with these names.
 
     Attributes:
-        target: "label" or "mask".
+        target: "label", "mask" or "boxes".
         several: whether an image may have several labels, where the dataset can say so.
     """
 

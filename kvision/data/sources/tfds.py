@@ -9,8 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.data import records
+from kvision.data.cache import keep_arrays
 from kvision.data.identity import trace
 from kvision.data.masks import IGNORED, classes_in, decode_mask
+from kvision.data.objects import Box, Objects, gather
 from kvision.data.sources.source import Options, Source, check_divided, part, parts
 from kvision.errors import UserError
 from kvision.names import listed, say_once, shown
@@ -21,10 +23,11 @@ OWN_NAMES = {"train": "train", "val": "validation", "test": "test"}
 
 
 def tfds(name: str, split: str, options: Options) -> Source:
-    """A dataset of TensorFlow Datasets, prepared as TFRecords: the features "image", and "label" or a mask.
+    """A dataset of TensorFlow Datasets, prepared as TFRecords: "image", and "label", a mask or boxes.
 
     A mask is a `LabeledImage`, or else the only other image of one channel. The classes of that are the
-    values that occur, in their order.
+    values that occur, in their order. Boxes are the only sequence of a `BBoxFeature` and a `ClassLabel`, such
+    as "objects"; those that are "is_crowd" or "is_difficult" are ignored.
     """
     import tensorflow_datasets
 
@@ -40,13 +43,16 @@ def tfds(name: str, split: str, options: Options) -> Source:
     kinds = tensorflow_datasets.features
     if options.target == "label":
         key, kind = "label", kinds.ClassLabel
-    else:
+    elif options.target == "mask":
         key, kind = _mask_key(features, kinds), kinds.Image
+    else:
+        key, kind = _boxes_key(features, kinds), kinds.Sequence
     wanted = {"image": kinds.Image, key: kind}
     if not all(one in features and isinstance(features[one], kind) for one, kind in wanted.items()):
         what = {
             "label": "image classification with 'image' and a class as 'label'",
             "mask": "semantic segmentation with 'image' and one mask, an image of one channel",
+            "boxes": "object detection with 'image' and one sequence of boxes and classes",
         }
         raise UserError(
             f"'tfds:{name}' is not a dataset of {what[options.target]}: "
@@ -67,7 +73,11 @@ def tfds(name: str, split: str, options: Options) -> Source:
         check_divided(split, f"'tfds:{name}'")
     used = there if whole else parts(split, there, f"'tfds:{name}'")
     paths = [str(path) for own in used for path in builder.info.splits[OWN_NAMES[own]].filepaths]
-    encoded = {one: tensorflow_datasets.decode.SkipDecoding() for one in {"image", key} - {"label"}}
+    encoded = {
+        one: tensorflow_datasets.decode.SkipDecoding()
+        for one in {"image", key}
+        if isinstance(features[one], kinds.Image)
+    }
 
     def example(record):
         return features.deserialize_example(record, decoders=encoded)
@@ -89,6 +99,12 @@ def tfds(name: str, split: str, options: Options) -> Source:
     files = index.files_of(paths, chosen)
     if key == "label":
         return Source(tuple(features[key].names), index.labels[chosen], image, name_of, files, divided=whole)
+
+    if options.target == "boxes":
+        names, objects = _objects(
+            features[key], lambda record: example(record)[key], paths, chosen, name_of, kinds
+        )
+        return Source(names, None, image, name_of, files, objects=objects, count=len(chosen), divided=whole)
 
     def mask(place):
         return example(read(place))[key]
@@ -116,6 +132,53 @@ def _mask_key(features, kinds) -> str:
     named = [key for key in grey if isinstance(features[key], kinds.LabeledImage)]
     found = named or [key for key in grey if key != "image"]
     return found[0] if len(found) == 1 else ""
+
+
+def _boxes_key(features, kinds) -> str:
+    """The name of the only feature that is a sequence of boxes and classes; "" for none, or more than one."""
+
+    def is_boxes(feature):
+        inner = feature.feature
+        parts = list(inner.values()) if isinstance(inner, kinds.FeaturesDict) else []
+        return all(
+            any(isinstance(part, kind) for part in parts) for kind in (kinds.BBoxFeature, kinds.ClassLabel)
+        )
+
+    found = [key for key, kind in features.items() if isinstance(kind, kinds.Sequence) and is_boxes(kind)]
+    return found[0] if len(found) == 1 else ""
+
+
+def _objects(feature, of_record: Callable, paths, chosen, name_of, kinds) -> tuple[tuple[str, ...], Objects]:
+    """The names of the classes, and the objects of the chosen records, from a pass that is kept."""
+    inner = dict(feature.feature.items())
+    [box, *_] = [key for key, kind in inner.items() if isinstance(kind, kinds.BBoxFeature)]
+    [label, *_] = [key for key, kind in inner.items() if isinstance(kind, kinds.ClassLabel)]
+    ignored = next((key for key in ("is_crowd", "is_difficult") if key in inner), None)
+
+    def arrays():
+        all_records = list(
+            tf.data.TFRecordDataset(paths).map(of_record, tf.data.AUTOTUNE).as_numpy_iterator()
+        )
+        counts = [len(record[label]) for record in all_records]
+        return {
+            "records": np.repeat(np.arange(len(counts)), counts),
+            "boxes": np.concatenate([record[box] for record in all_records]).reshape(-1, 4),
+            "labels": np.concatenate([record[label] for record in all_records]),
+            "crowd": np.concatenate([record[ignored or label] for record in all_records])
+            * (ignored is not None),
+        }
+
+    kept = keep_arrays("objects", "\n".join([f"{box} {label} {ignored}, 1", *map(trace, paths)]), arrays)
+    place_of = dict(zip(chosen.tolist(), range(len(chosen)), strict=True))
+    boxes = [
+        Box(place_of[record], (left, top, right, bottom), label, bool(crowd))
+        for record, (top, left, bottom, right), label, crowd in zip(
+            *(kept[name].tolist() for name in ("records", "boxes", "labels", "crowd")), strict=True
+        )
+        if record in place_of
+    ]
+    names = tuple(inner[label].names)
+    return names, gather(boxes, {place: place for place in range(len(names))}, len(chosen), name_of)
 
 
 def _classes(feature, mask: Callable, mask_of: Callable, paths) -> tuple[tuple[str, ...], Callable]:

@@ -1,0 +1,164 @@
+"""The boxes of COCO: a JSON file of annotations and a folder of images."""
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from kvision.data.objects import Box, gather
+from kvision.data.sources.inside import Inside, check_there
+from kvision.data.sources.source import Options, Source, check_divided, of_files, part, parts, split_of
+from kvision.errors import UserError
+from kvision.names import listed, quoted, shown
+
+PAIR = re.compile(r"(.+\.json),(.+)", re.DOTALL)
+ANNOTATIONS, PREFIX = "annotations", "instances_"
+KEYS = ("images", "annotations", "categories")
+
+
+class Listed(NamedTuple):
+    """What a JSON file has: the names and sizes of images, boxes, and class names by their ids."""
+
+    file: str
+    folder: str
+    names: list[str]
+    sizes: list[tuple[int, int]]
+    boxes: list[Box]
+    classes: dict[int, str]
+
+
+def coco(path: str, split: str, options: Options) -> Source:
+    """`FILE.json,FOLDER`, whose images are divided, or a folder as COCO lays it out.
+
+    That has `annotations/instances_train2017.json` with its images in `train2017` or `images/train2017`, and
+    so for "val"; any year will do, or none. Classes are in the order of their ids. Crowds are ignored; images
+    without annotations have no boxes.
+    """
+    if pair := PAIR.fullmatch(path):
+        check_divided(split, repr(path))
+        used = [(pair[1], os.path.expanduser(pair[2]))]
+    else:
+        pairs = _pairs(path)
+        used = [pairs[name] for name in parts(split, pairs, repr(path))]
+    lists = [_read(file, folder) for file, folder in used]
+    for one in lists[1:]:
+        if one.classes != lists[0].classes:
+            raise UserError(f"{lists[0].file!r} and {one.file!r} have different categories.")
+    paths, sizes, boxes, files = [], [], [], []
+    for one in lists:
+        inside = Inside(one.file, one.folder, options.allow_outside)
+        boxes += [box._replace(image=box.image + len(paths)) for box in one.boxes]
+        paths += [inside.paths(name, f"image {place + 1}")[0] for place, name in enumerate(one.names)]
+        sizes += one.sizes
+        files += [one.file] * len(one.names)
+    chosen = list(range(len(paths)))
+    if pair:
+        chosen = part(chosen, split, options.val_fraction)
+    if not chosen:
+        raise UserError(f"{path!r} lists no images for the split {split!r}.")
+    class_names = [name for _, name in sorted(lists[0].classes.items())]
+    root = lists[0].folder if len(lists) == 1 else os.path.commonpath([one.folder for one in lists])
+    source = of_files(root, class_names, [paths[place] for place in chosen], divided=bool(pair))
+    check_there(source, lists[0].file)
+    new = dict(zip(chosen, range(len(chosen)), strict=True))
+    objects = gather(
+        [box._replace(image=new[box.image]) for box in boxes if box.image in new],
+        {number: place for place, number in enumerate(sorted(lists[0].classes))},
+        len(chosen),
+        lambda image: shown(paths[chosen[image]]),
+        [sizes[place] for place in chosen],
+    )
+    return dataclasses.replace(source, objects=objects)
+
+
+def _pairs(path) -> dict[str, tuple[str, str]]:
+    """The file of annotations and the folder of images of each split."""
+    folder = os.path.join(path, ANNOTATIONS)
+    if not os.path.isdir(path):
+        raise FileNotFoundError(f"There is no folder {path!r}; another form is coco:FILE.json,FOLDER.")
+    if not os.path.isdir(folder):
+        raise UserError(f"{path!r} has no folder {ANNOTATIONS!r}; another form is coco:FILE.json,FOLDER.")
+    pairs: dict[str, tuple[str, str]] = {}
+    for name in sorted(os.listdir(folder)):
+        stem, ending = os.path.splitext(name)
+        split = split_of(stem.removeprefix(PREFIX))
+        if ending != ".json" or not stem.startswith(PREFIX) or not split:
+            continue
+        file, stem = os.path.join(folder, name), stem.removeprefix(PREFIX)
+        places = [os.path.join(path, stem), os.path.join(path, "images", stem)]
+        images = next((place for place in places if os.path.isdir(place)), None)
+        if images is None:
+            raise UserError(f"There is no folder of the images of {file!r}: {places[0]!r} was expected.")
+        if split in pairs:
+            raise UserError(
+                f"{folder!r} has several files for the split {split!r}: "
+                f"{listed([os.path.basename(pairs[split][0]), name])}."
+            )
+        pairs[split] = file, images
+    if not pairs:
+        raise UserError(f"{folder!r} has no '{PREFIX}train2017.json' or the like.")
+    return pairs
+
+
+def _read(file, folder) -> Listed:
+    with open(file, "rb") as content:
+        try:
+            found = json.load(content)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{file!r} is not JSON: {error}.") from None
+    if not isinstance(found, dict) or not all(isinstance(found.get(key), list) for key in KEYS):
+        keys = listed(found) if isinstance(found, dict) else type(found).__name__
+        raise UserError(f"{file!r} must have the lists {listed(KEYS)}, as COCO's instances have; got {keys}.")
+
+    def each(key, form, convert):
+        for place, item in enumerate(found[key]):
+            try:
+                yield convert(item)
+            except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
+                where = f"{file!r}, {key}, entry {place + 1}"
+                raise UserError(f"{where}: {form} were expected; got {quoted(item)}.") from None
+
+    categories = list(
+        each("categories", "an 'id' and a 'name'", lambda item: (int(item["id"]), str(item["name"])))
+    )
+    classes = dict(categories)
+    if len(classes) < len(categories) or len({*classes.values()}) < len(classes):
+        raise UserError(f"{file!r} has categories with the same id or name: {quoted(categories)}.")
+    form = "an 'id', a 'file_name', a 'height' and a 'width'"
+    images = list(each("images", form, _image))
+    places = {number: place for place, (number, _, _) in enumerate(images)}
+    if len(places) < len(images):
+        raise UserError(f"{file!r} has several images with the same id.")
+    form = "an 'image_id' of the images, a 'category_id' and a 'bbox' of 4 numbers"
+    boxes = list(each("annotations", form, lambda item: _box(item, places)))
+    names, sizes = [name for _, name, _ in images], [size for _, _, size in images]
+    return Listed(file, folder, names, sizes, boxes, classes)
+
+
+def _image(item: Mapping) -> tuple[object, str, tuple[int, int]]:
+    name, size = item["file_name"], (int(item["height"]), int(item["width"]))
+    if (
+        not isinstance(name, str)
+        or not name
+        or "\0" in name
+        or min(size) < 1
+        or max(size) > np.iinfo("i4").max
+    ):
+        raise ValueError
+    return item["id"], name, size
+
+
+def _box(item: Mapping, places: Mapping) -> Box:
+    left, top, width, height = map(float, item["bbox"])
+    area = item.get("area")
+    return Box(
+        places[item["image_id"]],
+        (left, top, left + width, top + height),
+        int(item["category_id"]),
+        bool(item.get("iscrowd", 0)),
+        None if area is None else float(area),
+    )
