@@ -1,5 +1,6 @@
 """Layers that own a custom call or variables, registered under "kvision"."""
 
+from kvision.layers.anchors import AnchorBoxes, DefaultBoxes
 from kvision.layers.batch_norm import BatchNorm
 from kvision.layers.drop_path import DropPath
 from kvision.layers.global_response_norm import GlobalResponseNormalization
@@ -11,6 +12,8 @@ from kvision.layers.merge_patches import MergePatches
 from kvision.layers.mlp import MLP
 from kvision.layers.multi_query_attention import MultiQueryAttention
 from kvision.layers.resizing import CropLike, PadToMultiple, ResizeLike
+from kvision.layers.roi_align import RoIAlign
+from kvision.layers.roi_pool import RoIPool, SpatialPyramidPooling
 from kvision.layers.self_attention import AttentionShares, MultiHeadSelfAttention
 from kvision.layers.standardized_conv import StandardizedConv2D
 from kvision.layers.tokens import PositionEmbedding, PrefixToken, SinusoidalEncoding, TokenTap
@@ -19,11 +22,13 @@ from kvision.layers.window_attention import CosineWindowAttention, WindowAttenti
 
 __all__ = [
     "MLP",
+    "AnchorBoxes",
     "AttentionShares",
     "BatchNorm",
     "Bilinear",
     "CosineWindowAttention",
     "CropLike",
+    "DefaultBoxes",
     "DropPath",
     "GlobalResponseNormalization",
     "GroupedConv2D",
@@ -36,7 +41,10 @@ __all__ = [
     "PositionEmbedding",
     "PrefixToken",
     "ResizeLike",
+    "RoIAlign",
+    "RoIPool",
     "SinusoidalEncoding",
+    "SpatialPyramidPooling",
     "StandardizedConv2D",
     "TokenTap",
     "WholeConv2D",
