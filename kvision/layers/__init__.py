@@ -11,6 +11,7 @@ from kvision.layers.local_response_norm import LocalResponseNormalization
 from kvision.layers.merge_patches import MergePatches
 from kvision.layers.mlp import MLP
 from kvision.layers.multi_query_attention import MultiQueryAttention
+from kvision.layers.nms import NonMaxSuppression, suppress
 from kvision.layers.resizing import CropLike, PadToMultiple, ResizeLike
 from kvision.layers.roi_align import RoIAlign
 from kvision.layers.roi_pool import RoIPool, SpatialPyramidPooling
@@ -37,6 +38,7 @@ __all__ = [
     "MergePatches",
     "MultiHeadSelfAttention",
     "MultiQueryAttention",
+    "NonMaxSuppression",
     "PadToMultiple",
     "PositionEmbedding",
     "PrefixToken",
@@ -49,4 +51,5 @@ __all__ = [
     "TokenTap",
     "WholeConv2D",
     "WindowAttention",
+    "suppress",
 ]
