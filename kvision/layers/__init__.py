@@ -1,5 +1,6 @@
 """Layers that own a custom call or variables, registered under "kvision"."""
 
+from kvision.layers.anchors import AnchorBoxes, DefaultBoxes
 from kvision.layers.batch_norm import BatchNorm
 from kvision.layers.drop_path import DropPath
 from kvision.layers.global_response_norm import GlobalResponseNormalization
@@ -10,7 +11,10 @@ from kvision.layers.local_response_norm import LocalResponseNormalization
 from kvision.layers.merge_patches import MergePatches
 from kvision.layers.mlp import MLP
 from kvision.layers.multi_query_attention import MultiQueryAttention
+from kvision.layers.nms import NonMaxSuppression, suppress
 from kvision.layers.resizing import CropLike, PadToMultiple, ResizeLike
+from kvision.layers.roi_align import RoIAlign
+from kvision.layers.roi_pool import RoIPool, SpatialPyramidPooling
 from kvision.layers.self_attention import AttentionShares, MultiHeadSelfAttention
 from kvision.layers.standardized_conv import StandardizedConv2D
 from kvision.layers.tokens import PositionEmbedding, PrefixToken, SinusoidalEncoding, TokenTap
@@ -19,11 +23,13 @@ from kvision.layers.window_attention import CosineWindowAttention, WindowAttenti
 
 __all__ = [
     "MLP",
+    "AnchorBoxes",
     "AttentionShares",
     "BatchNorm",
     "Bilinear",
     "CosineWindowAttention",
     "CropLike",
+    "DefaultBoxes",
     "DropPath",
     "GlobalResponseNormalization",
     "GroupedConv2D",
@@ -32,13 +38,18 @@ __all__ = [
     "MergePatches",
     "MultiHeadSelfAttention",
     "MultiQueryAttention",
+    "NonMaxSuppression",
     "PadToMultiple",
     "PositionEmbedding",
     "PrefixToken",
     "ResizeLike",
+    "RoIAlign",
+    "RoIPool",
     "SinusoidalEncoding",
+    "SpatialPyramidPooling",
     "StandardizedConv2D",
     "TokenTap",
     "WholeConv2D",
     "WindowAttention",
+    "suppress",
 ]
