@@ -201,7 +201,7 @@ class ModelInfo:
         variant: its row of the family's table.
         weights: its published checkpoints.
         classifier: the name of its classifier's layer.
-        task: "classification" or "segmentation".
+        task: "classification", "segmentation" or "detection".
     """
 
     name: str

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -115,7 +116,7 @@ def tiny_segmenter(name, /, **keywords):
 def built_without_memory(name, **keywords):
     """A network whose variables have shapes and no values."""
     with keras.StatelessScope(initialize_variables=False):
-        builder = getattr(kvision.models, name, None) or getattr(kvision.segmentation, name)
+        builder = getattr(kvision.models, name, None) or partial(kvision.create_model, name)
         model = builder(**keywords)
     keras.utils.clear_session(free_memory=False)  # else Keras gives them values at the next occasion
     return model

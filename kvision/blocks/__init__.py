@@ -14,6 +14,7 @@ from kvision.blocks.conv import (
     patchify,
     tap,
 )
+from kvision.blocks.fpn import feature_pyramid
 from kvision.blocks.mobile import (
     BlockContext,
     Row,
@@ -57,6 +58,7 @@ __all__ = [
     "drop_path_rates",
     "encoder_block",
     "fcn_head",
+    "feature_pyramid",
     "fused_inverted_residual",
     "head",
     "head_norm",

@@ -94,7 +94,9 @@ class DefaultBoxes(_Boxes):
         for root in np.sqrt(self.aspect_ratios):
             sides += [(scale * root, scale / root), (scale / root, scale * root)]
         half = np.clip(sides, 0, 1).astype("float32") / 2
-        centres = [(ops.cast(ops.arange(n), "float32") + 0.5) / n for n in ops.shape(x)[1:3]]
+        centres = [
+            (ops.cast(ops.arange(n), "float32") + 0.5) / ops.cast(n, "float32") for n in ops.shape(x)[1:3]
+        ]
         boxes = self._shifted(np.concatenate([-half, half], -1), *reversed(centres))
         height, width = (ops.cast(side, "float32") for side in ops.shape(image)[1:3])
         return boxes * ops.stack([width, height, width, height])

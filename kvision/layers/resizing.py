@@ -6,17 +6,28 @@ from keras import ops
 
 @keras.saving.register_keras_serializable("kvision")
 class ResizeLike(keras.layers.Layer):
-    """Resizes a map to the height and width of another tensor, bilinearly.
+    """Resizes a map to the height and width of another tensor, as PyTorch's `interpolate`.
 
-    The centres of the corner pixels are half a pixel inside, as in PyTorch's `interpolate` with
-    `align_corners=False`; without antialiasing.
+    With "bilinear" the centres of the corner pixels are half a pixel inside (`align_corners=False`); without
+    antialiasing.
 
     Input: the map `(batch, height, width, channels)`, and the tensor of the wanted size. Output:
     `(batch, its height, its width, channels)`.
+
+    Args:
+        interpolation: "bilinear" or "nearest".
     """
+
+    def __init__(self, interpolation="bilinear", **keywords):
+        super().__init__(**keywords)
+        self.interpolation = interpolation
 
     def call(self, x, like):
         sizes = ops.shape(like)[1:3]
+        if self.interpolation == "nearest":
+            for axis, size in enumerate(sizes, start=1):
+                x = _repeat(x, size, axis)
+            return x
         if all(isinstance(size, int) for size in (*sizes, *ops.shape(x)[1:3])):
             return ops.image.resize(x, sizes, interpolation="bilinear")
         for axis, size in enumerate(sizes, start=1):  # Keras resizes to sizes that are known beforehand only
@@ -25,6 +36,17 @@ class ResizeLike(keras.layers.Layer):
 
     def compute_output_shape(self, x_shape, like_shape):
         return (x_shape[0], *like_shape[1:3], x_shape[-1])
+
+    def get_config(self):
+        return super().get_config() | {"interpolation": self.interpolation}
+
+
+def _repeat(x, size, axis):
+    """`x` with another size of one axis, of the values that are there."""
+    given = ops.shape(x)[axis]
+    if isinstance(size, int) and isinstance(given, int) and size % given == 0:
+        return ops.repeat(x, size // given, axis) if size > given else x
+    return ops.take(x, ops.arange(size) * given // size, axis)
 
 
 def _interpolate(x, size, axis):
@@ -56,7 +78,10 @@ class PadToMultiple(keras.layers.Layer):
         self.multiple = multiple
 
     def call(self, x):
-        height, width = (-(-side // self.multiple) * self.multiple for side in ops.shape(x)[1:3])
+        sides = ops.shape(x)[1:3]
+        height, width = (-(-side // self.multiple) * self.multiple for side in sides)
+        if all(isinstance(side, int) and side % self.multiple == 0 for side in sides):
+            return x
         most = self.multiple - 1
         return ops.pad(x, ((0, 0), (0, most), (0, most), (0, 0)))[:, :height, :width]
 

@@ -176,7 +176,7 @@ class Family:
         any_classifier = num_classes is not None or not include_top
         if num_classes is None:
             if weights is not None and row is None:
-                num_classes = kvision.weights.num_classes(weights, self.classifier)
+                num_classes = self._num_classes(weights)
             num_classes = num_classes or (row and row.num_classes) or variant.num_classes
             if row and include_top and not row.num_classes:
                 raise UserError(
@@ -192,13 +192,8 @@ class Family:
         inputs, features = network.input, network.output
 
         if include_top or weights is not None:  # the top's weights are checked even if not kept
-            wide = inputs.dtype
-            outputs = self._outputs(network, variant, num_classes)
-            outputs = {
-                key: keras.layers.Activation(classifier_activation or "linear", dtype=wide, name=key)(logits)
-                for key, logits in outputs.items()
-            }
-            model = keras.Model(inputs, outputs if len(outputs) > 1 else outputs["predictions"], name=name)
+            outputs = self._answers(network, variant, num_classes, classifier_activation)
+            model = keras.Model(inputs, outputs, name=name)
             if weights is not None:
                 kvision.weights.load(
                     model,
@@ -236,6 +231,14 @@ class Family:
         features = self.trunk(x, variant)
         return keras.Model(inputs, keras.layers.Identity(name="trunk")(features))  # where the top begins
 
+    def _answers(self, network, variant, num_classes, activation):
+        """The output of the model with its top: one tensor, or several by name."""
+        outputs = {
+            key: keras.layers.Activation(activation or "linear", dtype=network.input.dtype, name=key)(logits)
+            for key, logits in self._outputs(network, variant, num_classes).items()
+        }
+        return outputs if len(outputs) > 1 else outputs["predictions"]
+
     def _outputs(self, network, variant, num_classes) -> dict:
         """Logits by name."""
         if self.decoder:
@@ -253,6 +256,10 @@ class Family:
                 tensor = network.get_layer(layer).output
                 outputs[head] = self.auxiliary_head(tensor, variant, num_classes, head)
         return outputs
+
+    def _num_classes(self, weights) -> int | None:
+        """The number of classes of weights; None where they have no classifier."""
+        return kvision.weights.num_classes(weights, self.classifier)
 
     def _input_shape(self, input_shape, variant, name):
         if input_shape is None:

@@ -2,9 +2,10 @@
 
 import keras
 
+from kvision._backbones import rebuilt
 from kvision.errors import UserError
 from kvision.layers import PositionEmbedding, TokenTap, WindowAttention
-from kvision.segmentation._family import check_network, rebuilt
+from kvision.segmentation._family import check_network
 
 OF_FIXED_SIZE = PositionEmbedding, TokenTap, WindowAttention
 KEPT = (  # layers of a top that answer for each place alone

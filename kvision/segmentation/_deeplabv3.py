@@ -6,10 +6,11 @@ on MobileNetV3 at output stride 16 torchvision keeps them.
 
 from dataclasses import dataclass
 
+from kvision._backbones import BackboneRow
 from kvision.blocks import atrous_pyramid, conv, conv_norm_act, fcn_head, head_norm, resize_to_image
 from kvision.models._mobilenet_v3 import LARGE, MobileNetV3Variant
 from kvision.models._resnet import ResNetVariant
-from kvision.segmentation._family import STRIDE_8, BackboneRow, SegmentationFamily
+from kvision.segmentation._family import STRIDE_8, SegmentationFamily
 from kvision.spec import IMAGENET, Padding, Preprocess, column
 
 

@@ -17,17 +17,13 @@ from dataclasses import dataclass
 import keras
 
 from kvision import registry
+from kvision._backbones import BackboneRow, rebuilt
 from kvision._features import features
 from kvision.blocks import conv, fcn_head, resize_to_image
 from kvision.errors import UserError
 from kvision.layers import Bilinear, CropLike, PadToMultiple, ResizeLike
 from kvision.models._resnet import ResNetVariant
-from kvision.segmentation._family import (
-    BackboneRow,
-    SegmentationFamily,
-    check_network,
-    rebuilt,
-)
+from kvision.segmentation._family import SegmentationFamily, check_network
 from kvision.spec import Variant, column
 
 COARSE = 32  # stride of the backbone's last map

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
+from kvision._backbones import BackboneRow
 from kvision.blocks import lite_head, resize_to_image
 from kvision.models._mobilenet_v3 import LARGE, MobileNetV3Variant
-from kvision.segmentation._family import STRIDE_8, BackboneRow, SegmentationFamily
+from kvision.segmentation._family import STRIDE_8, SegmentationFamily
 from kvision.spec import IMAGENET, Padding, Preprocess
 
 

@@ -22,6 +22,10 @@ KEYS = (  # the better first
 IGNORED = (  # buffers without a counterpart
     "num_batches_tracked", "relative_position_index", "attn_mask", "n_averaged",
 )  # fmt: skip
+OLD_NAMES = (  # in the files of torchvision's first detectors, and those of today
+    (re.compile(r"(\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
+    (re.compile(r"(rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
+)
 DEPTH = 3  # of dicts in dicts, and of prefixes in front of a name
 DEEPEST = 6  # of dicts and lists with an average in them
 
@@ -139,8 +143,14 @@ def _is_zero(tensor) -> bool:
 def _clean(tensors: Mapping, wanted: Collection[str]) -> dict:
     """Arrays, and all else that has a wanted name, by their names without wrappers'."""
     arrays = {key: value for key, value in tensors.items() if hasattr(value, "shape") or key in wanted}
-    clean = {WRAPPERS.sub("", str(key)): value for key, value in arrays.items()}
+    clean = {_renamed(WRAPPERS.sub("", str(key)), wanted): value for key, value in arrays.items()}
     return clean if len(clean) == len(arrays) else arrays
+
+
+def _renamed(name: str, wanted: Collection[str]) -> str:
+    """The wanted name that follows an old one; other names as they are."""
+    new = (pattern.sub(successor, name) for pattern, successor in OLD_NAMES)
+    return next((candidate for candidate in new if candidate != name and candidate in wanted), name)
 
 
 def _prefixes(names: Collection[str], wanted: Collection[str]) -> Counter:

@@ -1,0 +1,217 @@
+"""Faster R-CNN (Ren et al. 2015, https://arxiv.org/abs/1506.01497) on feature pyramids, as in torchvision.
+
+The second version (Li et al. 2021, https://arxiv.org/abs/2111.11429) has two convolutions in its region
+proposal network, four in its box head, and batch norms. The others' batch norms are frozen.
+"""
+
+from dataclasses import dataclass
+
+import keras
+from keras import ops
+
+from kvision._backbones import BackboneFamily, BackboneRow
+from kvision.blocks import conv_norm_act, feature_pyramid, head_norm
+from kvision.detection._decoding import DecodeBoxes, Proposals
+from kvision.detection._family import DetectionRow
+from kvision.detection._torchvision import TorchvisionFamily
+from kvision.layers import AnchorBoxes, NonMaxSuppression, PadToMultiple, RoIAlign, WholeConv2D
+from kvision.models._mobilenet_v3 import LARGE, MobileNetV3Variant
+from kvision.models._resnet import ResNetVariant
+from kvision.spec import IMAGENET, Padding, Preprocess, column
+
+COARSEST = 32  # stride of the backbone's last map, of a multiple of which images are made
+ROI_SIZE = 7
+SMALLEST_DETECTION = 1e-2  # side in pixels, as in torchvision
+
+
+@dataclass(frozen=True, kw_only=True)
+class FasterRCNNRow(DetectionRow, BackboneRow):
+    """Columns of both tables.
+
+    Attributes:
+        pyramid_filters: of the feature pyramid, and of the convolutions on it.
+        hidden_filters: of the dense layers of the box head.
+        version: 1 or 2, of torchvision's networks.
+        proposals: of the region proposal network, in an image.
+        proposal_candidates: of each map.
+        proposal_score_threshold: the least probability that a proposal holds an object.
+        proposal_iou_threshold: intersection over union with a better proposal above which one is left out.
+        candidates: pairs of box and class, the best of which are compared. torchvision compares all.
+    """
+
+    pyramid_filters: int = 256
+    hidden_filters: int = 1024
+    version: int = column(1, fixed=True)
+    proposals: int = column(1000, free=True)
+    proposal_candidates: int = column(1000, free=True)
+    proposal_score_threshold: float = column(0.0, free=True)
+    proposal_iou_threshold: float = column(0.7, free=True)
+    candidates: int = column(1000, free=True)
+    input_size: int = 800
+    num_classes: int = 90
+
+
+@dataclass(frozen=True, kw_only=True)
+class FasterRCNNResNetVariant(FasterRCNNRow, ResNetVariant):
+    """A row of ResNet's table, with Faster R-CNN's columns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FasterRCNNMobileNetVariant(FasterRCNNRow, MobileNetV3Variant):
+    """A row of MobileNetV3's table, with Faster R-CNN's columns."""
+
+    padding: Padding = "symmetric"
+    proposal_score_threshold: float = 0.05
+    dropout_rate: float = 0.0
+    norm_epsilon: float = 1e-5
+    norm_momentum: float = 0.9
+    preprocess: Preprocess = IMAGENET
+
+
+RESNETS = {  # trainable parameters: torchvision
+    "fasterrcnn_resnet50_fpn": FasterRCNNResNetVariant(
+        backbone="resnet50",
+        depths=(3, 4, 6, 3),
+        norm_epsilon=0.0,  # of the frozen batch norms of the published weights
+        params=41_755_286,
+    ),
+    "fasterrcnn_resnet50_fpn_v2": FasterRCNNResNetVariant(
+        backbone="resnet50", depths=(3, 4, 6, 3), version=2, params=43_712_278
+    ),
+}
+MOBILENETS = {  # trainable parameters: torchvision
+    "fasterrcnn_mobilenet_v3_large_fpn": FasterRCNNMobileNetVariant(
+        backbone="mobilenet_v3_large", rows=LARGE, head_filters=1280, params=19_386_354
+    ),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": FasterRCNNMobileNetVariant(
+        backbone="mobilenet_v3_large",
+        rows=LARGE,
+        head_filters=1280,
+        proposals=150,
+        proposal_candidates=150,
+        input_size=320,
+        params=19_386_354,
+    ),
+}
+RESNET_LEVELS = (("c2", 4), ("c3", 8), ("c4", 16), ("c5", 32))  # layers and their strides
+MOBILENET_LEVELS = (("backbone.body.13.block.3.1", 32), ("c5", 32))  # torchvision's choice
+RESNET_SIZES = ((32,), (64,), (128,), (256,), (512,))
+MOBILENET_SIZES = ((32, 64, 128, 256, 512),) * 3
+
+
+class FasterRCNNFamily(TorchvisionFamily):
+    """As torchvision, where the trunk is a body behind which there is a pyramid."""
+
+    def paths(self, backbone):
+        paths = BackboneFamily.paths(self, backbone)
+        return {name: path.replace("backbone.", "backbone.body.", 1) for name, path in paths.items()}
+
+    def network(self, variant, input_shape, preprocess) -> keras.Model:
+        network = BackboneFamily.network(
+            self, variant, input_shape, preprocess, after={"preprocess": PadToMultiple(COARSEST, name="pad")}
+        )
+        for layer in network.layers:
+            if variant.version == 1 and isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
+        return network
+
+
+def decode(network, v: FasterRCNNRow, num_classes):
+    resnet = isinstance(v, ResNetVariant)
+    levels = RESNET_LEVELS if resnet else MOBILENET_LEVELS
+    pyramid = feature_pyramid(
+        [network.get_layer(name).output for name, _ in levels],
+        filters=v.pyramid_filters,
+        norm=head_norm if v.version == 2 else None,
+        name="backbone.fpn",
+    )
+    anchors = AnchorBoxes(RESNET_SIZES if resnet else MOBILENET_SIZES, name="anchors")
+    logits, deltas = _propose(pyramid, anchors.boxes_per_place[0], v)
+    raw = {
+        "rpn_logits": keras.layers.Concatenate(axis=1, name="rpn_logits")(logits),
+        "rpn_deltas": keras.layers.Concatenate(axis=1, name="rpn_deltas")(deltas),
+        "anchors": anchors(pyramid, network.get_layer("pad").output),
+    }
+    raw["proposals"] = Proposals(
+        v.proposals,
+        v.proposal_candidates,
+        v.proposal_score_threshold,
+        v.proposal_iou_threshold,
+        name="proposals",
+    )(logits, deltas, raw["anchors"], network.input)
+    regions = RoIAlign(ROI_SIZE, strides=[stride for _, stride in levels], name="roi_heads.box_roi_pool")(
+        pyramid[:-1], raw["proposals"]
+    )
+    x = _box_head(ops.reshape(regions, (-1, *regions.shape[2:])), v)
+    x = ops.reshape(x, (-1, v.proposals, v.hidden_filters))
+    for key, width, name in (
+        ("class_logits", num_classes + 1, "cls_score"),
+        ("box_regression", 4 * (num_classes + 1), "bbox_pred"),
+    ):
+        outputs = keras.layers.Dense(width, name=f"roi_heads.box_predictor.{name}")(x)
+        raw[key] = keras.layers.Identity(name=key)(outputs)
+    boxes, scores = DecodeBoxes(
+        "class_logits", "box_regression", "proposals", smallest=SMALLEST_DETECTION, name="decode"
+    )(raw, network.input)
+    return NonMaxSuppression(
+        v.max_detections, v.candidates, v.score_threshold, v.iou_threshold, name="detections"
+    )(boxes, scores)
+
+
+def _propose(pyramid, anchors_per_place, v):
+    """The region proposal network: of each map the logits `(batch, n)` and deltas `(batch, n, 4)`."""
+
+    def shared(filters, kernel_size, name, activation=None):
+        return keras.layers.Conv2D(
+            filters,
+            kernel_size,
+            padding="same",
+            activation=activation,
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
+            name=f"rpn.head.{name}",
+        )
+
+    convs = [shared(v.pyramid_filters, 3, f"conv.{i}.0", "relu") for i in range(v.version)]
+    classify, regress = (
+        shared(anchors_per_place, 1, "cls_logits"),
+        shared(4 * anchors_per_place, 1, "bbox_pred"),
+    )
+    logits, deltas = [], []
+    for level, x in enumerate(pyramid):
+        for layer in convs:
+            x = layer(x)
+        logits.append(keras.layers.Reshape((-1,), name=f"rpn_logits.{level}")(classify(x)))
+        deltas.append(keras.layers.Reshape((-1, 4), name=f"rpn_deltas.{level}")(regress(x)))
+    return logits, deltas
+
+
+def _box_head(x, v):
+    """`(regions, 7, 7, filters)` to `(regions, hidden_filters)`."""
+    head = "roi_heads.box_head"
+    if v.version == 2:
+        for i in range(4):
+            x = conv_norm_act(
+                x,
+                filters=v.pyramid_filters,
+                kernel_size=3,
+                norm=head_norm,
+                activation="relu",
+                name=f"{head}.{i}.0",
+                norm_name=f"{head}.{i}.1",
+            )
+        x = WholeConv2D(v.hidden_filters, ROI_SIZE, activation="relu", name=f"{head}.5")(x)
+        return keras.layers.Flatten(name=f"{head}.flatten")(x)
+    x = WholeConv2D(v.hidden_filters, ROI_SIZE, activation="relu", name=f"{head}.fc6")(x)
+    x = keras.layers.Flatten(name=f"{head}.flatten")(x)
+    return keras.layers.Dense(v.hidden_filters, activation="relu", name=f"{head}.fc7")(x)
+
+
+CLASSIFIER = "roi_heads.box_predictor.cls_score"
+FAMILY = FasterRCNNFamily(variants=RESNETS, module=__name__, classifier=CLASSIFIER, decoder=decode)
+MOBILENET_FAMILY = FasterRCNNFamily(
+    variants=MOBILENETS, module=__name__, classifier=CLASSIFIER, decoder=decode
+)
+fasterrcnn_resnet50_fpn = FAMILY.builder("fasterrcnn_resnet50_fpn")
+fasterrcnn_resnet50_fpn_v2 = FAMILY.builder("fasterrcnn_resnet50_fpn_v2")
+fasterrcnn_mobilenet_v3_large_fpn = MOBILENET_FAMILY.builder("fasterrcnn_mobilenet_v3_large_fpn")
+fasterrcnn_mobilenet_v3_large_320_fpn = MOBILENET_FAMILY.builder("fasterrcnn_mobilenet_v3_large_320_fpn")
