@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+from collections.abc import Callable
 from typing import ClassVar
 
 import keras
@@ -67,6 +68,7 @@ class DetectionFamily(Family):
 
     doc: ClassVar[str] = DOC
 
+    decoder: Callable
     task: str = "detection"
 
     def keywords(self) -> list[inspect.Parameter]:

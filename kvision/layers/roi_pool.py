@@ -14,10 +14,9 @@ from keras import ops
 LONGEST = 64  # places of a bin, on maps of a size that is not known beforehand
 
 
-def _bins(length, count):
-    """Starts and ends `(..., count)` of the bins of lengths `(..., 1)`, or of a number."""
-    places = np.arange(count)
-    return places * length // count, ((places + 1) * length + count - 1) // count
+def _bin(place, length, count):
+    """Start and end of a bin of `count`."""
+    return place * length // count, ((place + 1) * length + count - 1) // count
 
 
 @keras.saving.register_keras_serializable("kvision")
@@ -38,9 +37,10 @@ class SpatialPyramidPooling(keras.layers.Layer):
         height, width = ops.shape(x)[1:3]
         maxima = []
         for count in self.levels:
-            for top, bottom in zip(*_bins(height, count), strict=True):
+            columns = [_bin(place, width, count) for place in range(count)]
+            for place in range(count):
+                top, bottom = _bin(place, height, count)
                 row = ops.max(x[:, top:bottom], 1)
-                columns = zip(*_bins(width, count), strict=True)
                 maxima += [ops.max(row[:, left:right], 1) for left, right in columns]
         return ops.stack(maxima, 1)
 
@@ -101,10 +101,12 @@ class RoIPool(keras.layers.Layer):
     def compute_output_shape(self, x_shape, boxes_shape):
         return (*boxes_shape[:2], self.size, self.size, x_shape[-1])
 
-    def _edges(self, first, last, length):
+    def _edges(self, first, last, map_length):
         """Starts and ends `(batch, regions, size)` of the bins along one axis of the map."""
-        bins = _bins(ops.maximum(last - first + 1, 1)[..., None], self.size)
-        return [ops.clip(edge + first[..., None], 0, length) for edge in bins]
+        length = ops.maximum(last - first + 1, 1)[..., None]
+        start, end = _bin(np.arange(self.size, dtype="int32"), length, self.size)
+        first = first[..., None]
+        return ops.clip(start + first, 0, map_length), ops.clip(end + first, 0, map_length)
 
     def get_config(self):
         return super().get_config() | {"size": self.size, "stride": self.stride}
