@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable
 from typing import ClassVar
 
 import keras
@@ -68,7 +67,6 @@ class DetectionFamily(Family):
 
     doc: ClassVar[str] = DOC
 
-    decoder: Callable
     task: str = "detection"
 
     def keywords(self) -> list[inspect.Parameter]:
@@ -83,7 +81,7 @@ class DetectionFamily(Family):
         return Family.build(self, variant, **keywords)
 
     def _answers(self, network, variant, num_classes, activation):
-        return self.decoder(network, variant, num_classes)
+        return self._outputs(network, variant, num_classes)
 
 
 def raw(model: keras.Model) -> keras.Model:
