@@ -10,6 +10,7 @@ from kvision.layers.local_response_norm import LocalResponseNormalization
 from kvision.layers.merge_patches import MergePatches
 from kvision.layers.mlp import MLP
 from kvision.layers.multi_query_attention import MultiQueryAttention
+from kvision.layers.nms import NonMaxSuppression, suppress
 from kvision.layers.resizing import CropLike, PadToMultiple, ResizeLike
 from kvision.layers.self_attention import AttentionShares, MultiHeadSelfAttention
 from kvision.layers.standardized_conv import StandardizedConv2D
@@ -32,6 +33,7 @@ __all__ = [
     "MergePatches",
     "MultiHeadSelfAttention",
     "MultiQueryAttention",
+    "NonMaxSuppression",
     "PadToMultiple",
     "PositionEmbedding",
     "PrefixToken",
@@ -41,4 +43,5 @@ __all__ = [
     "TokenTap",
     "WholeConv2D",
     "WindowAttention",
+    "suppress",
 ]

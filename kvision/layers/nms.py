@@ -1,0 +1,154 @@
+"""The choice of detections among overlapping boxes, by greedy non-maximum suppression."""
+
+import keras
+from keras import ops
+
+from kvision import boxes as box_math
+from kvision.errors import UserError
+
+
+def suppress(boxes, iou_threshold, groups=None):
+    """Greedy non-maximum suppression: whether each box is kept.
+
+    A box is kept where no kept box before it, of the same group, overlaps it by more than the threshold.
+    This is found as a fixed point: from all boxes kept, each step applies that rule to all at once, and after
+    n steps the first n are right. Few steps suffice, as chains of boxes that suppress each other are short.
+
+    Args:
+        boxes: `(..., K, 4)`, the best first.
+        iou_threshold: in [0, 1].
+        groups: integers `(..., K)`; boxes of different ones do not suppress each other.
+
+    Returns:
+        Booleans `(..., K)`.
+    """
+    overlapping = box_math.iou(boxes, boxes) > iou_threshold
+    if groups is not None:
+        overlapping = ops.logical_and(overlapping, groups[..., :, None] == groups[..., None, :])
+    places = ops.arange(boxes.shape[-2])
+    earlier = places[:, None] > places[None, :]
+    suppresses = ops.cast(ops.logical_and(overlapping, earlier), "float32")
+
+    def changes(kept, before):
+        return ops.any(kept != before)
+
+    def step(kept, before):
+        return ops.cast(ops.matmul(suppresses, kept) < 0.5, "float32"), kept
+
+    every = ops.ones_like(suppresses[..., :1])
+    kept, _ = ops.while_loop(changes, step, (every, every - 1))  # pyright: ignore
+    return kept[..., 0] > 0.5
+
+
+@keras.saving.register_keras_serializable("kvision")
+class NonMaxSuppression(keras.layers.Layer):
+    """Selects detections: the best scores above a threshold, without boxes that overlap better ones.
+
+    Boxes suppress only others of their class. The candidates are the best pairs of box and class, as in
+    torchvision's R-CNNs and RetinaNet; or, with `multi_label=False`, the best boxes, each as its best class
+    alone, as in YOLOX. torchvision's R-CNN has no limit on candidates; its SSD has one for each class.
+
+    Input:
+        boxes: `(batch, N, 4)`, or `(batch, N, classes, 4)` where each class has its own, xyxy.
+        scores: `(batch, N, classes)`, not negative.
+
+    Output, a dict; places without a detection are zero:
+        boxes: float32 `(batch, max_detections, 4)`, in the unit of the input.
+        scores: float32 `(batch, max_detections)`, falling.
+        classes: int32 `(batch, max_detections)`.
+        count: int32 `(batch,)`, the number of detections.
+
+    Args:
+        max_detections: in an image.
+        candidates: in an image, before the suppression.
+        score_threshold: that scores exceed, at least 0.
+        iou_threshold: intersection over union above which the worse box is dropped, in [0, 1].
+        multi_label: whether a box may be detected as several classes.
+    """
+
+    def __init__(
+        self,
+        max_detections=100,
+        candidates=1000,
+        score_threshold=0.05,
+        iou_threshold=0.5,
+        multi_label=True,
+        **keywords,
+    ):
+        super().__init__(autocast=False, **keywords)  # overlaps need float32 under any policy
+        for key, value in (("max_detections", max_detections), ("candidates", candidates)):
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"`{key}` must be a positive integer; got {value!r}.")
+        if score_threshold < 0:
+            raise UserError(f"`score_threshold` must be at least 0; got {score_threshold!r}.")
+        if not 0 <= iou_threshold <= 1:
+            raise UserError(f"`iou_threshold` must be between 0 and 1; got {iou_threshold!r}.")
+        self.max_detections = max_detections
+        self.candidates = candidates
+        self.score_threshold = score_threshold
+        self.iou_threshold = iou_threshold
+        self.multi_label = multi_label
+
+    def call(self, boxes, scores):
+        boxes, scores = (ops.cast(x, "float32") for x in (boxes, scores))
+        boxes, scores, classes = self._candidates(boxes, scores)
+        scores = ops.where(scores > self.score_threshold, scores, 0.0)
+        kept = suppress(boxes, self.iou_threshold, classes)
+        scores, places = _largest(ops.where(kept, scores, 0.0), self.max_detections)
+        found = scores > 0
+        return {
+            "boxes": ops.where(found[..., None], _pick(boxes, places), 0.0),
+            "scores": scores,
+            "classes": ops.where(found, _pick(classes, places), 0),
+            "count": ops.sum(ops.cast(found, "int32"), -1),
+        }
+
+    def _candidates(self, boxes, scores):
+        """Boxes `(batch, K, 4)`, scores and classes `(batch, K)`, the best first."""
+        num_classes = scores.shape[-1]
+        if self.multi_label:
+            scores, pairs = _largest(ops.reshape(scores, (ops.shape(scores)[0], -1)), self.candidates)
+            classes = pairs % num_classes
+        else:
+            best, rows = _largest(ops.max(scores, -1), self.candidates)
+            classes = ops.cast(ops.top_k(_pick(scores, rows), 1)[1][..., 0], "int32")
+            scores, pairs = best, rows * num_classes + classes
+        if len(boxes.shape) == 4:
+            boxes = ops.reshape(boxes, (ops.shape(boxes)[0], -1, 4))
+            return _pick(boxes, pairs), scores, classes
+        return _pick(boxes, pairs // num_classes), scores, classes
+
+    def compute_output_spec(self, boxes, scores):
+        batch = boxes.shape[0]
+        row = (batch, self.max_detections)
+        return {
+            "boxes": keras.KerasTensor((*row, 4), "float32"),
+            "scores": keras.KerasTensor(row, "float32"),
+            "classes": keras.KerasTensor(row, "int32"),
+            "count": keras.KerasTensor((batch,), "int32"),
+        }
+
+    def get_config(self):
+        return super().get_config() | {
+            "max_detections": self.max_detections,
+            "candidates": self.candidates,
+            "score_threshold": self.score_threshold,
+            "iou_threshold": self.iou_threshold,
+            "multi_label": self.multi_label,
+        }
+
+
+def _largest(scores, count):
+    """The largest of scores `(batch, N)` and their places, `(batch, count)`, with zeros where N is less."""
+    if scores.shape[-1] is None or scores.shape[-1] < count:
+        missing = count - (scores.shape[-1] or 0)
+        scores = ops.pad(scores, ((0, 0), (0, missing)))
+    scores, places = ops.top_k(scores, count)  # pyright: ignore
+    return scores, ops.cast(places, "int32")
+
+
+def _pick(rows, places):
+    """Of `(batch, N, ...)` the rows at `(batch, K)`; places behind the end give the last one."""
+    places = ops.minimum(places, ops.shape(rows)[1] - 1)
+    places = ops.reshape(places, (*ops.shape(places), *[1] * (len(rows.shape) - 2)))
+    return ops.take_along_axis(rows, places, 1)
