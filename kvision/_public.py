@@ -1,6 +1,6 @@
 """The public names of kvision."""
 
-from kvision import blocks, labels, layers, models, segmentation, weights
+from kvision import blocks, detection, labels, layers, models, segmentation, weights
 from kvision._depth import depth_groups
 from kvision._features import attention_maps, features
 from kvision.registry import create_model, info, list_models
@@ -13,6 +13,7 @@ __all__ = [
     "blocks",
     "create_model",
     "depth_groups",
+    "detection",
     "features",
     "info",
     "labels",

@@ -39,7 +39,7 @@ def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
 
     Args:
         pattern: a shell pattern that the names match, or a word that they contain: `list_models("lite")`.
-        task: "classification" or "segmentation", for the networks of that task alone.
+        task: "classification", "segmentation" or "detection", for the networks of that task alone.
 
     Raises:
         ValueError: no name contains the word, and the message has the nearest names; or there is no such

@@ -14,6 +14,7 @@ from kvision.blocks.conv import (
     patchify,
     tap,
 )
+from kvision.blocks.csp import base_conv, csp_layer, focus, separable_conv, spp_bottleneck
 from kvision.blocks.mobile import (
     BlockContext,
     Row,
@@ -25,6 +26,7 @@ from kvision.blocks.mobile import (
     stages,
     stem,
 )
+from kvision.blocks.pan import path_aggregation
 from kvision.blocks.segmentation import atrous_pyramid, fcn_head, head_norm, lite_head, resize_to_image
 from kvision.blocks.squeeze_excite import mbconv_squeeze, squeeze_excite
 from kvision.blocks.stochastic_depth import drop_path_rates
@@ -43,6 +45,7 @@ __all__ = [
     "Row",
     "activate",
     "atrous_pyramid",
+    "base_conv",
     "basic_block",
     "batch_norm",
     "batch_norm_of",
@@ -52,11 +55,13 @@ __all__ = [
     "conv",
     "conv_block",
     "conv_norm_act",
+    "csp_layer",
     "depthwise_conv",
     "dilated",
     "drop_path_rates",
     "encoder_block",
     "fcn_head",
+    "focus",
     "fused_inverted_residual",
     "head",
     "head_norm",
@@ -69,8 +74,11 @@ __all__ = [
     "mbconv_squeeze",
     "patch_merging",
     "patchify",
+    "path_aggregation",
     "residual",
     "resize_to_image",
+    "separable_conv",
+    "spp_bottleneck",
     "squeeze_excite",
     "stages",
     "stem",

@@ -3,6 +3,7 @@
 from kvision.layers.batch_norm import BatchNorm
 from kvision.layers.drop_path import DropPath
 from kvision.layers.global_response_norm import GlobalResponseNormalization
+from kvision.layers.grid_cells import DecodeCells, JoinMaps, decode_cells, grid_cells
 from kvision.layers.grouped_conv import GroupedConv2D
 from kvision.layers.initializers import Bilinear
 from kvision.layers.layer_scale import LayerScale
@@ -12,6 +13,7 @@ from kvision.layers.mlp import MLP
 from kvision.layers.multi_query_attention import MultiQueryAttention
 from kvision.layers.nms import NonMaxSuppression, suppress
 from kvision.layers.resizing import CropLike, PadToMultiple, ResizeLike
+from kvision.layers.reverse_channels import ReverseChannels
 from kvision.layers.self_attention import AttentionShares, MultiHeadSelfAttention
 from kvision.layers.standardized_conv import StandardizedConv2D
 from kvision.layers.tokens import PositionEmbedding, PrefixToken, SinusoidalEncoding, TokenTap
@@ -25,9 +27,11 @@ __all__ = [
     "Bilinear",
     "CosineWindowAttention",
     "CropLike",
+    "DecodeCells",
     "DropPath",
     "GlobalResponseNormalization",
     "GroupedConv2D",
+    "JoinMaps",
     "LayerScale",
     "LocalResponseNormalization",
     "MergePatches",
@@ -38,10 +42,13 @@ __all__ = [
     "PositionEmbedding",
     "PrefixToken",
     "ResizeLike",
+    "ReverseChannels",
     "SinusoidalEncoding",
     "StandardizedConv2D",
     "TokenTap",
     "WholeConv2D",
     "WindowAttention",
+    "decode_cells",
+    "grid_cells",
     "suppress",
 ]

@@ -192,13 +192,8 @@ class Family:
         inputs, features = network.input, network.output
 
         if include_top or weights is not None:  # the top's weights are checked even if not kept
-            wide = inputs.dtype
-            outputs = self._outputs(network, variant, num_classes)
-            outputs = {
-                key: keras.layers.Activation(classifier_activation or "linear", dtype=wide, name=key)(logits)
-                for key, logits in outputs.items()
-            }
-            model = keras.Model(inputs, outputs if len(outputs) > 1 else outputs["predictions"], name=name)
+            outputs = self._answers(network, variant, num_classes, classifier_activation)
+            model = keras.Model(inputs, outputs, name=name)
             if weights is not None:
                 kvision.weights.load(
                     model,
@@ -235,6 +230,14 @@ class Family:
         x = keras.layers.Rescaling(*preprocess.constants, dtype=wide, name="preprocess")(x)
         features = self.trunk(x, variant)
         return keras.Model(inputs, keras.layers.Identity(name="trunk")(features))  # where the top begins
+
+    def _answers(self, network, variant, num_classes, activation):
+        """The output of the model with its top: one tensor, or several by name."""
+        outputs = {
+            key: keras.layers.Activation(activation or "linear", dtype=network.input.dtype, name=key)(logits)
+            for key, logits in self._outputs(network, variant, num_classes).items()
+        }
+        return outputs if len(outputs) > 1 else outputs["predictions"]
 
     def _outputs(self, network, variant, num_classes) -> dict:
         """Logits by name."""

@@ -21,6 +21,7 @@ MOST = {"depth": 1000, "": 10**4}  # integers, by the beginning of the column's 
 RANGES = {  # by the end of the column's name: what is said, and the test
     "_multiplier": ("a number above 0, and at most 10", lambda x: 0 < x <= 10),
     "_ratio": ("a number above 0, and at most 100", lambda x: 0 < x <= 100),
+    "_threshold": ("a number from 0 to 1", lambda x: 0 <= x <= 1),
     "_rate": ("a number from 0 to below 1", lambda x: 0 <= x < 1),
     "norm_momentum": ("a number from 0 to 1", lambda x: 0 <= x <= 1),
     "compression": ("a number above 0, and at most 1", lambda x: 0 < x <= 1),

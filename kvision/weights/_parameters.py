@@ -51,10 +51,11 @@ def classifiers(model: keras.Model) -> set[str]:
     """The names of the layers whose weights depend on the number of classes.
 
     They are the dense layers behind which there are no other weights. In a network that answers for each
-    pixel they are such convolutions of its head, and the transposed convolutions that enlarge the answers.
+    pixel, or with boxes, they are such convolutions of its head, and the transposed convolutions that enlarge
+    the answers.
     """
     outputs = keras.tree.flatten(model.outputs)
-    maps = len(outputs[0].shape) == 4 and any(layer.name == "trunk" for layer in model.layers)
+    maps = len(outputs[0].shape) > 2 and any(layer.name == "trunk" for layer in model.layers)
     head = behind_trunk(model) if maps else set()
     found, todo = set(), [producer(output)[0] for output in outputs]
     while todo:
