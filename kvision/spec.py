@@ -78,6 +78,7 @@ class Preprocess:
 
 PLUS_MINUS_ONE = Preprocess((127.5,) * 3, (127.5,) * 3)
 IMAGENET = Preprocess(IMAGENET_MEAN, IMAGENET_STD)
+RAW = Preprocess((0.0,) * 3, (1.0,) * 3)  # pixels as they are
 
 
 def column(
@@ -171,6 +172,7 @@ class Weights:
         columns: the keywords that the builder needs, and their values; None where they are not known.
         default: whether `weights="imagenet"` means this row.
         miou: published mean intersection over union in percent, of networks that classify pixels.
+        ap: published average precision on COCO's val2017 in percent, of detectors.
     """
 
     model: str
@@ -189,6 +191,7 @@ class Weights:
     columns: Mapping[str, Any] | None = dataclasses.field(default_factory=dict, hash=False)
     default: bool = False
     miou: float | None = None
+    ap: float | None = None
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,18 @@ def tiny_segmenter(name, /, **keywords):
     return kvision.create_model(name, **(columns | keywords))
 
 
+DETECTORS = {  # one of each architecture: columns of its small form
+    "yolox_nano": {"width_multiplier": 0.125},
+    "yolox_s": {"width_multiplier": 0.125},
+}
+
+
+def tiny_detector(name, /, **keywords):
+    """The small form of a detector: three classes, 64 x 64 pixels."""
+    columns = {"input_shape": (64, 64, 3), "num_classes": 3} | DETECTORS[name]
+    return kvision.create_model(name, **(columns | keywords))
+
+
 def built_without_memory(name, **keywords):
     """A network whose variables have shapes and no values."""
     with keras.StatelessScope(initialize_variables=False):

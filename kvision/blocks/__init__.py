@@ -14,6 +14,7 @@ from kvision.blocks.conv import (
     patchify,
     tap,
 )
+from kvision.blocks.csp import base_conv, csp_layer, focus, separable_conv, spp_bottleneck
 from kvision.blocks.fpn import feature_pyramid
 from kvision.blocks.mobile import (
     BlockContext,
@@ -26,6 +27,7 @@ from kvision.blocks.mobile import (
     stages,
     stem,
 )
+from kvision.blocks.pan import path_aggregation
 from kvision.blocks.segmentation import atrous_pyramid, fcn_head, head_norm, lite_head, resize_to_image
 from kvision.blocks.squeeze_excite import mbconv_squeeze, squeeze_excite
 from kvision.blocks.stochastic_depth import drop_path_rates
@@ -44,6 +46,7 @@ __all__ = [
     "Row",
     "activate",
     "atrous_pyramid",
+    "base_conv",
     "basic_block",
     "batch_norm",
     "batch_norm_of",
@@ -53,12 +56,14 @@ __all__ = [
     "conv",
     "conv_block",
     "conv_norm_act",
+    "csp_layer",
     "depthwise_conv",
     "dilated",
     "drop_path_rates",
     "encoder_block",
     "fcn_head",
     "feature_pyramid",
+    "focus",
     "fused_inverted_residual",
     "head",
     "head_norm",
@@ -71,8 +76,11 @@ __all__ = [
     "mbconv_squeeze",
     "patch_merging",
     "patchify",
+    "path_aggregation",
     "residual",
     "resize_to_image",
+    "separable_conv",
+    "spp_bottleneck",
     "squeeze_excite",
     "stages",
     "stem",

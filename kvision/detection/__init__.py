@@ -10,7 +10,17 @@ from kvision.detection._faster_rcnn import (
     fasterrcnn_resnet50_fpn_v2 as fasterrcnn_resnet50_fpn_v2,
 )
 from kvision.detection._selective_search import selective_search as selective_search
+from kvision.detection._simota import yolox_losses as yolox_losses
 from kvision.detection._ssdlite import (
     SSDLiteVariant as SSDLiteVariant,
     ssdlite320_mobilenet_v3_large as ssdlite320_mobilenet_v3_large,
+)
+from kvision.detection._yolox import (
+    YOLOXVariant as YOLOXVariant,
+    yolox_l as yolox_l,
+    yolox_m as yolox_m,
+    yolox_nano as yolox_nano,
+    yolox_s as yolox_s,
+    yolox_tiny as yolox_tiny,
+    yolox_x as yolox_x,
 )

@@ -4,6 +4,7 @@ from kvision.layers.anchors import AnchorBoxes, DefaultBoxes
 from kvision.layers.batch_norm import BatchNorm
 from kvision.layers.drop_path import DropPath
 from kvision.layers.global_response_norm import GlobalResponseNormalization
+from kvision.layers.grid_cells import DecodeCells, JoinMaps, decode_cells, grid_cells
 from kvision.layers.grouped_conv import GroupedConv2D
 from kvision.layers.initializers import Bilinear
 from kvision.layers.layer_scale import LayerScale
@@ -13,6 +14,7 @@ from kvision.layers.mlp import MLP
 from kvision.layers.multi_query_attention import MultiQueryAttention
 from kvision.layers.nms import NonMaxSuppression, suppress
 from kvision.layers.resizing import CropLike, PadToMultiple, ResizeLike
+from kvision.layers.reverse_channels import ReverseChannels
 from kvision.layers.roi_align import RoIAlign
 from kvision.layers.roi_pool import RoIPool, SpatialPyramidPooling
 from kvision.layers.self_attention import AttentionShares, MultiHeadSelfAttention
@@ -29,10 +31,12 @@ __all__ = [
     "Bilinear",
     "CosineWindowAttention",
     "CropLike",
+    "DecodeCells",
     "DefaultBoxes",
     "DropPath",
     "GlobalResponseNormalization",
     "GroupedConv2D",
+    "JoinMaps",
     "LayerScale",
     "LocalResponseNormalization",
     "MergePatches",
@@ -43,6 +47,7 @@ __all__ = [
     "PositionEmbedding",
     "PrefixToken",
     "ResizeLike",
+    "ReverseChannels",
     "RoIAlign",
     "RoIPool",
     "SinusoidalEncoding",
@@ -51,5 +56,7 @@ __all__ = [
     "TokenTap",
     "WholeConv2D",
     "WindowAttention",
+    "decode_cells",
+    "grid_cells",
     "suppress",
 ]

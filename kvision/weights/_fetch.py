@@ -266,10 +266,10 @@ def _expected_sha256(path: Path, source: str, name: str) -> str:
 
 
 def _from_url(url: str) -> Path:
-    """A file whose name ends with the first digits of its SHA-256, as torchvision's do."""
+    """A file of the table, or one whose name ends with the first digits of its SHA-256, as torchvision's."""
     name = url.rpartition("/")[2]
     digits = re.search(r"-([0-9a-f]{8,64})\.pth$", name)
-    if not digits:
+    if not digits and url not in {row.source for row in ROWS}:
         raise UserError(f"`weights`: the name of {url!r} does not say its SHA-256.")
 
     def fetch():
@@ -278,4 +278,4 @@ def _from_url(url: str) -> Path:
         except Exception as error:
             raise OSError(f"`weights`: {url} cannot be downloaded: {error}") from None
 
-    return _whole(url, fetch, lambda _: digits[1])
+    return _whole(url, fetch, lambda _: digits[1] if digits else "")

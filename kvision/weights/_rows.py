@@ -1,11 +1,12 @@
 """The published checkpoints, made by tests/reference/make_weight_rows.py; not to be edited.
 
-From timm's configurations and results file, torchvision's weight enums, keras.applications' documentation.
+From timm's configurations and results file, torchvision's weight enums, keras.applications' documentation and
+YOLOX' README.
 """
 
 # ruff: noqa: E501
 
-from kvision.spec import IMAGENET, PLUS_MINUS_ONE, Preprocess, Weights
+from kvision.spec import IMAGENET, PLUS_MINUS_ONE, RAW, Preprocess, Weights
 
 # fmt: off
 # model, tag, source, license, preprocess, classes, training and test size, their crops, interpolation,
@@ -337,4 +338,10 @@ ROWS = (
     Weights('vit_tiny_patch16', 'augreg_in21k_ft_in1k', 'hf-hub:timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k', 'apache-2.0', PLUS_MINUS_ONE, 1000, 224, 224, 0.9, 0.9, 'bicubic', 75.452, 224, {}, True),
     Weights('vit_tiny_patch16', 'augreg_in21k_ft_in1k_384', 'hf-hub:timm/vit_tiny_patch16_384.augreg_in21k_ft_in1k', 'apache-2.0', PLUS_MINUS_ONE, 1000, 384, 384, 1.0, 1.0, 'bicubic', 78.438, 384, {}, False),
     Weights('xception', 'keras', 'keras:Xception', None, PLUS_MINUS_ONE, 1000, 299, 299, 0.875, 0.875, 'bilinear', None, None, {}, True),
+    Weights('yolox_l', 'megvii_coco', 'https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/yolox_l.pth', 'apache-2.0', RAW, 80, 640, 640, 1.0, 1.0, 'bilinear', None, None, {}, False, ap=49.7),
+    Weights('yolox_m', 'megvii_coco', 'https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/yolox_m.pth', 'apache-2.0', RAW, 80, 640, 640, 1.0, 1.0, 'bilinear', None, None, {}, False, ap=46.9),
+    Weights('yolox_nano', 'megvii_coco', 'https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/yolox_nano.pth', 'apache-2.0', RAW, 80, 416, 416, 1.0, 1.0, 'bilinear', None, None, {}, False, ap=25.8),
+    Weights('yolox_s', 'megvii_coco', 'https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/yolox_s.pth', 'apache-2.0', RAW, 80, 640, 640, 1.0, 1.0, 'bilinear', None, None, {}, False, ap=40.5),
+    Weights('yolox_tiny', 'megvii_coco', 'https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/yolox_tiny.pth', 'apache-2.0', RAW, 80, 416, 416, 1.0, 1.0, 'bilinear', None, None, {}, False, ap=32.8),
+    Weights('yolox_x', 'megvii_coco', 'https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0/yolox_x.pth', 'apache-2.0', RAW, 80, 640, 640, 1.0, 1.0, 'bilinear', None, None, {}, False, ap=51.1),
 )

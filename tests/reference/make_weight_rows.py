@@ -17,18 +17,19 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from peers import ours
 
 import kvision
-from kvision.spec import IMAGENET, PLUS_MINUS_ONE, Weights
+from kvision.spec import IMAGENET, PLUS_MINUS_ONE, RAW, Weights
 from kvision.weights._find import PERMISSIVE
 
 ROWS = Path(kvision.__file__).parent / "weights" / "_rows.py"
 HEAD = '''"""The published checkpoints, made by tests/reference/make_weight_rows.py; not to be edited.
 
-From timm's configurations and results file, torchvision's weight enums, keras.applications' documentation.
+From timm's configurations and results file, torchvision's weight enums, keras.applications' documentation and
+YOLOX' README.
 """
 
 # ruff: noqa: E501
 
-from kvision.spec import IMAGENET, PLUS_MINUS_ONE, Preprocess, Weights
+from kvision.spec import IMAGENET, PLUS_MINUS_ONE, RAW, Preprocess, Weights
 
 # fmt: off
 # model, tag, source, license, preprocess, classes, training and test size, their crops, interpolation,
@@ -49,6 +50,16 @@ SEGMENTATION = {  # torchvision 0.29.1's enums COCO_WITH_VOC_LABELS_V1: file, me
     "deeplabv3_mobilenet_v3_large": ("deeplabv3_mobilenet_v3_large-fc3c493d.pth", 60.3),
     "lraspp_mobilenet_v3_large": ("lraspp_mobilenet_v3_large-d234d4ea.pth", 57.9),
 }
+
+DETECTION = {  # YOLOX' README, release 0.1.1rc0: input size, AP on COCO's val2017
+    "yolox_nano": (416, 25.8),
+    "yolox_tiny": (416, 32.8),
+    "yolox_s": (640, 40.5),
+    "yolox_m": (640, 46.9),
+    "yolox_l": (640, 49.7),
+    "yolox_x": (640, 51.1),
+}
+YOLOX = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
 
 
 def preprocess(mean, std):
@@ -105,6 +116,14 @@ def of_segmentation():
         )  # fmt: skip
 
 
+def of_detection():
+    for model, (size, ap) in DETECTION.items():
+        yield Weights(
+            model, "megvii_coco", f"{YOLOX}/{model}.pth", "apache-2.0", RAW, 80, size, size, 1.0, 1.0,
+            "bilinear", None, ap=ap,
+        )  # fmt: skip
+
+
 def best(rows):
     """The default among rows of one model: the most accurate at its own size and columns that all may use."""
     size = kvision.info(rows[0].model).variant.input_size
@@ -120,6 +139,7 @@ def table(zoo) -> str:
         *from_torchvision(peers["torchvision"]),
         *from_keras(),
         *of_segmentation(),
+        *of_detection(),
     ):
         models[row.model].append(row)
     lines = []
@@ -127,11 +147,11 @@ def table(zoo) -> str:
         default = None if any(row.default for row in rows) else best(rows)
         for row in rows:
             marked = dataclasses.replace(row, default=row.default or row is default)
-            *values, miou = map(repr, dataclasses.astuple(marked))
-            values[4] = {IMAGENET: "IMAGENET", PLUS_MINUS_ONE: "PLUS_MINUS_ONE"}.get(
-                row.preprocess, repr(row.preprocess)
-            )
+            *values, miou, ap = map(repr, dataclasses.astuple(marked))
+            known = {IMAGENET: "IMAGENET", PLUS_MINUS_ONE: "PLUS_MINUS_ONE", RAW: "RAW"}
+            values[4] = known.get(row.preprocess, repr(row.preprocess))
             values += [f"miou={miou}"] * (marked.miou is not None)
+            values += [f"ap={ap}"] * (marked.ap is not None)
             lines.append(f"    Weights({', '.join(values)}),\n")
     return f"{HEAD}{''.join(lines)})\n"
 
