@@ -77,7 +77,7 @@ class DetectionFamily(Family):
 
     def build(self, variant, **keywords) -> keras.Model:
         if "classifier_activation" in keywords:
-            self._override(self.variants[variant], {"classifier_activation": None})  # raises
+            self._override(next(iter(self.variants.values())), {"classifier_activation": None})  # raises
         return Family.build(self, variant, **keywords)
 
     def _answers(self, network, variant, num_classes, activation):

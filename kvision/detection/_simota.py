@@ -52,7 +52,9 @@ def yolox_losses(outputs, boxes, labels, *, height, width, strides=(8, 16, 32), 
     own = ops.argmax(ops.cast(chosen, "int32"), 1)  # of each cell, the box
     targets = ops.take_along_axis(boxes, own[..., None], 1)
     of_label = ops.one_hot(ops.take_along_axis(labels, own, 1), outputs["classes"].shape[-1], dtype="float32")
-    shared = ops.maximum(ops.mean(ops.sum(ops.cast(assigned, "float32"), 1)), 1 / ops.shape(labels)[0])
+    shared = ops.maximum(
+        ops.mean(ops.sum(ops.cast(assigned, "float32"), 1)), 1 / ops.cast(ops.shape(labels)[0], "float32")
+    )
 
     def total(losses, where=None):
         losses = losses if where is None else ops.where(where, losses, 0.0)
@@ -105,7 +107,7 @@ def assign(predicted, scores, boxes, labels, *, centres, strides):
     last = ops.take_along_axis(least, ops.clip(counts - 1, 0, most - 1)[..., None], -1)
     chosen = ops.logical_and(cost <= last, possible)
     several = ops.sum(ops.cast(chosen, "int32"), 1, keepdims=True) > 1
-    best = ops.one_hot(ops.argmin(cost, 1), boxes.shape[1], axis=1, dtype="bool")
+    best = ops.argmin(cost, 1)[:, None] == ops.arange(ops.shape(boxes)[1])[:, None]
     chosen = ops.where(several, best, chosen)
     return chosen, ops.sum(ops.where(chosen, overlap, 0.0), 1)
 

@@ -56,7 +56,8 @@ class DecodeCells(keras.layers.Layer):
 
     def call(self, raw, image):
         raw = {key: ops.cast(value, "float32") for key, value in raw.items()}
-        cells = grid_cells(*ops.shape(image)[1:3], self.strides)
+        height, width = ops.shape(image)[1:3]
+        cells = grid_cells(height, width, self.strides)
         scores = ops.sigmoid(raw["classes"]) * ops.sigmoid(raw["objectness"])[..., None]
         return {"boxes": decode_cells(raw["boxes"], *cells), "scores": scores}
 
