@@ -113,15 +113,9 @@ def tiny_segmenter(name, /, **keywords):
     return kvision.create_model(name, **(columns | keywords))
 
 
-DETECTORS = {  # one of each architecture: columns of its small form
-    "yolox_nano": {"width_multiplier": 0.125},
-    "yolox_s": {"width_multiplier": 0.125},
-}
-
-
-def tiny_detector(name, /, **keywords):
-    """The small form of a detector: three classes, 64 x 64 pixels."""
-    columns = {"input_shape": (64, 64, 3), "num_classes": 3} | DETECTORS[name]
+def tiny_yolox(name, /, **keywords):
+    """The small form of a YOLOX: three classes, 64 x 64 pixels."""
+    columns = {"input_shape": (64, 64, 3), "num_classes": 3, "width_multiplier": 0.125}
     return kvision.create_model(name, **(columns | keywords))
 
 

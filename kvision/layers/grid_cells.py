@@ -17,7 +17,7 @@ def grid_cells(height, width, strides):
     corners, sides = [], []
     for stride in strides:
         rows, columns = (ops.arange(side // stride, dtype="float32") * stride for side in (height, width))
-        y, x = ops.meshgrid(rows, columns, indexing="ij")  # pyright: ignore
+        y, x = ops.meshgrid(rows, columns, indexing="ij")
         corners.append(ops.stack([ops.reshape(x, (-1,)), ops.reshape(y, (-1,))], -1))
         sides.append(ops.full_like(corners[-1][:, :1], stride))
     return ops.concatenate(corners), ops.concatenate(sides)
@@ -81,6 +81,6 @@ class JoinMaps(keras.layers.Layer):
     def call(self, maps):
         rows = []
         for x in maps:
-            _, height, width, channels = ops.shape(x)  # pyright: ignore
+            _, height, width, channels = ops.shape(x)
             rows.append(ops.reshape(x, (-1, height * width, channels)))
         return ops.concatenate(rows, 1)

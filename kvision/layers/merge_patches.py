@@ -8,13 +8,12 @@ from keras import ops
 class MergePatches(keras.layers.Layer):
     """Concatenates each 2 x 2 patch along the channels: left column first, from top to bottom.
 
-    Input: `(batch, height, width, channels)`; odd sides are padded at the end, where the size is fixed, and
-    are else an error. Output:
-    `(batch, ceil(height / 2), ceil(width / 2), 4 * channels)`.
+    Input: `(batch, height, width, channels)`. Odd sides are padded at the end where the size is fixed, and
+    are an error where it is not. Output: `(batch, ceil(height / 2), ceil(width / 2), 4 * channels)`.
     """
 
     def call(self, x):
-        _, height, width, channels = ops.shape(x)  # pyright: ignore
+        _, height, width, channels = ops.shape(x)
         odd = [side % 2 if isinstance(side, int) else 0 for side in (height, width)]
         if any(odd):
             x = ops.pad(x, ((0, 0), (0, odd[0]), (0, odd[1]), (0, 0)))

@@ -36,7 +36,7 @@ def suppress(boxes, iou_threshold, groups=None):
         return ops.cast(ops.matmul(suppresses, kept) < 0.5, "float32"), kept
 
     every = ops.ones_like(suppresses[..., :1])
-    kept, _ = ops.while_loop(changes, step, (every, every - 1))  # pyright: ignore
+    kept, _ = ops.while_loop(changes, step, (every, every - 1))
     return kept[..., 0] > 0.5
 
 
@@ -143,7 +143,7 @@ def _largest(scores, count):
     if scores.shape[-1] is None or scores.shape[-1] < count:
         missing = count - (scores.shape[-1] or 0)
         scores = ops.pad(scores, ((0, 0), (0, missing)))
-    scores, places = ops.top_k(scores, count)  # pyright: ignore
+    scores, places = ops.top_k(scores, count)
     return scores, ops.cast(places, "int32")
 
 

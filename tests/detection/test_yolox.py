@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from golden import formula_image, formula_weights
-from helpers import DETECTORS, built_without_memory, tiny_detector
+from helpers import built_without_memory, tiny_yolox
 from tflite import images, operators
 
 import kvision
@@ -30,13 +30,14 @@ PUBLISHED = {  # trainable parameters of the authors' networks
     "yolox_l": 54_208_895,
     "yolox_x": 99_071_455,
 }
+SMALL = ("yolox_nano", "yolox_s")  # with depthwise convolutions, and without
 PIXELS = images(count=2)
 KEYS = ["boxes", "classes", "count", "scores"]
 
 
 def trained(name, **keywords):
     """A small form with the formula's weights; its raw outputs are small, and its scores are not."""
-    model = tiny_detector(name, **keywords)
+    model = tiny_yolox(name, **keywords)
     weights = formula_weights({k: v.shape for k, v in kvision.weights.state_dict(model).items()}, 1.2)
     scaled = {key: value * np.float32(0.05 if "_preds." in key else 1) for key, value in weights.items()}
     kvision.weights.load(model, scaled)
@@ -123,7 +124,7 @@ def test_detections_are_the_decoded_raw_outputs():
     np.testing.assert_allclose(outputs["boxes"], rows[:, 2:], rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", SMALL)
 def test_any_size_saving_and_other_precision(name, tmp_path):
     model = trained(name)
     detections = model(PIXELS)
@@ -134,14 +135,14 @@ def test_any_size_saving_and_other_precision(name, tmp_path):
     raw = detection.raw(again)(PIXELS)
     np.testing.assert_array_equal(raw["boxes"], detection.raw(model)(PIXELS)["boxes"])
     weights = kvision.weights.state_dict(model)
-    dynamic = tiny_detector(name, input_shape=(None, None, 3), weights=weights)
+    dynamic = tiny_yolox(name, input_shape=(None, None, 3), weights=weights)
     np.testing.assert_allclose(
         detection.raw(dynamic).predict(PIXELS, verbose=0)["boxes"], raw["boxes"], rtol=1e-4, atol=1e-4
     )
     assert dynamic.predict(PIXELS[:, :32], verbose=0)["boxes"].shape == (2, 100, 4)
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        mixed = tiny_detector(name)
+        mixed = tiny_yolox(name)
     finally:
         keras.config.set_dtype_policy("float32")
     assert {key: value.dtype.name for key, value in mixed(PIXELS).items()} == {
@@ -149,7 +150,7 @@ def test_any_size_saving_and_other_precision(name, tmp_path):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", SMALL)
 def test_every_weight_has_a_gradient(name):
     model = detection.raw(trained(name))
     with tf.GradientTape() as tape:
@@ -160,7 +161,7 @@ def test_every_weight_has_a_gradient(name):
         assert gradient.numpy().any(), variable.path
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@pytest.mark.parametrize("name", SMALL)
 def test_files_have_built_in_operators_and_agree(name):
     model = trained(name)
     content = convert(model)
@@ -175,14 +176,14 @@ def test_files_have_built_in_operators_and_agree(name):
 
 def test_weights_fit_other_classes(caplog):
     weights = kvision.weights.state_dict(trained("yolox_nano"))
-    model = tiny_detector("yolox_nano", num_classes=5, weights=weights)
+    model = tiny_yolox("yolox_nano", num_classes=5, weights=weights)
     for key, value in kvision.weights.state_dict(model).items():
         assert key.startswith("head.cls_preds") or np.array_equal(value, weights[key]), key
     assert "keeps its fresh weights" in caplog.text
     assert detection.raw(model).output["classes"].shape == (None, 84, 5)
-    small = {"input_shape": (64, 64, 3)} | DETECTORS["yolox_nano"]
-    assert detection.raw(detection.yolox_nano(weights=weights, **small)).output["classes"].shape[-1] == 3
-    bare = tiny_detector("yolox_nano", weights=weights, include_top=False)
+    small = detection.yolox_nano(weights=weights, input_shape=(64, 64, 3), width_multiplier=0.125)
+    assert detection.raw(small).output["classes"].shape[-1] == 3
+    bare = tiny_yolox("yolox_nano", weights=weights, include_top=False)
     assert bare.output_shape == (None, 2, 2, 128)
     assert [*kvision.features(model, ("c3", "c5")).output] == ["c3", "c5"]
 

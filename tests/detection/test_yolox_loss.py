@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
-from helpers import tiny_detector
+from helpers import tiny_yolox
 
 from kvision import boxes as box_math, detection
 from kvision.data.sources.shapes import draw
@@ -144,7 +144,7 @@ def test_it_learns_to_find_shapes():
         for j, shape in enumerate(picture.shapes):
             boxes[i, j] = shape.left, shape.top, shape.right, shape.bottom
             labels[i, j] = shape.label - 1
-    model = tiny_detector(
+    model = tiny_yolox(
         "yolox_s",
         input_shape=pixels.shape[1:],
         width_multiplier=0.25,
