@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+LARGEST = 10.0  # logarithm of half a million pixels at stride 32: infinite boxes would overlap by NaN
+
 
 def grid_cells(height, width, strides):
     """The cells of an image's grids: grid by grid, row by row, from left to right.
@@ -32,7 +34,7 @@ def decode_cells(boxes, corners, strides):
         corners, strides: of `grid_cells`.
     """
     centres = corners + boxes[..., :2] * strides
-    half = ops.exp(boxes[..., 2:]) * strides / 2
+    half = ops.exp(ops.minimum(boxes[..., 2:], LARGEST)) * strides / 2
     return ops.concatenate([centres - half, centres + half], -1)
 
 

@@ -134,6 +134,17 @@ def test_a_batch_without_boxes_teaches_that_there_is_nothing():
     assert not np.any(gradients["classes"])
 
 
+def test_predictions_out_of_all_bounds_are_assigned_too():
+    raw, boxes, labels = example()
+    raw["boxes"][..., 2:] += 200
+    tensors = {key: value.astype("float32") for key, value in raw.items()}
+    losses = detection.yolox_losses(
+        tensors, boxes.astype("float32"), labels.astype("int32"), height=SIZE, width=SIZE
+    )
+    assert np.isfinite([*losses.values()]).all()
+    assert np.all(losses["box_loss"][:2] > 1)
+
+
 def test_it_learns_to_find_shapes():
     """Eight pictures by heart: each shape is found, and next to nothing else."""
     keras.utils.set_random_seed(0)
