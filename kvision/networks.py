@@ -14,7 +14,11 @@ PASSING = keras.layers.Dropout, keras.layers.Flatten, keras.layers.Identity, ker
 AVERAGING = keras.layers.Average, keras.layers.GlobalAveragePooling2D, keras.layers.UpSampling2D
 
 SIDE = 64  # of noise for a model that takes any size, in pixels
-FORMS = {2: "(batch, classes)", 4: "(batch, height, width, classes)"}  # of outputs, by their rank
+FORMS = {  # of outputs, by their rank
+    2: "(batch, classes)",
+    3: "(batch, boxes, 4)",
+    4: "(batch, height, width, classes)",
+}
 
 
 def check(model: keras.Model, rank: int = 2) -> None:
@@ -45,6 +49,11 @@ def check_finite(model: keras.Model) -> None:
         value = keras.ops.convert_to_numpy(variable)
         if variable.dtype.endswith(("float16", "float32", "float64")) and not np.isfinite(value).all():
             raise UserError(f"{model.name} has NaN or infinity in its weights: {variable.path!r:.100}.")
+
+
+def are_finite(answers) -> bool:
+    """Whether the outputs of a network, one array or several, are without NaN and infinity."""
+    return all(np.isfinite(part).all() for part in keras.tree.flatten(answers))
 
 
 def functional(model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:

@@ -88,12 +88,13 @@ def open_model(
     if source in registry.list_models():
         channels = len(registry.info(source).variant.preprocess.mean)
         learned = _task_in(weights)
+        activation = TASKS[learned].activation if learned else ""
         model = registry.create_model(
             source,
             weights=weights,
             input_shape=image_size and (image_size, image_size, channels),
             allow_nonfinite=allow_nonfinite,
-            **({"classifier_activation": TASKS[learned].activation} if learned else {}),
+            **({"classifier_activation": activation} if activation else {}),
         )
         model = task_of(model).serving(model)
         crop, interpolation = evaluation(source, weights, model.input_shape[1])
@@ -123,7 +124,7 @@ def open_model(
 
 def _opened(model, known, class_names, run=None, crop=1.0, interpolation="bilinear", exif=True) -> Opened:
     """With the names that are given, or else those that are known, or else numbers."""
-    classes = model.output_shape[-1]
+    classes = task_of(model).classes_of(model)
     names = tuple((known if class_names is None else class_names) or ())
     if names and len(names) != classes:
         raise UserError(f"{model.name} has {classes} classes; got {len(names)} names: {listed(names)}.")

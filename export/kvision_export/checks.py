@@ -12,7 +12,7 @@ from kvision.data.masks import IGNORED
 from kvision.errors import UserError
 from kvision.files import check_folder
 from kvision.names import check_class_names, counted
-from kvision.tasks import task_of
+from kvision.tasks import Classifying, task_of
 
 REPORT, PAGE = "report.json", "report.html"
 
@@ -32,8 +32,18 @@ def functional(model: keras.Model, images) -> keras.Model:
     if not inputs or None in inputs[0].shape[1:]:
         check_batch("images", images)
         model = networks.functional(model, np.shape(images)[1:])
-    networks.check(model, task_of(model).rank)
+    networks.check(model, classifying(model).rank)
     return networks.portable(model)
+
+
+def classifying(model: keras.Model) -> type[Classifying]:
+    """The task of a model; a UserError for one whose answers are no classes."""
+    task = task_of(model)
+    if not issubclass(task, Classifying):
+        raise UserError(
+            f"{model.name} learned {task.name}: networks that classify images or their pixels are exported."
+        )
+    return task
 
 
 def pixels(name: str, images) -> np.ndarray:

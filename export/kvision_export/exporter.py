@@ -15,7 +15,6 @@ import numpy as np
 from kvision import input_checks, networks, run_info
 from kvision.errors import UserError, naming
 from kvision.spec import Preprocess
-from kvision.tasks import task_of
 from kvision_export import convert, metadata, report, verify
 from kvision_export.activations import ACTIVATIONS, Activation, Softmax
 from kvision_export.checks import (
@@ -27,6 +26,7 @@ from kvision_export.checks import (
     check_names,
     check_output,
     choose,
+    classifying,
     functional,
     pixels,
 )
@@ -122,7 +122,7 @@ def export(
         check_calibration(calibration)
     class_names, own_preprocess = check_names(class_names, model), networks.preprocess_of(model)
     bare, model = model, networks.normalized(model, preprocess) if preprocess else model
-    task = task_of(model)(class_names=tuple(class_names))
+    task = classifying(model)(class_names=tuple(class_names))
     activation = ACTIVATIONS[task.activation]
     if labels is not None:
         labels = check_labels(labels, len(images), model, task.target)

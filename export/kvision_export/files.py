@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kvision.errors import UserError, naming
-from kvision.tasks import Accuracy, Answers, Task
+from kvision.tasks import Accuracy, Answers, Classifying
 from kvision_export import answers, convert, flatbuffer, latency, metadata, modes, verify
 from kvision_export.activations import ACTIVATIONS
 from kvision_export.advice import advice, warnings_of
@@ -78,7 +78,7 @@ class Job:
         images: np.ndarray,
         labels: np.ndarray | None,
         expected: Answers,
-        task: Task,
+        task: Classifying,
         about: metadata.About,
         target: str,
         say: Callable[[str], None],

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from kvision.names import counted
-from kvision.tasks import Answers, Task
+from kvision.tasks import Answers, Classifying
 from kvision.visualize import palette
 from kvision_export.latency import milliseconds
 from kvision_export.modes import REFERENCE
@@ -22,7 +22,7 @@ LAYERS = 10  # of each file
 def write(
     path: Path,
     report: dict,
-    task: Task,
+    task: Classifying,
     images: np.ndarray,
     labels: np.ndarray | None,
     expected: Answers,

@@ -71,7 +71,7 @@ def load(
     max_unreadable: float = 0.1,
     target: str = "label",
     own_size: bool = False,
-    letterbox: str = "centre",
+    letterbox: str | None = None,
     strict: bool = False,
 ) -> Data:
     """Opens a split of a dataset.
@@ -112,8 +112,8 @@ def load(
             pixels of the images as they are read; beside them are `"size"`, int32 `(batch, 2)`, height and
             width of these images, and `"area"`, float32 `(batch, most)`, of the objects in squared pixels:
             that of COCO's annotation, or else the box's. `images.unletterbox_boxes` moves detections there.
-        letterbox: "centre", "corner" or "stretch", see `kvision.data.images.letterbox`; without boxes
-            "centre".
+        letterbox: "centre", "corner" or "stretch", see `kvision.data.images.letterbox`; by default "corner"
+            for boxes. Images with a mask are centred.
         strict: whether a box that cannot be used is an error. Else such boxes are left out, or cut at the
             border of the image, and stderr says so.
 
@@ -131,6 +131,7 @@ def load(
         raise UserError(f"`max_unreadable` must be in [0, 1]; got {max_unreadable}.")
     check_fit(crop, interpolation)
     forms = LETTERBOXES if target == "boxes" else LETTERBOXES[:1]
+    letterbox = letterbox or ("corner" if target == "boxes" else "centre")
     if letterbox not in forms:
         raise UserError(f"`letterbox` of {target!r} must be one of {', '.join(forms)}; got {letterbox!r}.")
     if isinstance(data, Source):

@@ -15,6 +15,7 @@ from kvision.detection._ssdlite import (
     SSDLiteVariant as SSDLiteVariant,
     ssdlite320_mobilenet_v3_large as ssdlite320_mobilenet_v3_large,
 )
+from kvision.detection._training import with_losses as with_losses
 from kvision.detection._yolox import (
     YOLOXVariant as YOLOXVariant,
     yolox_l as yolox_l,

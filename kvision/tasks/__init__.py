@@ -3,17 +3,20 @@
 from kvision import networks
 from kvision.errors import UserError
 from kvision.tasks.classification import Classification
+from kvision.tasks.detection import Detection
 from kvision.tasks.multilabel import MultiLabel
 from kvision.tasks.segmentation import Segmentation
-from kvision.tasks.task import Accuracy, Answers, Score, Task, add
+from kvision.tasks.task import Accuracy, Answers, Classifying, Score, Task, add
 
-TASKS = {task.name: task for task in (Classification, MultiLabel, Segmentation)}
+TASKS = {task.name: task for task in (Classification, MultiLabel, Segmentation, Detection)}
 
 __all__ = [
     "TASKS",
     "Accuracy",
     "Answers",
     "Classification",
+    "Classifying",
+    "Detection",
     "MultiLabel",
     "Score",
     "Segmentation",

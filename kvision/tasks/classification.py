@@ -9,7 +9,7 @@ from keras import ops
 
 from kvision.data.images import fit
 from kvision.intervals import paired_interval, share, wilson
-from kvision.tasks.task import Accuracy, Score, Task
+from kvision.tasks.task import Accuracy, Classifying, Score
 
 AUXILIARY_WEIGHT = 0.3  # of the losses of auxiliary heads (GoogLeNet, section 5)
 TOP = 5  # classes among which the label is looked for
@@ -21,7 +21,7 @@ DISTILLED = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Classification(Task):
+class Classification(Classifying):
     """Logits `(batch, classes)` and a target `"label"`, int64 `(batch,)`.
 
     "predictions" of a network with named outputs is judged. The other heads count in training alone. A
@@ -61,7 +61,7 @@ class Classification(Task):
         """See `Task.prepare`: as `kvision.data.images.fit`."""
         return fit(image, size, crop=crop, interpolation=interpolation)
 
-    def restore(self, answer, shape):
+    def restore(self, answer, shape, size):
         """The probabilities of the classes."""
         return answer
 

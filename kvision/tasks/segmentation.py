@@ -14,14 +14,14 @@ from kvision.data.masks import IGNORED
 from kvision.errors import UserError
 from kvision.intervals import bootstrap, quotients, samples
 from kvision.names import listed
-from kvision.tasks.task import Accuracy, Score, Task
+from kvision.tasks.task import Accuracy, Classifying, Score
 
 CAPTIONED = 3  # classes
 AUXILIARY_WEIGHT = 0.5  # of the loss of the auxiliary head (torchvision's references/segmentation)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Segmentation(Task):
+class Segmentation(Classifying):
     """Logits `(batch, height, width, classes)` and a target `"mask"`, int32 `(batch, height, width)`.
 
     Pixels of the class 255 count for nothing. "predictions" of a network with named outputs is judged; the
@@ -95,14 +95,14 @@ class Segmentation(Task):
         """See `Task.prepare`: the whole image, letterboxed."""
         return place(image, size, *letterbox(tf.shape(image)[:2], size), interpolation=interpolation)
 
-    def restore(self, answer, shape):
+    def restore(self, answer, shape, size):
         """The mask of an image, integers `shape`, the most probable of the resized probabilities."""
         return unletterbox(answer, shape).numpy().argmax(-1)
 
     def judge(self, answers, batch):
         """The confusion matrix at the images' own sizes."""
         confusions = [
-            self._confusion(self.restore(answer, mask.shape), mask)
+            self._confusion(self.restore(answer, mask.shape, answer.shape[:2]), mask)
             for answer, mask in zip(answers, batch["mask"], strict=True)
         ]
         return {"images": np.sum(batch["weight"]), "confusion": np.sum(confusions, 0, np.float64)}

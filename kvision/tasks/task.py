@@ -72,9 +72,10 @@ class Task(abc.ABC):
         name: key of the task in `kvision.tasks.TASKS`.
         target: name of the batch's field that is learned, see `kvision.data.load`.
         targets: what messages call several of them.
-        rank: of the output: 2 for one answer an image, 4 for one a pixel.
+        rank: of the output: 2 for one answer an image, 3 for any number of boxes, 4 for one a pixel.
         activation: from logits to probabilities: "softmax", where one class is right, or "sigmoid", where any
-            number of them is.
+            number of them is; "" where the network ends in neither.
+        building: keywords with which builders give networks to train.
         fewest_classes: with fewer there is nothing to learn.
         draws: whether predictions have `pictures`.
         own_size: whether answers are judged at the images' own sizes, and not as the network sees them.
@@ -89,6 +90,7 @@ class Task(abc.ABC):
     targets: ClassVar[str]
     rank: ClassVar[int]
     activation: ClassVar[str] = "softmax"
+    building: ClassVar[Mapping[str, object]] = {"classifier_activation": None}
     fewest_classes: ClassVar[int] = 2
     draws: ClassVar[bool] = False
     own_size: ClassVar[bool] = False
@@ -112,6 +114,20 @@ class Task(abc.ABC):
         """
         return networks.with_probabilities(model, cls.rank, cls.activation)
 
+    @classmethod
+    def classes_of(cls, model) -> int:
+        """The number of classes that a network tells apart."""
+        return model.output_shape[-1]
+
+    @classmethod
+    def trained(cls, model):
+        """The network that is trained: the model, or another one of its layers. Its input is `inputs`."""
+        return model
+
+    def inputs(self, batch):
+        """The part of a batch that the network is given."""
+        return batch["image"]
+
     @abc.abstractmethod
     def losses(self, outputs, batch, training: bool) -> dict:
         """Terms of the loss, float32 `(batch,)` each, whose sum is minimised.
@@ -133,12 +149,21 @@ class Task(abc.ABC):
         Images of weight 0 add nothing.
         """
 
+    def kept(self, outputs, batch) -> dict:
+        """Tensors `(batch, ...)` of which `metrics` needs each evaluated image's row; by default none.
+
+        Args:
+            outputs: of the network in inference mode.
+            batch: see `Task`; rows of images of weight 0 are kept too.
+        """
+        return {}
+
     def metrics(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Metrics from sums over any number of batches; by default the means over the images.
 
         Args:
             sums: those of `sums`, those of the terms of the loss under their names, and "images", the number
-                of images, at least one.
+                of images, at least one; in evaluation also lists of the rows that `kept` gives.
         """
         return {name: float(value / sums["images"]) for name, value in sums.items() if name != "images"}
 
@@ -156,21 +181,53 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
-    def restore(self, answer: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-        """The prediction for an image of `(height, width)`, from the network's probabilities."""
+    def restore(self, answer, shape: tuple[int, int], size: tuple[int, int]):
+        """The prediction for an image, from the network's answer.
+
+        Args:
+            answer: of the network: probabilities, or a dict of its outputs.
+            shape: `(height, width)` of the image.
+            size: `(height, width)` of the network's input.
+        """
 
     @abc.abstractmethod
-    def judge(self, answers: np.ndarray, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def judge(self, answers, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Sums for `report`: "images" and what the task adds; a list where an item an image is kept.
 
         Args:
-            answers: probabilities of the images of a batch.
+            answers: of the network to the images of a batch: probabilities, or a dict of its outputs.
             batch: see `Task`; with `own_size`, targets are of the images' own sizes.
         """
 
     @abc.abstractmethod
     def report(self, sums: Mapping[str, np.ndarray]) -> str:
         """The metrics in words, on one or more lines, from the sums of `judge`."""
+
+    def remarks(self, sums: Mapping[str, np.ndarray]) -> list[str]:
+        """Sentences on what a reader of the metrics should know, from the sums of `sums` or `judge`."""
+        return []
+
+    @abc.abstractmethod
+    def describe(self, prediction, most: int) -> list[str]:
+        """Lines on a prediction.
+
+        Args:
+            prediction: what `restore` returned.
+            most: number of classes or boxes that are named.
+        """
+
+    def pictures(self, image: np.ndarray, prediction) -> dict:
+        """Pictures of a prediction, `PIL.Image` by the ending of the file's name; none by default.
+
+        Args:
+            image: pixels `(height, width, channels)` in [0, 255].
+            prediction: what `restore` returned.
+        """
+        return {}
+
+
+class Classifying(Task):
+    """A task whose answers are classes, of images or of their pixels, which exported files are judged by."""
 
     @abc.abstractmethod
     def compare(self, found: Answers, expected: Answers, targets: np.ndarray) -> Accuracy:
@@ -194,28 +251,6 @@ class Task(abc.ABC):
     def picture(self, classes: np.ndarray) -> Image.Image | None:
         """A picture of an answer or a target; None where `caption` says all."""
         return None
-
-    def remarks(self, sums: Mapping[str, np.ndarray]) -> list[str]:
-        """Sentences on what a reader of the metrics should know, from the sums of `sums` or `judge`."""
-        return []
-
-    @abc.abstractmethod
-    def describe(self, prediction: np.ndarray, most: int) -> list[str]:
-        """Lines on a prediction.
-
-        Args:
-            prediction: what `restore` returned.
-            most: number of classes that are named.
-        """
-
-    def pictures(self, image: np.ndarray, prediction: np.ndarray) -> dict:
-        """Pictures of a prediction, `PIL.Image` by the ending of the file's name; none by default.
-
-        Args:
-            image: pixels `(height, width, channels)` in [0, 255].
-            prediction: what `restore` returned.
-        """
-        return {}
 
 
 def add(totals: dict, sums: Mapping) -> None:

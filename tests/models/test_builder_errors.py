@@ -70,7 +70,7 @@ ROWS = kvision.info("mobilenet_v3_small").variant.rows
         ("mobilenet_v2", {"input_shape": 64}, "`input_shape` must be .height, width"),
         ("mobilenet_v2", {"dropout_rate": 2}, "`dropout_rate` must be a number from 0 to below 1; got 2"),
         ("mobilenet_v2", {"drop_path_rate": 1.0}, "a number from 0 to below 1; got 1.0"),
-        ("mobilenet_v2", {"norm_epsilon": -1e-3}, "`norm_epsilon` must be a positive number"),
+        ("mobilenet_v2", {"norm_epsilon": -1e-3}, "`norm_epsilon` must be a number from 0"),
         ("mobilenet_v2", {"norm_momentum": 2}, "`norm_momentum` must be a number from 0 to 1"),
         ("mobilenet_v2", {"classifier_activation": "sofmax"}, "got 'sofmax'. Did you mean 'softmax'"),
         ("mobilenet_v2", {"include_top": "False"}, "`include_top` must be True or False; got 'False'"),

@@ -64,8 +64,7 @@ class Progress(keras.callbacks.Callback):
         self.bar.update(
             self.task,
             completed=self.done + batch + 1,
-            metrics=f"{speed:.0f} images/s loss {logs['loss']:.3f} "
-            f"{self.monitor} {logs[self.monitor]:.3f} "
+            metrics=f"{speed:.0f} images/s loss {logs['loss']:.3f}{self._monitored(' ', logs)} "
             f"rate {float(self.model.optimizer.learning_rate):.2g}",
         )
 
@@ -73,7 +72,7 @@ class Progress(keras.callbacks.Callback):
         monitor, average = self.monitor, f"val_ema_{self.monitor}"
         average = f", its average {logs[average]:.3f}" if average in logs else ""
         self.console.print(
-            f"epoch {epoch + 1}/{self.epochs}: loss {logs['loss']:.3f}, {monitor} {logs[monitor]:.3f}; "
+            f"epoch {epoch + 1}/{self.epochs}: loss {logs['loss']:.3f}{self._monitored(', ', logs)}; "
             f"val {logs['val_loss']:.3f}, {logs[f'val_{monitor}']:.3f}{average}; "
             f"{logs['images_per_second']:.0f} images/s",
             soft_wrap=True,
@@ -81,6 +80,10 @@ class Progress(keras.callbacks.Callback):
 
     def on_train_end(self, logs):
         self.bar.stop()
+
+    def _monitored(self, before, logs):
+        """The task's metric, where it is one of training too."""
+        return f"{before}{self.monitor} {logs[self.monitor]:.3f}" if self.monitor in logs else ""
 
 
 class EventFiles(keras.callbacks.TensorBoard):

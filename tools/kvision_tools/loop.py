@@ -49,6 +49,7 @@ class Loop:
         jit_compile=False,
     ):
         self.model, self.optimizer, self.strategy, self.task = model, optimizer, strategy, task
+        self.network = task.trained(model)
         self.accumulate, self.clip_norm, self.ema_decay = accumulate, clip_norm, ema_decay
         self._weights = model.trainable_variables
         self._statistics = []
@@ -130,8 +131,8 @@ class Loop:
     def _zeros(self, element_spec) -> dict:
         """Zeros of the names and shapes that the sums of a training step have."""
         batch = {name: tf.nest.flatten(spec, True)[0] for name, spec in element_spec.items()}  # of a replica
-        symbolic = getattr(self.model, "output", None)  # which a Sequential lacks
-        symbolic = self.model.outputs[0] if symbolic is None else symbolic
+        symbolic = getattr(self.network, "output", None)  # which a Sequential lacks
+        symbolic = self.network.outputs[0] if symbolic is None else symbolic
         outputs = tf.nest.map_structure(lambda output: tf.TensorSpec(output.shape, tf.float32), symbolic)
 
         @tf.function(autograph=False)
@@ -147,10 +148,10 @@ class Loop:
     def _gradients(self, batch):
         replicas = self.strategy.num_replicas_in_sync
         with tf.GradientTape() as tape:
-            outputs = _in_float32(self.model(batch["image"], training=True))
+            outputs = _in_float32(self.network(self.task.inputs(batch), training=True))
             losses = self.task.losses(outputs, batch, training=True)
             # Every replica has an equal share of the batch, and gradients are summed over replicas.
-            loss = tf.add_n([*map(tf.reduce_mean, losses.values()), *self.model.losses])
+            loss = tf.add_n([*map(tf.reduce_mean, losses.values()), *self.network.losses])
             loss /= replicas * self.accumulate
             loss *= 1.0 if self.loss_scale is None else self.loss_scale
         return tape.gradient(loss, self._weights), self._sums(losses, outputs, batch)
@@ -210,8 +211,14 @@ class Loop:
 
     @tf.function(reduce_retracing=True, autograph=False)
     def evaluate_batch(self, batch, signal: float | tf.Tensor = 0.0):
-        """Like `train`, for one batch in inference mode, with the losses of evaluation."""
-        return self._sum(self.strategy.run(self._evaluation_step, args=(batch, signal)))
+        """Like `train`, for one batch in inference mode, with the losses of evaluation.
+
+        Returns:
+            What `train` does, and what the task keeps of each image, of all replicas.
+        """
+        sums, signals, kept = self.strategy.run(self._evaluation_step, args=(batch, signal))
+        gathered = tf.nest.map_structure(lambda part: self.strategy.gather(part, axis=0), kept)
+        return self._sum(sums), self._sum(signals), gathered
 
     def evaluate(self, batches, asked: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """The task's metrics over distributed batches, as many for each replica: see `with_blanks`.
@@ -229,10 +236,10 @@ class Loop:
             self._share_statistics()
         totals = {}
         for batch in batches:
-            sums, signals = self.evaluate_batch(batch, tf.constant(float(asked())))
+            sums, signals, kept = self.evaluate_batch(batch, tf.constant(float(asked())))
             if signals:
                 return None
-            add(totals, sums)
+            add(totals, sums | {name: [*part.numpy()] for name, part in kept.items()})
         if not totals.get("images"):
             raise UserError("No image could be read, so there is no loss and no accuracy.")
         return self.task.metrics(totals)
@@ -251,9 +258,10 @@ class Loop:
         self.strategy.run(share)
 
     def _evaluation_step(self, batch, signal):
-        outputs = _in_float32(self.model(batch["image"], training=False))
+        outputs = _in_float32(self.network(self.task.inputs(batch), training=False))
         losses = self.task.losses(outputs, batch, training=False)
-        return self._sums(losses, outputs, batch), tf.identity(signal)
+        sums, kept = self._sums(losses, outputs, batch), self.task.kept(outputs, batch)
+        return sums, tf.identity(signal), kept
 
 
 def with_blanks(dataset, count):

@@ -15,6 +15,7 @@ from kvision.choices import SPLITS
 from kvision.data.identity import Identity
 from kvision.data.skipped import Unreadable
 from kvision.data.sources import open_source
+from kvision.data.transforms import OTHERS
 from kvision.errors import UserError
 from kvision.names import counted
 from kvision.tasks import TASKS, Task
@@ -24,7 +25,8 @@ from kvision_tools.config import TrainConfig
 from kvision_tools.loop import Loop, with_blanks
 from kvision_tools.rendezvous import meet
 
-READING = ("crop", "interpolation", "cache", "exif", "max_unreadable")  # settings that both splits share
+# settings that both splits share
+READING = ("crop", "interpolation", "cache", "exif", "max_unreadable", "strict")
 
 
 class Preparation:
@@ -85,7 +87,7 @@ class Preparation:
         mixed = "" if config.precision == "float32" else "mixed_"
         keras.config.set_dtype_policy(mixed + config.precision)
         with self.strategy.scope():
-            self.model = build_model(config, self.image_shape, len(task.class_names))
+            self.model = build_model(config, task, self.image_shape)
             transfer.freeze(self.model, config.freeze)
             self.optimizer = optimizers.make_optimizer(
                 config.optimizer,
@@ -246,6 +248,8 @@ def task_of(config: TrainConfig) -> type[Task]:
         raise UserError(f"`task` of {config.model} must be {' or '.join(able)}; got {task.name}.")
     if task.own_size and config.crop not in (None, 1.0):
         raise UserError(f"`crop` is for networks that classify images; {config.model} sees whole ones.")
+    if config.augment in OTHERS and task.target != "boxes":
+        raise UserError(f"`augment={config.augment}` needs boxes; {config.model} learns {task.targets}.")
     for other in TASKS.values():
         for option in {*other.options()} - {*task.options()}:
             if getattr(config, option) != getattr(TrainConfig, option):
@@ -284,9 +288,9 @@ def completed(config: TrainConfig, folder: Path) -> TrainConfig:
     )
 
 
-def build_model(config: TrainConfig, input_shape, num_classes: int) -> keras.Model:
-    """The network with logits."""
-    keywords = dict(config.model_kwarg)
+def build_model(config: TrainConfig, task: Task, input_shape: tuple[int, int, int]) -> keras.Model:
+    """The network to train."""
+    keywords = dict(task.building) | dict(config.model_kwarg)
     if config.norm_momentum is not None:
         keywords["norm_momentum"] = config.norm_momentum
     try:
@@ -294,8 +298,7 @@ def build_model(config: TrainConfig, input_shape, num_classes: int) -> keras.Mod
             config.model,
             weights=config.weights,
             input_shape=input_shape,
-            num_classes=num_classes,
-            classifier_activation=None,
+            num_classes=len(task.class_names),
             allow_nonfinite=config.allow_nonfinite,
             **keywords,
         )

@@ -6,7 +6,6 @@ kvision-evaluate --model=efficientnet_lite0 --weights=imagenet --data=folder:PAT
 
 import sys
 
-import numpy as np
 from absl import flags
 
 from kvision import cli, model_flags
@@ -74,7 +73,7 @@ def main(positional):
         with read_errors([data]):
             for batch in data.dataset.as_numpy_iterator():
                 answers = model.predict_on_batch(batch["image"])
-                if not np.isfinite(answers).all() and not FLAGS.allow_nonfinite:
+                if not networks.are_finite(answers) and not FLAGS.allow_nonfinite:
                     raise UserError(f"{model.name} answers with NaN or infinity: its weights are damaged.")
                 add(sums, task.judge(answers, batch))  # pyright: ignore  # TensorFlow's stubs know no dicts
         report_unreadable(data.unreadable, FLAGS.strict)

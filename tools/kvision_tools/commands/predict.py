@@ -40,6 +40,8 @@ def main(arguments):
         if not arguments:
             raise UserError("Which images? kvision-predict --model=MODEL IMAGE...")
         cli.import_keras()
+        import keras
+
         from kvision import networks
         from kvision.data import read_pixels
 
@@ -70,10 +72,12 @@ def main(arguments):
                 unreadable += 1
                 print(shown(str(error)), file=sys.stderr)
                 continue
-            answer = model.predict_on_batch(np.array(task.prepare(pixels, size, **settings))[None])[0]
-            if not np.isfinite(answer).all() and not FLAGS.allow_nonfinite:
+            image = np.array(task.prepare(pixels, size, **settings))
+            answers = model.predict_on_batch(image[None])
+            if not networks.are_finite(answers) and not FLAGS.allow_nonfinite:
                 raise UserError(f"{model.name} answers with NaN to {path!r}: its weights are damaged.")
-            prediction = task.restore(answer, pixels.shape[:2])
+            answer = keras.tree.map_structure(lambda part: part[0], answers)
+            prediction = task.restore(answer, pixels.shape[:2], size)
             print(shown(path))
             for line in task.describe(prediction, FLAGS.topk):
                 print(f"  {line}")

@@ -1,0 +1,179 @@
+"""Object detection: boxes of any number, each of one class."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from kvision import detection, visualize
+from kvision.average_precision import Scores, coco_matches, coco_scores
+from kvision.data.images import CORNER_GREY, letterbox, place, unletterbox_boxes
+from kvision.errors import UserError
+from kvision.keras_internals import all_layers
+from kvision.layers import NonMaxSuppression
+from kvision.names import listed
+from kvision.tasks.task import Task
+
+LETTERBOX = "corner"  # as YOLOX and torchvision's R-CNNs are trained
+DETECTIONS = ("boxes", "scores", "classes", "count")
+MATCHES = ("positives", "scores", "classes", "ranks", "outcomes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection(Task):
+    """Detectors of `kvision.detection`, and as targets the objects in an image, in its pixels.
+
+    A batch has `"boxes"`, float32 `(batch, most, 4)`; `"classes"`, int32 `(batch, most)`, -1 where there is
+    no object; and `"crowd"`, `(batch, most)`, 1 for objects that count for nothing. The terms of the loss are
+    those of the network's paper.
+    """
+
+    name: ClassVar = "detection"
+    target: ClassVar = "boxes"
+    targets: ClassVar = "boxes"
+    rank: ClassVar = 3
+    activation: ClassVar = ""
+    building: ClassVar = {}
+    fewest_classes: ClassVar = 1
+    draws: ClassVar = True
+    own_size: ClassVar = True
+    monitor: ClassVar = "ap"
+    score: ClassVar = "AP"
+
+    @classmethod
+    def serving(cls, model):
+        """The network itself, which ends in detections.
+
+        Raises:
+            UserError: it has other outputs.
+        """
+        outputs = model.output if isinstance(model.output, dict) else {}
+        if {*outputs} != {*DETECTIONS}:
+            raise UserError(
+                f"{model.name} must be a detector of kvision, with {listed(DETECTIONS)} as its outputs."
+            )
+        return model
+
+    @classmethod
+    def classes_of(cls, model):
+        """See `Task.classes_of`."""
+        return next(
+            layer.input[1].shape[-1] for layer in all_layers(model) if isinstance(layer, NonMaxSuppression)
+        )
+
+    @classmethod
+    def trained(cls, model):
+        """See `kvision.detection.with_losses`."""
+        return detection.with_losses(model)
+
+    def inputs(self, batch):
+        """The image and its objects, of which those that are ignored have the class -1."""
+        counts = (batch["crowd"] == 0) & (batch["weight"][:, None] > 0)
+        classes = ops.where(counts, batch["classes"], -1)
+        return {"image": batch["image"], "true_boxes": batch["boxes"], "true_classes": classes}
+
+    def losses(self, outputs, batch, training):
+        """See `Task.losses`: the terms of the network's paper."""
+        return {name: term for name, term in outputs.items() if name.endswith("_loss")}
+
+    def sums(self, outputs, batch):
+        """None, as average precision does not add up."""
+        return {}
+
+    def kept(self, outputs, batch):
+        """The detections and the objects of each image, in pixels of the network's input."""
+        objects = {f"true_{name}": batch[name] for name in ("boxes", "classes", "crowd")}
+        rows = {name: outputs[name] for name in DETECTIONS} | objects | {"counts": batch["weight"]}
+        return {name: ops.cast(part, "float32") for name, part in rows.items()}  # which workers can gather
+
+    def metrics(self, sums):
+        """The terms of the loss and, in evaluation, COCO's AP, AP50 and AP75, 0 where there is no object."""
+        rows = {name: value for name, value in sums.items() if isinstance(value, list)}
+        means = super().metrics({name: value for name, value in sums.items() if name not in rows})
+        if not rows:
+            return means
+        matches: dict = {}
+        for place_, counts in enumerate(rows["counts"]):
+            if counts:
+                one = {name: part[place_] for name, part in rows.items()}
+                self._add(matches, one, one["true_boxes"], one["true_classes"], one["true_crowd"])
+        scores = coco_scores(matches).means
+        return means | {name: float(np.nan_to_num(scores[name])) for name in ("ap", "ap50", "ap75")}
+
+    def prepare(self, image, size, *, crop, interpolation):
+        """See `Task.prepare`: the whole image in the upper left corner, on grey."""
+        resized, offset = letterbox(tf.shape(image)[:2], size, LETTERBOX)
+        return place(image, size, resized, offset, interpolation, CORNER_GREY)
+
+    def restore(self, answer, shape, size):
+        """The detections of an image in its own pixels, the best first: its boxes, scores and classes."""
+        boxes = unletterbox_boxes(answer["boxes"][None], np.array([shape], np.int32), size, LETTERBOX)[0]
+        parts = answer | {"boxes": np.asarray(boxes)}
+        return {name: parts[name][: int(answer["count"])] for name in DETECTIONS[:3]}
+
+    def judge(self, answers, batch):
+        """The matches of detections and objects, by COCO's rules, at the images' own sizes."""
+        matches: dict = {"images": np.sum(batch["weight"])}
+        size = batch["image"].shape[1:3]
+        for number, shape in enumerate(batch["size"]):
+            answer = {name: part[number] for name, part in answers.items()}
+            found = self.restore(answer, tuple(shape), size) | {"count": answer["count"]}
+            objects = (batch[name][number] for name in ("boxes", "classes", "crowd", "area"))
+            self._add(matches, found, *objects)
+        return matches
+
+    def report(self, sums):
+        """COCO's figures, and the average precision of each class.
+
+        Raises:
+            UserError: there is no object in the images.
+        """
+        scores = self.scores(sums)
+        if not np.isfinite(scores.class_ap).any():
+            raise UserError("The images have no object that counts, so there is no average precision.")
+        means = [
+            f"{name[:2].upper()}{name[2:].replace('_', ' ')} {100 * value:.2f} %"
+            for name, value in scores.means.items()
+            if np.isfinite(value)
+        ]
+        width = max(map(len, self.class_names))
+        lines = [
+            f"  {name:{width}}  {'no object' if np.isnan(value) else f'{100 * value:6.2f} %'}"
+            for name, value in zip(self.class_names, scores.class_ap, strict=True)
+        ]
+        return "\n".join([", ".join(means), *lines])
+
+    def scores(self, sums) -> Scores:
+        """COCO's metrics from the sums of `judge`."""
+        return coco_scores({name: sums[name] for name in MATCHES})
+
+    def describe(self, prediction, most):
+        """The best detections: score, class and box."""
+        lines = []
+        for box, score, number in list(zip(*prediction.values(), strict=True))[:most]:
+            corners = ", ".join(f"{side:.0f}" for side in box)
+            lines.append(f"{100 * score:5.1f} %  {int(number)}  {self.class_names[int(number)]}  ({corners})")
+        return lines
+
+    def pictures(self, image, prediction):
+        """The image with its boxes."""
+        boxes, scores, classes = prediction.values()
+        return {"_boxes.png": visualize.draw_boxes(image, boxes, classes, scores, self.class_names)}
+
+    def _add(self, matches, found, boxes, classes, crowd, area=None) -> None:
+        """Adds the matches of an image, see `coco_matches`."""
+        count, real = int(found["count"]), classes >= 0
+        of_image = coco_matches(
+            found["boxes"][:count],
+            found["scores"][:count],
+            found["classes"][:count],
+            boxes[real],
+            classes[real],
+            len(self.class_names),
+            crowd=crowd[real],
+            area=None if area is None else area[real],
+        )
+        for name, value in of_image.items():
+            matches[name] = matches[name] + value if name in matches else value

@@ -1,0 +1,162 @@
+"""Detection from the shell: training, evaluation at the images' own sizes, pictures of boxes."""
+
+import json
+import os
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from helpers import command, rows, start
+from PIL import Image
+
+from kvision import opening
+from kvision.data.images import unletterbox_boxes
+from kvision.data.sources.shapes import draw
+
+SMALL = [
+    "kvision-train", "--model=yolox_nano", "--model_kwarg=width_multiplier=0.125",
+    "--model_kwarg=score_threshold=0", "--image_size=96",
+    "--batch_size=16", "--norm_momentum=0.8", "--optimizer=adamw", "--learning_rate=4e-3",
+]  # fmt: skip
+CLASSES = ("circle", "square", "triangle")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Shapes on pictures that are wider than high, as COCO's annotations have them."""
+    root = tmp_path_factory.mktemp("coco")
+    (root / "images").mkdir()
+    images, annotations = [], []
+    for number in range(40):
+        picture = draw(5, number)
+        Image.fromarray(np.pad(picture.image, ((0, 0), (0, 32), (0, 0)))).save(root / f"images/{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 128, "height": 96})
+        for label, top, left, bottom, right in picture.shapes:
+            box = [left, top, right - left, bottom - top]
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": number, "category_id": 10 * label, "bbox": box,
+                 "area": box[2] * box[3], "iscrowd": 0}
+            )  # fmt: skip
+    categories = [{"id": 10 * (place + 1), "name": name} for place, name in enumerate(CLASSES)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "annotations.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(pictures):
+    return f"coco:{pictures / 'annotations.json'},{pictures / 'images'}"
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    output = tmp_path_factory.mktemp("detection") / "run"
+    flags = [f"--data={data}", "--epochs=3", "--augment=crop_flip", "--ema_decay=0.5", f"--output={output}"]
+    printed = command(*SMALL, *flags)
+    assert re.search(r"epoch 3/3: loss [\d.]+; val [\d.]+, [\d.]+, its average [\d.]+; ", printed)
+    return output
+
+
+def test_a_run_says_what_it_learned(run):
+    epochs = rows(run)
+    assert {"box_loss", "objectness_loss", "class_loss", "val_ap", "val_ap50", "val_ema_ap75"} <= {*epochs[0]}
+    assert float(epochs[-1]["loss"]) < float(epochs[0]["loss"])
+    assert json.loads((run / "run.json").read_text())["task"] == "detection"
+    opened = opening.open_model(str(run))
+    assert (opened.task.name, opened.class_names) == ("detection", CLASSES)
+
+
+def test_a_run_that_was_killed_goes_on_to_the_same_weights(data, tmp_path):
+    flags = [*SMALL, f"--data={data}", "--epochs=6", "--augment=mosaic_mixup", "--deterministic"]
+    command(*flags, f"--output={tmp_path / 'whole'}")
+    killed = tmp_path / "killed"
+    process = start(*flags, f"--output={killed}")
+    while process.is_alive() and not list(killed.glob("checkpoints/step_*[1-9].safetensors")):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert len(rows(tmp_path / "whole")) == 6
+    assert "Going on after step" in command(*flags, f"--output={killed}")
+    expected, found = (safetensors.numpy.load_file(max(run.glob("checkpoints/step_*.safetensors")))
+                       for run in (tmp_path / "whole", killed))  # fmt: skip
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+def test_two_workers_judge_all_images(data, tmp_path):
+    """Those of both count: AP and losses are those of one process, up to the order of additions."""
+    flags = [*SMALL, f"--data={data}", "--epochs=1"]
+    command(*flags, f"--output={tmp_path / 'one'}")
+    command(
+        "kvision-launch", "--workers=2", "--", *flags, "--sync_batch_norm", f"--output={tmp_path / 'two'}"
+    )
+    (one,), (two,) = rows(tmp_path / "one"), rows(tmp_path / "two")
+    assert float(two["val_ap50"]) >= 0
+    for name in ("loss", "val_loss"):
+        assert float(two[name]) == pytest.approx(float(one[name]), rel=0.05)
+
+
+def test_the_evaluation_is_that_of_pycocotools(run, data, pictures, tmp_path):
+    coco = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
+    cocoeval = pytest.importorskip("pycocotools.cocoeval")
+    model = opening.open_model(str(run)).model
+    paths = {number: pictures / f"images/{number}.png" for number in range(40)}
+    found = []
+    for number, path in paths.items():
+        pixels = np.full((96, 96, 3), 114, np.float32)
+        with Image.open(path) as image:
+            pixels[:72] = np.array(image.resize((96, 72), Image.Resampling.BILINEAR))
+        answer = {name: np.asarray(part) for name, part in model(pixels[None]).items()}
+        boxes = np.asarray(unletterbox_boxes(answer["boxes"], [[96, 128]], (96, 96), "corner"))[0]
+        for place in range(int(answer["count"][0])):
+            left, top, right, bottom = boxes[place].tolist()
+            found.append(
+                {"image_id": number, "category_id": 10 * (int(answer["classes"][0, place]) + 1),
+                 "bbox": [left, top, right - left, bottom - top], "score": float(answer["scores"][0, place])}
+            )  # fmt: skip
+    truth = coco.COCO(pictures / "annotations.json")
+    judged = cocoeval.COCOeval(truth, truth.loadRes(found), "bbox")
+    judged.evaluate()
+    judged.accumulate()
+    judged.summarize()
+    printed = command("kvision-evaluate", f"--model={run}", "--split=all", f"--data={data}")
+    ap = re.search(r"on 40 images: AP ([\d.]+) %, AP50 ([\d.]+) %", printed)
+    assert float(ap[2]) > 0
+    assert float(ap[1]) == pytest.approx(100 * judged.stats[0], abs=0.3)  # Pillow resizes in integers
+    assert float(ap[2]) == pytest.approx(100 * judged.stats[1], abs=1)
+    assert all(re.search(rf"  {name} +[\d.]+ %", printed) for name in CLASSES)
+
+
+def test_predictions_are_lines_and_pictures(run, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    printed = command("kvision-predict", f"--model={run}", "--topk=3", pictures / "images/7.png")
+    assert len(re.findall(r"  +[\d.]+ %  \d  (circle|square|triangle)  \([\d, ]+\)", printed)) == 3
+    with Image.open(tmp_path / "predictions/7_boxes.png") as picture:
+        assert picture.size[0] * 96 == picture.size[1] * 128
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([*SMALL, "--data=digits"], "'digits' gives labels and no boxes: shapes, coco:"),
+        (
+            ["kvision-train", "--model=lenet5", "--data=digits", "--augment=mosaic"],
+            "`--augment=mosaic` needs boxes; lenet5 learns labels",
+        ),
+        ([*SMALL, "--data=shapes", "--dice_weight=1"], "`--dice_weight` is for segmentation; yolox_nano"),
+        ([*SMALL, "--data=shapes", "--image_size=100"], "multiples of 32"),
+        ([*SMALL, "--data=shapes", "--task=segmentation"], "`--task` of yolox_nano must be detection; got"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_one_sentence(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert words in command(*arguments, code=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_detectors_are_not_exported_yet(run):
+    sentence = command("kvision-export", f"--model={run}", code=2)
+    assert "learned detection: networks that classify images or their pixels are exported" in sentence
