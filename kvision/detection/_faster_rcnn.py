@@ -143,13 +143,12 @@ def decode(network, v: FasterRCNNRow, num_classes):
         pyramid[:-1], raw["proposals"]
     )
     x = _box_head(ops.reshape(regions, (-1, *regions.shape[2:])), v)
-    x = ops.reshape(x, (-1, v.proposals, v.hidden_filters))
     for key, width, name in (
         ("class_logits", num_classes + 1, "cls_score"),
         ("box_regression", 4 * (num_classes + 1), "bbox_pred"),
     ):
         outputs = keras.layers.Dense(width, name=f"roi_heads.box_predictor.{name}")(x)
-        raw[key] = keras.layers.Identity(name=key)(outputs)
+        raw[key] = keras.layers.Identity(name=key)(ops.reshape(outputs, (-1, v.proposals, width)))
     boxes, scores = DecodeBoxes(
         "class_logits", "box_regression", "proposals", smallest=SMALLEST_DETECTION, name="decode"
     )(raw, network.input)

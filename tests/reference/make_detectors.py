@@ -3,7 +3,9 @@
     pip install torch torchvision && python tests/reference/make_detectors.py
 
 Computed in float64 with the formula's weights, in evaluation mode, without resizing. A threshold of scores is
-chosen for each network so that CANDIDATES pairs of box and class pass it.
+chosen for each network so that CANDIDATES pairs of box and class pass it. Losses are those of two images, one
+without objects, with batch norms in evaluation mode. Faster R-CNN's image is so small that all anchors and
+proposals are sampled.
 """
 
 import json
@@ -23,6 +25,18 @@ CANDIDATES = 500
 NETWORKS = {  # gain of the formula, size of the image
     "ssdlite320_mobilenet_v3_large": (1.0, (320, 320)),
     "fasterrcnn_mobilenet_v3_large_320_fpn": (1.2, (256, 320)),
+}
+LOSSES = {  # size of the image; boxes and labels of its objects
+    "ssdlite320_mobilenet_v3_large": (
+        (320, 320),
+        [[20, 30, 90, 120], [22, 28, 95, 118], [200, 40, 310, 300], [200, 20, 299, 33], [59, 171, 152, 189]],
+        [1, 17, 44, 90, 3],
+    ),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": (
+        (64, 64),
+        [[0, 0, 22, 12], [10, 8, 50, 60], [2, 36, 30, 62], [45.5, 3, 51, 8.25], [44, 2, 52, 9]],
+        [1, 17, 44, 90, 3],
+    ),
 }
 BOXES = [
     [0, 0, 64, 48], [10, 20, 200, 180], [33.5, 40.25, 97.75, 160.5], [0, 0, 319, 255],
@@ -69,6 +83,22 @@ def scores_of(network, image):
     return torch.nn.functional.softmax(*softmax.call_args.args, **softmax.call_args.kwargs)[..., 1:]
 
 
+def losses_of(network, size, boxes, labels):
+    """torchvision's losses by name."""
+    image = torch.tensor(formula_image(*size).astype(np.float64) / 255).permute(2, 0, 1)
+    network.transform.min_size = (min(size),)
+    network.train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    if hasattr(network, "rpn"):
+        for counts in (network.rpn._pre_nms_top_n, network.rpn._post_nms_top_n):
+            counts["training"] = counts["testing"]
+    boxes, labels = torch.tensor(boxes, dtype=torch.float64), torch.tensor(labels)
+    targets = [{"boxes": boxes, "labels": labels}, {"boxes": boxes[:0], "labels": labels[:0]}]
+    return {key: value.item() for key, value in network([image, image.flip(2)], targets).items()}
+
+
 @torch.no_grad()
 def main():
     entries, arrays = {}, {}
@@ -96,7 +126,20 @@ def main():
             "score_threshold": settings.score_thresh,
             "names": {key: shapes[key] for key in sorted(shapes)},
         }
-        print(name, len(found["boxes"]), "detections", settings.score_thresh)
+        size, boxes, labels = LOSSES[name]
+        entries[name]["losses"] = {
+            "input": [*size, 3],
+            "boxes": boxes,
+            "labels": labels,
+            "expected": losses_of(network, *LOSSES[name]),
+        }
+        print(
+            name,
+            entries[name]["losses"]["expected"],
+            len(found["boxes"]),
+            "detections",
+            settings.score_thresh,
+        )
     (HERE / "detectors.json").write_text(json.dumps(entries) + "\n")
     np.savez_compressed(HERE / "detectors.npz", **arrays)
 
