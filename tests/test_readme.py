@@ -24,7 +24,7 @@ def test_examples_run(first, tmp_path):
     """The first, and all; commands are what the tests of each run, too."""
     examples = re.findall(r"```(python|sh)\n(.*?)```", README, re.DOTALL)
     assert [language for language, _ in examples] == [
-        "python", "sh", "sh", "python", "python", "sh", "sh", "python",
+        "python", "sh", "sh", "python", "python", "sh", "python", "sh", "sh", "python",
     ]  # fmt: skip
     if first:
         del examples[1:]

@@ -38,10 +38,7 @@ def faster_rcnn_training(model: keras.Model, seed: int | None = None) -> keras.M
         seed: of the sampling.
 
     Returns:
-        A model from a dict of "image", the pixels; "boxes", float32 `(batch, most, 4)`, xyxy in pixels; and
-        "classes", int32 `(batch, most)`, where -1 is padding; to a dict of "rpn_class_loss", "rpn_box_loss",
-        "class_loss" and "box_loss", float32 `(batch,)`, whose means are the losses of the batch, and the
-        detections of `model`.
+        See `with_losses`; the terms are "rpn_class_loss", "rpn_box_loss", "class_loss" and "box_loss".
 
     Raises:
         ValueError: the model is no Faster R-CNN of kvision.
@@ -49,8 +46,8 @@ def faster_rcnn_training(model: keras.Model, seed: int | None = None) -> keras.M
     check_model(model)
     if "roi_heads.box_roi_pool" not in {layer.name for layer in model.layers}:
         raise UserError(f"`model` must be a Faster R-CNN of kvision; got {model.name}.")
-    boxes = keras.Input((None, 4), dtype="float32", name="boxes")
-    classes = keras.Input((None,), dtype="int32", name="classes")
+    boxes = keras.Input((None, 4), dtype="float32", name="true_boxes")
+    classes = keras.Input((None,), dtype="int32", name="true_classes")
     outputs = raw(model).output
     anchors = [outputs[key] for key in ("rpn_logits", "rpn_deltas", "anchors")]
     rpn_class_loss, rpn_box_loss = _AnchorLosses(seed, name="anchor_losses")(*anchors, boxes, classes)
@@ -72,7 +69,7 @@ def faster_rcnn_training(model: keras.Model, seed: int | None = None) -> keras.M
     }
     scored = model.get_layer("decode")(answers | {"proposals": proposals}, model.input)
     return keras.Model(
-        {"image": model.input, "boxes": boxes, "classes": classes},
+        {"image": model.input, "true_boxes": boxes, "true_classes": classes},
         {
             "rpn_class_loss": rpn_class_loss,
             "rpn_box_loss": rpn_box_loss,

@@ -5,8 +5,9 @@ from functools import partial
 import keras
 
 from kvision.detection._family import raw
+from kvision.detection._faster_rcnn_loss import faster_rcnn_training
 from kvision.detection._simota import yolox_losses
-from kvision.errors import UserError
+from kvision.detection._ssd_loss import ssd_losses
 from kvision.layers import DecodeCells
 
 
@@ -36,6 +37,8 @@ def with_losses(model: keras.Model) -> keras.Model:
         ValueError: see `raw`.
     """
     undecoded = raw(model)
+    if "proposals" in undecoded.output:
+        return faster_rcnn_training(model)
     boxes = keras.Input((None, 4), name="true_boxes")
     classes = keras.Input((None,), dtype="int32", name="true_classes")
     terms = Losses(_losses_of(model), name="losses")(undecoded.output, boxes, classes)
@@ -46,7 +49,7 @@ def with_losses(model: keras.Model) -> keras.Model:
 def _losses_of(model):
     """The function from raw outputs, boxes and classes to the terms of the network's loss."""
     decode = model.get_layer("decode")
-    if isinstance(decode, DecodeCells):
-        height, width = model.input_shape[1:3]
-        return partial(yolox_losses, height=height, width=width, strides=decode.strides)
-    raise UserError(f"{model.name} cannot be trained: of the detectors, YOLOX has a loss.")
+    if not isinstance(decode, DecodeCells):
+        return ssd_losses
+    height, width = model.input_shape[1:3]
+    return partial(yolox_losses, height=height, width=width, strides=decode.strides)

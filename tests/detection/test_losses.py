@@ -14,9 +14,8 @@ from helpers import SMALL
 import kvision
 from kvision import boxes as box_math
 from kvision.data.sources.shapes import draw
-from kvision.detection import raw
+from kvision.detection import with_losses
 from kvision.detection._faster_rcnn_loss import _Sampling, faster_rcnn_training
-from kvision.detection._ssd_loss import ssd_losses
 from kvision.errors import UserError
 
 ENTRIES = json.loads((Path(__file__).parents[1] / "reference" / "detectors.json").read_text())
@@ -44,16 +43,6 @@ TINY = {  # columns, and the steps in which the network learns four pictures
 }
 
 
-def losses_of(model):
-    """A function from a batch to the losses of the model."""
-    if "ssd" not in model.name:
-        return faster_rcnn_training(model)
-    network = raw(model)
-    return lambda batch, training=False: ssd_losses(
-        network(batch["image"], training=training), batch["boxes"], batch["classes"]
-    )
-
-
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_are_torchvisions(name):
     entry = ENTRIES[name]
@@ -64,8 +53,8 @@ def test_losses_are_torchvisions(name):
     count = len(losses["boxes"])
     boxes, classes = np.zeros((2, count + 2, 4), "float32"), np.full((2, count + 2), -1, "int32")
     boxes[0, 1:-1], classes[0, 1:-1] = losses["boxes"], np.array(losses["labels"]) - 1
-    batch = {"image": np.stack([image, image[:, ::-1]]), "boxes": boxes, "classes": classes}
-    ours = losses_of(model)(batch)
+    batch = {"image": np.stack([image, image[:, ::-1]]), "true_boxes": boxes, "true_classes": classes}
+    ours = with_losses(model)(batch)
     for key, theirs in LOSSES[name].items():
         assert ours[key].shape == (2,)
         np.testing.assert_allclose(np.mean(ours[key]), losses["expected"][theirs], rtol=1e-5, err_msg=key)
@@ -87,13 +76,14 @@ def test_pictures_are_learned(name):
             boxes[place, i] = shape.left, shape.top, shape.right, shape.bottom
             classes[place, i] = shape.label - 1
     images = np.stack([picture.image for picture in pictures]).astype("float32")
-    variables, losses_in = model.trainable_variables, losses_of(model)
+    variables, losses_in = model.trainable_variables, with_losses(model)
+    batch = {"image": images, "true_boxes": boxes, "true_classes": classes}
     optimizer = keras.optimizers.Adam(3e-3, global_clipnorm=1.0)
 
     @tf.function
     def step():
         with tf.GradientTape() as tape:
-            outputs = losses_in({"image": images, "boxes": boxes, "classes": classes}, training=True)
+            outputs = losses_in(batch, training=True)
             loss = tf.add_n([tf.reduce_mean(value) for key, value in outputs.items() if "loss" in key])
         optimizer.apply(tape.gradient(loss, variables), variables)
         return loss
@@ -146,8 +136,8 @@ def test_training_shares_variables_and_norms_see_sampled_regions_alone():
     norm = model.get_layer("roi_heads.box_head.0.1")
     batch = {
         "image": np.zeros((2, 96, 96, 3)),
-        "boxes": np.zeros((2, 1, 4)),
-        "classes": np.zeros((2, 1), int),
+        "true_boxes": np.zeros((2, 1, 4)),
+        "true_classes": np.zeros((2, 1), int),
     }
     with mock.patch.object(norm, "call", wraps=norm.call) as call:
         network(batch, training=True)

@@ -49,7 +49,8 @@ class Loop:
         jit_compile=False,
     ):
         self.model, self.optimizer, self.strategy, self.task = model, optimizer, strategy, task
-        self.network = task.trained(model)
+        with strategy.scope():
+            self.network = task.trained(model)
         self.accumulate, self.clip_norm, self.ema_decay = accumulate, clip_norm, ema_decay
         self._weights = model.trainable_variables
         self._statistics = []
@@ -77,13 +78,15 @@ class Loop:
     @property
     def variables(self) -> dict[str, tf.Variable]:
         """The variables that a checkpoint must hold besides the model and the optimizer."""
+        own = {id(variable) for variable in self.model.variables}
+        others = [variable.value for variable in self.network.variables if id(variable) not in own]
         averages = {f"ema/{i}": variable for i, variable in enumerate(self._averages)}
         scale = (
             {"loss_scale": self.loss_scale, "good_steps": self._good_steps}
             if self.loss_scale is not None
             else {}
         )
-        return averages | scale
+        return averages | scale | {f"trained/{i}": variable for i, variable in enumerate(others)}
 
     @tf.function(reduce_retracing=True, autograph=False)
     def train(self, batches, steps, signal: float | tf.Tensor = 0.0):
