@@ -51,6 +51,7 @@ def test_input(tmp_path):
             ["train", "--model=lenet5", "--against=torchvision"],
             "for networks of segmentation; lenet5 is none",
         ),
+        (["train", "--model=yolox_nano"], "Networks that classify images or pixels are timed; yolox_nano"),
         (["data", "--data=digits"], "`--data=folder:PATH` is what all sides read"),
         (["train", "--model=lenet5", "--against=timm"], "not known by a name of timm's"),
         (["train", "--model=lenet"], "Did you mean 'lenet5'"),

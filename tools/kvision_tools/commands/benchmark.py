@@ -75,6 +75,8 @@ def main(positional):
         cli.import_keras()
         peers = {name: timm_name(name) for name in FLAGS.model if "timm" in FLAGS.against and kind != "data"}
         for name in FLAGS.model:
+            if kvision.info(name).task == "detection":
+                raise UserError(f"Networks that classify images or pixels are timed; {name} is a detector.")
             if kvision.info(name).task != "segmentation" and "torchvision" in FLAGS.against:
                 raise UserError(f"`against=torchvision` is for networks of segmentation; {name} is none.")
         names: list[str] = [FLAGS.data] if kind == "data" else FLAGS.model

@@ -54,7 +54,7 @@ def main(positional):
         opened = model_flags.opened()
         model, preprocess, task = opened.model, model_flags.preprocess(), opened.task
         if FLAGS.crop is not None and task.own_size:
-            raise UserError("`--crop` is for networks that classify images: masks are of whole ones.")
+            raise UserError(f"`--crop` is for networks that classify images; {model.name} sees whole ones.")
         if preprocess:
             model = networks.normalized(model, preprocess)
 

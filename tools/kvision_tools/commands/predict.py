@@ -1,4 +1,4 @@
-"""kvision-predict: the most probable classes of images, or of their pixels.
+"""kvision-predict: the most probable classes of images, or of their pixels, or the objects in them.
 
 kvision-predict --model=runs/demo IMAGE...
 kvision-predict --model=efficientnet_lite0 --weights=imagenet FOLDER 'PATTERN*.jpg'
@@ -27,9 +27,11 @@ def define():
     """Defines the flags."""
     model_flags.define_model()
     model_flags.define_reading()
-    flags.DEFINE_integer("topk", 5, "Number of classes to print for each image.", 1)
+    flags.DEFINE_integer("topk", 5, "Number of classes, or of objects, to print for each image.", 1)
     flags.DEFINE_string(
-        "output", "predictions", "Folder of the pictures that a network that classifies pixels gives."
+        "output",
+        "predictions",
+        "Folder of the pictures, which networks that classify pixels or find objects give.",
     )
     flags.DEFINE_bool("overwrite", False, "Whether pictures in --output are replaced.")
 
@@ -54,7 +56,7 @@ def main(arguments):
         size, channels = opened.image_size, model.input_shape[-1]
         exif = opened.exif if FLAGS.exif is None else FLAGS.exif
         if not task.draws and FLAGS["output"].present:
-            raise UserError("`--output` is for the pictures of networks that classify pixels.")
+            raise UserError(f"`--output` is for pictures of masks or boxes; {model.name} classifies images.")
         if not FLAGS.output:
             raise UserError("`--output` must be a folder; got ''.")
         folder = Path(FLAGS.output).expanduser()
