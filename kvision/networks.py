@@ -14,11 +14,7 @@ PASSING = keras.layers.Dropout, keras.layers.Flatten, keras.layers.Identity, ker
 AVERAGING = keras.layers.Average, keras.layers.GlobalAveragePooling2D, keras.layers.UpSampling2D
 
 SIDE = 64  # of noise for a model that takes any size, in pixels
-FORMS = {  # of outputs, by their rank
-    2: "(batch, classes)",
-    3: "(batch, boxes, 4)",
-    4: "(batch, height, width, classes)",
-}
+FORMS = {2: "(batch, classes)", 4: "(batch, height, width, classes)"}  # of outputs, by their rank
 
 
 def check(model: keras.Model, rank: int = 2) -> None:

@@ -4,8 +4,8 @@ import numpy as np
 
 from kvision.intervals import share
 
-SMALLEST = 1e-30  # of what is divided by
-FAINTEST = 2.0**-9  # probability of which a logarithm is taken: half of a step of 8 bits
+SMALLEST = 1e-30  # of what is divided by, or a logarithm is taken of
+FAINTEST = 2.0**-9  # probability that 8 bits hold, half of a step
 
 
 class Softmax:
@@ -20,9 +20,9 @@ class Softmax:
         return shares / shares.sum(-1, keepdims=True)
 
     @staticmethod
-    def logits(probabilities: np.ndarray) -> np.ndarray:
-        """Logits, as far as probabilities tell them that 8 bits may hold."""
-        return np.log(np.maximum(probabilities, FAINTEST))
+    def logits(probabilities: np.ndarray, least: float = SMALLEST) -> np.ndarray:
+        """Logits, as far as probabilities of at least `least` tell them."""
+        return np.log(np.maximum(probabilities, least))
 
     @staticmethod
     def comparable(logits: np.ndarray) -> np.ndarray:
@@ -61,8 +61,8 @@ class Sigmoid:
         return np.exp(-np.logaddexp(0, -logits))
 
     @staticmethod
-    def logits(probabilities):
-        return Softmax.logits(probabilities) - Softmax.logits(1 - probabilities)
+    def logits(probabilities, least=SMALLEST):
+        return Softmax.logits(probabilities, least) - Softmax.logits(1 - probabilities, least)
 
     @staticmethod
     def comparable(logits):

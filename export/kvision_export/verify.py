@@ -7,7 +7,7 @@ import numpy as np
 
 from kvision.tasks import Answers, Classification, Task
 from kvision_export import flatbuffer, runner
-from kvision_export.activations import SMALLEST, Activation, Softmax
+from kvision_export.activations import FAINTEST, SMALLEST, Activation, Softmax
 from kvision_export.answers import CUTS, answer_of
 
 WORST = 20  # images of a report
@@ -46,7 +46,7 @@ def answers(
     if CUTS[answer](model):
         model.signatureDefs = []
         logits = runner.outputs(flatbuffer.write(model), images, pixels)
-    return collect(runner.outputs(content, images, pixels), logits, answer, activation)
+    return collect(runner.outputs(content, images, pixels), logits, answer, activation, FAINTEST)
 
 
 def collect(
@@ -54,6 +54,7 @@ def collect(
     logits: Iterable | None = None,
     answer: str = "probabilities",
     activation: Activation = Softmax,
+    least: float = SMALLEST,
 ) -> Answers:
     """Answers from a network's outputs, one after the other.
 
@@ -62,25 +63,26 @@ def collect(
         logits: logits for each image; None where the outputs tell them.
         answer: what the outputs are, one of `choices.ANSWERS`.
         activation: activation of the network.
+        least: probability that counts as any below it, where logits are not known.
     """
     pairs = ((output, None) for output in outputs) if logits is None else zip(outputs, logits, strict=True)
-    parts = [READERS[answer](*pair, activation) for pair in pairs]
+    parts = [READERS[answer](*pair, activation, least) for pair in pairs]
     probabilities, logits, classes = map(np.stack, zip(*parts, strict=True))
     return Answers(probabilities, activation.comparable(logits), classes)
 
 
-def _read_probabilities(output, logits, activation):
+def _read_probabilities(output, logits, activation, least):
     sampled = _sampled(output)
-    logits = activation.logits(sampled) if logits is None else _sampled(logits)
+    logits = activation.logits(sampled, least) if logits is None else _sampled(logits)
     return sampled, logits, activation.classes(output)
 
 
-def _read_logits(output, _, activation):
+def _read_logits(output, _, activation, __):
     logits = _sampled(output)
     return activation.probabilities(logits), logits, activation.classes(activation.probabilities(output))
 
 
-def _read_mask(output, logits, activation):
+def _read_mask(output, logits, activation, _):
     logits = _sampled(logits)
     return activation.probabilities(logits), logits, output.astype(np.uint8)
 

@@ -27,7 +27,7 @@ __all__ = [
 
 
 def task_of(model, name: str | None = None) -> type[Task]:
-    """The task of a network, by the rank of its output and the activation at its end.
+    """The task of a network, by the form of its outputs and the activation at its end.
 
     Args:
         model: the network.
@@ -36,10 +36,10 @@ def task_of(model, name: str | None = None) -> type[Task]:
     Raises:
         UserError: no task has such outputs.
     """
-    rank, activation = networks.rank_of(model), networks.activation_of(model)
-    fitting = [task for task in TASKS.values() if task.rank == rank]
+    activation = networks.activation_of(model)
+    fitting = [task for task in TASKS.values() if task.fits(model)]
     if not fitting:
-        forms = " or ".join(dict.fromkeys(networks.FORMS[task.rank] for task in TASKS.values()))
+        forms = " or ".join(networks.FORMS.values())
         raise UserError(f"{model.name} must have one input and one output of shape {forms}.")
     ended = [task for task in fitting if task.activation == activation]
     named = [task for task in fitting if task.name == name]

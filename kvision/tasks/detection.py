@@ -13,7 +13,6 @@ from kvision.data.images import CORNER_GREY, letterbox, place, unletterbox_boxes
 from kvision.errors import UserError
 from kvision.keras_internals import all_layers
 from kvision.layers import NonMaxSuppression
-from kvision.names import listed
 from kvision.tasks.task import Task
 
 LETTERBOX = "corner"  # as YOLOX and torchvision's R-CNNs are trained
@@ -43,17 +42,14 @@ class Detection(Task):
     score: ClassVar = "AP"
 
     @classmethod
-    def serving(cls, model):
-        """The network itself, which ends in detections.
+    def fits(cls, model):
+        """See `Task.fits`: whether it ends in detections."""
+        outputs = getattr(model, "output", None)
+        return isinstance(outputs, dict) and {*outputs} == {*DETECTIONS}
 
-        Raises:
-            UserError: it has other outputs.
-        """
-        outputs = model.output if isinstance(model.output, dict) else {}
-        if {*outputs} != {*DETECTIONS}:
-            raise UserError(
-                f"{model.name} must be a detector of kvision, with {listed(DETECTIONS)} as its outputs."
-            )
+    @classmethod
+    def serving(cls, model):
+        """The network itself."""
         return model
 
     @classmethod

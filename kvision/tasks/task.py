@@ -115,6 +115,11 @@ class Task(abc.ABC):
         return networks.with_probabilities(model, cls.rank, cls.activation)
 
     @classmethod
+    def fits(cls, model) -> bool:
+        """Whether a network has such outputs."""
+        return networks.rank_of(model) == cls.rank
+
+    @classmethod
     def classes_of(cls, model) -> int:
         """The number of classes that a network tells apart."""
         return model.output_shape[-1]
