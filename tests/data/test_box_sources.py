@@ -193,7 +193,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bb">]><annotation><object><name>&b;</name></obj
         (BOMB, "d.xml' declares a document type"),
         ("<annotation/>", "d.xml' is not an annotation of VOC: a 'size' with"),
         (voc_xml("d", BOXES[3], (0, 0)), "d.xml' is not an annotation of VOC: a 'size' with .* above 0"),
-        (voc_xml("d", BOXES[3]).replace("xmin", "left"), "not an annotation of VOC: .* 'bndbox' with the numbers 'xmin'"),
+        (voc_xml("d", BOXES[3]).replace("xmin", "left"), "in each .* 'bndbox' with the numbers 'xmin'"),
         (voc_xml("d", [((1, 2, 3, 4), "hat", False)]), "classes 'hat', and none of .*: name all .*classes"),
     ],
 )  # fmt: skip

@@ -31,6 +31,7 @@ PUBLISHED = {  # trainable parameters of the authors' networks
     "yolox_x": 99_071_455,
 }
 SMALL = ("yolox_nano", "yolox_s")  # with depthwise convolutions, and without
+SLOW = ("yolox_nano", pytest.param("yolox_s", marks=pytest.mark.slow))
 PIXELS = images(count=2)
 KEYS = ["boxes", "classes", "count", "scores"]
 
@@ -124,7 +125,7 @@ def test_detections_are_the_decoded_raw_outputs():
     np.testing.assert_allclose(outputs["boxes"], rows[:, 2:], rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", SLOW)
 def test_any_size_saving_and_other_precision(name, tmp_path):
     model = trained(name)
     detections = model(PIXELS)
@@ -161,7 +162,7 @@ def test_every_weight_has_a_gradient(name):
         assert gradient.numpy().any(), variable.path
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", SLOW)
 def test_files_have_built_in_operators_and_agree(name):
     model = trained(name)
     content = convert(model)

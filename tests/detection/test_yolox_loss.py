@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from helpers import tiny_yolox
 
@@ -145,6 +146,7 @@ def test_predictions_out_of_all_bounds_are_assigned_too():
     assert np.all(losses["box_loss"][:2] > 1)
 
 
+@pytest.mark.slow
 def test_it_learns_to_find_shapes():
     """Eight pictures by heart: each shape is found, and next to nothing else."""
     keras.utils.set_random_seed(0)
