@@ -16,6 +16,7 @@ from kvision.layers import NonMaxSuppression
 from kvision.tasks.task import Task
 
 LETTERBOX = "corner"  # as YOLOX and torchvision's R-CNNs are trained
+DRAWN = 0.25  # lowest score of boxes in pictures, as in the demonstration of YOLOX' authors
 DETECTIONS = ("boxes", "scores", "classes", "count")
 MATCHES = ("positives", "scores", "classes", "ranks", "outcomes")
 
@@ -154,8 +155,9 @@ class Detection(Task):
         return lines
 
     def pictures(self, image, prediction):
-        """The image with its boxes."""
-        boxes, scores, classes = prediction.values()
+        """The image with the boxes of scores from `DRAWN` on."""
+        drawn = prediction["scores"] >= DRAWN
+        boxes, scores, classes = (part[drawn] for part in prediction.values())
         return {"_boxes.png": visualize.draw_boxes(image, boxes, classes, scores, self.class_names)}
 
     def _add(self, matches, found, boxes, classes, crowd, area=None) -> None:
