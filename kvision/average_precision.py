@@ -25,7 +25,7 @@ FALSE, TRUE, IGNORED = range(3)  # outcomes of a detection
 
 
 class Scores(NamedTuple):
-    """Metrics of detections in [0, 1]; NaN where there is no object.
+    """Metrics of detections in [0, 1]; NaN for classes without objects.
 
     Attributes:
         means: the metrics over all classes that have objects, by name.
@@ -53,7 +53,7 @@ class AveragePrecision:
             rules: "coco", "voc", or "voc2007", whose curve is read at 11 points.
 
         Raises:
-            UserError: there are no such rules.
+            UserError: `rules` is none of these.
         """
         if rules not in ("coco", "voc", "voc2007"):
             raise UserError(f"`rules` must be 'coco', 'voc' or 'voc2007'; got {rules!r}.")
@@ -105,7 +105,7 @@ def coco_matches(
         true_classes: integers `(objects,)` in [0, `num_classes`).
         num_classes: number of classes.
         crowd: whether a box holds many objects, so that any number of detections inside is ignored,
-            `(objects,)`; None where there is no such box.
+            `(objects,)`; None if all boxes hold single objects.
         area: of the objects in square pixels, `(objects,)`; None for those of the boxes. COCO's are those of
             the masks.
 
@@ -262,7 +262,7 @@ def precision_recall(outcomes, positives) -> tuple[np.ndarray, np.ndarray]:
         positives: number of objects.
 
     Returns:
-        float64 `(detections, ...)` each; recalls are NaN where there is no object.
+        float64 `(detections, ...)` each; recalls are NaN without objects.
     """
     right, wrong = (np.cumsum(outcomes == kind, 0, np.float64) for kind in (TRUE, FALSE))
     recall = right / positives if positives else np.full_like(right, np.nan)

@@ -122,6 +122,6 @@ def _centres_and_sides(boxes):
 
 
 def _angle(boxes):
-    """Of the diagonal, from the vertical."""
+    """Angle between a box's diagonal and the vertical, in radians."""
     sides = boxes[..., 2:] - boxes[..., :2]
     return ops.arctan2(sides[..., 0], ops.maximum(sides[..., 1], SMALLEST))

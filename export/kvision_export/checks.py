@@ -37,7 +37,7 @@ def functional(model: keras.Model, images) -> keras.Model:
 
 
 def classifying(model: keras.Model) -> type[Classifying]:
-    """The task of a model; a UserError for one whose answers are no classes."""
+    """The task of a model; raises a UserError unless its answers are classes."""
     task = task_of(model)
     if not issubclass(task, Classifying):
         raise UserError(

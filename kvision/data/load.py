@@ -30,7 +30,7 @@ class Data:
             width)`, 255 where a pixel has no class; or the objects in the images, with as many rows as the
             image of the split with the most has, or up to 120 for several images together: `"boxes"`, float32
             `(batch, most, 4)`, left, top, right and bottom in pixels of the batch's images; `"classes"`,
-            int32 `(batch, most)`, -1 where there is no object; and `"crowd"`, uint8 `(batch, most)`, 1 for
+            int32 `(batch, most)`, -1 for padding; and `"crowd"`, uint8 `(batch, most)`, 1 for
             objects that are ignored (COCO's crowds, VOC's difficult ones). An error in it is best met within
             `kvision.data.read_errors`.
         class_names: in the order of the labels, or of the classes in masks.

@@ -104,7 +104,7 @@ class Objects:
         return dataclasses.replace(self, classes=np.array(places, np.int32)[self.classes])
 
     def digest(self) -> bytes:
-        """What changes when an object does."""
+        """Bytes of all fields, to compare splits by."""
         sizes = b"" if self.sizes is None else self.sizes.astype("<i4").tobytes()
         parts = (("boxes", "<f4"), ("classes", "<i4"), ("crowd", "u1"), ("area", "<f4"), ("starts", "<i8"))
         return sizes + b"".join(getattr(self, name).astype(dtype).tobytes() for name, dtype in parts)
