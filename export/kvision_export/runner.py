@@ -12,7 +12,12 @@ from kvision.stderr import without_lines
 from kvision_export import flatbuffer
 
 THREADS = 2
-NOT_DELEGATED = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+# With two threads, LiteRT's own kernel of "same" convolutions computes one place alone where the kernel is even
+# and as large as the image, and leaves the others as they were in memory.
+NOT_DELEGATED = {
+    "num_threads": 1,
+    "experimental_op_resolver_type": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+}
 
 
 def allocated(content: bytes | Path, threads: int | None = None) -> Interpreter:
@@ -75,12 +80,7 @@ def tensor_values(content: bytes, images: Iterable[np.ndarray]) -> Iterator[Call
         content: the file.
         images: float32 `(height, width, channels)`, as the file takes them.
     """
-    interpreter = Interpreter(
-        model_content=content,
-        num_threads=THREADS,
-        experimental_op_resolver_type=NOT_DELEGATED,
-        experimental_preserve_all_tensors=True,
-    )
+    interpreter = Interpreter(model_content=content, experimental_preserve_all_tensors=True, **NOT_DELEGATED)
     interpreter.allocate_tensors()
     pixels = interpreter.get_input_details()[0]["index"]
     for image in images:
@@ -124,11 +124,7 @@ def operator_alone(
     single.operatorCodes = [model.operatorCodes[operator.opcodeIndex]]
     for buffer in single.buffers:
         buffer.offset = buffer.size = 0
-    interpreter = Interpreter(
-        model_content=flatbuffer.write(single),
-        num_threads=THREADS,
-        experimental_op_resolver_type=NOT_DELEGATED,
-    )
+    interpreter = Interpreter(model_content=flatbuffer.write(single), **NOT_DELEGATED)
     interpreter.allocate_tensors()
 
     def call(values):

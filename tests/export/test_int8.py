@@ -165,6 +165,17 @@ def test_ranges():
     assert all(low == 0 for low, _ in found.find("minmax").values())
 
 
+def test_ranges_of_a_kernel_as_large_as_the_image():
+    """LiteRT's own kernel for two threads computes one of the four places."""
+    x = inputs = keras.Input((4, 4, 3))
+    for _ in range(2):
+        x = keras.layers.Conv2D(8, 2, padding="same")(keras.layers.MaxPooling2D(2, padding="same")(x))
+    model, pixels = keras.Model(inputs, keras.layers.Softmax()(x)), images(4, size=4)
+    first = keras.Model(inputs, model.layers[2].output).predict(pixels, verbose=0)
+    found = Ranges(convert(model), pixels).find("minmax").values()
+    assert any(np.allclose(pair, (first.min(), first.max()), rtol=1e-4) for pair in found)
+
+
 def off_by_a_mean():
     """A network whose logits int8 moves: a large weight makes the steps of the others coarse, and what is
     rounded off meets activations that are never negative."""

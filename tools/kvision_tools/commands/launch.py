@@ -48,10 +48,11 @@ def main(command):
     with cli.user_errors():
         if not command:
             raise UserError("Which command? kvision-launch --workers=2 -- kvision-train ...")
-        if not shutil.which(command[0]):
-            sibling = Path(sys.executable).with_name(command[0])
-            hint = f" Did you mean {str(sibling)!r}?" if sibling.exists() else ""
-            raise UserError(f"There is no command {command[0]!r}.{hint}")
+        beside = str(Path(sys.executable).parent)  # of an environment that is not activated
+        program = shutil.which(command[0]) or shutil.which(command[0], path=beside)
+        if not program:
+            raise UserError(f"There is no command {command[0]!r}.")
+        command = [program, *command[1:]]
         asked = []  # signals that this process was sent
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:  # as nohup and & have it
