@@ -12,8 +12,8 @@ from kvision.stderr import without_lines
 from kvision_export import flatbuffer
 
 THREADS = 2
-# With two threads, LiteRT's own kernel of "same" convolutions computes one place alone where the kernel is even
-# and as large as the image, and leaves the others as they were in memory.
+# With two threads, LiteRT's own kernel of "same" convolutions computes one place alone where the kernel is
+# even and as large as the image, and leaves the others as they were.
 NOT_DELEGATED = {
     "num_threads": 1,
     "experimental_op_resolver_type": OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
