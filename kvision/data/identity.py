@@ -97,7 +97,7 @@ class Identity:
         ]
         if counts:
             return _shortened(counts)
-        what = "images have other names, sizes, contents or labels, or another order"
+        what = "images have other names, sizes, contents, labels or boxes, or another order"
         return [what] if self.files != now.files else []
 
     @property

@@ -119,7 +119,7 @@ def test_several_labels_an_image(images):
     [change] = source.identity.changes(
         open_source(write_csv(images, swapped), "all", target="labels").identity
     )
-    assert "other names, sizes, contents or labels" in change
+    assert "other names, sizes, contents, labels or boxes" in change
 
 
 def test_a_random_share_of_images_with_several_labels_is_held_out(tmp_path):

@@ -12,7 +12,7 @@ from kvision.data import identity
 from kvision.data.identity import Identity
 from kvision.data.sources import open_source
 
-OTHERS = ["images have other names, sizes, contents or labels, or another order"]
+OTHERS = ["images have other names, sizes, contents, labels or boxes, or another order"]
 
 
 @pytest.fixture

@@ -233,7 +233,7 @@ def test_masks_belong_to_the_identity_of_a_dataset(tmp_path):
     )
     path.write_bytes(palette(np.zeros((30, 40), "uint8")))
     assert before.changes(identity()) == [
-        "images have other names, sizes, contents or labels, or another order"
+        "images have other names, sizes, contents, labels or boxes, or another order"
     ]
     write(tmp_path, 20)
     assert before.changes(identity()) == ["there are 16 images instead of 8"]

@@ -40,7 +40,7 @@ def test_commands_refuse_other_images(tmp_path_factory, tmp_path):
     assert "on 16 images" in command(*evaluate, f"--data=folder:{folder}")
     assert "of the run is 0.2; got 0.5" in command(*evaluate, "--val_fraction=0.5", code=2)
     shutil.copy(folder / "dark" / "0.png", folder / "dark" / "1.png")
-    assert "images have other names, sizes, contents or labels" in command(*arguments, code=2)
+    assert "images have other names, sizes, contents, labels or boxes" in command(*arguments, code=2)
     command(*evaluate)  # as no image moved from the training to those held out
     (folder / "light" / "0.png").unlink()
     for moved in (evaluate, ["kvision-export", f"--model={run}", f"--calibration=folder:{folder}"]):

@@ -110,7 +110,7 @@ def data(*counts, names=("cat", "dog"), files="one"):
     (data(14, 9), None),
     (data(12, 9), "class 'cat' has 12 images instead of 14"),
     (data(14, 9, names=("dog", "cat")), "the classes have another order"),
-    (data(14, 9, files="two"), "images have other names, sizes, contents or labels, or another order"),
+    (data(14, 9, files="two"), "images have other names, sizes, contents, labels or boxes, or another order"),
 ])  # fmt: skip
 def test_data_is_compared_after_the_meeting(other, message):
     here = addresses(3)

@@ -211,5 +211,5 @@ def test_files_that_were_touched_alone_are_said(parsed, tmp_path, capsys, monkey
     run_folder.compare(run, identities_now())
     assert "were written since" in capsys.readouterr().err
     (tmp_path / "b").write_bytes(b"12345")
-    with pytest.raises(ValueError, match="other names, sizes, contents or labels"):
+    with pytest.raises(ValueError, match="other names, sizes, contents, labels or boxes"):
         run_folder.compare(run, identities_now())

@@ -86,7 +86,7 @@ def test_workers_with_other_data_end_in_one_sentence(tmp_path, change):
     expected = {
         "fewer": has + "class 'dark' has 24 images instead of 32.",
         "renamed": has + "class 'dark' is gone, class 'black' is new.",
-        "other": has + "images have other names, sizes, contents or labels, or another order.",
+        "other": has + "images have other names, sizes, contents, labels or boxes, or another order.",
         "none": "There is no folder 'images'.",
     }[change]
     for code, (sentence,) in ends:
