@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import gc
 import importlib.metadata
 import multiprocessing
 import os
@@ -249,6 +250,7 @@ def command(*arguments, code=0):
 
 
 def _run(arguments, folder, environment, texts):
+    gc.freeze()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

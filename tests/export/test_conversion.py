@@ -35,7 +35,7 @@ LIKE_OTHERS = {  # made of the same blocks as another network or another test's,
     "mobilenet_v3_large_minimal", "mobilenet_v3_small", "mobilenet_v3_small_minimal",
     "mobilenet_v4_conv_large", "mobilenet_v4_conv_medium", "mobilenet_v4_conv_small",
     "mobilenet_v4_hybrid_medium", "resnet101", "resnet18", "swin_base", "vgg11_bn", "vgg_m", "vgg_s",
-    "vit_base_patch16", "vit_base_patch32", "vit_huge_patch14", "xception",
+    "vit_base_patch16", "vit_base_patch32", "vit_base_r50_s16", "vit_huge_patch14", "xception",
 }  # fmt: skip
 
 TRANSFORMERS = (
@@ -100,7 +100,13 @@ def segmenter(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large", "fcn8s", "fcn_resnet50"]
+    "name",
+    [
+        "lraspp_mobilenet_v3_large",
+        pytest.param("deeplabv3_mobilenet_v3_large", marks=pytest.mark.slow),
+        "fcn8s",
+        "fcn_resnet50",
+    ],
 )
 def test_segmenters_in_every_mode_and_with_every_end(name):
     model, pixels = segmenter(name), images(4)
@@ -115,7 +121,8 @@ def test_segmenters_in_every_mode_and_with_every_end(name):
     least = {"float32": 80, "float16": 35, "int16x8": 20, "dynamic": 15, "int8": 12, "int4": 10}  # dB
     assert {*files} == {*least} == {*MODES}
     for mode, content in files.items():
-        for answer in ANSWERS:
+        whole = name == "fcn8s" or mode == "int8"  # the ends of other files are written by the same code
+        for answer in ANSWERS if whole else ("logits", "mask"):
             ended, _ = changed(changed(content, end_in, answer)[0], set_versions)
             assert not find_faults(read(ended))
             _, output, signatures = io_details(ended)
