@@ -24,6 +24,23 @@ def check_folder(folder: Path) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
 
+def check_file(path: Path, option: str) -> None:
+    """Checks that a file can be written, or replaced, in a folder that is there.
+
+    Args:
+        path: of the file.
+        option: which names it, for messages.
+
+    Raises:
+        UserError: it is a folder, or its folder is missing.
+        PermissionError: its folder may not be written to.
+    """
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"`{option}` must be a file in a folder that is there; got '{path}'.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path.parent))
+
+
 @contextlib.contextmanager
 def replacing(path: Path, suffix: str = ".tmp") -> Iterator[Path]:
     """Gives the path of a hidden file in the same folder; once that is written, it takes the place of `path`.

@@ -30,6 +30,20 @@ def imagenet() -> tuple[str, ...]:
 
 
 @functools.cache
+def coco(num_classes: int) -> tuple[str, ...] | None:
+    """The names of COCO's 80 classes; or of its 90 ids from 1 on, of which ten are "N/A", as in torchvision.
+
+    The names are those of torchvision's weight enums (BSD-3-Clause).
+
+    Returns:
+        The names; None for other numbers of classes.
+    """
+    names = read(ASSETS / "coco.txt")
+    known = [names, tuple(name for name in names if name != "N/A")]
+    return next((one for one in known if len(one) == num_classes), None)
+
+
+@functools.cache
 def _names_of_synsets() -> dict[str, str]:
     """ImageNet's names by WordNet's numbers, by which its folders are called (TensorFlow Datasets' list)."""
     return dict(zip(read(ASSETS / "imagenet_synsets.txt"), imagenet(), strict=True))

@@ -14,6 +14,7 @@ import kvision.segmentation  # noqa: F401
 from kvision import labels, networks, registry, run_info, weights as published
 from kvision.choices import WEIGHTS
 from kvision.data.identity import Identity
+from kvision.data.sources.voc import CLASSES as VOC_CLASSES
 from kvision.errors import FULL_DISK, UserError
 from kvision.names import listed
 from kvision.run_info import RunInfo
@@ -73,7 +74,7 @@ def open_model(
         weights: of a name, as its builder takes them; of a file, the number of classes is the file's.
         image_size: height and width, for a name or a file's network that takes any; None for the published
             size.
-        class_names: in the order of the outputs, in place of those of the run, of the file, or of ImageNet's
+        class_names: in the order of the outputs, in place of those of the run, of the file, or of
             published weights; empty for numbers.
         allow_nonfinite: whether `weights` may be NaN or infinity.
 
@@ -141,12 +142,18 @@ def _task_in(path) -> str | None:
 
 
 def _names_of(weights, name) -> tuple[str, ...] | None:
-    """The class names that weights bring along: those in a `.keras` file, ImageNet's of published ones."""
+    """The class names that weights bring along: those in a `.keras` file, or what published ones learned."""
     if not weights or weights.endswith(".keras"):
         return labels.read_from_keras(Path(weights).expanduser()) if weights else None
     table = published.rows_of(name)
-    imagenet = any(row in table and row.num_classes == 1000 for row in published.matching(weights, name))
-    return labels.imagenet() if imagenet else None
+    row = next((row for row in published.matching(weights, name) if row in table), None)
+    if row is None:
+        return None
+    if row.ap:
+        return labels.coco(row.num_classes)
+    if row.miou:
+        return VOC_CLASSES if row.num_classes == len(VOC_CLASSES) else None
+    return labels.imagenet() if row.num_classes == 1000 else None
 
 
 def evaluation(

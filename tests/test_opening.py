@@ -251,3 +251,25 @@ def test_images_without_masks_are_seen_whole_by_a_network_that_classifies_pixels
     [batch] = data.dataset.as_numpy_iterator()
     assert batch["image"][0, 16, 0, 0] > 254
     assert batch["image"][0, 0, 0, 0] == 127.5
+
+
+def test_published_weights_bring_the_names_of_what_they_learned():
+    """COCO's ids from 1 on, its 80 classes, VOC's with the background, ImageNet's."""
+    ids = opening._names_of("tv_coco", "ssdlite320_mobilenet_v3_large")
+    assert [len(ids), ids[0], ids[17 - 1], ids[44 - 1], ids[90 - 1]] == [
+        90,
+        "person",
+        "cat",
+        "bottle",
+        "toothbrush",
+    ]
+    assert ids.count("N/A") == 10
+    classes = opening._names_of("megvii_coco", "yolox_nano")
+    assert [len(classes), classes[0], classes[15], classes[79]] == [80, "person", "cat", "toothbrush"]
+    places, remark = labels.match(ids, classes, named=True)
+    assert [ids[place] for place in places] == [*classes]
+    assert "lacks 10 of the network's 90 classes: 'N/A'" in remark
+    pixels = opening._names_of("tv_coco_voc", "fcn_resnet50")
+    assert [len(pixels), pixels[0], pixels[15]] == [21, "background", "person"]
+    assert opening._names_of("a1_in1k", "resnet50") == labels.imagenet()
+    assert opening._names_of("augreg_in21k", "vit_base_patch16") is None

@@ -24,7 +24,12 @@ class ConvRow(NamedTuple):
     pool: tuple[int, int] | None = None  # size and strides
 
 
-def classic_stages(x, rows, *, norm=None, pool_padding="valid"):
+def relu(x, *, name):
+    """ReLU."""
+    return activate(x, activation="relu", name=name)
+
+
+def classic_stages(x, rows, *, norm=None, activation=relu, pool_padding="valid"):
     """Builds the rows of a table and taps the last tensor of every stride.
 
     A stride that is not a power of 2 counts as the next lower one.
@@ -32,7 +37,8 @@ def classic_stages(x, rows, *, norm=None, pool_padding="valid"):
     Args:
         x: pixels, `(batch, H, W, C)`.
         rows: `ConvRow`s.
-        norm: `norm(x, name=...)` between convolution and ReLU, or None.
+        norm: `norm(x, name=...)` between convolution and activation, or None.
+        activation: `activation(x, name=...)`.
         pool_padding: of `max_pool`.
 
     Returns:
@@ -57,7 +63,7 @@ def classic_stages(x, rows, *, norm=None, pool_padding="valid"):
         if norm:
             x = norm(x, name=f"features.{index}")
             index += 1
-        x = activate(x, activation="relu", name=f"features.{index}")
+        x = activation(x, name=f"features.{index}")
         index += 1
         if row.response_norm:
             x = LocalResponseNormalization(name=f"features.{index}.norm")(x)

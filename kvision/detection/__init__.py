@@ -16,6 +16,11 @@ from kvision.detection._ssdlite import (
     ssdlite320_mobilenet_v3_large as ssdlite320_mobilenet_v3_large,
 )
 from kvision.detection._training import with_losses as with_losses
+from kvision.detection._yolo_v1 import (
+    YOLOv1Variant as YOLOv1Variant,
+    yolo_v1 as yolo_v1,
+    yolo_v1_fast as yolo_v1_fast,
+)
 from kvision.detection._yolox import (
     YOLOXVariant as YOLOXVariant,
     yolox_l as yolox_l,

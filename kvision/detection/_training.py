@@ -8,6 +8,8 @@ from kvision.detection._family import raw
 from kvision.detection._faster_rcnn_loss import faster_rcnn_training
 from kvision.detection._simota import yolox_losses
 from kvision.detection._ssd_loss import ssd_losses
+from kvision.detection._yolo_v1 import DecodeGrid
+from kvision.detection._yolo_v1_loss import yolo_v1_losses
 from kvision.layers import DecodeCells
 
 
@@ -48,8 +50,9 @@ def with_losses(model: keras.Model) -> keras.Model:
 
 def _losses_of(model):
     """The function from raw outputs, boxes and classes to the terms of the network's loss."""
-    decode = model.get_layer("decode")
+    decode, (height, width) = model.get_layer("decode"), model.input_shape[1:3]
+    if isinstance(decode, DecodeGrid):
+        return partial(yolo_v1_losses, height=height, width=width)
     if not isinstance(decode, DecodeCells):
         return ssd_losses
-    height, width = model.input_shape[1:3]
     return partial(yolox_losses, height=height, width=width, strides=decode.strides)

@@ -3,7 +3,7 @@
 from kvision import networks
 from kvision.errors import UserError
 from kvision.tasks.classification import Classification
-from kvision.tasks.detection import Detection
+from kvision.tasks.detection import Detection, VOCDetection
 from kvision.tasks.multilabel import MultiLabel
 from kvision.tasks.segmentation import Segmentation
 from kvision.tasks.task import Accuracy, Answers, Classifying, Score, Task, add
@@ -21,6 +21,7 @@ __all__ = [
     "Score",
     "Segmentation",
     "Task",
+    "VOCDetection",
     "add",
     "task_of",
 ]

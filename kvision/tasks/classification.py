@@ -77,11 +77,16 @@ class Classification(Classifying):
             "top5": np.sum(first == labels[:, None]),
         }
 
+    def figures(self, sums):
+        """The mean "loss" and the shares of images that are right: "top1", and of many classes "top5"."""
+        few = () if len(self.class_names) > TOP else ("top5",)
+        return {name: value for name, value in self.metrics(sums).items() if name not in few}
+
     def report(self, sums):
-        """The mean loss and the shares of images that are right: top-1, and of many classes top-5."""
-        mean = self.metrics(sums)
-        top5 = f", top-{TOP} {100 * mean['top5']:.2f} %" if len(self.class_names) > TOP else ""
-        return f"loss {mean['loss']:.4f}, top-1 {100 * mean['top1']:.2f} %{top5}"
+        """The mean loss and the shares of images that are right."""
+        figures = self.figures(sums)
+        top5 = f", top-{TOP} {100 * figures['top5']:.2f} %" if "top5" in figures else ""
+        return f"loss {figures['loss']:.4f}, top-1 {100 * figures['top1']:.2f} %{top5}"
 
     def compare(self, found, expected, targets):
         """Top-1, and of many classes top-5, with Wilson's intervals; the drop has that of Agresti and Min."""

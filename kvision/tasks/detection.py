@@ -8,7 +8,7 @@ import tensorflow as tf
 from keras import ops
 
 from kvision import detection, visualize
-from kvision.average_precision import Scores, coco_matches, coco_scores
+from kvision.average_precision import Scores, coco_matches, coco_scores, voc_matches, voc_scores
 from kvision.data.images import CORNER_GREY, letterbox, place, unletterbox_boxes
 from kvision.errors import UserError
 from kvision.keras_internals import all_layers
@@ -121,8 +121,8 @@ class Detection(Task):
             self._add(matches, found, *objects)
         return matches
 
-    def report(self, sums):
-        """COCO's figures, and the average precision of each class.
+    def figures(self, sums):
+        """The means of `scores`, and "class_ap", average precision by class.
 
         Raises:
             UserError: there is no object in the images.
@@ -130,21 +130,42 @@ class Detection(Task):
         scores = self.scores(sums)
         if not np.isfinite(scores.class_ap).any():
             raise UserError("The images have no object that counts, so there is no average precision.")
+        by_class = dict(zip(self.class_names, scores.class_ap.tolist(), strict=True))
+        return {**scores.means, "class_ap": by_class}
+
+    def report(self, sums):
+        """The means, and the average precision of each class.
+
+        Raises:
+            UserError: see `figures`.
+        """
+        figures = self.figures(sums)
+        by_class = figures.pop("class_ap")
         means = [
             f"{name[:2].upper()}{name[2:].replace('_', ' ')} {100 * value:.2f} %"
-            for name, value in scores.means.items()
+            for name, value in figures.items()
             if np.isfinite(value)
         ]
         width = max(map(len, self.class_names))
         lines = [
             f"  {name:{width}}  {'no object' if np.isnan(value) else f'{100 * value:6.2f} %'}"
-            for name, value in zip(self.class_names, scores.class_ap, strict=True)
+            for name, value in by_class.items()
         ]
         return "\n".join([", ".join(means), *lines])
 
     def scores(self, sums) -> Scores:
         """COCO's metrics from the sums of `judge`."""
         return coco_scores({name: sums[name] for name in MATCHES})
+
+    def detections(self, prediction):
+        """See `Task.detections`."""
+        boxes, scores, classes = (prediction[name] for name in DETECTIONS[:3])
+        sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], 1)
+        columns = (part.tolist() for part in (classes, sides, scores))
+        return [
+            {"class": int(number), "bbox": box, "score": score}
+            for number, box, score in zip(*columns, strict=True)
+        ]
 
     def describe(self, prediction, most):
         """The best detections: score, class and box."""
@@ -163,15 +184,36 @@ class Detection(Task):
     def _add(self, matches, found, boxes, classes, crowd, area=None) -> None:
         """Adds the matches of an image, see `coco_matches`."""
         count, real = int(found["count"]), classes >= 0
-        of_image = coco_matches(
+        of_image = self._match(
             found["boxes"][:count],
             found["scores"][:count],
             found["classes"][:count],
             boxes[real],
             classes[real],
             len(self.class_names),
-            crowd=crowd[real],
-            area=None if area is None else area[real],
+            crowd[real],
+            None if area is None else area[real],
         )
         for name, value in of_image.items():
             matches[name] = matches[name] + value if name in matches else value
+
+    def _match(self, *arguments) -> dict:
+        return coco_matches(*arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VOCDetection(Detection):
+    """Detection that is judged by VOC's average precision; its crowds are VOC's difficult objects.
+
+    Attributes:
+        eleven_points: whether precision is averaged over 11 recalls, as until VOC2009, and not over all.
+    """
+
+    eleven_points: bool = False
+
+    def scores(self, sums):
+        """VOC's metric from the sums of `judge`."""
+        return voc_scores({name: sums[name] for name in MATCHES}, self.eleven_points)
+
+    def _match(self, *arguments):
+        return voc_matches(*arguments[:-1])  # VOC knows no areas

@@ -68,19 +68,25 @@ class MultiLabel(Classification):
             **dict(zip(COUNTS, counts, strict=True)),
         }
 
-    def report(self, sums):
-        """The mean loss, mAP, the two means of F1, and the average precision of each class."""
+    def figures(self, sums) -> dict:
+        """The mean "loss", "map", "macro_f1", "micro_f1", and "class_ap", average precision by class."""
         kept = {name: np.array(sums[name]) for name in ("probabilities", "labels")}
         precisions = average_precisions(kept["probabilities"], kept["labels"])[0]
-        mean = self.metrics({name: value for name, value in sums.items() if name not in kept})
+        means = self.metrics({name: value for name, value in sums.items() if name not in kept})
+        by_class = dict(zip(self.class_names, precisions.tolist(), strict=True))
+        return means | {"map": float(_mean(precisions)), "class_ap": by_class}
+
+    def report(self, sums):
+        """The mean loss, mAP, the two means of F1, and the average precision of each class."""
+        figures = self.figures(sums)
         width = max(map(len, self.class_names))
         lines = [
             f"  {name:{width}}  {'no image' if np.isnan(precision) else f'{100 * precision:6.2f} %'}"
-            for name, precision in zip(self.class_names, precisions, strict=True)
+            for name, precision in figures["class_ap"].items()
         ]
         first = (
-            f"loss {mean['loss']:.4f}, mAP {100 * _mean(precisions):.2f} %, macro F1 "
-            f"{100 * mean['macro_f1']:.2f} %, micro F1 {100 * mean['micro_f1']:.2f} %"
+            f"loss {figures['loss']:.4f}, mAP {100 * figures['map']:.2f} %, macro F1 "
+            f"{100 * figures['macro_f1']:.2f} %, micro F1 {100 * figures['micro_f1']:.2f} %"
         )
         return "\n".join([f"{first}; average precision of each class:", *lines])
 

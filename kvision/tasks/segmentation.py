@@ -107,8 +107,8 @@ class Segmentation(Classifying):
         ]
         return {"images": np.sum(batch["weight"]), "confusion": np.sum(confusions, 0, np.float64)}
 
-    def report(self, sums):
-        """The four scores, and the intersection over union of each class.
+    def figures(self, sums):
+        """The four `scores`, and "class_iou", the intersection over union by class.
 
         Raises:
             UserError: no pixel of the masks has a class.
@@ -116,13 +116,22 @@ class Segmentation(Classifying):
         confusion = sums["confusion"]
         if not np.any(confusion):
             raise UserError(f"No pixel of the masks has a class: all are {IGNORED}, which is ignored.")
-        values = [
-            f"{name.replace('_', ' ')} {100 * score:.2f} %" for name, score in scores(confusion).items()
-        ]
+        by_class = dict(zip(self.class_names, class_iou(confusion).tolist(), strict=True))
+        return {**scores(confusion), "class_iou": by_class}
+
+    def report(self, sums):
+        """The four scores, and the intersection over union of each class.
+
+        Raises:
+            UserError: see `figures`.
+        """
+        figures = self.figures(sums)
+        by_class = figures.pop("class_iou")
+        values = [f"{name.replace('_', ' ')} {100 * score:.2f} %" for name, score in figures.items()]
         width = max(map(len, self.class_names))
         lines = [
             f"  {name:{width}}  {'no pixel' if np.isnan(iou) else f'{100 * iou:6.2f} %'}"
-            for name, iou in zip(self.class_names, class_iou(confusion), strict=True)
+            for name, iou in by_class.items()
         ]
         return "\n".join([", ".join(values).replace("iou", "IoU"), *lines])
 

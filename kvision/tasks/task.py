@@ -4,7 +4,7 @@ import abc
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
@@ -205,11 +205,27 @@ class Task(abc.ABC):
         """
 
     @abc.abstractmethod
+    def figures(self, sums: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """The metrics by name, from the sums of `judge`; those of each class by its name, NaN for none."""
+
+    @abc.abstractmethod
     def report(self, sums: Mapping[str, np.ndarray]) -> str:
         """The metrics in words, on one or more lines, from the sums of `judge`."""
 
     def remarks(self, sums: Mapping[str, np.ndarray]) -> list[str]:
         """Sentences on what a reader of the metrics should know, from the sums of `sums` or `judge`."""
+        return []
+
+    def detections(self, prediction) -> list[dict]:
+        """The objects of a prediction, for COCO's results; none by default.
+
+        Args:
+            prediction: what `restore` returned.
+
+        Returns:
+            Dicts of "class", a place in `class_names`; "bbox", left, top, width and height in pixels; and
+            "score".
+        """
         return []
 
     @abc.abstractmethod

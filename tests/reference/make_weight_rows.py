@@ -59,6 +59,15 @@ DETECTION = {  # YOLOX' README, release 0.1.1rc0: input size, AP on COCO's val20
     "yolox_l": (640, 49.7),
     "yolox_x": (640, 51.1),
 }
+TORCHVISION_DETECTION = {  # torchvision 0.29.1's enums COCO_V1: file, input size, AP on COCO's val2017
+    "fasterrcnn_resnet50_fpn": ("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 800, 37.0),
+    "fasterrcnn_resnet50_fpn_v2": ("fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", 800, 46.7),
+    "fasterrcnn_mobilenet_v3_large_fpn": ("fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7.pth", 800, 32.8),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": (
+        "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth", 320, 22.8
+    ),
+    "ssdlite320_mobilenet_v3_large": ("ssdlite320_mobilenet_v3_large_coco-a79551df.pth", 320, 21.3),
+}  # fmt: skip
 YOLOX = "https://github.com/Megvii-BaseDetection/YOLOX/releases/download/0.1.1rc0"
 
 
@@ -117,6 +126,11 @@ def of_segmentation():
 
 
 def of_detection():
+    for model, (file, size, ap) in TORCHVISION_DETECTION.items():
+        yield Weights(
+            model, "tv_coco", f"https://download.pytorch.org/models/{file}", None,
+            kvision.info(model).variant.preprocess, 90, size, size, 1.0, 1.0, "bilinear", None, ap=ap,
+        )  # fmt: skip
     for model, (size, ap) in DETECTION.items():
         yield Weights(
             model, "megvii_coco", f"{YOLOX}/{model}.pth", "apache-2.0", RAW, 80, size, size, 1.0, 1.0,

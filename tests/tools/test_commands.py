@@ -1,5 +1,7 @@
 """Evaluation, prediction, help and errors of the commands, as a shell runs them."""
 
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,11 +15,15 @@ from kvision import network_data, opening, run_info
 from kvision_tools.commands.predict import distinct
 
 
-def test_evaluate_and_predict(run, folder):
+def test_evaluate_and_predict(run, folder, tmp_path):
     output, _ = run
-    printed = command("kvision-evaluate", f"--model={output}")
+    printed = command("kvision-evaluate", f"--model={output}", f"--json={tmp_path / 'figures.json'}")
     best = max(float(row["val_accuracy"]) for row in rows(output))
     assert f"top-1 {100 * best:.2f} %" in printed
+    figures = json.loads((tmp_path / "figures.json").read_text())
+    assert figures["metrics"] == {"loss": pytest.approx(figures["metrics"]["loss"]), "top1": best}
+    assert f"loss {figures['metrics']['loss']:.4f}," in printed
+    assert (figures["split"], figures["images"], figures["data"]) == ("val", 16, f"folder:{folder}")
     assert "Warning:" not in printed
     assert "top-2" not in printed  # of two classes
     printed = command("kvision-predict", f"--model={output}", "--topk=1", folder / "light" / "0.png")
@@ -132,6 +138,7 @@ def test_info():
     described = command("kvision-info", "efficientnet_b2")
     assert "width_multiplier = 1.1" in described
     assert all(row.tag in described for row in kvision.info("efficientnet_b2").weights)
+    assert re.search(r"AP %.* 51.10 ", command("kvision-info", "yolox_x"), re.DOTALL)
     described = command("kvision-info", "fcn8s")
     assert "kvision.segmentation.FCNVariant" in described
     assert "It has no published weights." in described
@@ -189,6 +196,7 @@ def test_help(name):
             "`--crop` must be positive; got 0.0. `--warmup_epochs` (10.0) must be below",
         ),
         (["kvision-evaluate", "--model=mobilenet_v1", "--data=digits"], "--weights"),
+        (["kvision-evaluate", "--model=lenet5", "--json=/nowhere/a.json"], "`--json` must be a file in a"),
         (
             ["kvision-evaluate", "--model=/nowhere"],
             "A run folder, a .keras file or a model",

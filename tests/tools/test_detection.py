@@ -13,6 +13,7 @@ from helpers import command, rows, start
 from PIL import Image
 
 from kvision import opening
+from kvision.average_precision import AveragePrecision
 from kvision.data.images import unletterbox_boxes
 from kvision.data.sources.shapes import draw
 
@@ -128,6 +129,86 @@ def test_the_evaluation_is_that_of_pycocotools(run, data, pictures, tmp_path):
     assert float(ap[1]) == pytest.approx(100 * judged.stats[0], abs=0.3)  # Pillow resizes in integers
     assert float(ap[2]) == pytest.approx(100 * judged.stats[1], abs=1)
     assert all(re.search(rf"  {name} +[\d.]+ %", printed) for name in CLASSES)
+
+
+@pytest.fixture(scope="module")
+def results(run, pictures, tmp_path_factory):
+    """The file of detections, with the ids of COCO's JSON file."""
+    output = tmp_path_factory.mktemp("results")
+    flags = [f"--output={output}", f"--annotations={pictures / 'annotations.json'}"]
+    printed = command("kvision-predict", f"--model={run}", *flags, pictures / "images")
+    assert f" detections in {output / 'detections.json'}" in printed
+    return output / "detections.json"
+
+
+def test_pycocotools_reads_the_results(run, data, pictures, results, tmp_path):
+    coco = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
+    cocoeval = pytest.importorskip("pycocotools.cocoeval")
+    truth = coco.COCO(pictures / "annotations.json")
+    judged = cocoeval.COCOeval(truth, truth.loadRes(str(results)), "bbox")
+    judged.evaluate()
+    judged.accumulate()
+    judged.summarize()
+    file = tmp_path / "figures.json"
+    command("kvision-evaluate", f"--model={run}", "--split=all", f"--data={data}", f"--json={file}")
+    figures = json.loads(file.read_text())["metrics"]
+    of_class = figures.pop("class_ap")
+    assert list(of_class) == [*CLASSES]
+    assert figures["ap50"] > 0
+    found = [-1 if value is None else value for value in figures.values()]
+    np.testing.assert_allclose(found, judged.stats, atol=1e-9)
+    of_each = judged.eval["precision"][:, :, :, 0, 2].mean((0, 1))
+    np.testing.assert_allclose([*of_class.values()], of_each, atol=1e-9)
+
+
+def test_voc_ap_by_both_rules(run, data, pictures, results, tmp_path):
+    content = json.loads((pictures / "annotations.json").read_text())
+    detections = json.loads(results.read_text())
+
+    def columns(rows, image):
+        rows = [row for row in rows if row["image_id"] == image]
+        boxes = np.array([row["bbox"] for row in rows], float).reshape(-1, 4)
+        boxes[:, 2:] += boxes[:, :2]
+        return boxes, np.array([row["category_id"] // 10 - 1 for row in rows], int), rows
+
+    for flag, rules in (("11", "voc2007"), ("all", "voc")):
+        expected = AveragePrecision(3, rules)
+        for number in range(40):
+            boxes, classes, rows = columns(detections, number)
+            true_boxes, true_classes, _ = columns(content["annotations"], number)
+            expected.add(boxes, [row["score"] for row in rows], classes, true_boxes, true_classes)
+        file = tmp_path / f"{flag}.json"
+        flags = [f"--voc_ap={flag}", f"--data={data}", "--split=all", f"--json={file}"]
+        assert "AP50" in command("kvision-evaluate", f"--model={run}", *flags)
+        figures = json.loads(file.read_text())["metrics"]
+        assert figures["ap50"] == pytest.approx(expected.result().means["ap50"], abs=1e-9)
+        assert figures.keys() == {"ap50", "class_ap"}
+
+
+def test_results_without_annotations_are_numbered(run, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = [pictures / f"images/{number}.png" for number in (7, 3)]
+    command("kvision-predict", f"--model={run}", *images)
+    found = json.loads((tmp_path / "predictions/detections.json").read_text())
+    assert {(row["image_id"], row["file_name"]) for row in found} == {
+        (1, str(images[0])), (2, str(images[1])),
+    }  # fmt: skip
+    assert {row["category_id"] for row in found} <= {1, 2, 3}
+    assert "detections.json' is there already" in command(
+        "kvision-predict", f"--model={run}", *images, code=2
+    )
+
+
+def test_results_lack_nothing_of_the_annotations(run, pictures, tmp_path):
+    content = json.loads((pictures / "annotations.json").read_text())
+    file = tmp_path / "other.json"
+    flags = [f"--annotations={file}", f"--output={tmp_path / 'out'}", pictures / "images/7.png"]
+    file.write_text(json.dumps(content | {"images": [], "annotations": []}))
+    assert "lacks 1 image: '7.png'" in command("kvision-predict", f"--model={run}", *flags, code=2)
+    content["categories"][0]["name"] = "disc"
+    file.write_text(json.dumps(content))
+    printed = command("kvision-predict", f"--model={run}", *flags)
+    assert re.search(r"Left out \d+ detections? of classes that '.*' lacks: 'circle'", printed)
 
 
 def test_predictions_are_lines_and_pictures(run, pictures, tmp_path, monkeypatch):

@@ -58,7 +58,8 @@ def test_a_run_says_what_it_learned(run):
 
 
 def test_the_evaluation_is_that_of_the_predicted_labels(run, colours):
-    evaluated = command("kvision-evaluate", f"--model={run}", "--split=all")
+    written = run.parent / "figures.json"
+    evaluated = command("kvision-evaluate", f"--model={run}", "--split=all", f"--json={written}")
     printed = command("kvision-predict", f"--model={run}", *sorted(colours.parent.glob("*.png")))
     predicted = {}
     for line in printed.splitlines():
@@ -80,6 +81,9 @@ def test_the_evaluation_is_that_of_the_predicted_labels(run, colours):
         float(value) for value in re.findall(r"^  (?:blue|green|red) +([\d.]+) %$", evaluated, re.MULTILINE)
     ]
     assert float(found.group(1)) == pytest.approx(np.mean(of_class), abs=0.02)
+    figures = json.loads(written.read_text())["metrics"]
+    assert {*figures} == {"loss", "map", "macro_f1", "micro_f1", "class_ap"}
+    assert [round(100 * value, 2) for value in figures["class_ap"].values()] == of_class
 
 
 def test_files_are_judged_by_map(run):

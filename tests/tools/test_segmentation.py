@@ -66,7 +66,12 @@ def test_a_run_says_what_it_learned(run):
 
 def test_the_evaluation_is_that_of_the_predicted_masks(run, masks, tmp_path):
     """At the images' own sizes, by the pictures that are written."""
-    evaluated = command("kvision-evaluate", f"--model={run}", "--split=all", f"--data=masks:{masks}")
+    file = tmp_path / "figures.json"
+    evaluated = command(
+        "kvision-evaluate", f"--model={run}", "--split=all", f"--data=masks:{masks}", f"--json={file}"
+    )
+    assert json.loads(file.read_text())["images"] == 40
+    figures = json.loads(file.read_text())["metrics"]
     arguments = ["kvision-predict", f"--model={run}", f"--output={tmp_path}", masks / "images"]
     assert f"80 pictures in {tmp_path}" in command(*arguments)
     assert "00_overlay.png' is there already: `--overwrite` replaces it" in command(*arguments, code=2)
@@ -84,6 +89,8 @@ def test_the_evaluation_is_that_of_the_predicted_masks(run, masks, tmp_path):
         np.add.at(confusion, (truth[truth < 255], predicted[truth < 255]), 1)
     expected = scores(confusion)
     assert f"on 40 images: mean IoU {100 * expected['mean_iou']:.2f} %" in evaluated
+    assert figures.pop("class_iou") == dict(zip(CLASSES, class_iou(confusion), strict=True))
+    assert figures == expected
     for name, iou in zip(CLASSES, class_iou(confusion), strict=True):
         assert re.search(rf"  {name} +{100 * iou:.2f} %", evaluated)
     with Image.open(tmp_path / "00_overlay.png") as overlay, Image.open(masks / "images/00.png") as image:

@@ -21,11 +21,12 @@ KEYS = ("images", "annotations", "categories")
 
 
 class Listed(NamedTuple):
-    """What a JSON file has: the names and sizes of images, boxes, and class names by their ids."""
+    """What a JSON file has: the names, ids and sizes of images, boxes, and class names by their ids."""
 
     file: str
     folder: str
     names: list[str]
+    ids: list
     sizes: list[tuple[int, int]]
     boxes: list[Box]
     classes: dict[int, str]
@@ -73,6 +74,20 @@ def coco(path: str, split: str, options: Options) -> Source:
         [sizes[place] for place in chosen],
     )
     return dataclasses.replace(source, objects=objects)
+
+
+def ids_of(file: str) -> tuple[dict, dict[str, int]]:
+    """The ids of a JSON file's images by the last parts of their file names, and of its categories by name.
+
+    Raises:
+        UserError: it is not as COCO's instances are, or two images have the same file name.
+    """
+    content = _read(file, "")
+    names = [os.path.basename(name) for name in content.names]
+    if len({*names}) < len(names):
+        raise UserError(f"{file!r} has several images with the same file name.")
+    categories = {name: number for number, name in content.classes.items()}
+    return dict(zip(names, content.ids, strict=True)), categories
 
 
 def _pairs(path) -> dict[str, tuple[str, str]]:
@@ -136,7 +151,7 @@ def _read(file, folder) -> Listed:
     form = "an 'image_id' of the images, a 'category_id' and a 'bbox' of 4 numbers"
     boxes = list(each("annotations", form, lambda item: _box(item, places)))
     names, sizes = [name for _, name, _ in images], [size for _, _, size in images]
-    return Listed(file, folder, names, sizes, boxes, classes)
+    return Listed(file, folder, names, [*places], sizes, boxes, classes)
 
 
 def _image(item: Mapping) -> tuple[object, str, tuple[int, int]]:

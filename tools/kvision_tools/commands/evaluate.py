@@ -4,13 +4,17 @@ kvision-evaluate --model=runs/demo
 kvision-evaluate --model=efficientnet_lite0 --weights=imagenet --data=folder:PATH
 """
 
+import json
+import math
 import sys
+from pathlib import Path
 
 from absl import flags
 
 from kvision import cli, model_flags
 from kvision.choices import ALL_SPLITS, FORMS, INTERPOLATIONS
 from kvision.errors import UserError
+from kvision.files import check_file, replacing
 from kvision.names import counted
 
 FLAGS = flags.FLAGS
@@ -35,6 +39,16 @@ def define():
         INTERPOLATIONS,
         "Interpolation with which images are resized; the network's own by default.",
     )
+    flags.DEFINE_string(
+        "json", None, "JSON file to which the metrics are written, those of each class too; in [0, 1]."
+    )
+    flags.DEFINE_enum(
+        "voc_ap",
+        None,
+        ("11", "all"),
+        "Average precision of detectors by VOC's rules instead of COCO's: over 11 recalls, as until VOC2009, "
+        "or over all.",
+    )
     flags.DEFINE_integer(
         "batch_size", 32, "Number of images in a step; images with masks are evaluated one by one.", 1
     )
@@ -45,14 +59,21 @@ def main(positional):
     with cli.user_errors():
         if positional:
             raise UserError(f"Unexpected argument {positional[0]!r}: options begin with --.")
+        file = None if FLAGS.json is None else Path(FLAGS.json).expanduser()
+        if file:
+            check_file(file, "--json")  # before any image is judged
         cli.import_keras()
         from kvision import input_checks, networks
         from kvision.data import read_errors
         from kvision.data.skipped import report_unreadable
-        from kvision.tasks import add
+        from kvision.tasks import VOCDetection, add
 
         opened = model_flags.opened()
         model, preprocess, task = opened.model, model_flags.preprocess(), opened.task
+        if FLAGS.voc_ap:
+            if task.target != "boxes":
+                raise UserError(f"`--voc_ap` is for detectors; {model.name} learned {task.name}.")
+            task = VOCDetection(class_names=task.class_names, eleven_points=FLAGS.voc_ap == "11")
         if FLAGS.crop is not None and task.own_size:
             raise UserError(f"`--crop` is for networks that classify images; {model.name} sees whole ones.")
         if preprocess:
@@ -79,6 +100,17 @@ def main(positional):
         report_unreadable(data.unreadable, FLAGS.strict)
         readable = int(sums["images"])
         print(f"{model.name} on {counted(readable, 'image')}: {task.report(sums)}")
+        if file:
+            write_json(
+                file,
+                {
+                    "model": FLAGS.model,
+                    "data": FLAGS.data or (opened.run and opened.run.data),
+                    "split": FLAGS.split,
+                    "images": readable,
+                    "metrics": task.figures(sums),
+                },
+            )
     for remark in task.remarks(sums):
         print(remark, file=sys.stderr)
     if networks.preprocess_of(opened.model):
@@ -97,6 +129,18 @@ def main(positional):
         )
     for sentence in (*remarks, *doubts):
         print(sentence, file=sys.stderr)
+
+
+def write_json(file: Path, content: dict) -> None:
+    """Writes figures, NaN as null."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(part) for key, part in value.items()}
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    with replacing(file) as tmp_path:
+        tmp_path.write_text(json.dumps(plain(content), indent=2) + "\n", encoding="utf-8")
 
 
 def entry():

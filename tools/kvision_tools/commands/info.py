@@ -81,12 +81,14 @@ def description(name: str) -> str:
 def weights_table(name: str) -> rich.table.Table:
     """A network's published checkpoints, the default one marked."""
     rows = rich.table.Table(title="Weights (* is imagenet)")
-    for column in ("tag", "top-1 %", "at", "classes", "license", "keywords"):
+    score = {"segmentation": "mIoU %", "detection": "AP %"}.get(kvision.info(name).task, "top-1 %")
+    for column in ("tag", score, "at", "classes", "license", "keywords"):
         rows.add_column(column, overflow="fold", no_wrap=column == "tag")
     for row in kvision.info(name).weights:
+        published = row.top1 or row.miou or row.ap
         rows.add_row(
             f"{row.tag}{' *' if row.default else ''}",
-            f"{row.top1:.2f}" if row.top1 else "",
+            f"{published:.2f}" if published else "",
             str(row.top1_size or row.input_size),
             str(row.num_classes or ""),
             row.license or "not stated",

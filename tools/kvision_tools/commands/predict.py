@@ -33,7 +33,13 @@ def define():
         "predictions",
         "Folder of the pictures, which networks that classify pixels or find objects give.",
     )
-    flags.DEFINE_bool("overwrite", False, "Whether pictures in --output are replaced.")
+    flags.DEFINE_bool("overwrite", False, "Whether files in --output are replaced.")
+    flags.DEFINE_string(
+        "annotations",
+        None,
+        "COCO's JSON file, from which a detector's results take the ids of images and categories, by their "
+        "names; they are numbered from 1 by default.",
+    )
 
 
 def main(arguments):
@@ -46,6 +52,7 @@ def main(arguments):
 
         from kvision import networks
         from kvision.data import read_pixels
+        from kvision_tools.coco_results import CocoResults
 
         opened = model_flags.opened()
         model, task = opened.model, opened.task
@@ -59,7 +66,12 @@ def main(arguments):
             raise UserError(f"`--output` is for pictures of masks or boxes; {model.name} classifies images.")
         if not FLAGS.output:
             raise UserError("`--output` must be a folder; got ''.")
-        folder = Path(FLAGS.output).expanduser()
+        folder, results = Path(FLAGS.output).expanduser(), None
+        if task.target == "boxes":
+            results = CocoResults(folder / "detections.json", paths, task.class_names, FLAGS.annotations)
+            check_free([results.file])
+        elif FLAGS.annotations:
+            raise UserError(f"`--annotations` is for detectors; {model.name} learned {task.name}.")
         if task.draws:
             check_folder(folder)  # before any image is predicted
             folder.mkdir(parents=True, exist_ok=True)
@@ -83,6 +95,8 @@ def main(arguments):
             print(shown(path))
             for line in task.describe(prediction, FLAGS.topk):
                 print(f"  {line}")
+            if results:
+                results.add(number, task.detections(prediction))
             pictures = task.pictures(pixels, prediction)
             pictures = {folder / (names[number] + end): image for end, image in pictures.items()}
             check_free(pictures)
@@ -93,6 +107,11 @@ def main(arguments):
                 written += 1
         if written:
             print(f"{counted(written, 'picture')} in {FLAGS.output}")
+        if results and unreadable < len(paths):
+            results.write()
+            print(f"{counted(len(results.entries), 'detection')} in {shown(str(results.file))}")
+            if results.left_out:
+                print(results.remark, file=sys.stderr)
         if unreadable == len(paths):
             raise UserError("None of the files can be read as an image.")
         if unreadable:
