@@ -6,6 +6,8 @@ from keras import ops
 from kvision import boxes as box_math
 from kvision.errors import UserError
 
+BLOCK = 256  # boxes
+
 
 def suppress(boxes, iou_threshold, groups=None):
     """Greedy non-maximum suppression: whether each box is kept.
@@ -13,6 +15,7 @@ def suppress(boxes, iou_threshold, groups=None):
     A box is kept where no kept box before it, of the same group, overlaps it by more than the threshold.
     This is found as a fixed point: from all boxes kept, each step applies that rule to all at once, and after
     n steps the first n are right. Few steps suffice, as chains of boxes that suppress each other are short.
+    It is done in blocks, so that what is compared stays in the processor's cache, and each pair once.
 
     Args:
         boxes: `(..., K, 4)`, the best first.
@@ -22,22 +25,45 @@ def suppress(boxes, iou_threshold, groups=None):
     Returns:
         Booleans `(..., K)`.
     """
-    overlapping = box_math.iou(boxes, boxes) > iou_threshold
-    if groups is not None:
-        overlapping = ops.logical_and(overlapping, groups[..., :, None] == groups[..., None, :])
-    places = ops.arange(boxes.shape[-2])
+    count, kept = boxes.shape[-2], []
+    for start in range(0, count or 1, BLOCK):
+        here = slice(start, start + BLOCK) if count else slice(None)
+        own = boxes[..., here, :], None if groups is None else groups[..., here]
+        free = None
+        if start:
+            earlier = boxes[..., :start, :], None if groups is None else groups[..., :start]
+            overlapping = _overlapping(own, earlier, iou_threshold)
+            before = ops.concatenate(kept, -1)[..., None, :]
+            free = ops.logical_not(ops.any(ops.logical_and(overlapping, before), -1))
+        kept.append(_suppress(own, free, iou_threshold))
+    return ops.concatenate(kept, -1)
+
+
+def _suppress(own, free, iou_threshold):
+    """`suppress` of boxes and their groups; only boxes that are `free`, if that is given, can be kept."""
+    overlapping = _overlapping(own, own, iou_threshold)
+    places = ops.arange(ops.shape(overlapping)[-1])
     earlier = places[:, None] > places[None, :]
     suppresses = ops.cast(ops.logical_and(overlapping, earlier), "float32")
+    every = ops.ones_like(suppresses[..., :1]) if free is None else ops.cast(free[..., None], "float32")
 
     def changes(kept, before):
         return ops.any(kept != before)
 
     def step(kept, before):
-        return ops.cast(ops.matmul(suppresses, kept) < 0.5, "float32"), kept
+        return every * ops.cast(ops.matmul(suppresses, kept) < 0.5, "float32"), kept
 
-    every = ops.ones_like(suppresses[..., :1])
     kept, _ = ops.while_loop(changes, step, (every, every - 1))
     return kept[..., 0] > 0.5
+
+
+def _overlapping(some, others, iou_threshold):
+    """Whether boxes overlap others of the same group by more than the threshold, `(..., N, M)`."""
+    (boxes, groups), (other_boxes, other_groups) = some, others
+    overlapping = box_math.iou(boxes, other_boxes) > iou_threshold
+    if groups is None:
+        return overlapping
+    return ops.logical_and(overlapping, groups[..., :, None] == other_groups[..., None, :])
 
 
 @keras.saving.register_keras_serializable("kvision")
