@@ -8,6 +8,6 @@ TASKS = ("classification", "multilabel", "segmentation", "detection")
 SPLITS = ("train", "val")  # of a training
 ALL_SPLITS = (*SPLITS, "test", "all")  # of an evaluation
 INTERPOLATIONS = {"bilinear": "triangle", "bicubic": "keyscubic"}  # and TensorFlow's name of the kernel
-AUGMENTATIONS = ("none", "crop", "crop_flip", "scale_crop_flip", "mosaic", "mosaic_mixup")
+AUGMENTATIONS = ("none", "crop", "crop_flip", "scale_crop_flip", "flip", "mosaic", "mosaic_mixup")
 CACHES = ("none", "ram", "disk")
 WEIGHTS = "imagenet, a tag that kvision-info lists, hf-hub:OWNER/REPOSITORY or a file"

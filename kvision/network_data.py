@@ -80,7 +80,7 @@ def load_data(
         crop=opened.crop if crop is None else crop,
         interpolation=interpolation or opened.interpolation,
         exif=opened.exif if exif is None else exif,
-        target=opened.task.target,
+        **opened.task.loading,
         **keywords,
     )
 

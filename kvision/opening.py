@@ -129,7 +129,7 @@ def _opened(model, known, class_names, run=None, crop=1.0, interpolation="biline
     names = tuple((known if class_names is None else class_names) or ())
     if names and len(names) != classes:
         raise UserError(f"{model.name} has {classes} classes; got {len(names)} names: {listed(names)}.")
-    task = task_of(model)(class_names=names or labels.numbers(classes))
+    task = task_of(model)(class_names=names or labels.numbers(classes)).fitted(model)
     return Opened(model, task, bool(names), run, crop, interpolation, exif)
 
 

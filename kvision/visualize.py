@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw, ImageFont
 from kvision.data.masks import IGNORED
 
 ROW = 18  # pixels of a line of the legend
+GAP = 6  # pixels between pictures of a sheet
+SMALLEST = 160  # side of a picture in a sheet
 SHORTEST = 320  # side of a picture with boxes, in pixels; with fewer there is no room for labels
 
 
@@ -75,12 +77,43 @@ def overlay(
     return sheet
 
 
+def picture(image: np.ndarray) -> Image.Image:
+    """An image of pixels `(height, width, channels)` in [0, 255], of 1 or 3 channels."""
+    pixels = np.broadcast_to(np.asarray(image, np.float32), (*np.shape(image)[:2], 3))
+    return Image.fromarray(np.rint(np.clip(pixels, 0, 255)).astype(np.uint8))
+
+
+def sheet(pictures: Sequence[tuple[Image.Image, str]]) -> Image.Image:
+    """Pictures with their captions, row by row, about as many in a row as there are rows.
+
+    Pictures that are smaller than 160 pixels are enlarged by a whole factor.
+    """
+    font, cells = ImageFont.load_default(12), []
+    for image, caption in pictures:
+        scale = max(1, SMALLEST // min(image.size))
+        large = image.resize([scale * side for side in image.size], Image.Resampling.NEAREST)
+        cells.append((large, caption))
+    columns = math.ceil(math.sqrt(len(cells)))
+    width, height = (max(image.size[axis] for image, _ in cells) for axis in range(2))
+    width, height = width + GAP, height + GAP + (ROW if any(caption for _, caption in cells) else 0)
+    whole = Image.new("RGB", (columns * width, math.ceil(len(cells) / columns) * height), "white")
+    draw = ImageDraw.Draw(whole)
+    for number, (image, caption) in enumerate(cells):
+        left, top = number % columns * width, number // columns * height
+        whole.paste(image, (left, top))
+        while len(caption) > 1 and font.getlength(caption) > width - GAP:
+            caption = caption.rstrip(".")[:-1] + "..."
+        draw.text((left, top + image.height + 2), caption, fill="black", font=font)
+    return whole
+
+
 def draw_boxes(
     image: np.ndarray,
     boxes: np.ndarray,
     classes: np.ndarray,
     scores: np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
+    thin: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Image.Image:
     """An image with its boxes, each in the colour of its class and with a label that lies inside the picture.
 
@@ -94,38 +127,49 @@ def draw_boxes(
             black, as it has in masks whose class 0 is the background.
         scores: in [0, 1], `(boxes,)`, which labels show; None for boxes without scores.
         class_names: names of the classes; None for their numbers.
+        thin: more boxes and their classes, which have thin lines below the others, and no labels.
     """
     height, width = np.shape(image)[:2]
     scale = max(1, math.ceil(SHORTEST / min(height, width)))
-    pixels = np.broadcast_to(np.asarray(image, np.float32), (height, width, 3))
-    pixels = np.rint(np.clip(pixels, 0, 255)).astype(np.uint8)
-    picture = Image.fromarray(pixels.repeat(scale, 0).repeat(scale, 1))
-    draw = ImageDraw.Draw(picture)
-    line = max(2, round(min(picture.size) / 250))
-    points = max(12, min(picture.size) // 32)
+    drawn = picture(image).resize((scale * width, scale * height), Image.Resampling.NEAREST)
+    draw = ImageDraw.Draw(drawn)
+    line = max(2, round(min(drawn.size) / 250))
+    points = max(12, min(drawn.size) // 32)
     font = ImageFont.load_default(points)
-    most = np.array(2 * picture.size) - 1
-    places = np.clip(np.rint(np.reshape(boxes, (-1, 4)) * scale) - [0, 0, 1, 1], 0, most).astype(int)
+    most = np.array(2 * drawn.size) - 1
+    places = _on_pixels(boxes, scale, most)
     order = np.arange(len(places)) if scores is None else np.argsort(scores, kind="stable")
     classes = np.asarray(classes, int)
     colors = [tuple(color) for color in palette()[classes % 254 + 1].tolist()]
+    if thin:
+        for corners, number in zip(_on_pixels(thin[0], scale, most).tolist(), thin[1], strict=True):
+            draw.rectangle(_ordered(corners), outline=tuple(palette()[number % 254 + 1].tolist()))
     for number in order:
-        left, top, right, bottom = places[number].tolist()
-        corners = min(left, right), min(top, bottom), max(left, right), max(top, bottom)
+        corners = _ordered(places[number].tolist())
         draw.rectangle(corners, outline=_contrast(colors[number]), width=line + 1)  # seen on any background
         draw.rectangle(corners, outline=colors[number], width=line)
-    free, labels = np.ones((picture.height, picture.width), bool), []
+    free, labels = np.ones((drawn.height, drawn.width), bool), []
     for number in reversed(order):
         text = str(classes[number]) if class_names is None else class_names[int(classes[number])]
         text = text if scores is None else f"{text} {100 * scores[number]:.0f} %"
-        while len(text) > 1 and draw.textlength(text, font) + points > picture.width:
+        while len(text) > 1 and draw.textlength(text, font) + points > drawn.width:
             text = text.rstrip(".")[:-1] + "..."
         size = math.ceil(draw.textlength(text, font)) + points // 2, 5 * points // 4 + 2
         labels.append((number, text, _free_place(free, places[number].tolist(), *size)))
     for number, text, (left, top, right, bottom) in reversed(labels):
         draw.rectangle((left, top, right - 1, bottom - 1), fill=colors[number])
         draw.text((left + points // 4, top + 1), text, fill=_contrast(colors[number]), font=font)
-    return picture
+    return drawn
+
+
+def _on_pixels(boxes, scale, most) -> np.ndarray:
+    """The first and last pixels of boxes in an enlarged picture, integers `(boxes, 4)`."""
+    return np.clip(np.rint(np.reshape(boxes, (-1, 4)) * scale) - [0, 0, 1, 1], 0, most).astype(int)
+
+
+def _ordered(corners) -> tuple[int, int, int, int]:
+    left, top, right, bottom = corners
+    return min(left, right), min(top, bottom), max(left, right), max(top, bottom)
 
 
 def _free_place(free, box, width, height) -> tuple[int, int, int, int]:

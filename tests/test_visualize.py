@@ -68,3 +68,26 @@ def test_small_images_are_enlarged_so_that_labels_are_readable():
     np.testing.assert_array_equal(picture, image.repeat(10, 0).repeat(10, 1))
     picture = np.array(visualize.draw_boxes(image, [[5, 10, 45, 30]], [254]))
     assert (picture[100:300, [50, 449]] == [128, 0, 0]).all(), "the 255th class has the colour of the first"
+
+
+def test_thin_boxes_lie_below_the_others_without_labels():
+    image = np.full((400, 500, 3), 200, np.uint8)
+    box = np.float32([[300, 250, 400, 350]])
+    thin = np.float32([[300, 250, 400, 350], [10, 10, 60, 60]]), np.array([1, 2])
+    picture = np.array(visualize.draw_boxes(image, box, [0], class_names=("cat", "dog", "cow"), thin=thin))
+    one = np.array(visualize.draw_boxes(image, box, [0], class_names=("cat", "dog", "cow")))
+    changed = (picture != one).any(-1)
+    assert (picture[10:60, [10, 59]] == [128, 128, 0]).all()
+    assert changed.sum() == 4 * 50 - 4
+
+
+def test_a_sheet_has_pictures_row_by_row_with_captions():
+    pictures = [(Image.new("RGB", (80, 40), (shade, 0, 0)), f"number {shade}") for shade in (10, 20, 30)]
+    sheet = np.array(visualize.sheet(pictures))
+    height, width = sheet.shape[0] // 2, sheet.shape[1] // 2
+    assert width == 80 * 4 + visualize.GAP
+    assert height == 40 * 4 + visualize.GAP + visualize.ROW
+    assert [int(sheet[y, x, 0]) for y in (5, height + 5) for x in (5, width + 5)] == [10, 20, 30, 255]
+    assert (sheet[165:178, :80] == 0).any(), "the caption"
+    bare = visualize.sheet([(picture, "") for picture, _ in pictures])
+    assert bare.size == (2 * width, 2 * (height - visualize.ROW))

@@ -90,8 +90,8 @@ def load(
         training: shuffled and endless; else once, in order.
         augment: "none", "crop" (random box, resized), "crop_flip" (mirrored half of the time too),
             "scale_crop_flip" (scaled by 0.5 to 2 at a random place, mirrored half of the time, colours
-            changed); with boxes also "mosaic" (four images around a point, likewise) or "mosaic_mixup"
-            (blended with a fifth).
+            changed), "flip" (as "none", mirrored half of the time, colours changed); with boxes also "mosaic"
+            (four images around a point, likewise) or "mosaic_mixup" (blended with a fifth).
         min_crop_area: smallest share of an image's area that a random box covers.
         crop: without augmentation, the share of the resized image's side that is kept, in (0, 1].
         interpolation: without augmentation, "bilinear" or "bicubic".

@@ -130,6 +130,18 @@ def scale_crop_flip(example, seed, frame):
 
 
 @augmentation
+def flip(example, seed, frame):
+    """`none`, mirrored half of the time; colours change as in `scale_crop_flip`."""
+    image = frame.pixels(example["image"])
+    moved, there = none(example | {"image": image}, seed, frame), tf.fill((*frame.size, 1), True)
+    if frame.whole or {"mask", "boxes"} & example.keys():
+        resized, offset = letterbox(tf.shape(image)[:2], frame.size, frame.letterbox)
+        there = covered(frame.size, resized, offset)[..., None]
+    numbers = tf.random.stateless_uniform((4,), seed)
+    return _mirrored(_recoloured(moved, there, numbers[1:]), numbers[0] < 0.5)
+
+
+@augmentation
 def mosaic(example, seed, frame):
     """Four images, each letterboxed and scaled by 0.5 to 1.5 alike, that meet at a random point.
 

@@ -1,5 +1,6 @@
 """Networks that find objects, and the search for places where objects may be."""
 
+from kvision.detection._coverage import Assigned as Assigned, assigned as assigned
 from kvision.detection._family import raw as raw
 from kvision.detection._faster_rcnn import (
     FasterRCNNMobileNetVariant as FasterRCNNMobileNetVariant,

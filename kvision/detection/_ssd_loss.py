@@ -28,7 +28,7 @@ def ssd_losses(outputs, boxes, classes):
     anchors, logits, deltas = (
         ops.cast(outputs[key], "float32") for key in ("anchors", "cls_logits", "bbox_regression")
     )
-    objects, positive = _match(overlaps_of(boxes, classes, anchors))
+    objects, positive = match(overlaps_of(boxes, classes, anchors))
     labels = ops.where(positive, ops.take_along_axis(classes, objects, 1) + 1, 0)
     class_losses = ops.sparse_categorical_crossentropy(labels, logits, from_logits=True)
     counts = ops.sum(ops.cast(positive, "int32"), 1)
@@ -41,7 +41,7 @@ def ssd_losses(outputs, boxes, classes):
     }
 
 
-def _match(overlaps):
+def match(overlaps):
     """The object of each anchor `(batch, N)`, and whether it is positive."""
     best, objects = best_objects(overlaps)
     most, count = ops.shape(overlaps)[1:]

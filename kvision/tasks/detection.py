@@ -1,5 +1,6 @@
 """Object detection: boxes of any number, each of one class."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +13,8 @@ from kvision.average_precision import Scores, coco_matches, coco_scores, voc_mat
 from kvision.data.images import CORNER_GREY, letterbox, place, unletterbox_boxes
 from kvision.errors import UserError
 from kvision.keras_internals import all_layers
-from kvision.layers import NonMaxSuppression
+from kvision.layers import DefaultBoxes, NonMaxSuppression
+from kvision.names import counted
 from kvision.tasks.task import Task
 
 LETTERBOX = "corner"  # as YOLOX and torchvision's R-CNNs are trained
@@ -28,6 +30,9 @@ class Detection(Task):
     A batch has `"boxes"`, float32 `(batch, most, 4)`; `"classes"`, int32 `(batch, most)`, -1 where there is
     no object; and `"crowd"`, `(batch, most)`, 1 for objects that count for nothing. The terms of the loss are
     those of the network's paper.
+
+    Attributes:
+        letterbox: how the network is given whole images, see `kvision.data.load`.
     """
 
     name: ClassVar = "detection"
@@ -41,6 +46,13 @@ class Detection(Task):
     own_size: ClassVar = True
     monitor: ClassVar = "ap"
     score: ClassVar = "AP"
+
+    letterbox: str = dataclasses.field(default=LETTERBOX, metadata={"of_model": True})
+
+    def fitted(self, model):
+        """With the letterbox of the network: SSD's anchors are shares of a stretched image."""
+        stretched = any(isinstance(layer, DefaultBoxes) for layer in all_layers(model))
+        return dataclasses.replace(self, letterbox="stretch" if stretched else LETTERBOX)
 
     @classmethod
     def fits(cls, model):
@@ -64,6 +76,47 @@ class Detection(Task):
     def trained(cls, model):
         """See `kvision.detection.with_losses`."""
         return detection.with_losses(model)
+
+    @property
+    def loading(self):
+        """See `Task.loading`."""
+        return super().loading | {"letterbox": self.letterbox}
+
+    def preview(self, model, batch):
+        """See `Task.preview`: the images with their objects, and thin lines around what learns each."""
+        batch = self._counted(batch)
+        found = detection.assigned(model, batch["image"], batch["boxes"], batch["classes"])
+        pictures = []
+        for number, image in enumerate(batch["image"]):
+            real = batch["classes"][number] >= 0
+            thin = None
+            if found:
+                objects, places = np.nonzero(found.chosen[number])
+                thin = found.places[number][places], batch["classes"][number][objects]
+            boxes, classes = batch["boxes"][number][real], batch["classes"][number][real]
+            picture = visualize.draw_boxes(image, boxes, classes, class_names=self.class_names, thin=thin)
+            pictures.append((picture, ""))
+        return pictures
+
+    def doubts(self, model, batches):
+        """The share of objects that no anchor or cell takes."""
+        images, objects, missed, found = 0, 0, 0, None
+        for batch in map(self._counted, batches):
+            found = detection.assigned(model, batch["image"], batch["boxes"], batch["classes"])
+            if found is None:
+                return []
+            images += len(batch["image"])
+            objects += np.sum(batch["classes"] >= 0)
+            missed += np.sum(found.missed)
+        if not found or not missed:
+            return []
+        share = f"{100 * missed / objects:.1f} % of the {counted(int(objects), 'object')}"
+        return [f"{share} in the first {counted(images, 'training image')} {found.reason}."]
+
+    @staticmethod
+    def _counted(batch):
+        """The batch, in which ignored objects have the class -1."""
+        return {**batch, "classes": np.where(batch["crowd"] > 0, -1, batch["classes"])}
 
     def inputs(self, batch):
         """The image and its objects, of which those that are ignored have the class -1."""
@@ -100,13 +153,14 @@ class Detection(Task):
         return means | {name: float(np.nan_to_num(scores[name])) for name in ("ap", "ap50", "ap75")}
 
     def prepare(self, image, size, *, crop, interpolation):
-        """See `Task.prepare`: the whole image in the upper left corner, on grey."""
-        resized, offset = letterbox(tf.shape(image)[:2], size, LETTERBOX)
+        """See `Task.prepare`: the whole image, in the upper left corner on grey, or stretched."""
+        resized, offset = letterbox(tf.shape(image)[:2], size, self.letterbox)
         return place(image, size, resized, offset, interpolation, CORNER_GREY)
 
     def restore(self, answer, shape, size):
         """The detections of an image in its own pixels, the best first: its boxes, scores and classes."""
-        boxes = unletterbox_boxes(answer["boxes"][None], np.array([shape], np.int32), size, LETTERBOX)[0]
+        shapes = np.array([shape], np.int32)
+        boxes = unletterbox_boxes(answer["boxes"][None], shapes, size, self.letterbox)[0]
         parts = answer | {"boxes": np.asarray(boxes)}
         return {name: parts[name][: int(answer["count"])] for name in DETECTIONS[:3]}
 

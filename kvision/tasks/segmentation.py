@@ -153,6 +153,13 @@ class Segmentation(Classifying):
         """The classes with the largest areas."""
         return ", ".join(line.strip() for line in self.describe(classes[classes != IGNORED], CAPTIONED))
 
+    def preview(self, model, batch):
+        """See `Task.preview`: the images under the colours of their masks."""
+        return [
+            (visualize.overlay(image, mask, self.class_names), "")
+            for image, mask in zip(batch["image"], batch["mask"], strict=True)
+        ]
+
     def picture(self, classes):
         """The mask in colour."""
         return visualize.mask_image(classes)

@@ -2,14 +2,14 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image
 
-from kvision import networks
+from kvision import networks, visualize
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,17 @@ class Task(abc.ABC):
     @classmethod
     def options(cls) -> list[str]:
         """The names of the task's own settings."""
-        return [field.name for field in dataclasses.fields(cls) if field.name != "class_names"]
+        fields = dataclasses.fields(cls)
+        return [f.name for f in fields if f.name != "class_names" and not f.metadata.get("of_model")]
+
+    def fitted(self, model):
+        """The task with what the network decides, the fields marked `of_model`; by default as it is."""
+        return self
+
+    @property
+    def loading(self) -> dict:
+        """Keywords of `kvision.data.load`."""
+        return {"target": self.target}
 
     @classmethod
     def serving(cls, model):
@@ -128,6 +138,19 @@ class Task(abc.ABC):
     def trained(cls, model):
         """The network that is trained: the model, or another one of its layers. Its input is `inputs`."""
         return model
+
+    @abc.abstractmethod
+    def preview(self, model, batch: Mapping[str, np.ndarray]) -> list[tuple[Image.Image, str]]:
+        """A picture of each image of a training batch with its target, and a caption, which may be empty.
+
+        Args:
+            model: the network.
+            batch: see `Task`, as arrays.
+        """
+
+    def doubts(self, model, batches: Iterable[Mapping[str, np.ndarray]]) -> list[str]:
+        """Sentences on training images that a network cannot learn well; by default none."""
+        return []
 
     def inputs(self, batch):
         """The part of a batch that the network is given."""
@@ -249,6 +272,13 @@ class Task(abc.ABC):
 
 class Classifying(Task):
     """A task whose answers are classes, of images or of their pixels, which exported files are judged by."""
+
+    def preview(self, model, batch):
+        """See `Task.preview`: the targets are captions."""
+        return [
+            (visualize.picture(image), self.caption(target))
+            for image, target in zip(batch["image"], batch[self.target], strict=True)
+        ]
 
     @abc.abstractmethod
     def compare(self, found: Answers, expected: Answers, targets: np.ndarray) -> Accuracy:

@@ -94,6 +94,18 @@ def test_coco(coco_folder, monkeypatch):
     assert open_source(f"coco:{coco_folder}", "all", labeled=False).size == 4
 
 
+def test_roboflows_layout_has_annotations_beside_images(tmp_path):
+    """Its first category is the others' supercategory, and has no boxes."""
+    for folder, names in (("train", "abc"), ("valid", "d")):
+        write_images(tmp_path / folder, names)
+        content = coco(names)
+        categories = [category | {"supercategory": "pets"} for category in content["categories"]]
+        content["categories"] = [*categories, {"id": 0, "name": "pets", "supercategory": "none"}]
+        (tmp_path / folder / "_annotations.coco.json").write_text(json.dumps(content))
+    check(f"coco:{tmp_path}", "train", "abc")
+    check(f"coco:{tmp_path}", "val", "d")
+
+
 def test_the_identity_covers_boxes(coco_folder):
     first = open_source(f"coco:{coco_folder}", "val", target="boxes").identity
     content = coco("d")

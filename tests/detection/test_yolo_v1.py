@@ -1,6 +1,8 @@
 """YOLO and Fast YOLO: sizes, the paper's loss, decoding, learning, files."""
 
+import itertools
 import math
+import re
 
 import keras
 import numpy as np
@@ -8,17 +10,20 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from helpers import built_without_memory, command, rows
-from tflite import images, operators
+from PIL import Image
+from tflite import images as smooth_images, operators
 
 import kvision
 from kvision import detection
+from kvision.average_precision import AveragePrecision
+from kvision.blocks import ConvRow
 from kvision.data.sources.shapes import draw
 from kvision.detection._yolo_v1_loss import yolo_v1_losses
 from kvision.errors import UserError
 from kvision_export.convert import convert
 
 HIDDEN = {"yolo_v1": (64,), "yolo_v1_fast": (32, 64)}
-PIXELS = images(count=2)
+PIXELS = smooth_images(count=2)
 
 
 def tiny(name="yolo_v1_fast", **keywords):
@@ -128,7 +133,7 @@ def test_the_loss_is_the_papers_formula():
 
 def test_detections_are_decoded_cell_by_cell():
     model = tiny(grid=5, input_shape=(64, 128, 3), iou_threshold=1.0, score_threshold=0.0)
-    pixels = images(count=1, size=128)[:, :64]
+    pixels = smooth_images(count=1, size=128)[:, :64]
     raw = {key: value.numpy()[0] for key, value in detection.raw(model)(pixels).items()}
     assert {key: value.shape for key, value in raw.items()} == {
         "boxes": (25, 2, 4), "confidences": (25, 2), "classes": (25, 3),
@@ -175,31 +180,12 @@ def test_saving_files_and_gradients(name, tmp_path):
 def test_pictures_are_learned():
     keras.utils.set_random_seed(0)
     model = tiny(input_shape=(96, 96, 3), width_multiplier=0.125, dropout_rate=0.0)
-    boxes, classes = np.zeros((4, 4, 4), "float32"), np.full((4, 4), -1, "int32")
-    pictures = [draw(0, index) for index in range(4)]
-    for place, picture in enumerate(pictures):
-        for i, shape in enumerate(picture.shapes):
-            boxes[place, i] = shape.left, shape.top, shape.right, shape.bottom
-            classes[place, i] = shape.label - 1
-    batch = {
-        "image": np.stack([picture.image for picture in pictures]).astype("float32"),
-        "true_boxes": boxes,
-        "true_classes": classes,
-    }
-    variables, network = model.trainable_variables, detection.with_losses(model)
-    optimizer = keras.optimizers.Adam(1e-3)
-
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            terms = network(batch, training=True)
-            loss = tf.add_n([tf.reduce_mean(value) for key, value in terms.items() if "loss" in key])
-        optimizer.apply(tape.gradient(loss, variables), variables)
-        return loss
-
-    losses = [float(step()) for _ in range(150)]
+    images, boxes, classes = as_arrays([draw(0, index) for index in range(4)])
+    batch = {"image": images, "true_boxes": boxes, "true_classes": classes}
+    step = training_step(model, keras.optimizers.Adam(1e-3))
+    losses = [float(step(batch)) for _ in range(150)]
     assert losses[-1] < losses[0] / 20
-    found = model(batch["image"])
+    found = model(images)
     right = np.asarray(kvision.boxes.iou(boxes, found["boxes"])) > 0.5
     right &= classes[:, :, None] == np.asarray(found["classes"])[:, None]
     right &= np.asarray(found["scores"])[:, None] > 0.3
@@ -221,10 +207,83 @@ def test_training_from_the_shell(tmp_path):
     printed = command(
         "kvision-train", "--model=yolo_v1_fast", "--data=shapes", "--image_size=64", "--epochs=2",
         "--model_kwarg=width_multiplier=0.125", "--model_kwarg=hidden_filters=(64,64)", "--batch_size=50",
-        "--optimizer=adamw", f"--output={tmp_path / 'run'}",
+        "--model_kwarg=grid=2", "--debug_batch", "--optimizer=adamw", f"--output={tmp_path / 'run'}",
     )  # fmt: skip
     assert "epoch 2/2: loss" in printed
+    assert re.search(r"% of the \d+ objects in the first 100 training images share a cell with", printed)
+    with Image.open(tmp_path / "run/debug_batch.png") as sheet:
+        assert min(sheet.size) > 4 * 320  # of four rows of enlarged pictures
     first, last = rows(tmp_path / "run")
     assert {"box_loss", "confidence_loss", "class_loss", "val_ap50"} <= {*first}
     assert float(last["loss"]) < float(first["loss"])
     assert "AP50" in command("kvision-evaluate", f"--model={tmp_path / 'run'}")
+
+
+@pytest.mark.slow
+def test_shapes_are_found_in_other_pictures():
+    """AP50 on 150 pictures of one or two shapes, after 25 epochs of 4,000 others; about five minutes."""
+    keras.utils.set_random_seed(0)
+    convolutions = (*(ConvRow(filters, pool=(2, 2)) for filters in (16, 32, 64, 128)), *(ConvRow(128),) * 2)
+    columns = {"rows": convolutions, "hidden_filters": (256, 512), "norm": True, "dropout_rate": 0.25}
+    model = kvision.create_model("yolo_v1_fast", input_shape=(96, 96, 3), num_classes=3, **columns)
+    images, boxes, classes = few_shapes(4150)
+    steps = 4000 // 32
+    rate = keras.optimizers.schedules.CosineDecay(0.0, 25 * steps, warmup_target=2e-3, warmup_steps=steps)
+    step = training_step(model, keras.optimizers.AdamW(rate, weight_decay=0.01, clipnorm=10.0))
+    random = np.random.default_rng(0)
+    for _ in range(25):
+        for places in random.permutation(4000).reshape(steps, 32):
+            pixels, seen = images[places], boxes[places]
+            mirrored = random.random((32, 1, 1)) < 0.5
+            left, top, right, bottom = np.moveaxis(seen, -1, 0)
+            reversed_ = np.stack([96 - right, top, 96 - left, bottom], -1)
+            batch = {
+                "image": np.where(mirrored[..., None], pixels[:, :, ::-1], pixels),
+                "true_boxes": np.where(mirrored, reversed_, seen),
+                "true_classes": classes[places],
+            }
+            step(batch)
+    precision, answers = AveragePrecision(3), model.predict(images[4000:], verbose=0)
+    for number, count in enumerate(answers.pop("count")):
+        found = {key: value[number, :count] for key, value in answers.items()}
+        real = classes[4000 + number] >= 0
+        precision.add(
+            found["boxes"], found["scores"], found["classes"],
+            boxes[4000 + number, real], classes[4000 + number, real],
+        )  # fmt: skip
+    assert precision.result().means["ap50"] > 0.8
+
+
+def few_shapes(count):
+    """Pictures of one or two shapes, and the boxes and classes of these."""
+    pictures = (draw(7, index) for index in itertools.count())
+    return as_arrays(list(itertools.islice((p for p in pictures if len(p.shapes) <= 2), count)))
+
+
+def as_arrays(pictures):
+    """Images, and the boxes and classes of their shapes."""
+    most = max(len(picture.shapes) for picture in pictures)
+    boxes, classes = (
+        np.zeros((len(pictures), most, 4), "float32"),
+        np.full((len(pictures), most), -1, "int32"),
+    )
+    for place, picture in enumerate(pictures):
+        for i, shape in enumerate(picture.shapes):
+            boxes[place, i] = shape.left, shape.top, shape.right, shape.bottom
+            classes[place, i] = shape.label - 1
+    return np.stack([picture.image for picture in pictures]).astype("float32"), boxes, classes
+
+
+def training_step(model, optimizer):
+    """The function from a batch to its loss, after which the model has learned from it."""
+    variables, network = model.trainable_variables, detection.with_losses(model)
+
+    @tf.function
+    def step(batch):
+        with tf.GradientTape() as tape:
+            terms = network(batch, training=True)
+            loss = tf.add_n([tf.reduce_mean(value) for key, value in terms.items() if "loss" in key])
+        optimizer.apply(tape.gradient(loss, variables), variables)
+        return loss
+
+    return step

@@ -76,7 +76,8 @@ def test_a_run_says_what_it_learned(run):
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(data, tmp_path):
-    flags = [*QUICK, f"--data={data}", "--epochs=6", "--augment=mosaic_mixup", "--deterministic"]
+    flags = [*QUICK, f"--data={data}", "--epochs=6", "--deterministic"]
+    flags += ["--augment=mosaic_mixup", "--plain_epochs=3"]
     command(*flags, f"--output={tmp_path / 'whole'}")
     killed = tmp_path / "killed"
     process = start(*flags, f"--output={killed}")
@@ -232,6 +233,7 @@ def test_predictions_are_lines_and_pictures(run, pictures, tmp_path, monkeypatch
         ),
         ([*SMALL, "--data=shapes", "--dice_weight=1"], "`--dice_weight` is for segmentation; yolox_nano"),
         ([*SMALL, "--data=shapes", "--image_size=100"], "multiples of 32"),
+        ([*SMALL, "--data=shapes", "--plain_epochs=1"], "`--plain_epochs` needs `--augment=mosaic`"),
         ([*SMALL, "--data=shapes", "--task=segmentation"], "`--task` of yolox_nano must be detection; got"),
     ],
 )  # fmt: skip

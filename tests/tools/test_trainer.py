@@ -71,6 +71,21 @@ def test_callbacks_of_keras(tmp_path):
     assert list((tmp_path / "tensorboard").rglob("events*"))
 
 
+def test_batches_are_renewed_at_a_step(tmp_path):
+    """In a run that goes on from there too, and once."""
+    made = []
+
+    def noted(step, nans):
+        made.append(step)
+        return batches(step, nans)
+
+    trainer(tmp_path, batches=noted, epochs=2, renewed_at=16).fit()
+    trainer(tmp_path, batches=noted, epochs=4, renewed_at=16).fit()
+    assert made == [0, 16]
+    trainer(batches=noted, epochs=4, renewed_at=16).fit()
+    assert made == [0, 16, 0, 16]
+
+
 def test_a_schedule_of_keras_and_batches_that_are_counted():
     class Counter(keras.callbacks.Callback):
         seen: list = []  # noqa: RUF012

@@ -88,6 +88,12 @@ class TrainConfig:
         "Augmentation of the training images; crop_flip cuts out random boxes and mirrors half of them.",
         choices=AUGMENTATIONS,
     )
+    plain_epochs: int = setting(
+        0,
+        "Number of epochs at the end in which --augment=mosaic and mosaic_mixup give way to flip; YOLOX has "
+        "15.",
+        0,
+    )
     min_crop_area: float = setting(0.08, "Smallest share of an image that --augment cuts out.", 0, 1)
     crop: float | None = setting(
         None,
@@ -181,6 +187,11 @@ class TrainConfig:
         1,
     )
     seed: int = setting(0, "Seed of weights, order and augmentation.", 0, 2**32 - 1)
+    debug_batch: bool = setting(
+        False,
+        "Whether the first batch of training images is drawn with its targets, before the run begins, into "
+        "debug_batch.png of the run folder; with the anchors or cells that learn each object.",
+    )
     output: str | None = setting(None, "Run folder; runs/MODEL by default.")
     overwrite: bool = setting(False, "Whether a run in --output, with its export folder, is replaced.")
 
@@ -268,6 +279,8 @@ class TrainConfig:
             yield f"`warmup_epochs` ({self.warmup_epochs}) must be below `epochs` ({self.epochs})."
         if self.min_crop_area != TrainConfig.min_crop_area and not self.augment.startswith("crop"):
             yield "`min_crop_area` needs `augment=crop` or crop_flip, which cut the boxes."
+        if self.plain_epochs and not self.augment.startswith("mosaic"):
+            yield "`plain_epochs` needs `augment=mosaic` or mosaic_mixup, which it ends."
         if "norm_momentum" in self.model_kwarg and self.norm_momentum is not None:
             yield "`norm_momentum` and `model_kwarg=norm_momentum` exclude each other: give one."
         for key in self.model_kwarg.keys() & OF_THE_DATA.keys():

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -89,6 +90,7 @@ class Preparation:
         with self.strategy.scope():
             self.model = build_model(config, task, self.image_shape)
             transfer.freeze(self.model, config.freeze)
+            task = task.fitted(self.model)
             self.optimizer = optimizers.make_optimizer(
                 config.optimizer,
                 model=self.model,
@@ -192,18 +194,7 @@ class Preparation:
 
         def dataset(context):
             shard = context.input_pipeline_id, context.num_input_pipelines
-            data = kvision.data.load(
-                self.train_data if split == "train" else self.val_data,
-                split,
-                image_size=self.image_shape[:2],
-                channels=self.image_shape[2],
-                batch_size=self.part_size,
-                target=self.loop.task.target,
-                shard=shard,
-                **{name: getattr(self.config, name) for name in READING},
-                **keywords,
-            )
-            self.opened.append(data)
+            data = self._load(split, batch_size=self.part_size, shard=shard, **keywords)
             if split == "train":
                 return data.dataset
             replicas = self.strategy.num_replicas_in_sync
@@ -212,6 +203,25 @@ class Preparation:
 
         return self.strategy.distribute_datasets_from_function(dataset)
 
+    def _load(self, split, **keywords) -> kvision.data.Data:
+        """A split, read as both are."""
+        data = kvision.data.load(
+            self.train_data if split == "train" else self.val_data,
+            split,
+            image_size=self.image_shape[:2],
+            channels=self.image_shape[2],
+            **self.loop.task.loading,
+            **{name: getattr(self.config, name) for name in READING},
+            **keywords,
+        )
+        self.opened.append(data)
+        return data
+
+    @property
+    def plain_step(self) -> int:
+        """The step from which images are augmented alone."""
+        return self.steps * (self.config.epochs - min(self.config.plain_epochs, self.config.epochs))
+
     @property
     def unreadable(self) -> dict[str, Unreadable]:
         """The files that failed to decode so far, by name."""
@@ -219,16 +229,22 @@ class Preparation:
 
     def batches(self, step, nans):
         """Training batches from a step on; others after each NaN."""
-        return iter(
-            self.distribute(
-                "train",
-                training=True,
-                augment=self.config.augment,
-                min_crop_area=self.config.min_crop_area,
-                seed=self.config.seed + nans,
-                start=step * self.config.batch_size,
-            )
-        )
+        return iter(self.distribute("train", **self._training(step, nans)))
+
+    def sample(self, batch_size: int, count: int) -> Iterator[dict]:
+        """The first training batches as arrays, `count` of them."""
+        data = self._load("train", batch_size=batch_size, **self._training(0, 0))
+        yield from data.dataset.take(count).as_numpy_iterator()  # pyright: ignore  # its stubs know no dicts
+
+    def _training(self, step, nans) -> dict:
+        """How training images are loaded from a step on."""
+        return {
+            "training": True,
+            "augment": self.config.augment if step < self.plain_step else "flip",
+            "min_crop_area": self.config.min_crop_area,
+            "seed": self.config.seed + nans,
+            "start": step * self.config.batch_size,
+        }
 
 
 def _changed_data(first: dict, other: dict) -> list[str]:

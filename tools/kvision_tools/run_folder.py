@@ -30,14 +30,14 @@ from kvision_tools.checkpoints import name_of, newest
 from kvision_tools.config import TrainConfig, keyword
 
 # what may differ when a run goes on
-NOT_OF_THE_RUN = ("output", "overwrite", "dry_run", "worker_timeout", "max_unreadable")
+NOT_OF_THE_RUN = ("output", "overwrite", "dry_run", "debug_batch", "worker_timeout", "max_unreadable")
 COMPLETED = ("crop", "interpolation", "warmup_epochs")  # which follow from other settings where they are open
 LOCK = ".kvision.lock"  # held while a training runs; says who holds it
 BEGINNING = ".kvision.beginning"  # there until the folder is complete
 FIRST = {LOCK, f".{run_info.LABELS}", f".{run_info.FLAGS}"}  # a folder with nothing else holds no run yet
 FILES = re.compile(  # that kvision-train and kvision-export write, and what kills leave of them
-    r"\.kvision\.(lock|beginning)|\.(flags|labels|dataset|run|metrics|curves)\.tmp"
-    r"|\.?(flags\.txt|labels\.txt|metrics\.csv|curves\.png|model\.keras)|(dataset|run)\.json"
+    r"\.kvision\.(lock|beginning)|\.(flags|labels|dataset|run|metrics|curves|debug_batch)\.tmp"
+    r"|\.?(flags\.txt|labels\.txt|metrics\.csv|(curves|debug_batch)\.png|model\.keras)|(dataset|run)\.json"
     r"|checkpoints/(step_\d+\.(safetensors|tmp)|\.step_\d+\.tmp)"
     r"|tensorboard/(train|validation)/events\.out\.tfevents\.[^/]+"
     r"|(export|\.export\.(part|old))/([^/]+\.tflite|labels\.txt|report\.(json|html))"

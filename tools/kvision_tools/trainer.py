@@ -28,6 +28,7 @@ class Trainer:
         validation: distributed batches for `Loop.evaluate`.
         steps: number of steps in an epoch.
         epochs: number of epochs in all.
+        renewed_at: a step at the beginning of an epoch from which `batches` gives others.
         steps_per_loop: number of steps in one call of the device, after which metrics are read and callbacks
             called.
         folder: folder of the checkpoints; None for none.
@@ -54,6 +55,7 @@ class Trainer:
         *,
         steps: int,
         epochs: int,
+        renewed_at: int = 0,
         steps_per_loop: int = 10,
         folder: Path | None = None,
         checkpoint_steps: int | None = None,
@@ -65,6 +67,7 @@ class Trainer:
         self.loop, self.model, self.optimizer = loop, loop.model, loop.optimizer
         self.make_batches, self.validation = batches, validation
         self.steps, self.epochs, self.steps_per_loop = steps, epochs, steps_per_loop
+        self.renewed_at = renewed_at
         self.folder, self.checkpoint_steps, self.writes = folder, checkpoint_steps or steps, writes
         self.nan_restores, self.nan_rate_factor = nan_restores, nan_rate_factor
         self.again, self.asked = again, ""  # the name of the signal that asks for an end
@@ -91,7 +94,7 @@ class Trainer:
             ValueError: an epoch or its validation would have no image.
         """
         callback_list = keras.callbacks.CallbackList(list(callbacks), model=self.model)
-        self.batches = self.make_batches(self.step, self.nans)
+        self._make_batches()
         callback_list.on_train_begin()
         try:
             while len(self.history) < self.epochs and not self.model.stop_training:
@@ -114,6 +117,8 @@ class Trainer:
         metrics = self.loop.task.metrics
         callbacks.on_epoch_begin(epoch)
         end = (epoch + 1) * self.steps
+        if self.step == self.renewed_at > self.made_at:
+            self._make_batches()
         while self.step < end:
             before = self.step
             steps = min(
@@ -154,6 +159,10 @@ class Trainer:
         self.history.append({"epoch": epoch + 1, **logs})
         callbacks.on_epoch_end(epoch, logs)
         self._save()
+
+    def _make_batches(self):
+        """Batches from the next step on."""
+        self.batches, self.made_at = self.make_batches(self.step, self.nans), self.step
 
     def _validate(self, average=False) -> dict[str, float]:
         """Metrics of the weights, or of their moving average, on the validation images."""
@@ -210,7 +219,7 @@ class Trainer:
             )
         self._restore()
         self.rate_factor.assign(self.nan_rate_factor**self.nans)
-        self.batches = self.make_batches(self.step, self.nans)
+        self._make_batches()
         left = counted(self.nan_restores - self.nans, "more time")
         print(
             f"{what}: back to step {self.step}, with other images from there on and "

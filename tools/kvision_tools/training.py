@@ -11,15 +11,20 @@ import tensorflow as tf
 
 import kvision
 import kvision.data
-from kvision import run_info
+from kvision import run_info, visualize
 from kvision.data.skipped import report_unreadable
 from kvision.errors import UserError
+from kvision.files import replacing
 from kvision.names import counted
 from kvision_tools import run_folder, startup
 from kvision_tools.callbacks import CURVES, EventFiles, Progress, RunFiles, Strict, plot_curves, print_table
 from kvision_tools.config import TrainConfig
 from kvision_tools.preparation import Preparation
 from kvision_tools.trainer import Trainer
+
+DEBUG_BATCH = "debug_batch.png"
+DRAWN = 16  # images at most
+SAMPLE = 64  # images in which objects are looked at
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class Training:
             prepared.distribute("val"),
             steps=prepared.steps,
             epochs=self.config.epochs,
+            renewed_at=prepared.plain_step,
             steps_per_loop=self.config.steps_per_loop,
             folder=self.folder / "checkpoints",
             checkpoint_steps=self.config.checkpoint_steps,
@@ -131,6 +137,9 @@ class Training:
             return
         if step:
             print(f"Going on after step {step} of {self.folder}.")
+        if prepared.writes:
+            with kvision.data.read_errors(prepared.opened):
+                self._look(step)
         # Until the first steps are taken, for which they are traced, there is nothing to save.
         hear = keras.callbacks.LambdaCallback(
             on_train_batch_end=lambda batch, logs: startup.save_first(self.trainer.ask)
@@ -156,3 +165,16 @@ class Training:
         if prepared.writes:
             print_table(history, monitor)
             print(f"Run folder: {self.folder}")
+
+    def _look(self, step):
+        """Draws the first batch if that is asked for, and says before the first step what is in doubt."""
+        prepared, task = self.prepared, self.prepared.loop.task
+        if self.config.debug_batch:
+            (batch,) = prepared.sample(min(self.config.batch_size, DRAWN), 1)
+            with replacing(self.folder / DEBUG_BATCH) as tmp_path:
+                visualize.sheet(task.preview(prepared.model, batch)).save(tmp_path, format="PNG")
+            print(f"First batch: {self.folder / DEBUG_BATCH}")
+        if not step:
+            batches = prepared.sample(min(prepared.part_size, SAMPLE), -(-SAMPLE // prepared.part_size))
+            for sentence in task.doubts(prepared.model, batches):
+                print(sentence, file=sys.stderr)

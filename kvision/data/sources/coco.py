@@ -17,6 +17,7 @@ from kvision.names import listed, quoted, shown
 
 PAIR = re.compile(r"(.+\.json),(.+)", re.DOTALL)
 ANNOTATIONS, PREFIX = "annotations", "instances_"
+BESIDE = "_annotations.coco.json"  # in the folder of its images, as Roboflow has it
 KEYS = ("images", "annotations", "categories")
 
 
@@ -36,8 +37,9 @@ def coco(path: str, split: str, options: Options) -> Source:
     """`FILE.json,FOLDER`, whose images are divided, or a folder as COCO lays it out.
 
     That has `annotations/instances_train2017.json` with its images in `train2017` or `images/train2017`, and
-    so for "val"; any year will do, or none. Classes are in the order of their ids. Crowds are ignored; images
-    without annotations have no boxes.
+    so for "val"; any year will do, or none. Or `train/_annotations.coco.json` beside its images, and so for
+    `valid` and `test`, as Roboflow lays it out. Classes are in the order of their ids; one without a box that
+    is another's supercategory is none. Crowds are ignored; images without annotations have no boxes.
     """
     if pair := PAIR.fullmatch(path):
         check_divided(split, repr(path))
@@ -95,9 +97,18 @@ def _pairs(path) -> dict[str, tuple[str, str]]:
     folder = os.path.join(path, ANNOTATIONS)
     if not os.path.isdir(path):
         raise FileNotFoundError(f"There is no folder {path!r}; another form is coco:FILE.json,FOLDER.")
-    if not os.path.isdir(folder):
-        raise UserError(f"{path!r} has no folder {ANNOTATIONS!r}; another form is coco:FILE.json,FOLDER.")
     pairs: dict[str, tuple[str, str]] = {}
+    if not os.path.isdir(folder):
+        for name in sorted(os.listdir(path)):
+            images = os.path.join(path, name)
+            if (split := split_of(name)) and os.path.isfile(file := os.path.join(images, BESIDE)):
+                pairs[split] = file, images
+        if pairs:
+            return pairs
+        raise UserError(
+            f"{path!r} has no folder {ANNOTATIONS!r}, and no 'train/{BESIDE}'; another form is "
+            "coco:FILE.json,FOLDER."
+        )
     for name in sorted(os.listdir(folder)):
         stem, ending = os.path.splitext(name)
         split = split_of(stem.removeprefix(PREFIX))
@@ -151,6 +162,11 @@ def _read(file, folder) -> Listed:
     form = "an 'image_id' of the images, a 'category_id' and a 'bbox' of 4 numbers"
     boxes = list(each("annotations", form, lambda item: _box(item, places)))
     names, sizes = [name for _, name, _ in images], [size for _, _, size in images]
+    parents = {
+        str(parent) for item in found["categories"] if (parent := item.get("supercategory")) != item["name"]
+    }
+    used = {box.label for box in boxes}
+    classes = {number: name for number, name in classes.items() if number in used or name not in parents}
     return Listed(file, folder, names, [*places], sizes, boxes, classes)
 
 

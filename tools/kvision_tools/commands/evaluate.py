@@ -73,7 +73,8 @@ def main(positional):
         if FLAGS.voc_ap:
             if task.target != "boxes":
                 raise UserError(f"`--voc_ap` is for detectors; {model.name} learned {task.name}.")
-            task = VOCDetection(class_names=task.class_names, eleven_points=FLAGS.voc_ap == "11")
+            eleven_points = FLAGS.voc_ap == "11"
+            task = VOCDetection(class_names=task.class_names, eleven_points=eleven_points).fitted(model)
         if FLAGS.crop is not None and task.own_size:
             raise UserError(f"`--crop` is for networks that classify images; {model.name} sees whole ones.")
         if preprocess:
