@@ -17,6 +17,7 @@ from kvision.tasks.task import Task
 
 LETTERBOX = "corner"  # as YOLOX and torchvision's R-CNNs are trained
 DRAWN = 0.25  # lowest score of boxes in pictures, as in the demonstration of YOLOX' authors
+GIVEN = ("image", "proposals")
 DETECTIONS = ("boxes", "scores", "classes", "count")
 MATCHES = ("positives", "scores", "classes", "ranks", "outcomes")
 
@@ -26,8 +27,9 @@ class Detection(Task):
     """Detectors of `kvision.detection`, and as targets the objects in an image, in its pixels.
 
     A batch has `"boxes"`, float32 `(batch, most, 4)`; `"classes"`, int32 `(batch, most)`, -1 where there is
-    no object; and `"crowd"`, `(batch, most)`, 1 for objects that count for nothing. The terms of the loss are
-    those of the network's paper.
+    no object; and `"crowd"`, `(batch, most)`, 1 for objects that count for nothing. For networks that take
+    them it has `"proposals"`, `(batch, proposals, 4)`. The terms of the loss are those of the network's
+    paper.
     """
 
     name: ClassVar = "detection"
@@ -66,10 +68,15 @@ class Detection(Task):
         return detection.with_losses(model)
 
     def inputs(self, batch):
-        """The image and its objects, of which those that are ignored have the class -1."""
+        """What is served and the objects, of which those that are ignored have the class -1."""
         counts = (batch["crowd"] == 0) & (batch["weight"][:, None] > 0)
         classes = ops.where(counts, batch["classes"], -1)
-        return {"image": batch["image"], "true_boxes": batch["boxes"], "true_classes": classes}
+        objects = {"true_boxes": batch["boxes"], "true_classes": classes}
+        return {name: batch[name] for name in GIVEN if name in batch} | objects
+
+    def served(self, batch):
+        """The image, or a dict of it and its proposals, where the network takes these."""
+        return {name: batch[name] for name in GIVEN} if "proposals" in batch else batch["image"]
 
     def losses(self, outputs, batch, training):
         """See `Task.losses`: the terms of the network's paper."""

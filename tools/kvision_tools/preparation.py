@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import kvision
 import kvision.data
-from kvision import network_data, opening
+from kvision import network_data, networks, opening
 from kvision.choices import SPLITS
 from kvision.data.identity import Identity
 from kvision.data.skipped import Unreadable
@@ -199,6 +199,7 @@ class Preparation:
                 channels=self.image_shape[2],
                 batch_size=self.part_size,
                 target=self.loop.task.target,
+                proposals=networks.proposals_of(self.loop.model),
                 shard=shard,
                 **{name: getattr(self.config, name) for name in READING},
                 **keywords,
