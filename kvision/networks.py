@@ -69,7 +69,7 @@ def are_finite(answers) -> bool:
 
 def functional(model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
     """The model as a functional one of images of one shape, `(height, width, channels)`."""
-    pixels = keras.Input(shape, name="image")
+    pixels = keras.Input(shape)
     inputs = model.input | {"image": pixels} if isinstance(model.input, dict) else pixels
     try:
         outputs = model(inputs)

@@ -22,6 +22,7 @@ from kvision.spec import IMAGENET, Padding, Preprocess, column
 COARSEST = 32  # stride of the backbone's last map, of a multiple of which images are made
 ROI_SIZE = 7
 PREDICTORS = {"class_logits": "cls_score", "box_regression": "bbox_pred"}  # raw outputs, their layers
+HEAD = "roi_heads.box_head"
 SMALLEST_DETECTION = 1e-2  # side in pixels, as in torchvision
 
 
@@ -132,7 +133,8 @@ def decode(network, v: FasterRCNNRow, num_classes):
     regions = RoIAlign(ROI_SIZE, strides=[stride for _, stride in levels], name="roi_heads.box_roi_pool")(
         pyramid[:-1], raw["proposals"]
     )
-    return detect(regions, raw, v, num_classes, image)
+    head = _convolutional_head if v.version == 2 else _dense_head
+    return detect(regions, raw, v, num_classes, image, head)
 
 
 def propose(maps, anchors, filters, v, padded, image, depth=1):
@@ -163,7 +165,7 @@ def propose(maps, anchors, filters, v, padded, image, depth=1):
     return raw
 
 
-def detect(regions, raw, v, num_classes, image, stddevs=(None, None)):
+def detect(regions, raw, v, num_classes, image, head=None, stddevs=(None, None)):
     """The detections, from the regions' features.
 
     Args:
@@ -172,9 +174,10 @@ def detect(regions, raw, v, num_classes, image, stddevs=(None, None)):
         v: the row.
         num_classes: without the background.
         image: to which boxes are clipped.
+        head: from features and row to a vector for each region; None for two dense layers.
         stddevs: of fresh kernels, of classes and of boxes; None for Keras' own.
     """
-    x = _box_head(ops.reshape(regions, (-1, *regions.shape[2:])), v)
+    x = (head or _dense_head)(ops.reshape(regions, (-1, *regions.shape[2:])), v)
     widths = num_classes + 1, 4 * (num_classes + 1)
     for (key, name), width, stddev in zip(PREDICTORS.items(), widths, stddevs, strict=True):
         initializer = keras.initializers.RandomNormal(stddev=stddev) if stddev else "glorot_uniform"
@@ -217,27 +220,29 @@ def _propose(maps, anchors_per_place, filters, depth):
     return logits, deltas
 
 
-def _box_head(x, v):
-    """`(regions, 7, 7, filters)` to `(regions, hidden_filters)`."""
-    head = "roi_heads.box_head"
-    if getattr(v, "version", 1) == 2:
-        for i in range(4):
-            x = conv_norm_act(
-                x,
-                filters=v.pyramid_filters,
-                kernel_size=3,
-                norm=head_norm,
-                activation="relu",
-                name=f"{head}.{i}.0",
-                norm_name=f"{head}.{i}.1",
-            )
-        x = WholeConv2D(v.hidden_filters, ROI_SIZE, activation="relu", name=f"{head}.5")(x)
-        return keras.layers.Flatten(name=f"{head}.flatten")(x)
-    x = WholeConv2D(v.hidden_filters, ROI_SIZE, activation="relu", name=f"{head}.fc6")(x)
-    x = keras.layers.Flatten(name=f"{head}.flatten")(x)
-    x = keras.layers.Dropout(v.dropout_rate, name=f"{head}.fc6.dropout")(x)
-    x = keras.layers.Dense(v.hidden_filters, activation="relu", name=f"{head}.fc7")(x)
-    return keras.layers.Dropout(v.dropout_rate, name=f"{head}.fc7.dropout")(x)
+def _convolutional_head(x, v):
+    """`(regions, 7, 7, filters)` to `(regions, hidden_filters)`, by four convolutions and a dense layer."""
+    for i in range(4):
+        x = conv_norm_act(
+            x,
+            filters=v.pyramid_filters,
+            kernel_size=3,
+            norm=head_norm,
+            activation="relu",
+            name=f"{HEAD}.{i}.0",
+            norm_name=f"{HEAD}.{i}.1",
+        )
+    x = WholeConv2D(v.hidden_filters, ROI_SIZE, activation="relu", name=f"{HEAD}.5")(x)
+    return keras.layers.Flatten(name=f"{HEAD}.flatten")(x)
+
+
+def _dense_head(x, v):
+    """`(regions, 7, 7, filters)` to `(regions, hidden_filters)`, by two dense layers."""
+    x = WholeConv2D(v.hidden_filters, ROI_SIZE, activation="relu", name=f"{HEAD}.fc6")(x)
+    x = keras.layers.Flatten(name=f"{HEAD}.flatten")(x)
+    x = keras.layers.Dropout(v.dropout_rate, name=f"{HEAD}.fc6.dropout")(x)
+    x = keras.layers.Dense(v.hidden_filters, activation="relu", name=f"{HEAD}.fc7")(x)
+    return keras.layers.Dropout(v.dropout_rate, name=f"{HEAD}.fc7.dropout")(x)
 
 
 CLASSIFIER = "roi_heads.box_predictor.cls_score"

@@ -10,7 +10,7 @@ from kvision import boxes as box_math
 from kvision._nested import check_model
 from kvision.detection._decoding import Proposals
 from kvision.detection._family import raw
-from kvision.detection._faster_rcnn import PREDICTORS
+from kvision.detection._faster_rcnn import HEAD, PREDICTORS
 from kvision.detection._matching import NO_MATCH, best_objects, overlaps_of, per_image, smooth_l1, targets_of
 from kvision.errors import UserError
 from kvision.keras_internals import inputs_of
@@ -24,7 +24,6 @@ POSITIVE_ANCHOR, NEGATIVE_ANCHOR = 0.7, 0.3  # overlaps from which, and below wh
 POSITIVE_REGIONS = 0.25
 POSITIVE_REGION = 0.5
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the box head's deltas, as in `DecodeBoxes`
-HEAD = "roi_heads.box_head."
 PROPOSALS = 2000  # that Faster R-CNN learns from, however many it detects with
 
 
@@ -88,7 +87,7 @@ def rcnn_training(model: keras.Model, seed: int | None = None) -> keras.Model:
         losses = dict(zip(("rpn_class_loss", "rpn_box_loss"), rpn_losses, strict=True))
         if isinstance(pool, RoIPool):
             settings, learned = FASTER_RCNN, _more_proposals(model.get_layer("proposals"))
-    first = next(layer for layer in model.layers if layer.name.startswith(HEAD))
+    first = next(layer for layer in model.layers if layer.name.startswith(f"{HEAD}."))
     (of_proposals,) = inputs_of(first, 0)
     predictors = [model.get_layer(f"roi_heads.box_predictor.{name}") for name in PREDICTORS.values()]
     head = keras.Model(of_proposals, [layer.output for layer in predictors], name="head")
