@@ -10,18 +10,22 @@ keep the first four convolutions as they are in ImageNet's weights: `kvision-tra
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import keras
 
 from kvision._backbones import BackboneRow
 from kvision.detection._family import DetectionRow
 from kvision.detection._faster_rcnn import ROI_SIZE, detect, propose
-from kvision.detection._torchvision import TorchvisionFamily
+from kvision.detection._torchvision import CLASSES, TorchvisionFamily
 from kvision.errors import UserError
 from kvision.layers import AnchorBoxes, RoIPool
 from kvision.models._vgg import VGGVariant
 from kvision.spec import column
 
+PIXELS = "pixels in [0, 255], `(batch, height, width, channels)`"
+PIXELS_AND_PROPOSALS = f"""a dict of "image", {PIXELS}, and
+    "proposals", float32 `(batch, proposals, 4)`, xyxy in pixels, 0 where there are fewer"""
 STDDEVS = (0.01, 0.001)  # of fresh kernels, of classes and of boxes (Girshick 2015, section 2.3)
 
 
@@ -71,8 +75,16 @@ FAST = {"fast_rcnn_vgg16": FastRCNNVariant(params=134_690_729)}
 FASTER = {"faster_rcnn_vgg16": FasterRCNNVariant(params=137_073_622)}
 
 
-class FastRCNNFamily(TorchvisionFamily):
+class VGGFamily(TorchvisionFamily):
+    """A table of detectors whose layers have the names of torchvision's Faster R-CNN."""
+
+    doc: ClassVar[str] = TorchvisionFamily.doc.replace(f" {CLASSES}", ' "classes" and "count".')
+
+
+class FastRCNNFamily(VGGFamily):
     """A table of detectors that are given proposals."""
+
+    doc: ClassVar[str] = VGGFamily.doc.replace(f" {PIXELS}, to", f" {PIXELS_AND_PROPOSALS}, to")
 
     def network(self, variant, input_shape, preprocess) -> keras.Model:
         network = super().network(variant, input_shape, preprocess)
@@ -107,8 +119,6 @@ def _detect(features, raw, v, num_classes, image):
 
 CLASSIFIER = "roi_heads.box_predictor.cls_score"
 FAST_FAMILY = FastRCNNFamily(variants=FAST, module=__name__, classifier=CLASSIFIER, decoder=fast_decode)
-FASTER_FAMILY = TorchvisionFamily(
-    variants=FASTER, module=__name__, classifier=CLASSIFIER, decoder=faster_decode
-)
+FASTER_FAMILY = VGGFamily(variants=FASTER, module=__name__, classifier=CLASSIFIER, decoder=faster_decode)
 fast_rcnn_vgg16 = FAST_FAMILY.builder("fast_rcnn_vgg16")
 faster_rcnn_vgg16 = FASTER_FAMILY.builder("faster_rcnn_vgg16")
