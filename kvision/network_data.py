@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kvision import labels
+from kvision import labels, networks
 from kvision.data import Data, load
 from kvision.data.sources import TARGETS, absolute, open_source
 from kvision.errors import NoLabels, UserError
@@ -51,7 +51,7 @@ def load_data(
         if val_fraction not in (None, run.val_fraction):
             raise UserError(f"`val_fraction` of the run is {run.val_fraction}; got {val_fraction}.")
         val_fraction = run.val_fraction
-    channels = opened.model.input_shape[-1]
+    channels = networks.image_shape(opened.model)[-1]
 
     def match(class_names):
         try:

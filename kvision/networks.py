@@ -39,6 +39,21 @@ def activation_of(model: keras.Model) -> str | None:
     return None if output is None else _name_of(_last_operation(output))
 
 
+def image_of(model: keras.Model):
+    """The symbolic images that a model is given, alone or beside proposals."""
+    return model.input["image"] if isinstance(model.input, dict) else model.input
+
+
+def image_shape(model: keras.Model) -> tuple:
+    """The shape of a model's images, `(batch, height, width, channels)`."""
+    return image_of(model).shape
+
+
+def proposals_of(model: keras.Model) -> int:
+    """The number of proposals that a model takes beside each image; 0 where it takes none."""
+    return model.input["proposals"].shape[1] if isinstance(model.input, dict) else 0
+
+
 def check_finite(model: keras.Model) -> None:
     """Raises a UserError where the weights have NaN or infinity."""
     for variable in model.variables:
@@ -55,11 +70,12 @@ def are_finite(answers) -> bool:
 def functional(model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
     """The model as a functional one of images of one shape, `(height, width, channels)`."""
     pixels = keras.Input(shape)
+    inputs = model.input | {"image": pixels} if isinstance(model.input, dict) else pixels
     try:
-        outputs = model(pixels)
+        outputs = model(inputs)
     except Exception as error:  # whatever layers that others wrote raise
         raise UserError(f"{model.name} takes no images of shape {shape}: {_reason(error)}") from None
-    return keras.Model(pixels, outputs, name=model.name)
+    return keras.Model(inputs, outputs, name=model.name)
 
 
 def portable(model: keras.Model) -> keras.Model:
@@ -86,7 +102,7 @@ def preprocess_of(model: keras.Model) -> Preprocess | None:
         if layer.name == PREPROCESS and isinstance(layer, keras.layers.Rescaling):
             scale, offset = np.broadcast_arrays(layer.scale, layer.offset)
             found = Preprocess(tuple(np.ravel(0 - offset / scale)), tuple(np.ravel(1 / scale)))
-            return found.for_channels(max(len(found.mean), model.input_shape[-1]))
+            return found.for_channels(max(len(found.mean), image_shape(model)[-1]))
     return None
 
 
@@ -113,7 +129,7 @@ def normalized(model: keras.Model, preprocess: Preprocess) -> keras.Model:
 
 def of_size(model: keras.Model, size: int | None) -> keras.Model:
     """The model for square images; one that takes any size is given this one."""
-    height, width, channels = model.input_shape[1:]
+    height, width, channels = image_shape(model)[1:]
     if size is None or (height, width) == (size, size):
         return model
     if None not in (height, width):

@@ -53,7 +53,7 @@ class Opened:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        height, width = self.model.input_shape[1:3]
+        height, width = networks.image_shape(self.model)[1:3]
         if height is None or width is None:
             raise UserError(f"{self.model.name} takes images of any size: give `image_size`.")
         return height, width
@@ -98,7 +98,7 @@ def open_model(
             **({"classifier_activation": activation} if activation else {}),
         )
         model = task_of(model).serving(model)
-        crop, interpolation = evaluation(source, weights, model.input_shape[1])
+        crop, interpolation = evaluation(source, weights, networks.image_shape(model)[1])
         return _opened(model, _names_of(weights, source), class_names, crop=crop, interpolation=interpolation)
     if weights:
         raise UserError(f"`weights` are for a model given by name; got the file or folder {source!r}.")

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kvision.data.identity import Files
 from kvision.files import write_whole
 
 CHECKSUM = 16  # bytes before the content of a file in the cache
@@ -66,17 +65,21 @@ def keep_arrays(name: str, key: str, make: Callable) -> dict[str, np.ndarray]:
 
 
 class Disk:
-    """Encoded images in the user's cache folder, each below what changes when the image is replaced.
+    """Bytes in the user's cache folder, each below what changes when they do: encoded images, by default.
 
     Labels are not cached: they are cheap to read, and may be corrected. What was damaged in the folder is as
     if it were not there. A folder that cannot be read or written is not used any more; stderr says so once.
+
+    Args:
+        key: from an index to a text that changes when the bytes do.
+        name: of the folder.
     """
 
-    def __init__(self, files: Files):
-        self.files = files
+    def __init__(self, key: Callable[..., str], name: str = "images"):
+        self.key = key
         self.failed = False
         try:
-            self.folder = cache_folder() / "images"
+            self.folder = cache_folder() / name
         except OSError as error:
             self._fail(error)
 
@@ -110,11 +113,11 @@ class Disk:
             SAID.add(sentence)
 
     def _checksum(self, index, content) -> bytes:
-        key = self.files.key(index).encode(errors="surrogateescape")
+        key = self.key(index).encode(errors="surrogateescape")
         return hashlib.blake2b(content, digest_size=CHECKSUM, key=hashlib.sha256(key).digest()).digest()
 
     def _path(self, index) -> Path:
-        digest = hashlib.sha256(self.files.key(index).encode(errors="surrogateescape")).hexdigest()
+        digest = hashlib.sha256(self.key(index).encode(errors="surrogateescape")).hexdigest()
         return self.folder / digest[:2] / digest[2:40]
 
 

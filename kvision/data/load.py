@@ -11,6 +11,7 @@ from kvision.data.images import check_fit
 from kvision.data.masks import IGNORED, checked_mask, decode_mask
 from kvision.data.objects import padded
 from kvision.data.pipeline import make_batches
+from kvision.data.proposals import proposals_in
 from kvision.data.skipped import Skipped, Unreadable
 from kvision.data.sources import Source, open_source
 from kvision.data.transforms import AUGMENTATIONS, OF_OBJECTS, OTHERS, Frame
@@ -73,6 +74,7 @@ def load(
     own_size: bool = False,
     letterbox: str | None = None,
     strict: bool = False,
+    proposals: int = 0,
 ) -> Data:
     """Opens a split of a dataset.
 
@@ -116,6 +118,9 @@ def load(
             for boxes. Images with a mask are centred.
         strict: whether a box that cannot be used is an error. Else such boxes are left out, or cut at the
             border of the image, and stderr says so.
+        proposals: number of proposals that a batch has for each image, see `kvision.data.proposals`: as
+            `"proposals"`, float32 `(batch, proposals, 4)`, xyxy in pixels of the batch's images, 0 where
+            there are fewer. They move with the boxes; of several images together each has an equal share.
 
     Raises:
         ValueError: a value outside its range.
@@ -170,9 +175,12 @@ def load(
     def read(index):
         """An example; its objects are in pixels of its image."""
         example = kept.example(index)
-        if objects:
+        if objects or proposals:
             example["image"] = frame.pixels(example["image"])
+        if objects:
             example |= objects.of(index, tf.shape(example["image"])[:2])
+        if proposals:
+            example["proposals"] = proposals_in(example["image"])[: proposals // (1 + others)]
         return example
 
     def prepare(position):
@@ -197,6 +205,8 @@ def load(
             of_image = {name: moved[name] for name in OF_OBJECTS} | ({"area": area} if own_size else {})
             moved |= padded(of_image, most)
             moved |= {"size": tf.shape(example["image"])[:2]} if own_size else {}
+        if proposals:
+            moved |= padded({"proposals": moved["proposals"]}, proposals)
         image = tf.ensure_shape(moved["image"], (*image_size, channels))
         return position, moved | {"image": image, "weight": tf.constant(1.0)}
 
@@ -224,7 +234,7 @@ def _kept(source: Source, cache: str, frame: Frame) -> Source:
     if cache == "disk" and source.files:
         files = {"image": source.files, **source.target_files}
         fields = {"image": source.image, **source.targets}
-        kept = {name: keep(fields[name], Disk(files[name]), tf.string, ()) for name in files}
+        kept = {name: keep(fields[name], Disk(files[name].key), tf.string, ()) for name in files}
     elif cache == "ram":
         shape = (None, None, frame.channels)
         kept = {"image": keep(lambda index: frame.pixels(source.image(index)), {}, tf.uint8, shape)}

@@ -3,9 +3,9 @@
 An example is a dict of `"image"`, encoded or pixels `(height, width, channels)`, and whatever else there is;
 `"mask"`, int32 `(height, width)`, moves with the image, which then is decoded; so do `"boxes"`, float32
 `(objects, 4)`, xyxy in pixels, of which some may be left out, together with their rows of `"classes"` and
-`"crowd"`. Some augmentations take more examples with boxes from the list `"others"`, as many as `OTHERS`
-says. The seed is two integers; all random numbers follow from it. Each function in `AUGMENTATIONS` has its
-name in `kvision.choices` too.
+`"crowd"`, and `"proposals"`, boxes too. Some augmentations take more examples with boxes from the list
+`"others"`, as many as `OTHERS` says. The seed is two integers; all random numbers follow from it. Each
+function in `AUGMENTATIONS` has its name in `kvision.choices` too.
 """
 
 from collections.abc import Callable
@@ -34,6 +34,7 @@ MOSAIC_SCALES = MIXUP_SCALES = (0.5, 1.5)  # YOLOX's nano and tiny, and its MixU
 SHIFT = 0.1  # of a mosaic, as a share of the frame; YOLOX's `translate`
 OTHERS = {"mosaic": 3, "mosaic_mixup": 4}  # how many more examples an augmentation takes
 OF_OBJECTS = ("boxes", "classes", "crowd")
+BOXES = ("boxes", "proposals")
 JITTER = 0.4  # largest change of brightness, contrast and saturation
 
 AUGMENTATIONS: dict[str, Callable] = {}
@@ -90,8 +91,7 @@ def none(example, seed, frame):
     moved = {"image": place(image, frame.size, resized, offset, frame.interpolation, frame.fill)}
     if "mask" in example:
         moved["mask"] = place_mask(example["mask"], frame.size, resized, offset)
-    if "boxes" in example:
-        moved["boxes"] = _placed(example["boxes"], shape, resized, offset)
+    moved |= {name: place_boxes(example[name], shape, resized, offset) for name in BOXES if name in example}
     return example | moved
 
 
@@ -106,7 +106,7 @@ def crop(example, seed, frame):
     if "boxes" in example:
         shape = tf.shape(frame.pixels(example["image"]))[:2]
         start, cut = random_box(shape, frame.min_crop_area, seed)
-        objects = example | {"boxes": example["boxes"] - _corners(start)}
+        objects = example | {name: example[name] - _corners(start) for name in BOXES if name in example}
         moved |= _in_frame(objects, cut, frame.size, (0, 0), frame.size)
     return example | moved
 
@@ -164,7 +164,7 @@ def mosaic(example, seed, frame):
         there |= here
         objects.append(_in_frame(one, shape, resized, offset, frame.size))
     moved = {name: part for name, part in example.items() if name != "others"} | {"image": image}
-    moved |= {name: tf.concat([one[name] for one in objects], 0) for name in OF_OBJECTS}
+    moved |= {name: tf.concat([one[name] for one in objects], 0) for name in objects[0]}
     return _mirrored(_recoloured(moved, there, numbers[6:]), numbers[5] < 0.5)
 
 
@@ -178,7 +178,8 @@ def mosaic_mixup(example, seed, frame):
     numbers = tf.random.stateless_uniform((13,), seed)[9:]  # the first ones are the mosaic's
     above, _ = _scattered(example["others"][3], frame, MIXUP_SCALES, numbers[:3])
     above = _mirrored(above, numbers[3] < 0.5)
-    moved = {name: tf.concat([below[name], above[name]], 0) for name in OF_OBJECTS}
+    moving = (*OF_OBJECTS, "proposals") if "proposals" in above else OF_OBJECTS
+    moved = {name: tf.concat([below[name], above[name]], 0) for name in moving}
     return below | moved | {"image": (below["image"] + above["image"]) / 2}
 
 
@@ -217,19 +218,25 @@ def _corners(sides):
     return tf.tile(tf.cast(sides, tf.float32)[::-1], [2])
 
 
-def _placed(boxes, shape, resized, offset):
+def place_boxes(boxes, shape, resized, offset):
     """`place` of boxes in an image of the size `shape`."""
     return boxes * _corners(resized) / _corners(shape) + _corners(offset)
 
 
 def _in_frame(example, shape, resized, offset, size) -> dict:
-    """The objects that `place` leaves enough of, with their boxes cut at the border."""
-    boxes = _placed(example["boxes"], shape, resized, offset)
-    cut = tf.clip_by_value(boxes, 0.0, _corners(size))
-    sides, whole_sides = (part[:, 2:] - part[:, :2] for part in (cut, boxes))
-    seen = tf.reduce_prod(sides, 1) > LEAST_SEEN * tf.reduce_prod(whole_sides, 1)
-    seen &= tf.reduce_all(sides > LEAST_SIDE, 1)
-    return {name: tf.boolean_mask((example | {"boxes": cut})[name], seen) for name in OF_OBJECTS}
+    """The objects and proposals that `place` leaves enough of, with their boxes cut at the border."""
+    moved = {}
+    for name in BOXES:
+        if name not in example:
+            continue
+        boxes = place_boxes(example[name], shape, resized, offset)
+        cut = tf.clip_by_value(boxes, 0.0, _corners(size))
+        sides, whole_sides = (part[:, 2:] - part[:, :2] for part in (cut, boxes))
+        seen = tf.reduce_prod(sides, 1) > LEAST_SEEN * tf.reduce_prod(whole_sides, 1)
+        seen &= tf.reduce_all(sides > LEAST_SIDE, 1)
+        rows = {other: example[other] for other in OF_OBJECTS if name == "boxes"} | {name: cut}
+        moved |= {other: tf.boolean_mask(part, seen) for other, part in rows.items()}
+    return moved
 
 
 def _mirrored(example, chosen):
@@ -237,14 +244,14 @@ def _mirrored(example, chosen):
     width = example["image"].shape[1]
 
     def mirrored(name):
-        if name != "boxes":
+        if name not in BOXES:
             return tf.reverse(example[name], [1])
         left, top, right, bottom = tf.unstack(example[name], axis=1)
         return tf.stack([width - right, top, width - left, bottom], 1)
 
     return example | {
         name: tf.cond(chosen, lambda name=name: mirrored(name), lambda name=name: example[name])
-        for name in ("image", "mask", "boxes")
+        for name in ("image", "mask", *BOXES)
         if name in example
     }
 

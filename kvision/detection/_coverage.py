@@ -15,6 +15,7 @@ from kvision.detection._yolo_v1 import DecodeGrid, grid_of
 from kvision.detection._yolo_v1_loss import cells_of
 from kvision.keras_internals import inputs_of
 from kvision.layers import DecodeCells, decode_cells, grid_cells
+from kvision.networks import image_shape
 
 TAKEN = "share a cell with another object, which alone is learned there"
 FAR = "overlap no anchor by {} or more: only the nearest one learns them"
@@ -49,7 +50,7 @@ def assigned(model: keras.Model, images, boxes, classes) -> Assigned | None:
         The assignment; None for a detector that has neither anchors nor cells. YOLOX' depends on what its
         weights predict now.
     """
-    decode, (height, width) = model.get_layer("decode"), model.input_shape[1:3]
+    decode, (height, width) = model.get_layer("decode"), image_shape(model)[1:3]
     boxes, classes = ops.convert_to_tensor(boxes, "float32"), ops.convert_to_tensor(classes, "int32")
     real = np.asarray(classes) >= 0
     if isinstance(decode, DecodeGrid):

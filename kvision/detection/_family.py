@@ -10,6 +10,7 @@ from kvision._nested import check_model
 from kvision.errors import UserError
 from kvision.keras_internals import inputs_of, producer
 from kvision.models._family import Family
+from kvision.networks import image_of
 from kvision.spec import column
 
 DOC = """Builds {name}: {params:,} trainable parameters, {size} x {size} pixels as published.
@@ -100,5 +101,6 @@ def raw(model: keras.Model) -> keras.Model:
     decode = next((layer for layer in model.layers if layer.name == "decode"), None)
     if decode is None:
         raise UserError(f"`model` must be a detector of kvision; {model.name} has no layer 'decode'.")
-    tensors = [tensor for tensor in inputs_of(decode, 0) if tensor is not model.input]
+    image = image_of(model)
+    tensors = [tensor for tensor in inputs_of(decode, 0) if tensor is not image]
     return keras.Model(model.input, {producer(tensor)[0].name: tensor for tensor in tensors}, name=model.name)

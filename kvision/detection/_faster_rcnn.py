@@ -21,6 +21,8 @@ from kvision.spec import IMAGENET, Padding, Preprocess, column
 
 COARSEST = 32  # stride of the backbone's last map, of a multiple of which images are made
 ROI_SIZE = 7
+PREDICTORS = {"class_logits": "cls_score", "box_regression": "bbox_pred"}  # raw outputs, their layers
+HEAD = "roi_heads.box_head"
 SMALLEST_DETECTION = 1e-2  # side in pixels, as in torchvision
 
 
@@ -126,11 +128,32 @@ def decode(network, v: FasterRCNNRow, num_classes):
         name="backbone.fpn",
     )
     anchors = AnchorBoxes(RESNET_SIZES if resnet else MOBILENET_SIZES, name="anchors")
-    logits, deltas = _propose(pyramid, anchors.boxes_per_place[0], v)
+    padded, image = network.get_layer("pad").output, network.input
+    raw = propose(pyramid, anchors, v.pyramid_filters, v, padded, image, depth=v.version)
+    regions = RoIAlign(ROI_SIZE, strides=[stride for _, stride in levels], name="roi_heads.box_roi_pool")(
+        pyramid[:-1], raw["proposals"]
+    )
+    head = _convolutional_head if v.version == 2 else _dense_head
+    return detect(regions, raw, v, num_classes, image, head)
+
+
+def propose(maps, anchors, filters, v, padded, image, depth=1):
+    """The region proposal network: its raw outputs and the "proposals".
+
+    Args:
+        maps: that it looks at, each in the same way.
+        anchors: an `AnchorBoxes`.
+        filters: of its convolutions.
+        v: the row.
+        padded: the image that the maps are of.
+        image: to which proposals are clipped.
+        depth: number of its convolutions.
+    """
+    logits, deltas = _propose(maps, anchors.boxes_per_place[0], filters, depth)
     raw = {
         "rpn_logits": keras.layers.Concatenate(axis=1, name="rpn_logits")(logits),
         "rpn_deltas": keras.layers.Concatenate(axis=1, name="rpn_deltas")(deltas),
-        "anchors": anchors(pyramid, network.get_layer("pad").output),
+        "anchors": anchors(maps, padded),
     }
     raw["proposals"] = Proposals(
         v.proposals,
@@ -138,27 +161,40 @@ def decode(network, v: FasterRCNNRow, num_classes):
         v.proposal_score_threshold,
         v.proposal_iou_threshold,
         name="proposals",
-    )(logits, deltas, raw["anchors"], network.input)
-    regions = RoIAlign(ROI_SIZE, strides=[stride for _, stride in levels], name="roi_heads.box_roi_pool")(
-        pyramid[:-1], raw["proposals"]
-    )
-    x = _box_head(ops.reshape(regions, (-1, *regions.shape[2:])), v)
-    for key, width, name in (
-        ("class_logits", num_classes + 1, "cls_score"),
-        ("box_regression", 4 * (num_classes + 1), "bbox_pred"),
-    ):
-        outputs = keras.layers.Dense(width, name=f"roi_heads.box_predictor.{name}")(x)
+    )(logits, deltas, raw["anchors"], image)
+    return raw
+
+
+def detect(regions, raw, v, num_classes, image, head=None, stddevs=(None, None)):
+    """The detections, from the regions' features.
+
+    Args:
+        regions: `(batch, proposals, size, size, filters)`.
+        raw: a dict with their boxes as "proposals"; the raw outputs of the box head are added.
+        v: the row.
+        num_classes: without the background.
+        image: to which boxes are clipped.
+        head: from features and row to a vector for each region; None for two dense layers.
+        stddevs: of fresh kernels, of classes and of boxes; None for Keras' own.
+    """
+    x = (head or _dense_head)(ops.reshape(regions, (-1, *regions.shape[2:])), v)
+    widths = num_classes + 1, 4 * (num_classes + 1)
+    for (key, name), width, stddev in zip(PREDICTORS.items(), widths, stddevs, strict=True):
+        initializer = keras.initializers.RandomNormal(stddev=stddev) if stddev else "glorot_uniform"
+        outputs = keras.layers.Dense(
+            width, kernel_initializer=initializer, name=f"roi_heads.box_predictor.{name}"
+        )(x)
         raw[key] = keras.layers.Identity(name=key)(ops.reshape(outputs, (-1, v.proposals, width)))
     boxes, scores = DecodeBoxes(
         "class_logits", "box_regression", "proposals", smallest=SMALLEST_DETECTION, name="decode"
-    )(raw, network.input)
+    )(raw, image)
     return NonMaxSuppression(
         v.max_detections, v.candidates, v.score_threshold, v.iou_threshold, name="detections"
     )(boxes, scores)
 
 
-def _propose(pyramid, anchors_per_place, v):
-    """The region proposal network: of each map the logits `(batch, n)` and deltas `(batch, n, 4)`."""
+def _propose(maps, anchors_per_place, filters, depth):
+    """Of each map the logits `(batch, n)` and deltas `(batch, n, 4)`."""
 
     def shared(filters, kernel_size, name, activation=None):
         return keras.layers.Conv2D(
@@ -170,13 +206,13 @@ def _propose(pyramid, anchors_per_place, v):
             name=f"rpn.head.{name}",
         )
 
-    convs = [shared(v.pyramid_filters, 3, f"conv.{i}.0", "relu") for i in range(v.version)]
+    convs = [shared(filters, 3, f"conv.{i}.0", "relu") for i in range(depth)]
     classify, regress = (
         shared(anchors_per_place, 1, "cls_logits"),
         shared(4 * anchors_per_place, 1, "bbox_pred"),
     )
     logits, deltas = [], []
-    for level, x in enumerate(pyramid):
+    for level, x in enumerate(maps):
         for layer in convs:
             x = layer(x)
         logits.append(keras.layers.Reshape((-1,), name=f"rpn_logits.{level}")(classify(x)))
@@ -184,25 +220,29 @@ def _propose(pyramid, anchors_per_place, v):
     return logits, deltas
 
 
-def _box_head(x, v):
-    """`(regions, 7, 7, filters)` to `(regions, hidden_filters)`."""
-    head = "roi_heads.box_head"
-    if v.version == 2:
-        for i in range(4):
-            x = conv_norm_act(
-                x,
-                filters=v.pyramid_filters,
-                kernel_size=3,
-                norm=head_norm,
-                activation="relu",
-                name=f"{head}.{i}.0",
-                norm_name=f"{head}.{i}.1",
-            )
-        x = WholeConv2D(v.hidden_filters, ROI_SIZE, activation="relu", name=f"{head}.5")(x)
-        return keras.layers.Flatten(name=f"{head}.flatten")(x)
-    x = WholeConv2D(v.hidden_filters, ROI_SIZE, activation="relu", name=f"{head}.fc6")(x)
-    x = keras.layers.Flatten(name=f"{head}.flatten")(x)
-    return keras.layers.Dense(v.hidden_filters, activation="relu", name=f"{head}.fc7")(x)
+def _convolutional_head(x, v):
+    """`(regions, 7, 7, filters)` to `(regions, hidden_filters)`, by four convolutions and a dense layer."""
+    for i in range(4):
+        x = conv_norm_act(
+            x,
+            filters=v.pyramid_filters,
+            kernel_size=3,
+            norm=head_norm,
+            activation="relu",
+            name=f"{HEAD}.{i}.0",
+            norm_name=f"{HEAD}.{i}.1",
+        )
+    x = WholeConv2D(v.hidden_filters, ROI_SIZE, activation="relu", name=f"{HEAD}.5")(x)
+    return keras.layers.Flatten(name=f"{HEAD}.flatten")(x)
+
+
+def _dense_head(x, v):
+    """`(regions, 7, 7, filters)` to `(regions, hidden_filters)`, by two dense layers."""
+    x = WholeConv2D(v.hidden_filters, ROI_SIZE, activation="relu", name=f"{HEAD}.fc6")(x)
+    x = keras.layers.Flatten(name=f"{HEAD}.flatten")(x)
+    x = keras.layers.Dropout(v.dropout_rate, name=f"{HEAD}.fc6.dropout")(x)
+    x = keras.layers.Dense(v.hidden_filters, activation="relu", name=f"{HEAD}.fc7")(x)
+    return keras.layers.Dropout(v.dropout_rate, name=f"{HEAD}.fc7.dropout")(x)
 
 
 CLASSIFIER = "roi_heads.box_predictor.cls_score"

@@ -5,7 +5,7 @@ from functools import partial
 import keras
 
 from kvision.detection._family import raw
-from kvision.detection._faster_rcnn_loss import faster_rcnn_training
+from kvision.detection._faster_rcnn_loss import rcnn_training
 from kvision.detection._simota import yolox_losses
 from kvision.detection._ssd_loss import ssd_losses
 from kvision.detection._yolo_v1 import DecodeGrid
@@ -31,16 +31,17 @@ def with_losses(model: keras.Model) -> keras.Model:
         model: a detector of kvision, with its top and a fixed image size.
 
     Returns:
-        A model from a dict of "image", "true_boxes" `(batch, most, 4)`, xyxy in pixels, and "true_classes",
-        int32 `(batch, most)`, -1 where there is no object, to a dict of the terms of the loss, float32
-        `(batch,)`, whose names end in "_loss", and of the detections. It cannot be saved; the detector can.
+        A model from a dict of "image", the "proposals" of a network that takes them, "true_boxes"
+        `(batch, most, 4)`, xyxy in pixels, and "true_classes", int32 `(batch, most)`, -1 where there is no
+        object, to a dict of the terms of the loss, float32 `(batch,)`, whose names end in "_loss", and of the
+        detections. It cannot be saved; the detector can.
 
     Raises:
         ValueError: see `raw`.
     """
     undecoded = raw(model)
     if "proposals" in undecoded.output:
-        return faster_rcnn_training(model)
+        return rcnn_training(model)
     boxes = keras.Input((None, 4), name="true_boxes")
     classes = keras.Input((None,), dtype="int32", name="true_classes")
     terms = Losses(_losses_of(model), name="losses")(undecoded.output, boxes, classes)

@@ -105,8 +105,10 @@ class RoIPool(keras.layers.Layer):
         """Starts and ends `(batch, regions, size)` of the bins along one axis of the map."""
         length = ops.maximum(last - first + 1, 1)[..., None]
         start, end = _bin(np.arange(self.size, dtype="int32"), length, self.size)
-        first = first[..., None]
-        return ops.clip(start + first, 0, map_length), ops.clip(end + first, 0, map_length)
+        # Counted from 1, as integers that are clipped to [0, 6] would become a ReLU6, which TFLite lacks.
+        first = first[..., None] + 1
+        start, end = (ops.clip(edge + first, 1, map_length + 1) - 1 for edge in (start, end))
+        return start, end
 
     def get_config(self):
         return super().get_config() | {"size": self.size, "stride": self.stride}

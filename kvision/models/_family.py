@@ -13,6 +13,7 @@ from kvision.errors import UnknownKeyword, UserError
 from kvision.keras_internals import producer
 from kvision.layers import TokenTap
 from kvision.models import _values
+from kvision.networks import image_of
 from kvision.registry import register
 from kvision.spec import ModelInfo, Preprocess, Variant, nearest
 
@@ -212,7 +213,7 @@ class Family:
             features = keras.layers.GlobalAveragePooling2D(name="pool")(features)
         elif pooling == "max":
             features = keras.layers.GlobalMaxPooling2D(name="pool")(features)
-        return keras.Model(inputs, features, name=name)
+        return keras.Model(image_of(network), features, name=name)
 
     def network(self, variant: Variant, input_shape: tuple, preprocess: Preprocess | None) -> keras.Model:
         """The model from pixels to the trunk's last feature map.

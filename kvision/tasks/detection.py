@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from kvision import detection, visualize
+from kvision import detection, networks, visualize
 from kvision.average_precision import Scores, coco_matches, coco_scores, voc_matches, voc_scores
 from kvision.data.images import CORNER_GREY, letterbox, place, unletterbox_boxes
 from kvision.errors import UserError
@@ -19,6 +19,7 @@ from kvision.tasks.task import Task
 
 LETTERBOX = "corner"  # as YOLOX and torchvision's R-CNNs are trained
 DRAWN = 0.25  # lowest score of boxes in pictures, as in the demonstration of YOLOX' authors
+GIVEN = ("image", "proposals")
 DETECTIONS = ("boxes", "scores", "classes", "count")
 MATCHES = ("positives", "scores", "classes", "ranks", "outcomes")
 
@@ -28,11 +29,13 @@ class Detection(Task):
     """Detectors of `kvision.detection`, and as targets the objects in an image, in its pixels.
 
     A batch has `"boxes"`, float32 `(batch, most, 4)`; `"classes"`, int32 `(batch, most)`, -1 where there is
-    no object; and `"crowd"`, `(batch, most)`, 1 for objects that count for nothing. The terms of the loss are
-    those of the network's paper.
+    no object; and `"crowd"`, `(batch, most)`, 1 for objects that count for nothing. For networks that take
+    them it has `"proposals"`, `(batch, proposals, 4)`. The terms of the loss are those of the network's
+    paper.
 
     Attributes:
         letterbox: how the network is given whole images, see `kvision.data.load`.
+        proposals: number of proposals that the network is given beside an image; 0 for none.
     """
 
     name: ClassVar = "detection"
@@ -48,11 +51,13 @@ class Detection(Task):
     score: ClassVar = "AP"
 
     letterbox: str = dataclasses.field(default=LETTERBOX, metadata={"of_model": True})
+    proposals: int = dataclasses.field(default=0, metadata={"of_model": True})
 
     def fitted(self, model):
-        """With the letterbox of the network: SSD's anchors are shares of a stretched image."""
+        """With what the network is given: SSD's anchors are shares of a stretched image."""
         stretched = any(isinstance(layer, DefaultBoxes) for layer in all_layers(model))
-        return dataclasses.replace(self, letterbox="stretch" if stretched else LETTERBOX)
+        proposals = networks.proposals_of(model)
+        return dataclasses.replace(self, letterbox="stretch" if stretched else LETTERBOX, proposals=proposals)
 
     @classmethod
     def fits(cls, model):
@@ -80,7 +85,7 @@ class Detection(Task):
     @property
     def loading(self):
         """See `Task.loading`."""
-        return super().loading | {"letterbox": self.letterbox}
+        return super().loading | {"letterbox": self.letterbox, "proposals": self.proposals}
 
     def preview(self, model, batch):
         """See `Task.preview`: the images with their objects, and thin lines around what learns each."""
@@ -119,10 +124,15 @@ class Detection(Task):
         return {**batch, "classes": np.where(batch["crowd"] > 0, -1, batch["classes"])}
 
     def inputs(self, batch):
-        """The image and its objects, of which those that are ignored have the class -1."""
+        """What is served and the objects, of which those that are ignored have the class -1."""
         counts = (batch["crowd"] == 0) & (batch["weight"][:, None] > 0)
         classes = ops.where(counts, batch["classes"], -1)
-        return {"image": batch["image"], "true_boxes": batch["boxes"], "true_classes": classes}
+        objects = {"true_boxes": batch["boxes"], "true_classes": classes}
+        return {name: batch[name] for name in GIVEN if name in batch} | objects
+
+    def served(self, batch):
+        """The image, or a dict of it and its proposals, where the network takes these."""
+        return {name: batch[name] for name in GIVEN} if "proposals" in batch else batch["image"]
 
     def losses(self, outputs, batch, training):
         """See `Task.losses`: the terms of the network's paper."""

@@ -153,7 +153,11 @@ class Task(abc.ABC):
         return []
 
     def inputs(self, batch):
-        """The part of a batch that the network is given."""
+        """The part of a batch that the trained network is given."""
+        return batch["image"]
+
+    def served(self, batch):
+        """The part of a batch that the network is given where it is used, see `serving`."""
         return batch["image"]
 
     @abc.abstractmethod

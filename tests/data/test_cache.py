@@ -39,7 +39,7 @@ def test_caches_hold_what_was_read(folder, tmp_path_factory, monkeypatch, cache,
 
 def test_one_image_is_cached_by_several_threads_at_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    kept = Disk(Files(["a"], ".", np.zeros(1, np.int64)))
+    kept = Disk(Files(["a"], ".", np.zeros(1, np.int64)).key)
 
     def put_and_get(_):
         kept[0] = bytes(100_000)

@@ -15,7 +15,7 @@ import kvision
 from kvision import boxes as box_math
 from kvision.data.sources.shapes import draw
 from kvision.detection import with_losses
-from kvision.detection._faster_rcnn_loss import _Sampling, faster_rcnn_training
+from kvision.detection._faster_rcnn_loss import _Sampling, rcnn_training
 from kvision.errors import UserError
 
 ENTRIES = json.loads((Path(__file__).parents[1] / "reference" / "detectors.json").read_text())
@@ -130,7 +130,7 @@ def test_training_shares_variables_and_norms_see_sampled_regions_alone():
     columns = TINY["fasterrcnn_resnet50_fpn"][0]
     model = kvision.create_model("fasterrcnn_resnet50_fpn_v2", input_shape=(96, 96, 3), **columns)
     count = len(model.variables)
-    network = faster_rcnn_training(model)
+    network = rcnn_training(model)
     assert {id(v) for v in network.trainable_variables} == {id(v) for v in model.trainable_variables}
     assert len(model.variables) == count == len(network.variables) - 2  # seeds
     norm = model.get_layer("roi_heads.box_head.0.1")
@@ -145,5 +145,5 @@ def test_training_shares_variables_and_norms_see_sampled_regions_alone():
 
 
 def test_other_models_are_refused():
-    with pytest.raises(UserError, match="must be a Faster R-CNN"):
-        faster_rcnn_training(keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]))
+    with pytest.raises(UserError, match="must be a Fast or Faster R-CNN"):
+        rcnn_training(keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]))

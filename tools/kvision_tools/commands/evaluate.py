@@ -94,7 +94,7 @@ def main(positional):
         data, sums = load(batch_size=FLAGS.batch_size), {}
         with read_errors([data]):
             for batch in data.dataset.as_numpy_iterator():
-                answers = model.predict_on_batch(batch["image"])
+                answers = model.predict_on_batch(task.served(batch))
                 if not networks.are_finite(answers) and not FLAGS.allow_nonfinite:
                     raise UserError(f"{model.name} answers with NaN or infinity: its weights are damaged.")
                 add(sums, task.judge(answers, batch))  # pyright: ignore  # TensorFlow's stubs know no dicts
@@ -117,7 +117,7 @@ def main(positional):
     if networks.preprocess_of(opened.model):
         return
     if task.target != "label":
-        print(input_checks.unchecked(preprocess, model.input_shape[-1]), file=sys.stderr)
+        print(input_checks.unchecked(preprocess, networks.image_shape(model)[-1]), file=sys.stderr)
         return
     with cli.user_errors():
         mixed = load(batch_size=min(readable, input_checks.MOST), training=True)  # of all classes

@@ -52,6 +52,7 @@ def main(arguments):
 
         from kvision import networks
         from kvision.data import read_pixels
+        from kvision.data.proposals import letterboxed_proposals
         from kvision_tools.coco_results import CocoResults
 
         opened = model_flags.opened()
@@ -60,7 +61,7 @@ def main(arguments):
             model = networks.normalized(model, preprocess)
         paths = list(files(arguments))
         names = distinct(paths)
-        size, channels = opened.image_size, model.input_shape[-1]
+        size, channels = opened.image_size, networks.image_shape(model)[-1]
         exif = opened.exif if FLAGS.exif is None else FLAGS.exif
         if not task.draws and FLAGS["output"].present:
             raise UserError(f"`--output` is for pictures of masks or boxes; {model.name} classifies images.")
@@ -86,8 +87,10 @@ def main(arguments):
                 unreadable += 1
                 print(shown(str(error)), file=sys.stderr)
                 continue
-            image = np.array(task.prepare(pixels, size, **settings))
-            answers = model.predict_on_batch(image[None])
+            batch = {"image": np.array(task.prepare(pixels, size, **settings))[None]}
+            if count := networks.proposals_of(model):
+                batch["proposals"] = letterboxed_proposals(pixels, size, count)[None]
+            answers = model.predict_on_batch(task.served(batch))
             if not networks.are_finite(answers) and not FLAGS.allow_nonfinite:
                 raise UserError(f"{model.name} answers with NaN to {path!r}: its weights are damaged.")
             answer = keras.tree.map_structure(lambda part: part[0], answers)

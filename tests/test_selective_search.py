@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from skimage import color, segmentation
 
+from kvision import _selective_search
 from kvision.average_precision import iou
 from kvision.data.sources.shapes import draw
-from kvision.detection import _selective_search, selective_search
+from kvision.detection import selective_search
 from kvision.errors import UserError
 
 IMAGES = 12

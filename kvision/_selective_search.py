@@ -79,6 +79,11 @@ def selective_search(
     return (boxes * (np.array([columns, rows] * 2) / [*size, *size])).astype(np.float32)
 
 
+def has_opencv() -> bool:
+    """Whether `backend="auto"` means OpenCV."""
+    return _opencv() is not None
+
+
 def _opencv():
     """OpenCV's segmentation; None where it is not installed."""
     try:
