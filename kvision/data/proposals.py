@@ -12,11 +12,12 @@ from kvision.data.objects import padded
 from kvision.data.transforms import place_boxes
 from kvision.names import say_once
 
+VERSION = 1  # of what is kept, to be raised where the search finds other boxes
 WIDTH, SMALLEST = 500, 20  # of images, and of sides in these, in pixels (Girshick et al. 2014)
 
 
 def find_proposals(image: np.ndarray) -> np.ndarray:
-    """The proposals of an image, those of its first search.
+    """The proposals of an image, which is searched unless the cache folder has those of the same pixels.
 
     R-CNN's settings, but images less than 500 pixels wide are not enlarged: the least side of a box is 4 % of
     the width.
@@ -35,7 +36,7 @@ def find_proposals(image: np.ndarray) -> np.ndarray:
         "backend": "opencv" if has_opencv() else "numpy",
     }
     content = hashlib.sha256(image.tobytes()).hexdigest()
-    kept, key = Disk(str, "proposals"), f"{content} {image.shape} {settings}"
+    kept, key = Disk(str, "proposals"), f"{VERSION} {content} {image.shape} {settings}"
     if (found := kept.get(key)) is not None:
         return np.frombuffer(found, "<f4").reshape(-1, 4).astype(np.float32)
     say_once("Searches the images for proposals, once each: they are kept in the cache folder.")

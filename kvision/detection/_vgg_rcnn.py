@@ -2,11 +2,12 @@
 
 Fast R-CNN (https://arxiv.org/abs/1504.08083) is given proposals; Faster R-CNN
 (https://arxiv.org/abs/1506.01497) has a network that proposes regions. Both pool regions of the last feature
-map, and share the two hidden layers behind it with VGG.
+map, on which two hidden layers stand that are as wide as VGG's.
 
-Departures: the region proposal network has one logit for each anchor, not two (Ren's footnote 5 allows it),
-and learns from anchors that cross the image's border too; images are letterboxed to a fixed size. The papers
-keep the first four convolutions as they are in ImageNet's weights: `kvision-train --freeze=4`.
+Departures: `backbone_weights` are those of the convolutions, and the hidden layers are fresh; the region
+proposal network has one logit for each anchor, not two, and learns from anchors that cross the image's border
+too; images are letterboxed to a fixed size. The papers keep the first four convolutions, conv1_1 to conv2_2,
+as they are in ImageNet's weights: `kvision-train --freeze=4`.
 """
 
 from dataclasses import dataclass
