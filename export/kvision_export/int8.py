@@ -8,6 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 from kvision_export import flatbuffer
 from kvision_export.activations import OPERATORS
 from kvision_export.bias_correction import correct_biases
+from kvision_export.float_operators import float_operators
 from kvision_export.io_dtype import set_io_dtype
 from kvision_export.layer_errors import own_errors
 from kvision_export.quantize import quantize
@@ -85,7 +86,7 @@ class Int8Files:
             floats.content,
             floats.ranges.find(settings.method) | self._input_range(floats),
             backend=self.backend,
-            floats=(*self._activations(floats.model), *settings.floats),
+            floats=(*self._activations(floats.model), *float_operators(floats.model), *settings.floats),
         )
         if settings.bias_corrected or settings.rounded:
             count = ROUNDING_IMAGES if settings.rounded else BIAS_IMAGES
