@@ -123,6 +123,16 @@ class Int8Files:
                 prefixes.append(names)
         return prefixes
 
+    def last_layers(self, settings: Settings) -> tuple[str, ...]:
+        """Layers that float operators alone read, as those of a detector's raw outputs."""
+        model = self.float_file(settings).model
+        graph, floats, names = model.subgraphs[0], {*float_operators(model)}, ()
+        for layer in flatbuffer.layers(model):
+            readers = flatbuffer.consumers(graph, layer.outputs[0])
+            if readers and floats.issuperset(_name(model, reader) for reader in readers):
+                names = *names, _name(model, layer)
+        return names
+
     def own_errors(self, content: bytes, settings: Settings, images: np.ndarray) -> dict[str, float]:
         """Error that each layer of the file of some settings adds by itself; see `layer_errors`."""
         floats = self.float_file(settings)

@@ -102,9 +102,12 @@ class Search:
         self._try("ranges without the outermost 0.01 %", method="percentile")
         self._try("ranges of least squared error", method="mse")
         if self.mixed:
+            if lasts := self.int8_files.last_layers(self.best.settings):
+                self._try("layers of the raw outputs float", floats=lasts)
             firsts = self.int8_files.first_layers(self.best.settings)
+            lasts = self.best.settings.floats
             for count in (count for count in FIRST_LAYERS if count < len(firsts)):
-                self._try(_kept_float("first", count), floats=firsts[count - 1])
+                self._try(_kept_float("first", count), floats=(*lasts, *firsts[count - 1]))
             worst = [*self.own_errors()]
             for count in (count for count in WORST_LAYERS if count < len(worst)):
                 floats = (*self.best.settings.floats, *worst[:count])
