@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import gc
 import importlib.metadata
+import json
 import multiprocessing
 import os
 import shutil
@@ -18,6 +19,7 @@ import tensorflow as tf
 from PIL import Image
 
 import kvision
+from kvision.data.sources.shapes import draw
 from kvision.tasks import Classification
 from kvision_tools.loop import Loop
 
@@ -188,6 +190,29 @@ def dark_and_light(root):
         for i in range(40):
             image = random.integers(150 * label, 150 * label + 100, (40, 36, 3)).astype("uint8")
             Image.fromarray(image).save(root / name / f"{i}.png")
+    return root
+
+
+SHAPES = ("circle", "square", "triangle")
+
+
+def coco_of_shapes(root, count=40):
+    """Shapes on pictures that are wider than high, as COCO's annotations have them; returns the folder."""
+    (root / "images").mkdir(parents=True)
+    images, annotations = [], []
+    for number in range(count):
+        picture = draw(5, number)
+        Image.fromarray(np.pad(picture.image, ((0, 0), (0, 32), (0, 0)))).save(root / f"images/{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 128, "height": 96})
+        for label, top, left, bottom, right in picture.shapes:
+            box = [left, top, right - left, bottom - top]
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": number, "category_id": 10 * label, "bbox": box,
+                 "area": box[2] * box[3], "iscrowd": 0}
+            )  # fmt: skip
+    categories = [{"id": 10 * (place + 1), "name": name} for place, name in enumerate(SHAPES)]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    (root / "annotations.json").write_text(json.dumps(content))
     return root
 
 

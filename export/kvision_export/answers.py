@@ -10,8 +10,9 @@ from ai_edge_litert import schema_py_generated as schema
 from kvision.errors import UserError
 from kvision_export import flatbuffer
 from kvision_export.activations import OPERATORS
+from kvision_export.choices import ANSWERS
 
-PROBABILITIES = "probabilities"
+PROBABILITIES, *OTHERS = ANSWERS
 MOST = 256  # classes that a uint8 has
 
 
@@ -27,12 +28,12 @@ def end_in(model: schema.ModelT, answer: str) -> None:
 
     Args:
         model: a file that ends in a softmax or in sigmoids; changed in place.
-        answer: one of `choices.ANSWERS`.
+        answer: one of `choices.ANSWERS`, or "detections", which a file has already.
 
     Raises:
         UserError: it ends in neither, or has too many classes.
     """
-    if answer == PROBABILITIES:
+    if answer not in OTHERS:
         return
     if not cut_activation(model):
         raise UserError("`answer`: the network ends in neither a softmax nor sigmoids, so it has no logits.")
@@ -46,7 +47,7 @@ def end_in(model: schema.ModelT, answer: str) -> None:
 
 def ended(content: bytes, answer: str) -> bytes:
     """The file with another end, see `end_in`; the same bytes where it has that end."""
-    if answer == PROBABILITIES:
+    if answer not in OTHERS:
         return content
     model = flatbuffer.read(content)
     end_in(model, answer)

@@ -37,7 +37,10 @@ def correct_biases(
     graph = model.subgraphs[0]
     values = {graph.inputs[0]: [image[None] for image in images]}
     last_use = {i: n for n, operator in enumerate(graph.operators) for i in operator.inputs}
-    for number, operator in enumerate(graph.operators):
+    behind = 1 + max(
+        (n for n, op in enumerate(graph.operators) if flatbuffer.is_layer(model, op)), default=-1
+    )
+    for number, operator in enumerate(graph.operators[:behind]):
         inputs = [int(i) for i in operator.inputs]  # the correction may give it another bias
         layer, mean = next(expected) if flatbuffer.is_layer(model, operator) else (None, None)
         if layer and rounded and flatbuffer.is_constant(floats, layer.inputs[1]):

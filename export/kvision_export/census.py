@@ -15,7 +15,7 @@ class Census:
     """Contents of a file.
 
     Attributes:
-        operators: number of operators by "NAME vVERSION".
+        operators: number of operators by "NAME vVERSION", those inside loops included.
         computed_in, stored_as: types of values and of weights, see `contents`.
         input, output: dtypes of the file's input and of its output.
         faults: sentences; a good file has none.
@@ -62,9 +62,9 @@ def read(path: Path) -> Census:
 def census_of(content: bytes) -> Census:
     """The census of a file's content."""
     model = flatbuffer.read(content)
-    graph = model.subgraphs[0]
-    names = [flatbuffer.operator_name(model, operator) for operator in graph.operators]
-    versions = [model.operatorCodes[operator.opcodeIndex].version for operator in graph.operators]
+    operators = [operator for graph in model.subgraphs for operator in graph.operators]
+    names = [flatbuffer.operator_name(model, operator) for operator in operators]
+    versions = [model.operatorCodes[operator.opcodeIndex].version for operator in operators]
     faults = find_faults(model)
     partitions, left_out, accelerated, gpu = 0, {}, None, ""
     if not faults:

@@ -1,7 +1,7 @@
 """Checks of what an export is given."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -12,7 +12,7 @@ from kvision.data.masks import IGNORED
 from kvision.errors import UserError
 from kvision.files import check_folder
 from kvision.names import check_class_names, counted
-from kvision.tasks import Classifying, task_of
+from kvision.tasks import Exported, task_of
 
 REPORT, PAGE = "report.json", "report.html"
 
@@ -32,17 +32,15 @@ def functional(model: keras.Model, images) -> keras.Model:
     if not inputs or None in inputs[0].shape[1:]:
         check_batch("images", images)
         model = networks.functional(model, np.shape(images)[1:])
-    networks.check(model, classifying(model).rank)
+    exported_task(model).exported(model)  # a mismatch shows before images are read
     return networks.portable(model)
 
 
-def classifying(model: keras.Model) -> type[Classifying]:
-    """The task of a model; raises a UserError unless its answers are classes."""
+def exported_task(model: keras.Model) -> type[Exported]:
+    """The task of a model; raises a UserError unless its networks are exported."""
     task = task_of(model)
-    if not issubclass(task, Classifying):
-        raise UserError(
-            f"{model.name} learned {task.name}: networks that classify images or their pixels are exported."
-        )
+    if not issubclass(task, Exported):
+        raise UserError(f"{model.name} learned {task.name}, whose networks are not exported.")
     return task
 
 
@@ -74,9 +72,8 @@ def check_images(name: str, images: np.ndarray, model: keras.Model) -> None:
         raise UserError(f"`{name}` must be pixels in [0, 255]; got [{low:g}, {high:g}].")
 
 
-def check_names(class_names: Sequence[str] | None, model: keras.Model) -> list[str]:
+def check_names(class_names: Sequence[str] | None, classes: int) -> list[str]:
     """The class names, or numbers where none are given; raises a UserError unless they are strings."""
-    classes = model.output_shape[-1]
     if class_names is None or len(class_names) == 0:
         return list(labels.numbers(classes))
     names = list(class_names)
@@ -88,10 +85,12 @@ def check_names(class_names: Sequence[str] | None, model: keras.Model) -> list[s
     return [str(name) for name in names]
 
 
-def check_labels(values, images: int, model: keras.Model, target: str) -> np.ndarray:
+def check_labels(values, images: int, model: keras.Model, target: str, classes: int):
     """The labels as integers; a UserError for others than the `target` of a task needs, see `Task`."""
+    if target == "boxes":
+        return _check_objects(values, images, model.input_shape[1:3], classes)
     array = _array(values)
-    classes, pixels = model.output_shape[-1], model.output_shape[1:-1]
+    pixels = model.output_shape[1:-1]
     shape, largest, expected = {
         "label": ((images,), classes - 1, f"{counted(images, 'integer')} from 0 to {classes - 1}"),
         "labels": ((images, classes), 1, f"{(images, classes)} of 1 where an image has a class, and else 0"),
@@ -111,6 +110,36 @@ def check_labels(values, images: int, model: keras.Model, target: str) -> np.nda
             f"`labels` must be {expected}, as the network has {classes} classes; got {outside[0]}."
         )
     return array.astype(np.int64 if target == "label" else np.min_scalar_type(max(largest, IGNORED)))
+
+
+def _check_objects(values, images, size, classes) -> dict[str, np.ndarray]:
+    """The objects of images with all fields that a batch has, see `kvision.tasks.Detection`."""
+    given = values if isinstance(values, Mapping) else {}
+    boxes, numbers = (_array(given.get(name, ())) for name in ("boxes", "classes"))
+    rows = numbers.shape if numbers.ndim == 2 else (images, 0)
+    if rows[0] != images or boxes.shape != (*rows, 4) or numbers.dtype.kind not in "ui":
+        raise UserError(
+            f'`labels` must be a dict of "boxes" {(images, "most", 4)} and integers "classes" '
+            f"{(images, 'most')}; got {boxes.shape} and {numbers.dtype} of {numbers.shape}."
+        )
+    outside = numbers[(numbers < -1) | (numbers >= classes)]
+    if outside.size:
+        raise UserError(f"`labels` must have classes from 0 to {classes - 1}, or -1; got {outside[0]}.")
+    boxes = boxes.astype(np.float32)
+    objects = {
+        "boxes": boxes,
+        "classes": numbers.astype(np.int32),
+        "crowd": np.zeros(rows, np.uint8),
+        "area": np.prod(boxes[..., 2:] - boxes[..., :2], -1),
+        "size": np.tile(np.int32(size), (images, 1)),
+    }
+    for name in ("crowd", "area", "size"):
+        if name in given:
+            part = _array(given[name])
+            if part.shape != objects[name].shape:
+                raise UserError(f"`labels`: {name!r} must be {objects[name].shape}; got {part.shape}.")
+            objects[name] = part.astype(objects[name].dtype)
+    return objects
 
 
 def check_calibration(images: np.ndarray) -> None:

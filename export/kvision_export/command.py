@@ -3,10 +3,11 @@
     kvision-export --model=runs/demo --quantize=float32,float16,dynamic,int8
 
 Each file takes one image of fixed size: the float ones float32 pixels in [0, 255], the int8 one uint8
-pixels. Each gives float32 probabilities, or what --answer asks for, and says in its metadata what it is and
-what its classes are. Each is compared with the Keras model on held-out images; one that is outside its mode's
-tolerance ends the command with exit code 1, and so does a Keras model that the labels speak against; a full
-disk ends it with 75. Beside the files lie labels.txt, report.json and report.html.
+pixels. Each gives float32 probabilities, or what --answer asks for, or a detector's boxes, classes, scores
+and their number. It says in its metadata what it is and what its classes are. Each is compared with the Keras
+model on held-out images; one that is outside its mode's tolerance ends the command with exit code 1, and so
+does a Keras model that the labels speak against; a full disk ends it with 75. Beside the files lie
+labels.txt, report.json and report.html.
 
     kvision-export --check FILE.tflite ...
 
@@ -81,7 +82,8 @@ def define():
         "min_agreement_float16",
         0.995,
         "Smallest share of images (for segmentation, of pixels) on which a float16 file's first class is the "
-        "Keras model's; with several labels an image, share of those given by one of both that both give.",
+        "Keras model's; with several labels an image, share of those given by one of both that both give; of "
+        "the Keras model's detections, share that the file has.",
         0,
         1,
     )
@@ -96,8 +98,8 @@ def define():
     flags.DEFINE_float(
         "max_drop",
         0.5,
-        "Largest drop of the score (top-1, of several labels mAP, or for segmentation the mean IoU), in "
-        "percentage points, of a dynamic, int8, int16x8 or int4 file.",
+        "Largest drop of the score (top-1, of several labels mAP, for segmentation the mean IoU, or for "
+        "detection AP), in percentage points, of a dynamic, int8, int16x8 or int4 file.",
         0,
         100,
     )

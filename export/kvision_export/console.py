@@ -14,6 +14,7 @@ from kvision.errors import UserError
 from kvision.names import counted, shown
 from kvision_export import latency
 from kvision_export.census import Census, read
+from kvision_export.judges import figures
 from kvision_export.modes import REFERENCE
 
 
@@ -21,19 +22,18 @@ def print_table(report: dict, output: Path) -> None:
     """Prints the report of an export."""
     table = rich.table.Table(
         title=f"{report['model']} on {counted(report['images'], 'held-out image')}",
-        caption=f"KL in nats, SQNR in dB, times in ms with 1 and 2 threads, speed relative to {REFERENCE}",
+        caption=f"times in ms with 1 and 2 threads, speed relative to {REFERENCE}",
         box=rich.box.SIMPLE_HEAD,
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    keras, score = report["keras"], report["score"]
+    keras, score, measures = report["keras"], report["score"], report["measures"]
     columns = (
         "file",
         "kB",
         *([score] if keras else []),
         "agree",
-        "KL",
-        "SQNR",
+        *(measure["title"] for measure in measures.values()),
         "1 thr",
         "2 thr",
         "speed",
@@ -43,7 +43,8 @@ def print_table(report: dict, output: Path) -> None:
         table.add_column(column, justify="left" if column == "file" else "right", no_wrap=True)
     if keras:
         doubt = "DOUBT" if report["doubts"] else ""
-        table.add_row("Keras", "", f"{100 * keras['scores'][score]['value']:.1f}", *[""] * 6, doubt)
+        value = f"{100 * keras['scores'][score]['value']:.1f}"
+        table.add_row("Keras", "", value, *[""] * (len(columns) - 4), doubt)
     for file in report["files"]:
         near, accuracy, ms = file["fidelity"], file["accuracy"], file["latency_ms"]
         table.add_row(
@@ -51,8 +52,7 @@ def print_table(report: dict, output: Path) -> None:
             f"{file['size'] / 1000:.0f}",
             *([f"{100 * accuracy['scores'][score]['value']:.1f}"] if keras else []),
             f"{100 * near['agreement']:.1f}",
-            f"{near['kl']:.3f}",
-            "" if file["mode"] == REFERENCE else f"{near['sqnr']:.1f}",
+            *figures(measures, near, file["mode"]),
             *map(latency.milliseconds, ms.values()),
             f"{file['float_latency_ms'][1] / ms[1]:.2f}",
             "" if not file["file"] else "FAIL" if file["refusal"] else "ok",

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.errors import FULL_DISK, UserError, naming
+from kvision_export import flatbuffer
 
 INPUT, OUTPUT, SIGNATURE = "image", "probabilities", "serving_default"
 FLOATS = ("float32", "float16", "dynamic")
@@ -34,10 +35,11 @@ def convert(model: keras.Model, mode: str = "float32") -> bytes:
             "dynamic" (int8 weights, activations quantized as they come).
 
     Returns:
-        The `.tflite` file: float32 `image` in; float32 `probabilities` out, or the outputs by their names.
+        The `.tflite` file: float32 `image` in; float32 `probabilities` out, or the outputs by their names and
+        in their order.
     """
     with _saved(model) as folder:
-        return _converted(folder, mode)
+        return _in_order(_converted(folder, mode), model)
 
 
 def convert_apart(
@@ -68,7 +70,7 @@ def convert_apart(
             raise OSError(child.returncode, os.strerror(child.returncode), str(folder))
         if {*modes} - {*converted, PEER}:
             raise UserError(f"{model.name} cannot be converted: {_reason(child)}")
-        return {mode: (folder / f"{mode}.tflite").read_bytes() for mode in converted}
+        return {mode: _in_order((folder / f"{mode}.tflite").read_bytes(), model) for mode in converted}
 
 
 def _reason(child) -> str:
@@ -96,6 +98,18 @@ def _saved(model) -> Iterator[Path]:
 
 def _named(outputs) -> dict:
     return outputs if isinstance(outputs, dict) else {OUTPUT: outputs}
+
+
+def _in_order(content, model) -> bytes:
+    """A file whose outputs are in the model's order; the converter sorts them by their names."""
+    names = [name.encode() for name in _named(model.output)]
+    if len(names) == 1:
+        return content
+    file = flatbuffer.read(content)
+    (signature,) = file.signatureDefs
+    signature.outputs.sort(key=lambda output: names.index(output.name))
+    file.subgraphs[0].outputs = np.array([output.tensorIndex for output in signature.outputs], np.int32)
+    return flatbuffer.write(file)
 
 
 def _as_it_is(converter, folder):

@@ -6,7 +6,7 @@ import importlib.metadata
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -16,7 +16,6 @@ from kvision import input_checks, networks, run_info
 from kvision.errors import UserError, naming
 from kvision.spec import Preprocess
 from kvision_export import convert, metadata, report, verify
-from kvision_export.activations import ACTIVATIONS, Activation, Softmax
 from kvision_export.checks import (
     PAGE,
     REPORT,
@@ -26,16 +25,16 @@ from kvision_export.checks import (
     check_names,
     check_output,
     choose,
-    classifying,
+    exported_task,
     functional,
     pixels,
 )
 from kvision_export.choices import ANSWERS, BACKENDS, IO_DTYPES, TARGETS
 from kvision_export.files import Job
+from kvision_export.judges import judge_of
 from kvision_export.modes import MODES, REFERENCE, Given, tolerance
 from kvision_export.tolerance import Tolerance
 
-BATCH = 32  # images whose outputs are held whole
 PACKAGES = ("kvision", "keras", "tensorflow", "ai_edge_litert", "litert_quantizer")  # in a report
 
 
@@ -44,7 +43,7 @@ def export(
     output: str | Path,
     *,
     images: np.ndarray,
-    labels: np.ndarray | None = None,
+    labels: np.ndarray | Mapping[str, np.ndarray] | None = None,
     calibration: np.ndarray | None = None,
     class_names: Sequence[str] | None = None,
     preprocess: Preprocess | None = None,
@@ -66,13 +65,17 @@ def export(
     done.
 
     Args:
-        model: from float32 pixels in [0, 255], `(batch, height, width, channels)`, to probabilities; of any
-            kind, and of the images' size where it takes any.
+        model: from float32 pixels in [0, 255], `(batch, height, width, channels)`, to probabilities, or to
+            the detections of `kvision.layers.NonMaxSuppression`; of any kind, and of the images' size where
+            it takes any. A detector's file has the outputs of `kvision.tasks.Detection.exported`.
         output: the folder; all files of an earlier export in it are replaced or removed.
         images: float32 `(images, height, width, channels)` in [0, 255], on which the files are judged.
         labels: integers `(images,)`; of a network that ends in sigmoids 0 or 1 `(images, classes)`, whether
             an image has a class; of one that answers for pixels `(images, height, width)`, 255 where a pixel
-            has no class. None where they are not known.
+            has no class; of a detector a dict of "boxes" `(images, most, 4)`, xyxy in pixels, and "classes"
+            `(images, most)`, -1 where there is none, and where they are known "crowd" and "area"
+            `(images, most)` and "size" `(images, 2)`, height and width of the images that the boxes lie in
+            before they are letterboxed. None where they are not known.
         calibration: such images that give the ranges of int8; half of them choose between its steps. Needed
             for "int8" and "int16x8".
         class_names: written into the files; numbers by default.
@@ -84,7 +87,7 @@ def export(
         io_dtype: dtypes of the input and the output of int8 files, one of `choices.IO_DTYPES`; see
             `io_dtype.set_io_dtype`.
         answer: output of the files: "probabilities", "logits", or "mask": uint8, the most probable class of
-            each pixel.
+            each pixel; of a detector always its detections.
         compare: whether the report has TFLiteConverter's own int8 file too.
         description, license: texts for the files' metadata.
         remarks: sentences on the images, for the report.
@@ -108,6 +111,11 @@ def export(
     choose("answer", answer, dict.fromkeys(ANSWERS))
     images = pixels("images", images)
     model = functional(model, images)
+    task_type = exported_task(model)
+    classes = task_type.classes_of(model)
+    if answer != ANSWERS[0] and task_type.answer != ANSWERS[0]:
+        raise UserError(f"`answer`: the files of {model.name} have {task_type.answer}; got {answer!r}.")
+    answer = answer if task_type.answer == ANSWERS[0] else task_type.answer
     if answer == "mask" and len(model.output_shape) == 2:
         raise UserError(
             f"`answer`: {model.name} answers for whole images, and a mask is of pixels: give probabilities "
@@ -120,12 +128,12 @@ def export(
         calibration = pixels("calibration", calibration)
         check_images("calibration", calibration, model)
         check_calibration(calibration)
-    class_names, own_preprocess = check_names(class_names, model), networks.preprocess_of(model)
+    class_names, own_preprocess = check_names(class_names, classes), networks.preprocess_of(model)
     bare, model = model, networks.normalized(model, preprocess) if preprocess else model
-    task = classifying(model)(class_names=tuple(class_names))
-    activation = ACTIVATIONS[task.activation]
+    task = task_type(class_names=tuple(class_names))
+    model, judge = task.exported(model), judge_of(task)
     if labels is not None:
-        labels = check_labels(labels, len(images), model, task.target)
+        labels = check_labels(labels, len(images), bare, task.target, classes)
     output = Path(output).resolve()
     check_output(output)
     tmp_path = output.with_name(f".{output.name}.part")
@@ -133,9 +141,9 @@ def export(
     tmp_path.mkdir(parents=True)
 
     try:
-        expected = verify.collect(probabilities(model, images, activation), activation=activation)
+        expected = judge.of_model(model, images)
         doubts, unchecked = [], []
-        if labels is not None and labels.ndim == 1:
+        if isinstance(labels, np.ndarray) and task.target == "label":
             doubts, unchecked = input_checks.find(
                 lambda pixels: bare.predict(pixels, verbose=0),
                 images,
@@ -163,9 +171,9 @@ def export(
             preprocess=networks.preprocess_of(model),
             answer=answer,
             activation=task.activation,
-            dense=len(model.output_shape) > 2,
+            dense=task.rank == 4,
         )
-        job = Job(converted, images, labels, expected, task, about, target, say)
+        job = Job(converted, images, labels, expected, judge, task, about, target, say)
         given = Given(
             forms=converted,
             images=images,
@@ -174,7 +182,7 @@ def export(
             io_dtype=io_dtype,
             mixed=mixed,
             finished=job.finished,
-            activation=activation,
+            judge=judge,
             say=say,
         )
         files = []
@@ -195,6 +203,8 @@ def export(
             "task": task.name,
             "score": task.score,
             "answer": answer,
+            "about": judge.about,
+            "measures": {name: measure._asdict() for name, measure in judge.measures.items()},
             "target": target,
             "preprocess": about.preprocess and dataclasses.asdict(about.preprocess),
             "images": len(images),
@@ -216,21 +226,6 @@ def export(
     finally:
         shutil.rmtree(tmp_path, ignore_errors=True)
     return results
-
-
-def probabilities(
-    model: keras.Model, images: np.ndarray, activation: Activation = Softmax
-) -> Iterator[np.ndarray]:
-    """The model's output for each image; a UserError unless it is of probabilities."""
-    for start in range(0, len(images), BATCH):
-        outputs = model.predict(images[start : start + BATCH], verbose=0)
-        if not np.isfinite(outputs).all():
-            raise UserError(f"The output of {model.name} contains NaN or infinity.")
-        if not activation.are_probabilities(outputs):
-            raise UserError(
-                f"{model.name} must end in probabilities: a softmax over its classes, or a sigmoid for each."
-            )
-        yield from outputs
 
 
 def package_versions() -> dict[str, str]:

@@ -13,14 +13,14 @@ def find_faults(model: schema.ModelT) -> list[str]:
     Pixels may take one: XNNPACK runs both of its operators, but none from uint8 to int8.
     """
     faults = []
-    if len(model.subgraphs) > 1:
-        faults.append(
-            f"{len(model.subgraphs)} subgraphs, of loops (`unroll=True` unrolls an RNN); 1 was expected."
-        )
+    loops = [graph for graph in model.subgraphs[1:] if _has_weights(model, graph)]
+    if loops:
+        faults.append(f"{len(loops)} loops with weights inside; `unroll=True` unrolls an RNN.")
     graph = model.subgraphs[0]
     names = [flatbuffer.operator_name(model, operator) for operator in graph.operators]
+    inside = [flatbuffer.operator_name(model, op) for loop in model.subgraphs[1:] for op in loop.operators]
     for name in FORBIDDEN:
-        if count := names.count(name):
+        if count := (names + inside).count(name):
             faults.append(f"{count} {name} operators, which phones' runtimes do not have built in.")
     for operator, name in zip(graph.operators, names, strict=True):
         if name == "DEQUANTIZE" and _is_computed(model, operator.inputs[0]):
@@ -29,6 +29,10 @@ def find_faults(model: schema.ModelT) -> list[str]:
                 tensor = graph.tensors[operator.outputs[0]].name.decode()
                 faults.append(f"{tensor} is dequantized only to be quantized again.")
     return faults
+
+
+def _has_weights(model, graph) -> bool:
+    return any(flatbuffer.is_layer(model, operator) for operator in graph.operators)
 
 
 def _is_computed(model, index) -> bool:

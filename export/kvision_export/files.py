@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from kvision.errors import UserError, naming
-from kvision.tasks import Accuracy, Answers, Classifying
-from kvision_export import answers, convert, flatbuffer, latency, metadata, modes, verify
-from kvision_export.activations import ACTIVATIONS
+from kvision.tasks import Accuracy, Exported
+from kvision_export import answers, convert, flatbuffer, latency, metadata, modes
 from kvision_export.advice import advice, warnings_of
 from kvision_export.census import Census, census_of
+from kvision_export.judges import BoxFidelity, Judge
 from kvision_export.modes import Made
 from kvision_export.search import Step
 from kvision_export.tolerance import Tolerance
@@ -19,6 +19,7 @@ from kvision_export.verify import Fidelity
 from kvision_export.versions import set_versions
 
 BROKEN = 1e-3  # difference of a probability that no float file has
+ALIKE = 0.9  # agreement that every float file has
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class File:
     file: str
     size: int
     accuracy: Accuracy | None
-    fidelity: Fidelity
+    fidelity: Fidelity | BoxFidelity
     latency_ms: dict[int, float]
     float_latency_ms: dict[int, float]
     refusal: str
@@ -64,8 +65,9 @@ class Job:
     Args:
         converted: the converter's files by their forms.
         images: images on which files are judged.
-        labels: labels or masks of the images; None where they are not known.
+        labels: of the images, see `exporter.export`; None where they are not known.
         expected: the Keras model's answers on the images.
+        judge: compares answers.
         task: what the network learned.
         about: description of the network, for the files' metadata.
         target: what runs the files, see `choices.TARGETS`.
@@ -76,25 +78,27 @@ class Job:
         self,
         converted: Mapping[str, bytes],
         images: np.ndarray,
-        labels: np.ndarray | None,
-        expected: Answers,
-        task: Classifying,
+        labels,
+        expected,
+        judge: Judge,
+        task: Exported,
         about: metadata.About,
         target: str,
         say: Callable[[str], None],
     ):
         self.converted, self.images, self.labels = converted, images, labels
         self.task, self.about, self.target, self.say = task, about, target, say
-        self.activation = ACTIVATIONS[task.activation]
-        floats = verify.answers(converted["float32"], images, activation=self.activation)
-        difference = float(np.abs(floats.probabilities - expected.probabilities).max())
-        if not difference <= BROKEN:
+        self.judge = judge
+        floats = judge.of_file(converted["float32"], images)
+        near = judge.fidelity(floats, expected)
+        if not (near.largest_difference <= BROKEN and near.agreement >= ALIKE):
             raise UserError(
-                f"The float32 file of {about.name} differs from the Keras model by {difference:g}."
+                f"The float32 file of {about.name} differs from the Keras model by "
+                f"{near.largest_difference:g} and agrees on {100 * near.agreement:.1f} %."
             )
         self.float_file = answers.ended(converted["float32"], about.answer)  # to which times are relative
-        self.expected = dataclasses.replace(expected, logits=floats.logits)
-        self.worst: dict[str, Answers] = {}  # by mode, on the images where its file differs most
+        self.expected = judge.expected(expected, floats)
+        self.worst: dict = {}  # by mode, on the images where its file differs most
         self.float_latency_ms: dict[int, float] = {}
 
     def finished(self, content: bytes) -> bytes:
@@ -134,8 +138,8 @@ class Job:
         census = census_of(content)
         if census.faults and mode != convert.PEER:
             raise UserError(f"The {mode} file of {self.about.name}: {' '.join(census.faults)}")
-        file_answers = verify.answers(content, self.images, pixels, self.activation)
-        fidelity = verify.fidelity(file_answers, self.expected, self.activation)
+        file_answers = self.judge.of_file(content, self.images, pixels)
+        fidelity = self.judge.fidelity(file_answers, self.expected)
         self.worst[mode] = file_answers.of(fidelity.worst)
         accuracy = drop = None
         if self.labels is not None:

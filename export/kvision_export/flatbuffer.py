@@ -57,8 +57,9 @@ def write(model: schema.ModelT) -> bytes:
 
     Tensors of equal quantization share it, which makes int8 files 5 to 8 % smaller.
     """
-    for graph in model.subgraphs:
-        _drop_tensors(model, graph)
+    for number, graph in enumerate(model.subgraphs):
+        signatures = [of for of in model.signatureDefs or () if (of.subgraphIndex or 0) == number]
+        _drop_tensors(graph, signatures)
     _drop_buffers(model)
     for tensor in (tensor for graph in model.subgraphs for tensor in graph.tensors):
         if (quantization := tensor.quantization) is not None:
@@ -166,7 +167,7 @@ def consumers(graph: schema.SubGraphT, index: int) -> list[schema.OperatorT]:
     return [operator for operator in graph.operators if index in operator.inputs]
 
 
-def _drop_tensors(model, graph):
+def _drop_tensors(graph, signatures):
     used = {*graph.inputs, *graph.outputs}
     used |= {int(i) for operator in graph.operators for i in (*operator.inputs, *operator.outputs) if i >= 0}
     places = {old: new for new, old in enumerate(sorted(used))} | {-1: -1}
@@ -180,7 +181,7 @@ def _drop_tensors(model, graph):
     graph.inputs, graph.outputs = placed(graph.inputs), placed(graph.outputs)
     for operator in graph.operators:
         operator.inputs, operator.outputs = placed(operator.inputs), placed(operator.outputs)
-    for signature in model.signatureDefs or ():
+    for signature in signatures:
         for tensor in (*signature.inputs, *signature.outputs):
             tensor.tensorIndex = places[tensor.tensorIndex]
 

@@ -76,8 +76,8 @@ def output_folder(opened: opening.Opened) -> Path:
 
 def load_images(
     opened: opening.Opened, split: str, count: int, balanced: bool = False, labeled: bool = True
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Up to `count` images of a split, and what they show; None without labels.
+) -> tuple[np.ndarray, np.ndarray | dict[str, np.ndarray] | None]:
+    """Up to `count` images of a split, and what they show, see `exporter.export`; None without labels.
 
     Args:
         opened: the network.
@@ -86,17 +86,25 @@ def load_images(
         balanced: whether as many of each class as can be, where an image has a single one.
         labeled: whether labels are read.
     """
+    target, compared = opened.task.target, opened.task.compared if labeled else ()
     data = model_flags.load_data(
-        opened, FLAGS.calibration, split, training=True, batch_size=1, labeled=labeled
+        opened,
+        FLAGS.calibration,
+        split,
+        training=True,
+        batch_size=1,
+        labeled=labeled,
+        own_size=bool(compared),
     )
-    balanced = balanced and labeled and opened.task.target == "label"
+    balanced = balanced and labeled and target == "label"
     most = -(-count // len(data.class_names)) if balanced else count
     class_counts = dict.fromkeys(range(len(data.class_names)), 0)
     chosen, rest = [], []
     with read_errors([data]):
         for batch in data.dataset.take(data.size).as_numpy_iterator():
-            image, label = batch["image"][0], batch[opened.task.target][0] if labeled else 0
-            number = int(label) if balanced else 0
+            image, label = batch["image"][0], batch[target][0] if labeled else 0
+            label = {name: batch[name][0] for name in compared} or label
+            number = int(batch[target][0]) if balanced else 0
             full = class_counts[number] >= most
             (rest if full else chosen).append((image, label))
             class_counts[number] += not full
@@ -105,6 +113,8 @@ def load_images(
                 break
     report_unreadable(data.unreadable, FLAGS.strict)
     images, labels = zip(*(chosen + rest)[:count], strict=True)
+    if compared:
+        return np.stack(images), {name: np.stack([label[name] for label in labels]) for name in compared}
     return np.stack(images), np.array(labels) if labeled else None
 
 

@@ -8,6 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 from kvision_export import flatbuffer
 from kvision_export.activations import OPERATORS
 from kvision_export.bias_correction import correct_biases
+from kvision_export.float_operators import float_operators
 from kvision_export.io_dtype import set_io_dtype
 from kvision_export.layer_errors import own_errors
 from kvision_export.quantize import quantize
@@ -85,7 +86,7 @@ class Int8Files:
             floats.content,
             floats.ranges.find(settings.method) | self._input_range(floats),
             backend=self.backend,
-            floats=(*self._activations(floats.model), *settings.floats),
+            floats=(*self._activations(floats.model), *float_operators(floats.model), *settings.floats),
         )
         if settings.bias_corrected or settings.rounded:
             count = ROUNDING_IMAGES if settings.rounded else BIAS_IMAGES
@@ -121,6 +122,16 @@ class Int8Files:
             if flatbuffer.is_layer(model, operator):
                 prefixes.append(names)
         return prefixes
+
+    def last_layers(self, settings: Settings) -> tuple[str, ...]:
+        """Layers that float operators alone read, as those of a detector's raw outputs."""
+        model = self.float_file(settings).model
+        graph, floats, names = model.subgraphs[0], {*float_operators(model)}, ()
+        for layer in flatbuffer.layers(model):
+            readers = flatbuffer.consumers(graph, layer.outputs[0])
+            if readers and floats.issuperset(_name(model, reader) for reader in readers):
+                names = *names, _name(model, layer)
+        return names
 
     def own_errors(self, content: bytes, settings: Settings, images: np.ndarray) -> dict[str, float]:
         """Error that each layer of the file of some settings adds by itself; see `layer_errors`."""

@@ -57,8 +57,8 @@ def _remove_conversions(model):
     for kind, conversion in (("QUANTIZE", first), *(("DEQUANTIZE", last) for last in lasts)):
         if flatbuffer.operator_name(model, conversion) != kind:
             raise UserError(
-                "A network that begins or ends in float operators cannot have `io_dtype` int8 "
-                f"({kind} was expected)."
+                "A network that begins or ends in float operators, as detectors do, cannot have `io_dtype` "
+                f"int8 ({kind} was expected): uint8 takes the same pixels."
             )
     inside = {int(graph.inputs[0]): int(first.outputs[0])}
     inside |= {int(last.outputs[0]): int(last.inputs[0]) for last in lasts}

@@ -8,6 +8,7 @@ import dataclasses
 import io
 import zipfile
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import flatbuffers
 import numpy as np
@@ -20,14 +21,42 @@ from kvision_export import flatbuffer
 from kvision_export.contents import IODtype, io_dtypes
 
 NAME, IDENTIFIER, LABELS = b"TFLITE_METADATA", b"M001", "labels.txt"
-AXIS_LABELS, IMAGE, NORMALIZATION = 2, 2, 1  # of the schema's enumerations
+AXIS_LABELS, VALUE_LABELS = 2, 3  # of the schema's enumerations
+FEATURE, IMAGE, BOXES, BOUNDARIES, NORMALIZATION = 1, 2, 3, 1, 1
+BOX_ORDER = (1, 0, 3, 2)  # places of left, top, right and bottom in a box
 RGB, GRAYSCALE = 1, 2
 SEGMENTER = "SEGMENTER_METADATA"  # of image_segmenter_metadata_schema.fbs, version 1.0, of MediaPipe
 ACTIVATIONS = {"probabilities": 0, "logits": 2}  # none, and a softmax; MediaPipe does not read masks
+
+
+class Output(NamedTuple):
+    """An output of a file.
+
+    Attributes:
+        name: by which the readers find it.
+        description: a sentence on it.
+        labels: kind of the class names that belong to it; 0 for none.
+        content: kind of its content; 0 where that is not said.
+    """
+
+    name: str
+    description: str
+    labels: int = 0
+    content: int = 0
+
+
 OUTPUTS = {
-    "probabilities": "Probabilities of the classes.",
-    "logits": "Logits of the classes, of which a {activation} makes probabilities.",
-    "mask": "Number of the most probable class.",
+    "probabilities": [Output("probabilities", "Probabilities of the classes.", AXIS_LABELS)],
+    "logits": [
+        Output("logits", "Logits of the classes, of which a {activation} makes probabilities.", AXIS_LABELS)
+    ],
+    "mask": [Output("mask", "Number of the most probable class.", AXIS_LABELS)],
+    "detections": [  # names of tflite-support's and MediaPipe's ObjectDetector
+        Output("location", "Boxes as ymin, xmin, ymax and xmax in [0, 1] of the image.", 0, BOXES),
+        Output("category", "Number of each box's class.", VALUE_LABELS, FEATURE),
+        Output("score", "Score of each box in [0, 1], the highest first.", 0, FEATURE),
+        Output("number of detections", "Number of boxes; those behind are 0."),
+    ],
 }
 
 
@@ -44,7 +73,7 @@ class About:
         size: height and width of the image.
         preprocess: the network's own normalisation of pixels, which is inside the file; None where it has
             none.
-        answer: what the file ends in, one of `choices.ANSWERS`.
+        answer: content of the file's outputs, one of `OUTPUTS`.
         activation: activation of the network: "softmax" or "sigmoid".
         dense: whether it answers for each pixel.
         mean, std: subtracted from, and then dividing, the pixels in [0, 255]. Of an integer input, its own
@@ -108,7 +137,8 @@ def write(model: schema.ModelT, about: About) -> bytes:
 def read(model: schema.ModelT, content: bytes) -> dict:
     """The metadata of a file, as a model and as its bytes; {} without any.
 
-    The keys are name, description, license, image (how pixels are given), mean, std and labels, and, where
+    The keys are name, description, license, image (how pixels are given), mean, std and labels; outputs, the
+    names of several, and box_order, the places of left, top, right and bottom in a box; and, where
     MediaPipe's ImageSegmenter reads the file, activation: what it applies to the output.
     """
     packed = _packed(model)
@@ -123,6 +153,15 @@ def read(model: schema.ModelT, content: bytes) -> dict:
         kind = unit.Get(number_types.Uint8Flags, unit.Pos + unit.Offset(4)) if unit.Offset(4) else 0
         if kind == NORMALIZATION and (options := _child(unit, 1)) is not None:
             fields |= {"mean": _floats(options, 0), "std": _floats(options, 1)}
+    outputs = [output for graph in _tables(root, 3)[:1] for output in _tables(graph, 3)]
+    if len(outputs) > 1:
+        fields["outputs"] = [_text(output, 0) for output in outputs]
+    for described in (described for output in outputs if (described := _child(output, 3))):
+        kind = described.Get(number_types.Uint8Flags, described.Pos + described.Offset(4))
+        if kind == BOXES and (properties := _child(described, 1)) is not None:
+            fields["box_order"] = properties.GetVectorAsNumpy(
+                number_types.Uint32Flags, properties.Offset(4)
+            ).tolist()
     for custom in (custom for graph in _tables(root, 3)[:1] for custom in _tables(graph, 9)):
         if _text(custom, 0) == SEGMENTER:
             fields["activation"] = _activation(custom)
@@ -156,7 +195,7 @@ def _pack(about, given) -> bytes:
 
     def table(fields):
         """A table of {slot: offset of what was written before, or (kind, number)}."""
-        builder.StartObject(max(fields) + 1)
+        builder.StartObject(max(fields, default=-1) + 1)
         for slot, value in fields.items():
             if isinstance(value, tuple):
                 kind, number = value
@@ -174,6 +213,21 @@ def _pack(about, given) -> bytes:
     def floats(*values):
         return builder.CreateNumpyVector(np.array(values, np.float32))
 
+    def described(output):
+        """The fields of an output's table."""
+        description = output.description.format(activation=about.activation)
+        fields = {0: text(output.name), 1: text(description)}
+        if output.labels:
+            fields[6] = vector([table({0: text(LABELS), 2: ("Int8", output.labels)})])
+        if output.content:
+            properties: dict = {}
+            if output.content == BOXES:
+                order = builder.CreateNumpyVector(np.array(BOX_ORDER, np.uint32))
+                properties = {0: order, 1: ("Int8", BOUNDARIES)}
+            each = table({0: ("Int32", 2), 1: ("Int32", 2)})  # along the last axis
+            fields[3] = table({0: ("Uint8", output.content), 1: table(properties), 2: each})
+        return fields
+
     height, width = about.size
     default_size = table({0: ("Uint32", width), 1: ("Uint32", height)})
     color = RGB if about.channels == 3 else GRAYSCALE
@@ -184,16 +238,14 @@ def _pack(about, given) -> bytes:
     stats = table({0: floats((255 - about.mean) / about.std), 1: floats(-about.mean / about.std)})
     named = {0: text("image"), 1: text(pixels(given, about.preprocess))}
     image = table({**named, 3: content, 4: units, 5: stats})
-    labels = vector([table({0: text(LABELS), 2: ("Int8", AXIS_LABELS)})])
-    described = OUTPUTS[about.answer].format(activation=about.activation)
-    output = {0: text(about.answer), 1: text(described), 6: labels}
+    outputs = [described(output) for output in OUTPUTS[about.answer]]
     if about.answer == "probabilities":
-        output[5] = table({0: floats(1.0), 1: floats(0.0)})
+        outputs[0][5] = table({0: floats(1.0), 1: floats(0.0)})
     graph = {2: vector([image])}
     if about.dense:
         rows_and_columns = table({0: ("Int32", 1), 1: ("Int32", 2)})
         gray = table({0: ("Int8", GRAYSCALE)})
-        output[3] = table({0: ("Uint8", IMAGE), 1: gray, 2: rows_and_columns})
+        outputs[0][3] = table({0: ("Uint8", IMAGE), 1: gray, 2: rows_and_columns})
     if about.dense and about.answer in ACTIVATIONS:
         options = _segmenter_options(about.answer)
         builder.StartVector(1, len(options), 16)
@@ -201,7 +253,7 @@ def _pack(about, given) -> bytes:
             builder.PrependByte(byte)
         data = builder.EndVector()
         graph[9] = vector([table({0: text(SEGMENTER), 1: data})])
-    graph |= {3: vector([table(output)])}
+    graph |= {3: vector([table(output) for output in outputs])}
     graph = table(graph)
     named = {0: text(about.name), 1: text(about.description), 5: text(about.license), 7: text("1.0.0")}
     builder.Finish(table({**named, 3: vector([graph])}), IDENTIFIER)

@@ -11,7 +11,7 @@ import numpy as np
 from kvision_export.tolerance import Tolerance
 
 if TYPE_CHECKING:
-    from kvision_export.activations import Activation
+    from kvision_export.judges import Judge
     from kvision_export.search import Step
 
 LIMITS = {"difference": 1e-4, "float16": 0.995, "agreement": 0.97, "drop": 0.005}
@@ -23,11 +23,11 @@ class Given:
     """The inputs from which the files of a network are made.
 
     Attributes:
-        forms: float files by `Mode.form`, from pixels in [0, 255] to probabilities.
+        forms: float files by `Mode.form`, from pixels in [0, 255] to the task's answers.
         images: float32 `(images, height, width, channels)` in [0, 255], a sample of which ranks layers.
         calibration: such images that give ranges; half of them choose between the steps of int8.
         backend, io_dtype: see `int8.Int8Files`.
-        mixed, finished, activation: see `search.Search`.
+        mixed, finished, judge: see `search.Search`.
         say: called with a line of progress now and then.
     """
 
@@ -38,7 +38,7 @@ class Given:
     io_dtype: str
     mixed: bool
     finished: Callable[[bytes], bytes]
-    activation: Activation
+    judge: Judge
     say: Callable[[str], None]
 
 
@@ -114,7 +114,7 @@ def _int8(given: Given) -> Made:
         given.calibration[half:],
         mixed=given.mixed,
         finished=given.finished,
-        activation=given.activation,
+        judge=given.judge,
         say=given.say,
     )
     content = search.run()
@@ -123,6 +123,7 @@ def _int8(given: Given) -> Made:
 
 def _int16x8(given: Given) -> Made:
     from kvision_export import flatbuffer
+    from kvision_export.float_operators import float_operators
     from kvision_export.quantize import quantize
     from kvision_export.ranges import Ranges
     from kvision_export.rewrite import split_hard_swish
@@ -132,7 +133,8 @@ def _int16x8(given: Given) -> Made:
     if split_hard_swish(model):
         floats = flatbuffer.write(model)
     ranges = Ranges(floats, given.calibration).find("minmax")
-    content = flatbuffer.write(quantize(floats, ranges, backend=given.backend, bits=16))
+    kept = float_operators(model)
+    content = flatbuffer.write(quantize(floats, ranges, backend=given.backend, bits=16, floats=kept))
     return _with_layers(given, content, floats)
 
 

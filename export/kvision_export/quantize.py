@@ -73,10 +73,10 @@ def quantize(
 
 def _set_unread_outputs(model):
     """Gives parts that nothing reads the type of the other parts; litert-quantizer leaves them float."""
-    graph = model.subgraphs[0]
+    graph, integers = model.subgraphs[0], (schema.TensorType.INT8, schema.TensorType.INT16)
     for operator in graph.operators:
         parts = [graph.tensors[i] for i in operator.outputs]
-        whole = next((part for part in parts if part.type != schema.TensorType.FLOAT32), None)
+        whole = next((part for part in parts if part.type in integers), None)
         if whole:
             for part in parts:
                 part.type, part.quantization = whole.type, whole.quantization

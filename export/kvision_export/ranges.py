@@ -16,7 +16,8 @@ PERCENTILE = 99.99
 class Ranges:
     """Values that every computed tensor of a float file held over all images.
 
-    litert-quantizer's own figure is a moving average over the images, which cuts off what is rare.
+    litert-quantizer's own figure is a moving average over the images, which cuts off what is rare. Loops stay
+    float and have no ranges.
 
     Args:
         content: a float `.tflite` file.
@@ -26,7 +27,8 @@ class Ranges:
     def __init__(self, content: bytes, images: Iterable[np.ndarray]):
         model = flatbuffer.read(content)
         graph = model.subgraphs[0]
-        computed = [*graph.inputs, *(i for operator in graph.operators for i in operator.outputs)]
+        once = [op for op in graph.operators if flatbuffer.operator_name(model, op) != "WHILE"]
+        computed = [*graph.inputs, *(i for operator in once for i in operator.outputs)]
         indices = [i for i in computed if graph.tensors[i].type == 0]  # float32
         self.names = {i: graph.tensors[i].name.decode() for i in indices}
         self._low, self._high = dict.fromkeys(indices, 0.0), dict.fromkeys(indices, 0.0)

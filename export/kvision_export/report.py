@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from kvision.names import counted
-from kvision.tasks import Answers, Classifying
+from kvision.tasks import Exported
 from kvision.visualize import palette
+from kvision_export.judges import figures
 from kvision_export.latency import milliseconds
 from kvision_export.modes import REFERENCE
 
@@ -22,11 +23,11 @@ LAYERS = 10  # of each file
 def write(
     path: Path,
     report: dict,
-    task: Classifying,
+    task: Exported,
     images: np.ndarray,
-    labels: np.ndarray | None,
-    expected: Answers,
-    answers: Mapping[str, Answers],
+    labels,
+    expected,
+    answers: Mapping,
 ) -> None:
     """Writes the page.
 
@@ -35,31 +36,28 @@ def write(
         report: content of report.json.
         task: what the network learned.
         images: float32 `(images, height, width, channels)`.
-        labels: labels or masks of all images; None where they are not known.
+        labels: of all images, see `exporter.export`; None where they are not known.
         expected: the Keras model's answers on all images.
         answers: answers of the files by mode, each on its own worst images.
     """
 
     def figure(number, answer):
-        known = {
-            "Keras": (expected.classes[number], expected.probabilities[number]),
-            "file": (answer.classes, answer.probabilities),
-        }
+        known = {"Keras": expected.at(number), "file": answer}
         if labels is not None:
-            known = {"": (labels[number], None)} | known
-        pictures = [_png(Image.fromarray(np.rint(images[number]).astype(np.uint8).squeeze()))]
-        pictures += [_png(picture) for classes, _ in known.values() if (picture := task.picture(classes))]
+            known = {"": (task.target_at(labels, number, images.shape[1:3]),)} | known
+        pixels = np.rint(images[number]).astype(np.uint8)
+        pictures = [_png(Image.fromarray(pixels.squeeze()))]
+        pictures += [
+            _png(picture) for given, *_ in known.values() if (picture := task.picture(pixels, given))
+        ]
         return {
             "pictures": pictures,
-            "captions": {
-                title: task.caption(classes, probabilities)
-                for title, (classes, probabilities) in known.items()
-            },
+            "captions": {title: task.caption(*given) for title, given in known.items()},
         }
 
     def worst(file):
         file_answers = answers[file["mode"]]
-        return [figure(number, file_answers.of(i)) for i, number in enumerate(file["fidelity"]["worst"])]
+        return [figure(number, file_answers.at(i)) for i, number in enumerate(file["fidelity"]["worst"])]
 
     def worst_layers(file):
         return [(name.rpartition(";")[2], decibels) for name, decibels in file["layers"].items()][:LAYERS]
@@ -78,6 +76,7 @@ def write(
         ],
         counted=counted,
         milliseconds=milliseconds,
+        figures=figures,
     )
     path.write_text(page, encoding="utf-8")
 

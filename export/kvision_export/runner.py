@@ -60,6 +60,19 @@ def outputs(content: bytes | Path, images: Iterable[np.ndarray], pixels: bool = 
         yield (output - zero_point) * np.float32(scale) if scale else output
 
 
+def named_outputs(
+    content: bytes, images: Iterable[np.ndarray], pixels: bool = True
+) -> Iterator[dict[str, np.ndarray]]:
+    """A file's outputs by their names, of floats, for each image; arguments as for `predict`."""
+    interpreter, feed = open_file(content, THREADS, pixels)
+    (signature,) = flatbuffer.read(content).signatureDefs
+    indices = {output.name.decode(): output.tensorIndex for output in signature.outputs}
+    for image in images:
+        feed(image)
+        interpreter.invoke()
+        yield {name: interpreter.get_tensor(index)[0] for name, index in indices.items()}
+
+
 def predict(content: bytes | Path, images: Iterable[np.ndarray], pixels: bool = True) -> np.ndarray:
     """A file's first output, as float32 `(images, ...)`.
 
@@ -99,7 +112,9 @@ def operator_alone(
         operator: one of its operators.
         given: indices of its non-constant inputs.
     """
-    graph = model.subgraphs[0]
+    graph, loops = model.subgraphs[0], []
+    if flatbuffer.operator_name(model, operator) == "WHILE":
+        loops = copy.deepcopy(model.subgraphs[1:])
     places = {}
     subgraph, single = schema.SubGraphT(), schema.ModelT()
     subgraph.tensors, single.buffers = [], [schema.BufferT()]
@@ -120,8 +135,14 @@ def operator_alone(
     step.outputs = np.array([places[int(i)] for i in operator.outputs], np.int32)
     subgraph.operators, subgraph.outputs = [step], step.outputs
     subgraph.inputs = np.array([places[int(i)] for i in given], np.int32)
-    single.version, single.subgraphs = 3, [subgraph]
-    single.operatorCodes = [model.operatorCodes[operator.opcodeIndex]]
+    for tensor in (tensor for loop in loops for tensor in loop.tensors):
+        buffer = schema.BufferT()
+        buffer.data, tensor.buffer = model.buffers[tensor.buffer].data, len(single.buffers)
+        single.buffers.append(buffer)
+    single.version, single.subgraphs = 3, [subgraph, *loops]
+    single.operatorCodes = [model.operatorCodes[operator.opcodeIndex], *model.operatorCodes]
+    for inner in (inner for loop in loops for inner in loop.operators):
+        inner.opcodeIndex += 1
     for buffer in single.buffers:
         buffer.offset = buffer.size = 0
     interpreter = Interpreter(model_content=flatbuffer.write(single), **NOT_DELEGATED)

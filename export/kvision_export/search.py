@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kvision_export import latency, verify
-from kvision_export.activations import Activation, Softmax
+from kvision_export import latency
 from kvision_export.int8 import Int8Files, Settings
+from kvision_export.judges import ClassJudge, Judge
 from kvision_export.layer_errors import SAMPLE
 
 FIRST_LAYERS, WORST_LAYERS = (1, 2, 3, 6), (1, 2, 4)  # how many may stay float
@@ -21,24 +21,20 @@ class Step:
 
     Attributes:
         name: what was changed.
-        kl, sqnr, agreement: as in `verify.Fidelity`, on the images that choose.
+        measures: those of the judge, on the images that choose.
+        error, agreement: of the fidelity on them.
         size: in bytes.
         latency_ms: milliseconds on one thread: those of the file that was best before times the ratio to it.
         kept: whether the next steps build on it.
     """
 
     name: str
-    kl: float
-    sqnr: float
+    measures: dict[str, float]
+    error: float
     agreement: float
     size: int
     latency_ms: float
     kept: bool
-
-    @property
-    def error(self) -> float:
-        """KL plus the logits' noise over signal, which shows what saturated probabilities hide."""
-        return self.kl + 10 ** (-self.sqnr / 10) if np.isfinite(self.kl) else np.inf
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +63,7 @@ class Search:
             no range comes from them.
         mixed: whether layers may stay float.
         finished: function from a file to the one that is written in the end, whose size and time count.
-        activation: activation of the network.
+        judge: compares the files' answers with the float file's.
         say: called with a line of progress now and then.
 
     Attributes:
@@ -82,12 +78,12 @@ class Search:
         *,
         mixed: bool = True,
         finished: Callable[[bytes], bytes] = bytes,
-        activation: Activation = Softmax,
+        judge: Judge | None = None,
         say: Callable[[str], None] = lambda text: None,
     ):
         self.int8_files, self.selection_images = int8_files, selection_images
         self.mixed = mixed and int8_files.io_dtype != "int8"
-        self.finished, self.activation, self.say = finished, activation, say
+        self.finished, self.judge, self.say = finished, judge or ClassJudge(), say
         self.expected = self._answers(int8_files.content)
         self.steps: list[Step] = []
 
@@ -106,9 +102,12 @@ class Search:
         self._try("ranges without the outermost 0.01 %", method="percentile")
         self._try("ranges of least squared error", method="mse")
         if self.mixed:
+            if lasts := self.int8_files.last_layers(self.best.settings):
+                self._try("layers of the raw outputs float", floats=lasts)
             firsts = self.int8_files.first_layers(self.best.settings)
+            lasts = self.best.settings.floats
             for count in (count for count in FIRST_LAYERS if count < len(firsts)):
-                self._try(_kept_float("first", count), floats=firsts[count - 1])
+                self._try(_kept_float("first", count), floats=(*lasts, *firsts[count - 1]))
             worst = [*self.own_errors()]
             for count in (count for count in WORST_LAYERS if count < len(worst)):
                 floats = (*self.best.settings.floats, *worst[:count])
@@ -148,15 +147,20 @@ class Search:
         return latency.latencies(files, self.selection_images[0], threads=1)
 
     def _step(self, name, content, finished, latency_ms) -> Step:
-        near = verify.fidelity(self._answers(content), self.expected, self.activation)
-        return Step(name, near.kl, near.sqnr, near.agreement, len(finished), latency_ms, kept=False)
+        near = self.judge.fidelity(self._answers(content), self.expected)
+        measures = {measure: getattr(near, measure) for measure in self.judge.measures}
+        return Step(name, measures, near.error, near.agreement, len(finished), latency_ms, kept=False)
 
     def _answers(self, content):
-        return verify.answers(content, self.selection_images, activation=self.activation)
+        return self.judge.of_file(content, self.selection_images)
 
     def _note(self, step, kept):
         self.steps.append(dataclasses.replace(step, kept=kept))
-        self.say(f"{step.name}: KL {step.kl:.4f}, SQNR {step.sqnr:.1f} dB, "
+        measures = [
+            f"{measure.title} {step.measures[name]:.{measure.digits}f}"
+            for name, measure in self.judge.measures.items()
+        ]
+        self.say(f"{step.name}: {', '.join(measures)}, "
                  f"{latency.milliseconds(step.latency_ms)} ms{'' if kept else '; not kept'}")  # fmt: skip
 
     def _differ(self, settings) -> bool:

@@ -36,6 +36,11 @@ class Fidelity:
     mean_difference: float
     worst: list[int]
 
+    @property
+    def error(self) -> float:
+        """KL plus the logits' noise over signal, which shows what saturated probabilities hide."""
+        return self.kl + 10 ** (-self.sqnr / 10) if np.isfinite(self.kl) else np.inf
+
 
 def answers(
     content: bytes, images: np.ndarray, pixels: bool = True, activation: Activation = Softmax

@@ -32,6 +32,11 @@ RUNTIMES = {  # the oldest runtime of each version of an operator, from version 
     "SUM": "1.10 1.15", "TANH": "1.14 1.14 2.3", "TILE": "1.10 2.2 2.8", "TRANSPOSE": "1.6 1.14 1.15 2.3 2.4",
     "TRANSPOSE_CONV": "1.9 2.2 2.3 2.13",
     "UNPACK": "1.11 1.14 2.2 2.3",
+    "EQUAL": "1.14 1.14 2.3 2.13", "FLOOR": "1.9", "FLOOR_DIV": "1.14 1.14 2.13", "FLOOR_MOD": "1.13 2.13",
+    "GREATER": "1.14 1.14", "GREATER_EQUAL": "1.14 1.14 2.13", "LESS": "1.14 1.14 2.13",
+    "LESS_EQUAL": "1.14 1.14", "LOGICAL_AND": "1.11", "NOT_EQUAL": "1.14 1.14 2.3", "REDUCE_ANY": "1.11",
+    "REDUCE_MAX": "1.11 1.14 2.5", "REDUCE_MIN": "1.11 1.14 2.5", "REVERSE_V2": "1.14 2.2 2.5",
+    "SELECT": "1.14 1.14 2.12 2.12", "SELECT_V2": "2.2 2.12", "TOPK_V2": "1.7 1.14 2.13", "WHILE": "1.15",
 }  # fmt: skip
 VERSIONS = {  # of operators, by the types that they take; "" for those that are not named
     "int8": {"CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "EXPAND_DIMS": 1, "FULLY_CONNECTED": 4, "HARD_SWISH": 1,
@@ -47,9 +52,8 @@ VERSIONS = {  # of operators, by the types that they take; "" for those that are
 
 def set_versions(model: schema.ModelT) -> None:
     """Gives each operator the version that its types need; litert-quantizer leaves all at 1."""
-    graph = model.subgraphs[0]
-    codes, places = [], {}
-    for operator in graph.operators:
+    codes, places, used = [], {}, []
+    for graph, operator in ((owner, operator) for owner in model.subgraphs for operator in owner.operators):
         name = flatbuffer.operator_name(model, operator)
         code = model.operatorCodes[operator.opcodeIndex]
         types = [graph.tensors[i].type for i in (*operator.inputs, *operator.outputs) if i >= 0]
@@ -62,11 +66,9 @@ def set_versions(model: schema.ModelT) -> None:
             codes[-1].deprecatedBuiltinCode = min(key[0], 127)
             codes[-1].customCode = code.customCode
         operator.opcodeIndex = places[key]
+        used.append((name, key[1]))
     model.operatorCodes = codes
-    names = [flatbuffer.operator_name(model, operator) for operator in graph.operators]
-    oldest = oldest_runtime(
-        zip(names, (codes[op.opcodeIndex].version for op in graph.operators), strict=True)
-    )
+    oldest = oldest_runtime(used)
     for entry in model.metadata or ():
         if oldest and entry.name == b"min_runtime_version":
             text = f"{oldest}.0".encode().ljust(16, b"\0")

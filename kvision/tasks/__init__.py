@@ -3,10 +3,10 @@
 from kvision import networks
 from kvision.errors import UserError
 from kvision.tasks.classification import Classification
-from kvision.tasks.detection import Detection, VOCDetection
+from kvision.tasks.detection import Detection, Detections, VOCDetection
 from kvision.tasks.multilabel import MultiLabel
 from kvision.tasks.segmentation import Segmentation
-from kvision.tasks.task import Accuracy, Answers, Classifying, Score, Task, add
+from kvision.tasks.task import Accuracy, Answers, Classifying, Exported, Score, Task, add
 
 TASKS = {task.name: task for task in (Classification, MultiLabel, Segmentation, Detection)}
 
@@ -17,6 +17,8 @@ __all__ = [
     "Classification",
     "Classifying",
     "Detection",
+    "Detections",
+    "Exported",
     "MultiLabel",
     "Score",
     "Segmentation",

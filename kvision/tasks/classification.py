@@ -102,10 +102,10 @@ class Classification(Classifying):
             drop_interval=paired_interval(lost, won, count),
         )
 
-    def caption(self, classes, probabilities=None):
+    def caption(self, answer, probabilities=None):
         """The class, and its probability."""
         of = "" if probabilities is None else f" {100 * probabilities.max():.0f} %"
-        return f"{self.class_names[int(classes)]}{of}"
+        return f"{self.class_names[int(answer)]}{of}"
 
     def describe(self, prediction, most):
         """The most probable classes."""

@@ -1,9 +1,11 @@
 """Object detection: boxes of any number, each of one class."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
@@ -15,17 +17,60 @@ from kvision.errors import UserError
 from kvision.keras_internals import all_layers
 from kvision.layers import DefaultBoxes, NonMaxSuppression
 from kvision.names import counted
-from kvision.tasks.task import Task
+from kvision.tasks.task import Accuracy, Exported, Score
 
 LETTERBOX = "corner"  # as YOLOX and torchvision's R-CNNs are trained
 DRAWN = 0.25  # lowest score of boxes in pictures, as in the demonstration of YOLOX' authors
 GIVEN = ("image", "proposals")
+MEANS = ("ap", "ap50", "ap75")
 DETECTIONS = ("boxes", "scores", "classes", "count")
+OBJECTS = ("boxes", "classes", "crowd", "area")
 MATCHES = ("positives", "scores", "classes", "ranks", "outcomes")
 
 
+@dataclass(frozen=True)
+class Detections:
+    """Detections of a network on some images, the best of each first.
+
+    Attributes:
+        boxes: float32 `(images, most, 4)`, xyxy in pixels of the network's input.
+        scores: float32 `(images, most)`.
+        classes: int32 `(images, most)`.
+        count: int32 `(images,)`, how many an image has.
+        size: `(height, width)` of the network's input.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    count: np.ndarray
+    size: tuple[int, int]
+
+    @classmethod
+    def of_outputs(cls, outputs: Iterable[Mapping[str, np.ndarray]], size: tuple[int, int]) -> "Detections":
+        """The detections that a file, or the network of `Detection.exported`, gives for each image."""
+        rows = list(outputs)
+        parts = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        return cls(
+            parts["boxes"][..., [1, 0, 3, 2]] * np.array(size[::-1] * 2, np.float32),
+            parts["scores"],
+            parts["classes"].astype(np.int32),
+            parts["number"].astype(np.int32),
+            size,
+        )
+
+    def of(self, images) -> "Detections":
+        """See `Answers.of`."""
+        parts = {name: getattr(self, name)[images] for name in DETECTIONS}
+        return dataclasses.replace(self, **parts)
+
+    def at(self, image: int) -> tuple:
+        """See `Answers.at`: a dict of boxes, scores and classes."""
+        return ({name: getattr(self, name)[image][: self.count[image]] for name in DETECTIONS[:3]},)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Detection(Task):
+class Detection(Exported):
     """Detectors of `kvision.detection`, and as targets the objects in an image, in its pixels.
 
     A batch has `"boxes"`, float32 `(batch, most, 4)`; `"classes"`, int32 `(batch, most)`, -1 where there is
@@ -49,6 +94,10 @@ class Detection(Task):
     own_size: ClassVar = True
     monitor: ClassVar = "ap"
     score: ClassVar = "AP"
+    agreement: ClassVar = "it has {share} of the Keras model's detections on {images}"
+    answers: ClassVar = Detections
+    answer: ClassVar = "detections"
+    compared: ClassVar = (*OBJECTS, "size")
 
     letterbox: str = dataclasses.field(default=LETTERBOX, metadata={"of_model": True})
     proposals: int = dataclasses.field(default=0, metadata={"of_model": True})
@@ -69,6 +118,27 @@ class Detection(Task):
     def serving(cls, model):
         """The network itself."""
         return model
+
+    @classmethod
+    def exported(cls, model):
+        """The network with the outputs of TFLite's `TFLite_Detection_PostProcess`, in their order.
+
+        Returns:
+            A model of a fixed input size to a dict of float32 outputs: "boxes" `(batch, most, 4)` as ymin,
+            xmin, ymax and xmax in [0, 1] of the input; "classes" and "scores" `(batch, most)`; and "number"
+            `(batch,)`, how many there are.
+        """
+        found = model.output
+        sides = np.array(model.input_shape[1:3] * 2, "float32")
+        left, top, right, bottom = ops.split(found["boxes"], 4, -1)
+        boxes = ops.clip(ops.concatenate([top, left, bottom, right], -1) / sides, 0.0, 1.0)
+        outputs = {
+            "boxes": boxes,
+            "classes": ops.cast(found["classes"], "float32"),
+            "scores": found["scores"],
+            "number": ops.cast(found["count"], "float32"),
+        }
+        return keras.Model(model.input, outputs, name=model.name)
 
     @classmethod
     def classes_of(cls, model):
@@ -160,7 +230,7 @@ class Detection(Task):
                 one = {name: part[place_] for name, part in rows.items()}
                 self._add(matches, one, one["true_boxes"], one["true_classes"], one["true_crowd"])
         scores = coco_scores(matches).means
-        return means | {name: float(np.nan_to_num(scores[name])) for name in ("ap", "ap50", "ap75")}
+        return means | {name: float(np.nan_to_num(scores[name])) for name in MEANS}
 
     def prepare(self, image, size, *, crop, interpolation):
         """See `Task.prepare`: the whole image, in the upper left corner on grey, or stretched."""
@@ -176,14 +246,8 @@ class Detection(Task):
 
     def judge(self, answers, batch):
         """The matches of detections and objects, by COCO's rules, at the images' own sizes."""
-        matches: dict = {"images": np.sum(batch["weight"])}
-        size = batch["image"].shape[1:3]
-        for number, shape in enumerate(batch["size"]):
-            answer = {name: part[number] for name, part in answers.items()}
-            found = self.restore(answer, tuple(shape), size) | {"count": answer["count"]}
-            objects = (batch[name][number] for name in ("boxes", "classes", "crowd", "area"))
-            self._add(matches, found, *objects)
-        return matches
+        images = np.sum(batch["weight"])
+        return {"images": images} | self._matches_of(answers, batch, batch["image"].shape[1:3])
 
     def figures(self, sums):
         """The means of `scores`, and "class_ap", average precision by class.
@@ -231,6 +295,34 @@ class Detection(Task):
             for number, box, score in zip(*columns, strict=True)
         ]
 
+    def compare(self, found, expected, targets):
+        """COCO's AP, AP50 and AP75, at the images' own sizes."""
+        ours, theirs = (
+            coco_scores(self._matches_of(vars(answers), targets, answers.size)).means
+            for answers in (found, expected)
+        )
+        ours, theirs = ({name: float(np.nan_to_num(of[name])) for name in MEANS} for of in (ours, theirs))
+        scores = {name.upper(): Score(value) for name, value in ours.items()}
+        return Accuracy(scores, drop=theirs["ap"] - ours["ap"])
+
+    def target_at(self, targets, image, size):
+        """See `Exported.target_at`: boxes in pixels of the network's input, and classes."""
+        real, shape = targets["classes"][image] >= 0, targets["size"][image]
+        resized, _ = letterbox(shape, size, self.letterbox)
+        factors = np.tile(np.asarray(resized)[::-1] / shape[::-1], 2)
+        return {"boxes": targets["boxes"][image][real] * factors, "classes": targets["classes"][image][real]}
+
+    def caption(self, answer, probabilities=None):
+        """The number of boxes that are drawn, by class."""
+        classes = self._drawn(answer)["classes"]
+        names = [self.class_names[number] for number in np.unique(classes)]
+        counts = np.unique(classes, return_counts=True)[1]
+        return ", ".join(f"{count} {name}" for name, count in zip(names, counts, strict=True)) or "none"
+
+    def picture(self, image, answer):
+        """The image with the boxes of scores from `DRAWN` on."""
+        return visualize.draw_boxes(image, **self._drawn(answer), class_names=self.class_names)
+
     def describe(self, prediction, most):
         """The best detections: score, class and box."""
         lines = []
@@ -241,9 +333,22 @@ class Detection(Task):
 
     def pictures(self, image, prediction):
         """The image with the boxes of scores from `DRAWN` on."""
+        return {"_boxes.png": self.picture(image, prediction)}
+
+    def _drawn(self, prediction) -> dict:
+        if "scores" not in prediction:  # of a target
+            return prediction
         drawn = prediction["scores"] >= DRAWN
-        boxes, scores, classes = (part[drawn] for part in prediction.values())
-        return {"_boxes.png": visualize.draw_boxes(image, boxes, classes, scores, self.class_names)}
+        return {name: part[drawn] for name, part in prediction.items()}
+
+    def _matches_of(self, answers, batch, size) -> dict:
+        """The matches of detections with the objects of their images, at the images' own sizes."""
+        matches: dict = {}
+        for number, shape in enumerate(batch["size"]):
+            answer = {name: answers[name][number] for name in DETECTIONS}
+            found = self.restore(answer, tuple(shape), size) | {"count": answer["count"]}
+            self._add(matches, found, *(batch[name][number] for name in OBJECTS))
+        return matches
 
     def _add(self, matches, found, boxes, classes, crowd, area=None) -> None:
         """Adds the matches of an image, see `coco_matches`."""

@@ -106,9 +106,9 @@ class MultiLabel(Classification):
             drop_interval=bootstrap(theirs - ours),
         )
 
-    def caption(self, classes, probabilities=None):
+    def caption(self, answer, probabilities=None):
         """The classes, those with the highest probabilities first, and these."""
-        given = np.flatnonzero(classes)
+        given = np.flatnonzero(answer)
         if probabilities is None:
             return _few([self.class_names[place] for place in given])
         given = given[np.argsort(-probabilities[given])]

@@ -149,9 +149,9 @@ class Segmentation(Classifying):
             drop_interval=bootstrap(their_iou - iou),
         )
 
-    def caption(self, classes, probabilities=None):
+    def caption(self, answer, probabilities=None):
         """The classes with the largest areas."""
-        return ", ".join(line.strip() for line in self.describe(classes[classes != IGNORED], CAPTIONED))
+        return ", ".join(line.strip() for line in self.describe(answer[answer != IGNORED], CAPTIONED))
 
     def preview(self, model, batch):
         """See `Task.preview`: the images under the colours of their masks."""
@@ -160,9 +160,9 @@ class Segmentation(Classifying):
             for image, mask in zip(batch["image"], batch["mask"], strict=True)
         ]
 
-    def picture(self, classes):
+    def picture(self, image, answer):
         """The mask in colour."""
-        return visualize.mask_image(classes)
+        return visualize.mask_image(answer)
 
     def remarks(self, sums):
         """The classes of which masks have no pixel."""

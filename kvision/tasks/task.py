@@ -31,6 +31,10 @@ class Answers:
         """The answers on some of the images, by their numbers."""
         return Answers(self.probabilities[images], self.logits[images], self.classes[images])
 
+    def at(self, image: int) -> tuple:
+        """The answer for an image, as `Exported.caption` takes it."""
+        return self.classes[image], self.probabilities[image]
+
 
 @dataclass(frozen=True)
 class Score:
@@ -38,11 +42,11 @@ class Score:
 
     Attributes:
         value: over all images.
-        interval: in which it lies with 95 %.
+        interval: in which it lies with 95 %; None where that is not known.
     """
 
     value: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,12 @@ class Accuracy:
     Attributes:
         scores: by their names, the one of `Task.score` first.
         drop: of the first against another network's, on the same images.
-        drop_interval: in which that lies with 95 %.
+        drop_interval: in which that lies with 95 %; None where that is not known.
     """
 
     scores: dict[str, Score]
     drop: float
-    drop_interval: tuple[float, float]
+    drop_interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,8 @@ class Task(abc.ABC):
         own_size: whether answers are judged at the images' own sizes, and not as the network sees them.
         monitor: metric by which the best epoch is chosen; higher is better. Of equal ones the lower loss is.
         score: metric by which an exported file is judged, as reports call it; higher is better.
+        compared: fields of a batch that `Exported.compare` takes, at the images' own sizes; () for the target
+            alone, as the network sees it.
         agreement: a clause on the share of answers that an exported file has in common with the Keras model.
         class_names: in the order of the outputs.
     """
@@ -96,6 +102,7 @@ class Task(abc.ABC):
     own_size: ClassVar[bool] = False
     monitor: ClassVar[str]
     score: ClassVar[str]
+    compared: ClassVar[tuple[str, ...]] = ()
     agreement: ClassVar[str] = "it gives the Keras model's first class for {share} of {images}"
 
     class_names: tuple[str, ...]
@@ -274,8 +281,25 @@ class Task(abc.ABC):
         return {}
 
 
-class Classifying(Task):
-    """A task whose answers are classes, of images or of their pixels, which exported files are judged by."""
+class Exported(Task):
+    """A task whose networks are exported.
+
+    Attributes:
+        answers: class of the answers by which exported files are judged; it has the methods of `Answers`.
+        answer: content of the files' outputs, one of `kvision_export.metadata.OUTPUTS`.
+    """
+
+    answers: ClassVar[type]
+    answer: ClassVar[str]
+
+    @classmethod
+    @abc.abstractmethod
+    def exported(cls, model):
+        """The network that a file holds, from one that is used.
+
+        Raises:
+            UserError: the network has other inputs or outputs.
+        """
 
     def preview(self, model, batch):
         """See `Task.preview`: the targets are captions."""
@@ -285,27 +309,50 @@ class Classifying(Task):
         ]
 
     @abc.abstractmethod
-    def compare(self, found: Answers, expected: Answers, targets: np.ndarray) -> Accuracy:
+    def compare(self, found, expected, targets) -> Accuracy:
         """Metrics of a network beside those of another one on the same images.
 
         Args:
             found: answers of the network.
             expected: those of the other.
-            targets: of the images, as the networks see them.
+            targets: of the images, see `kvision_export.export`.
         """
 
+    def target_at(self, targets, image: int, size: tuple[int, int]):
+        """The target of an image, as `caption` takes it.
+
+        Args:
+            targets: as for `compare`.
+            image: number of the image.
+            size: `(height, width)` of the networks' input.
+        """
+        return targets[image]
+
     @abc.abstractmethod
-    def caption(self, classes: np.ndarray, probabilities: np.ndarray | None = None) -> str:
+    def caption(self, answer, probabilities: np.ndarray | None = None) -> str:
         """A few words on an answer or a target.
 
         Args:
-            classes: of an image, see `Answers`.
-            probabilities: of the same image; None for a target.
+            answer: of an image: its classes, see `Answers`, or its boxes.
+            probabilities: those of the classes; None for a target.
         """
 
-    def picture(self, classes: np.ndarray) -> Image.Image | None:
-        """A picture of an answer or a target; None where `caption` says all."""
+    def picture(self, image: np.ndarray, answer) -> Image.Image | None:
+        """A picture of an answer or a target on its image; None where `caption` says all."""
         return None
+
+
+class Classifying(Exported):
+    """A task whose answers are classes, of images or of their pixels."""
+
+    answers: ClassVar = Answers
+    answer: ClassVar = "probabilities"
+
+    @classmethod
+    def exported(cls, model):
+        """See `Exported.exported`: the network itself, which must end in probabilities."""
+        networks.check(model, cls.rank)
+        return model
 
 
 def add(totals: dict, sums: Mapping) -> None:

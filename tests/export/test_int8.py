@@ -276,24 +276,24 @@ def test_a_step_is_kept_only_where_other_images_say_so():
     content = search.run()
     *_, last = (step for step in search.steps if step.kept)
     found = fidelity(answers(content, images(seed=1)), search.expected)
-    assert found.kl == pytest.approx(last.kl)
+    assert found.error == pytest.approx(last.error)
     assert content == Int8Files(floats, images()).make(search.best.settings)  # no range is of those
 
 
-STEP = Step("old", kl=0.1, sqnr=20.0, agreement=0.9, size=1000, latency_ms=1.0, kept=True)
-BROKEN = dataclasses.replace(STEP, kl=float("nan"))
+STEP = Step("old", {}, error=0.11, agreement=0.9, size=1000, latency_ms=1.0, kept=True)
+BROKEN = dataclasses.replace(STEP, error=np.inf)
 
 
 @pytest.mark.parametrize(
     ("changes", "better"),
     [
-        ({"kl": 0.05, "latency_ms": 1.8}, True),  # error 0.06 instead of 0.11
-        ({"kl": 0.05, "latency_ms": 1.9}, False),
-        ({"kl": 0.2, "latency_ms": 0.5}, True),
-        ({"kl": 0.22, "latency_ms": 0.5}, False),
-        ({"kl": 0.09, "sqnr": 16.0}, False),
-        ({"kl": 0.05, "size": 1100}, True),
-        ({"kl": float("nan"), "latency_ms": 0.5}, False),
+        ({"error": 0.06, "latency_ms": 1.8}, True),
+        ({"error": 0.06, "latency_ms": 1.9}, False),
+        ({"error": 0.21, "latency_ms": 0.5}, True),
+        ({"error": 0.23, "latency_ms": 0.5}, False),
+        ({"error": 0.115}, False),
+        ({"error": 0.06, "size": 1100}, True),
+        ({"error": np.inf, "latency_ms": 0.5}, False),
         ({"latency_ms": 0.98}, True),
         ({"latency_ms": 0.995}, False),  # noise
         ({}, False),

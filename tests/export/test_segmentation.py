@@ -41,7 +41,7 @@ def test_segmentation(segmenter):
     assert report["files"][0]["fidelity"]["agreement"] > 0.999
     page = (segmenter / "export/report.html").read_text()
     assert page.count("data:image/png;base64,") == 2 * 20 * 4  # the image and three masks
-    assert "Side by side: the image, its mask, the Keras model's mask and the file's." in page
+    assert "Side by side: the image, its target, the Keras model's answer and the file's." in page
     assert "background: #800000" in page  # of the first class after the background
     check_figures(report, page)
 

@@ -1,5 +1,7 @@
 """Figures of a report."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from helpers import randomized, tiny
@@ -81,6 +83,8 @@ def test_fidelity():
     swapped = fidelity(of(np.array([[2, 0, -2], [3, 0, -3]], np.float32)), of(logits))
     assert swapped.agreement == 0.5
     assert swapped.worst == [1, 0]
+    assert dataclasses.replace(near, kl=0.1, sqnr=20.0).error == pytest.approx(0.11)
+    assert dataclasses.replace(near, kl=float("nan")).error == np.inf
 
 
 def test_fidelity_of_sigmoids():

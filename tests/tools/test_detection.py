@@ -9,13 +9,12 @@ import time
 import numpy as np
 import pytest
 import safetensors.numpy
-from helpers import command, rows, start
+from helpers import SHAPES, coco_of_shapes, command, rows, start
 from PIL import Image
 
 from kvision import opening
 from kvision.average_precision import AveragePrecision
 from kvision.data.images import unletterbox_boxes
-from kvision.data.sources.shapes import draw
 
 SMALL = [
     "kvision-train", "--model=yolox_nano", "--model_kwarg=width_multiplier=0.125",
@@ -27,29 +26,11 @@ QUICK = [  # whose graph is traced in less time
     "--model_kwarg=hidden_filters=(64,64)", "--model_kwarg=dropout_rate=0", "--image_size=64",
     "--batch_size=16", "--optimizer=adamw",
 ]  # fmt: skip
-CLASSES = ("circle", "square", "triangle")
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Shapes on pictures that are wider than high, as COCO's annotations have them."""
-    root = tmp_path_factory.mktemp("coco")
-    (root / "images").mkdir()
-    images, annotations = [], []
-    for number in range(40):
-        picture = draw(5, number)
-        Image.fromarray(np.pad(picture.image, ((0, 0), (0, 32), (0, 0)))).save(root / f"images/{number}.png")
-        images.append({"id": number, "file_name": f"{number}.png", "width": 128, "height": 96})
-        for label, top, left, bottom, right in picture.shapes:
-            box = [left, top, right - left, bottom - top]
-            annotations.append(
-                {"id": len(annotations) + 1, "image_id": number, "category_id": 10 * label, "bbox": box,
-                 "area": box[2] * box[3], "iscrowd": 0}
-            )  # fmt: skip
-    categories = [{"id": 10 * (place + 1), "name": name} for place, name in enumerate(CLASSES)]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    (root / "annotations.json").write_text(json.dumps(content))
-    return root
+    return coco_of_shapes(tmp_path_factory.mktemp("coco"))
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +53,7 @@ def test_a_run_says_what_it_learned(run):
     assert float(epochs[-1]["loss"]) < float(epochs[0]["loss"])
     assert json.loads((run / "run.json").read_text())["task"] == "detection"
     opened = opening.open_model(str(run))
-    assert (opened.task.name, opened.class_names) == ("detection", CLASSES)
+    assert (opened.task.name, opened.class_names) == ("detection", SHAPES)
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(data, tmp_path):
@@ -132,7 +113,7 @@ def test_the_evaluation_is_that_of_pycocotools(run, data, pictures, tmp_path):
     assert float(ap[2]) > 0
     assert float(ap[1]) == pytest.approx(100 * judged.stats[0], abs=0.3)  # Pillow resizes in integers
     assert float(ap[2]) == pytest.approx(100 * judged.stats[1], abs=1)
-    assert all(re.search(rf"  {name} +[\d.]+ %", printed) for name in CLASSES)
+    assert all(re.search(rf"  {name} +[\d.]+ %", printed) for name in SHAPES)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +138,7 @@ def test_pycocotools_reads_the_results(run, data, pictures, results, tmp_path):
     command("kvision-evaluate", f"--model={run}", "--split=all", f"--data={data}", f"--json={file}")
     figures = json.loads(file.read_text())["metrics"]
     of_class = figures.pop("class_ap")
-    assert list(of_class) == [*CLASSES]
+    assert list(of_class) == [*SHAPES]
     assert figures["ap50"] > 0
     found = [-1 if value is None else value for value in figures.values()]
     np.testing.assert_allclose(found, judged.stats, atol=1e-9)

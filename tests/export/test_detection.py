@@ -1,0 +1,159 @@
+"""Exports of networks that find objects."""
+
+import json
+import math
+import re
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from helpers import NARROW, SHAPES, coco_of_shapes, command, randomized
+from tflite import images
+
+import kvision
+from kvision.tasks import Detection, Detections
+from kvision_export import flatbuffer
+from kvision_export.census import census_of
+from kvision_export.convert import FLOATS, convert
+from kvision_export.int8 import Int8Files, Settings
+from kvision_export.judges import BoxJudge
+from kvision_export.metadata import About, write
+from kvision_export.modes import MODES, Given
+from kvision_export.runner import named_outputs
+from kvision_export.versions import set_versions
+
+PIXELS = images(8)
+MOST = 10
+COLUMNS = {"input_shape": (64, 64, 3), "num_classes": 3, "max_detections": MOST, "score_threshold": 0.0}
+FEW = {"pyramid_filters": 8, "hidden_filters": 16, "proposals": 20, "proposal_candidates": 30}
+DETECTORS = {
+    "yolox_nano": {"width_multiplier": 0.125},
+    "ssdlite320_mobilenet_v3_large": NARROW | {"extra_filters": (16, 8, 8, 8), "candidates": 100},
+    "fasterrcnn_mobilenet_v3_large_320_fpn": NARROW | FEW,
+}
+LEAST = {"float32": 1, "float16": 0.97, "dynamic": 0.6, "int8": 0.6, "int16x8": 0.8}  # mean IoU
+
+
+QUICK, *OTHERS = DETECTORS
+
+
+@pytest.fixture(
+    scope="module", params=[QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+)
+def detector(request):
+    """A small detector with scores that differ, as it is in a file."""
+    keras.utils.set_random_seed(0)
+    model = randomized(kvision.create_model(request.param, **COLUMNS, **DETECTORS[request.param]))
+    random = np.random.default_rng(0)
+    for layer in model.layers:
+        in_head = layer.name.startswith(("rpn.head.", "head.", "roi_heads.box_predictor"))
+        if in_head and isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            fan_in = math.prod(layer.kernel.shape[:-1])
+            of_boxes = any(part in layer.name for part in ("bbox", "reg", "regression"))
+            scale = (0.05 if of_boxes else 1) * fan_in**-0.5  # so that boxes lie in the image
+            layer.kernel.assign(random.normal(0, scale, layer.kernel.shape))
+    return Detection.exported(model)
+
+
+@pytest.fixture(scope="module")
+def files(detector):
+    """The detector's file of each mode."""
+    floats = {form: convert(detector, form) for form in FLOATS}
+    given = Given(
+        forms=floats, images=PIXELS, calibration=PIXELS, backend="litert", io_dtype="uint8", mixed=True,
+        finished=bytes, judge=BoxJudge(), say=print,
+    )  # fmt: skip
+    contents = {
+        mode: MODES[mode].make(given).content for mode in ("float32", "float16", "dynamic", "int16x8")
+    }
+    contents["int8"] = Int8Files(floats["float32"], PIXELS).make(Settings(bias_corrected=True))
+    about = About("detector", "", "", SHAPES, 3, (64, 64), answer="detections")
+    for mode, content in contents.items():
+        model = flatbuffer.read(content)
+        set_versions(model)
+        contents[mode] = write(model, about)
+    return contents
+
+
+@pytest.mark.parametrize("mode", LEAST)
+def test_files_have_the_outputs_of_tflites_own_detectors(files, mode):
+    interpreter = Interpreter(model_content=files[mode])
+    found = [(tuple(details["shape"]), details["dtype"]) for details in interpreter.get_output_details()]
+    assert found == [((1, *shape), np.float32) for shape in ((MOST, 4), (MOST,), (MOST,), ())]
+    assert [*next(named_outputs(files[mode], PIXELS))] == ["boxes", "classes", "scores", "number"]
+    census = census_of(files[mode])
+    assert not census.faults
+    assert not [name for name in census.operators if name.startswith(("CUSTOM", "FLEX"))]
+    assert census.metadata["outputs"] == ["location", "category", "score", "number of detections"]
+    assert census.metadata["box_order"] == [1, 0, 3, 2]
+    assert census.metadata["labels"] == list(SHAPES)
+
+
+@pytest.mark.parametrize("mode", LEAST)
+def test_files_find_what_the_network_finds(detector, files, mode):
+    judge = BoxJudge()
+    expected, found = judge.of_model(detector, PIXELS), judge.of_file(files[mode], PIXELS)
+    assert expected.count.min() > 3
+    near = judge.fidelity(found, expected)
+    assert near.iou > LEAST[mode] - 1e-4
+    if mode == "float32":
+        np.testing.assert_allclose(found.boxes / 64, expected.boxes / 64, atol=1e-4)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+        np.testing.assert_array_equal(found.classes, expected.classes)
+
+
+def test_boxes_are_decoded_in_floats(files):
+    """All layers compute in integers, and nothing that chooses does."""
+    computed = census_of(files["int8"]).computed_in
+    assert not computed["float32"].keys() & {*flatbuffer.WEIGHTED}
+    assert computed["int8"].keys() & {"CONV_2D", "DEPTHWISE_CONV_2D"}
+    assert computed["float32"].keys() >= {"TOPK_V2", "SELECT_V2", "SUB", "DIV"}
+    assert not computed["int8"].keys() & {"SUB", "DIV", "EXP", "SELECT_V2", "GATHER"}
+
+
+def test_fidelity_of_detections():
+    """One of two boxes moved by an eighth of its side, its score by 0.1; a class is another."""
+    boxes = np.array([[[0, 0, 8, 8], [20, 20, 28, 28], [40, 40, 48, 48], [0, 0, 2, 2]]], np.float32)
+    scores, classes = np.array([[0.9, 0.8, 0.5, 0.1]], np.float32), np.array([[0, 1, 2, 0]])
+    expected = Detections(boxes, scores, classes, np.array([4]), (64, 64))
+    moved = boxes + np.array([0, 1, 0, 0])[:, None] * [0, 1, 0, 1]
+    found = Detections(
+        moved.astype(np.float32), scores - [[0, 0.1, 0, 0]], np.array([[0, 1, 1, 0]]), np.array([4]), (64, 64)
+    )
+    same = BoxJudge().fidelity(expected, expected)
+    assert (same.agreement, same.iou, same.error, same.largest_difference) == (1, 1, 0, 0)
+    near = BoxJudge().fidelity(found, expected)
+    overlap = 7 / 9
+    assert near.agreement == pytest.approx(1 / 3)
+    assert near.iou == pytest.approx((1 + overlap + 0) / 3)
+    assert near.score_difference == pytest.approx((0 + 0.1 + 0.5) / 3)
+    assert near.error == pytest.approx(1 - (1 + 0.9 * overlap) / 3)
+    assert near.largest_difference == 0
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run folder of a detector."""
+    root = coco_of_shapes(tmp_path_factory.mktemp("boxes"))
+    command("kvision-train", "--model=yolox_nano", "--model_kwarg=width_multiplier=0.125",
+            "--model_kwarg=score_threshold=0.01", "--image_size=64", "--batch_size=16", "--norm_momentum=0.8",
+            "--optimizer=adamw", "--learning_rate=4e-3", "--epochs=3", f"--output={root / 'run'}",
+            f"--data=coco:{root / 'annotations.json'},{root / 'images'}")  # fmt: skip
+    return root / "run"
+
+
+def test_average_precision_of_files_is_what_evaluation_says(run):
+    printed = command("kvision-export", f"--model={run}", "--quantize=float32,int8", "--nocompare",
+                      "--calibration_images=4", "--max_drop=100")  # fmt: skip
+    report = json.loads((run / "export/report.json").read_text())
+    evaluated = command("kvision-evaluate", f"--model={run}")
+    ap = float(re.search(r"\bAP ([\d.]+) %", evaluated)[1])
+    print(evaluated, printed, ap)
+    floats, int8 = (file["accuracy"]["scores"]["AP"]["value"] for file in report["files"])
+    assert report["keras"]["scores"]["AP"]["value"] == pytest.approx(ap / 100, abs=1e-4)
+    assert floats == pytest.approx(ap / 100, abs=1e-3)
+    assert f"{100 * int8:.1f}" in printed
+    page = (run / "export/report.html").read_text()
+    assert "AP75 %" in page
+    assert page.count("data:image/png;base64,") == 2 * report["images"] * 4  # the image and three with boxes
