@@ -130,7 +130,7 @@ def export(
         check_calibration(calibration)
     class_names, own_preprocess = check_names(class_names, classes), networks.preprocess_of(model)
     bare, model = model, networks.normalized(model, preprocess) if preprocess else model
-    task = task_type(class_names=tuple(class_names))
+    task = task_type(class_names=tuple(class_names)).fitted(bare)
     model, judge = task.exported(model), judge_of(task)
     if labels is not None:
         labels = check_labels(labels, len(images), bare, task.target, classes)

@@ -127,7 +127,12 @@ class Detection(Exported):
             A model of a fixed input size to a dict of float32 outputs: "boxes" `(batch, most, 4)` as ymin,
             xmin, ymax and xmax in [0, 1] of the input; "classes" and "scores" `(batch, most)`; and "number"
             `(batch,)`, how many there are.
+
+        Raises:
+            UserError: it has another input than images.
         """
+        if len(model.inputs) != 1:
+            raise UserError(f"{model.name} must have one input, of images, to be exported.")
         found = model.output
         sides = np.array(model.input_shape[1:3] * 2, "float32")
         left, top, right, bottom = ops.split(found["boxes"], 4, -1)

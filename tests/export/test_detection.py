@@ -143,13 +143,13 @@ def run(tmp_path_factory):
     return root / "run"
 
 
+@pytest.mark.slow
 def test_average_precision_of_files_is_what_evaluation_says(run):
     printed = command("kvision-export", f"--model={run}", "--quantize=float32,int8", "--nocompare",
                       "--calibration_images=4", "--max_drop=100")  # fmt: skip
     report = json.loads((run / "export/report.json").read_text())
     evaluated = command("kvision-evaluate", f"--model={run}")
     ap = float(re.search(r"\bAP ([\d.]+) %", evaluated)[1])
-    print(evaluated, printed, ap)
     floats, int8 = (file["accuracy"]["scores"]["AP"]["value"] for file in report["files"])
     assert report["keras"]["scores"]["AP"]["value"] == pytest.approx(ap / 100, abs=1e-4)
     assert floats == pytest.approx(ap / 100, abs=1e-3)
