@@ -6,6 +6,7 @@ come in and go out, by `convert`.
 
 import math
 
+import keras
 from keras import ops
 from keras.utils.bounding_boxes import convert_format as convert
 
@@ -17,6 +18,7 @@ SMALLEST = 1e-7  # of what is divided by
 
 def area(boxes):
     """Areas `(...)`; 0 of a box whose right is left of its left, or whose bottom is above its top."""
+    boxes = _floats(boxes)
     sides = ops.maximum(boxes[..., 2:] - boxes[..., :2], 0)
     return sides[..., 0] * sides[..., 1]
 
@@ -31,6 +33,7 @@ def iou(boxes, others):
     Returns:
         `(..., N, M)`; 0 where both are empty.
     """
+    boxes, others = _floats(boxes), _floats(others)
     return _iou(boxes[..., :, None, :], others[..., None, :, :])
 
 
@@ -40,6 +43,7 @@ def giou(boxes, others):
     Args:
         boxes, others: `(..., 4)`, which are broadcast against each other.
     """
+    boxes, others = _floats(boxes), _floats(others)
     hull = _sides_of_hull(boxes, others)
     hull = hull[..., 0] * hull[..., 1]
     intersection = _intersection(boxes, others)
@@ -55,6 +59,7 @@ def ciou(boxes, others):
     Args:
         boxes, others: `(..., 4)`, which are broadcast against each other.
     """
+    boxes, others = _floats(boxes), _floats(others)
     overlap = _iou(boxes, others)
     hull = _sides_of_hull(boxes, others)
     distance = (boxes[..., :2] + boxes[..., 2:] - others[..., :2] - others[..., 2:]) / 2
@@ -71,8 +76,8 @@ def encode(boxes, anchors, weights=(1.0, 1.0, 1.0, 1.0)):
         boxes, anchors: `(..., 4)`; anchors of positive sides.
         weights: factors of the deltas: of the centre's x and y, of the logarithms of width and height.
     """
-    from_centres, from_sides = _centres_and_sides(anchors)
-    to_centres, to_sides = _centres_and_sides(boxes)
+    from_centres, from_sides = _centres_and_sides(_floats(anchors))
+    to_centres, to_sides = _centres_and_sides(_floats(boxes))
     shifts = (to_centres - from_centres) / from_sides
     growths = ops.log(ops.maximum(to_sides, SMALLEST) / from_sides)
     return ops.concatenate([shifts, growths], -1) * ops.convert_to_tensor(weights, shifts.dtype)
@@ -86,8 +91,9 @@ def decode(deltas, anchors, weights=(1.0, 1.0, 1.0, 1.0), largest=LARGEST_GROWTH
         weights: see `encode`.
         largest: of the logarithm of a side's growth.
     """
+    deltas = _floats(deltas)
     deltas = deltas / ops.convert_to_tensor(weights, deltas.dtype)
-    centres, sides = _centres_and_sides(anchors)
+    centres, sides = _centres_and_sides(_floats(anchors))
     centres = centres + deltas[..., :2] * sides
     half = ops.exp(ops.minimum(deltas[..., 2:], largest)) * sides / 2
     return ops.concatenate([centres - half, centres + half], -1)
@@ -95,8 +101,16 @@ def decode(deltas, anchors, weights=(1.0, 1.0, 1.0, 1.0), largest=LARGEST_GROWTH
 
 def clip(boxes, height, width):
     """The parts of boxes `(..., 4)` that are inside an image."""
+    boxes = _floats(boxes)
     most = ops.stack([ops.cast(side, boxes.dtype) for side in (width, height, width, height)])
     return ops.minimum(ops.maximum(boxes, 0), most)
+
+
+def _floats(boxes):
+    """A tensor of floats: integers overflow in areas."""
+    if ops.is_tensor(boxes) and keras.backend.is_float_dtype(keras.backend.standardize_dtype(boxes.dtype)):
+        return boxes
+    return ops.convert_to_tensor(boxes, "float32")
 
 
 def _intersection(boxes, others):

@@ -12,6 +12,7 @@ from kvision.errors import UserError
 from kvision.names import counted, quoted, say_once
 
 OVERHANG = 0.01  # of a side, by which a box may reach over the border of its image without a word
+LARGEST_SHARE = 2.0  # above which a coordinate is one in pixels
 PADDING = -1  # the class of boxes that fill up an image's
 
 
@@ -93,7 +94,7 @@ class Objects:
         if self.sizes is not None and tuple(self.sizes[index]) != tuple(image_size):
             (height, width), (image_height, image_width) = self.sizes[index].tolist(), image_size
             turned = (height, width) == (image_width, image_height)
-            how = "; --noexif reads images as they are stored" if turned else ""
+            how = "; --noexif reads an image with an EXIF orientation as it is stored" if turned else ""
             raise UserError(
                 f"has {image_width} x {image_height} pixels, as it is read, and its boxes are for "
                 f"{width} x {height}{how}"
@@ -136,13 +137,19 @@ def gather(
         sizes: height and width of each image in pixels; None where boxes are shares of these.
 
     Raises:
-        UserError: all boxes are left out.
+        UserError: all boxes are left out, or are shares where pixels are expected.
     """
     images = np.array([box.image for box in boxes], np.int64)
     order = np.argsort(images, kind="stable")
     boxes, images = [boxes[place] for place in order], images[order]
     corners = np.array([box.corners for box in boxes], np.float64).reshape(-1, 4)
     classes = np.array([places.get(box.label, PADDING) for box in boxes], np.int32)
+    finite = np.abs(corners[np.isfinite(corners)])
+    if sizes is not None and len(finite) and finite.max() <= 1:
+        raise UserError(
+            "No box is larger than a pixel: boxes in pixels were expected, and these seem to be shares of "
+            "their images' sides."
+        )
     across = np.ones((count, 2)) if sizes is None else np.array(sizes, np.float64).reshape(-1, 2)[:, ::-1]
     most = np.tile(across[images], 2)
     with np.errstate(invalid="ignore"):
@@ -166,13 +173,19 @@ def gather(
             good[bad] = False
     faults = []
     if reasons:
+        if sizes is None and len(finite) and finite.max() > LARGEST_SHARE:
+            reasons.append("shares of the image's sides were expected, in [0, 1]")
         faults.append(f"Left out {counted(int((~good).sum()), 'box')}: {'; '.join(reasons)}.")
         if not good.any():
             raise UserError(f"None of {counted(len(boxes), 'box')} can be used: {'; '.join(reasons)}.")
+    rows = np.column_stack([images, classes, corners])[good]
+    if again := len(rows) - len(np.unique(rows, axis=0)):
+        faults.append(f"{counted(again, 'box')} repeat another of the same image and class, and count too.")
     if len(overhanging := np.flatnonzero(good & over)):
         name = name_of(int(images[overhanging[0]]))
         sides = "image's border" if len(overhanging) == 1 else "borders of images"
-        faults.append(f"Cut {counted(len(overhanging), 'box')} at the {sides}, the first in {name!r}.")
+        part = f"{len(overhanging)} of {counted(int(good.sum()), 'box')}"
+        faults.append(f"Cut {part} at the {sides}, the first in {name!r}.")
     own = np.array([np.nan if box.area is None else box.area for box in boxes], np.float64)
     area = np.where(np.isnan(own), np.prod(cut[:, 2:] - cut[:, :2], 1), own)
     return Objects(

@@ -116,6 +116,13 @@ class NonMaxSuppression(keras.layers.Layer):
         self.multi_label = multi_label
 
     def call(self, boxes, scores):
+        shapes = tuple(boxes.shape), tuple(scores.shape)
+        if len(shapes[0]) not in (3, 4) or shapes[0][-1] != 4 or len(shapes[1]) != 3:
+            raise UserError(
+                f"Boxes (batch, N, 4) and scores (batch, N, classes) were expected; got {shapes}."
+            )
+        if shapes[0][1] != shapes[1][1] and None not in (shapes[0][1], shapes[1][1]):
+            raise UserError(f"There must be as many boxes as rows of scores; got {shapes}.")
         boxes, scores = (ops.cast(x, "float32") for x in (boxes, scores))
         boxes, scores, classes = self._candidates(boxes, scores)
         scores = ops.where(scores > self.score_threshold, scores, 0.0)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -58,6 +59,8 @@ def coco(path: str, split: str, options: Options) -> Source:
         paths += [inside.paths(name, f"image {place + 1}")[0] for place, name in enumerate(one.names)]
         sizes += one.sizes
         files += [one.file] * len(one.names)
+    if again := next((path for path, count in Counter(paths).items() if count > 1), None):
+        raise UserError(f"{used[0][0]!r} lists {quoted(again)} as several images.")
     chosen = list(range(len(paths)))
     if pair:
         chosen = part(chosen, split, options.val_fraction)
@@ -140,27 +143,29 @@ def _read(file, folder) -> Listed:
         keys = listed(found) if isinstance(found, dict) else type(found).__name__
         raise UserError(f"{file!r} must have the lists {listed(KEYS)}, as COCO's instances have; got {keys}.")
 
-    def each(key, form, convert):
+    def each(key, form, fields, convert):
         for place, item in enumerate(found[key]):
             try:
                 yield convert(item)
             except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
                 where = f"{file!r}, {key}, entry {place + 1}"
-                raise UserError(f"{where}: {form} were expected; got {quoted(item)}.") from None
+                got = {field: item.get(field) for field in fields} if isinstance(item, dict) else item
+                raise UserError(f"{where}: {form} were expected; got {quoted(got)}.") from None
 
     categories = list(
-        each("categories", "an 'id' and a 'name'", lambda item: (int(item["id"]), str(item["name"])))
+        each("categories", "an 'id' and a 'name'", ("id", "name"), lambda item: (int(item["id"]), str(item["name"])))
     )
     classes = dict(categories)
     if len(classes) < len(categories) or len({*classes.values()}) < len(classes):
         raise UserError(f"{file!r} has categories with the same id or name: {quoted(categories)}.")
     form = "an 'id', a 'file_name', a 'height' and a 'width'"
-    images = list(each("images", form, _image))
+    images = list(each("images", form, ("id", "file_name", "height", "width"), _image))
     places = {number: place for place, (number, _, _) in enumerate(images)}
     if len(places) < len(images):
         raise UserError(f"{file!r} has several images with the same id.")
     form = "an 'image_id' of the images, a 'category_id' and a 'bbox' of 4 numbers"
-    boxes = list(each("annotations", form, lambda item: _box(item, places)))
+    fields = ("image_id", "category_id", "bbox")
+    boxes = list(each("annotations", form, fields, lambda item: _box(item, places)))
     names, sizes = [name for _, name, _ in images], [size for _, _, size in images]
     parents = {
         str(parent) for item in found["categories"] if (parent := item.get("supercategory")) != item["name"]

@@ -98,7 +98,7 @@ def _row(path, number, fields) -> Row | None:
             f"the empty ones; got {len(fields)}: {quoted(fields)}."
         )
     of_set, name, label, *coordinates = fields
-    if number == 1 and tuple(fields) in (VERTICES, CORNERS):
+    if number == 1 and of_set.casefold() == VERTICES[0]:
         return None
     known = SETS.get(of_set.casefold()) or split_of(of_set)
     if not known:

@@ -44,7 +44,7 @@ def voc(path: str, split: str, options: Options) -> Source:
         names = [name for used in parts(split, there, repr(path)) for name in _names(there[used])]
     if not names:
         raise UserError(f"{path!r} lists no images for the split {split!r}.")
-    images = [os.path.join(root, "JPEGImages", f"{name}.jpg") for name in names]
+    images = _images(os.path.join(root, "JPEGImages"), names)
     if options.target == "boxes":
         class_names = CLASSES[1:]
         if os.path.isfile(file := os.path.join(root, NAMES)):
@@ -84,6 +84,13 @@ def _root(path, target) -> str:
 def _names(file) -> list[str]:
     with open(file, encoding="utf-8", errors="surrogateescape") as lines:
         return [line.split()[0] for line in lines if line.strip()]
+
+
+def _images(folder, names) -> list[str]:
+    """The images of these names: VOC's are JPEG, those of other tools may have another ending."""
+    files = sorted(os.listdir(folder), key=lambda file: file.endswith(".jpg")) if os.path.isdir(folder) else []
+    there = {os.path.splitext(file)[0]: file for file in files}
+    return [os.path.join(folder, there.get(name, f"{name}.jpg")) for name in names]
 
 
 def _objects(root, names, class_names) -> Objects:

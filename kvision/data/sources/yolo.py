@@ -112,7 +112,7 @@ def _text_of(image) -> str:
 
 def _boxes(place, text) -> Iterator[Box]:
     try:
-        with open(text, encoding="utf-8", errors="replace") as file:
+        with open(text, encoding="utf-8-sig", errors="replace") as file:
             lines = file.read().splitlines()
     except FileNotFoundError:
         return
@@ -134,4 +134,4 @@ def _boxes(place, text) -> Iterator[Box]:
         else:
             across, down = numbers[::2], numbers[1::2]
             corners = (min(across), min(down), max(across), max(down))
-        yield Box(place, corners, label)
+        yield Box(place, corners, int(label) if label.is_integer() else label)
