@@ -143,7 +143,7 @@ def test_images_of_another_size_than_their_boxes_end_the_reading(coco_folder):
     Image.new("RGB", SIZE).save(coco_folder / "val2017/d.jpg")
     data = load(f"coco:{coco_folder}", "val", image_size=SIZE, target="boxes")
     with pytest.raises(
-        UserError, match="d.jpg' has 40 x 80 pixels, .* for 80 x 40; --noexif reads images as"
+        UserError, match="d.jpg' has 40 x 80 pixels, .* for 80 x 40; --noexif reads an image"
     ):
         read(data)
 

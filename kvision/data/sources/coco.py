@@ -152,9 +152,8 @@ def _read(file, folder) -> Listed:
                 got = {field: item.get(field) for field in fields} if isinstance(item, dict) else item
                 raise UserError(f"{where}: {form} were expected; got {quoted(got)}.") from None
 
-    categories = list(
-        each("categories", "an 'id' and a 'name'", ("id", "name"), lambda item: (int(item["id"]), str(item["name"])))
-    )
+    form, fields = "an 'id' and a 'name'", ("id", "name")
+    categories = list(each("categories", form, fields, lambda item: (int(item["id"]), str(item["name"]))))
     classes = dict(categories)
     if len(classes) < len(categories) or len({*classes.values()}) < len(classes):
         raise UserError(f"{file!r} has categories with the same id or name: {quoted(categories)}.")

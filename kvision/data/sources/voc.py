@@ -88,7 +88,8 @@ def _names(file) -> list[str]:
 
 def _images(folder, names) -> list[str]:
     """The images of these names: VOC's are JPEG, those of other tools may have another ending."""
-    files = sorted(os.listdir(folder), key=lambda file: file.endswith(".jpg")) if os.path.isdir(folder) else []
+    files = os.listdir(folder) if os.path.isdir(folder) else []
+    files.sort(key=lambda file: file.endswith(".jpg"))  # which count where there are both
     there = {os.path.splitext(file)[0]: file for file in files}
     return [os.path.join(folder, there.get(name, f"{name}.jpg")) for name in names]
 
