@@ -99,13 +99,14 @@ def test_answers_saving_and_weights(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_files_have_built_in_operators_and_agree(name):
+def test_files_have_built_in_operators_and_agree(name, tmp_path):
     model = trained(tiny(name))
     inputs = {key: part[:1] for key, part in given(name).items()}
-    function = tf.function(lambda **parts: answers(model, parts))
     specs = {key: tf.TensorSpec(part.shape, tf.float32, name=key) for key, part in inputs.items()}
-    concrete = function.get_concrete_function(**specs)
-    content = tf.lite.TFLiteConverter.from_concrete_functions([concrete], model).convert()
+    archive = keras.export.ExportArchive()
+    archive.add_endpoint("serving_default", lambda parts: answers(model, parts), [specs])
+    archive.write_out(tmp_path, verbose=False)
+    content = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path)).convert()
     assert not {name for name in operators(content) if name.startswith(("Flex", "CUSTOM"))}
     found = Interpreter(model_content=content).get_signature_runner()(**inputs)
     expected = answers(model, inputs)
