@@ -72,6 +72,6 @@ def test_sampling_goes_on_where_it_was(data, tmp_path):
     last.unlink()
     assert "Going on after step 2" in command(*flags, f"--output={again}")
     expected, found = (safetensors.numpy.load_file(run / "checkpoints" / last.name) for run in (whole, again))
-    assert sum(name.startswith("trained/") for name in expected) >= 2
+    assert sum("trained/" in name for name in expected) >= 2
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
