@@ -30,6 +30,14 @@ def test_overlaps_are_those_of_pixels():
     np.testing.assert_allclose(boxes.area(one), [mask.sum() for mask in masks[0]])
 
 
+def test_integers_are_computed_with_as_floats():
+    one, other = np.array([[0, 0, 200, 200]], "uint8"), [[100, 0, 300, 200]]
+    np.testing.assert_allclose(boxes.area(one), [40_000])
+    for overlap in (boxes.iou, boxes.giou):
+        np.testing.assert_allclose(np.ravel(overlap(one, other)), [1 / 3], rtol=1e-6)
+    np.testing.assert_allclose(boxes.decode(boxes.encode(other, one), one), other, rtol=1e-5)
+
+
 def test_empty_boxes():
     empty = np.array([[5, 5, 5, 9], [9, 9, 5, 5]], "float32")
     np.testing.assert_array_equal(boxes.area(empty), 0)

@@ -180,7 +180,7 @@ def gather(
             raise UserError(f"None of {counted(len(boxes), 'box')} can be used: {'; '.join(reasons)}.")
     rows = np.column_stack([images, classes, corners])[good]
     if again := len(rows) - len(np.unique(rows, axis=0)):
-        faults.append(f"{counted(again, 'box')} repeat another of the same image and class, and count too.")
+        faults.append(f"Counted as well: {counted(again, 'box')}, equal to another of the image and class.")
     if len(overhanging := np.flatnonzero(good & over)):
         name = name_of(int(images[overhanging[0]]))
         sides = "image's border" if len(overhanging) == 1 else "borders of images"

@@ -64,6 +64,7 @@ def coco(names="abcd", **changes):
 
 
 IMAGE = coco("d")["images"][0]
+ANNOTATION = coco("d")["annotations"][0]
 
 
 @pytest.fixture
@@ -92,6 +93,13 @@ def test_coco(coco_folder, monkeypatch):
     moved = source.with_classes(("cow", "dog", "cat"), places)
     np.testing.assert_array_equal(moved.objects.classes, np.take(places, source.objects.classes))
     assert open_source(f"coco:{coco_folder}", "all", labeled=False).size == 4
+
+
+def test_a_box_that_is_there_twice_is_told(coco_folder, capsys):
+    content = coco("d", annotations=coco("d")["annotations"] * 2)
+    (coco_folder / "annotations/instances_val2017.json").write_text(json.dumps(content))
+    load(f"coco:{coco_folder}", "val", image_size=SIZE, target="boxes")
+    assert "Counted as well: 1 box, equal to another" in capsys.readouterr().err
 
 
 def test_roboflows_layout_has_annotations_beside_images(tmp_path):
@@ -126,6 +134,9 @@ def test_the_identity_covers_boxes(coco_folder):
         (coco("d", categories=[{"id": 1}]), "categories, entry 1: an 'id' and a 'name' were expected; got"),
         (coco("d", images=[{"id": 1, "file_name": "d.jpg"}]), "entry 1: .* a 'height' and a 'width' were"),
         (coco("d", annotations=[{"image_id": 5}]), "annotations, entry 1: an 'image_id' of the images"),
+        (coco("d", annotations=[ANNOTATION | {"image_id": 5}]), "got {'bbox': .*_id': ., 'image_id': 5}"),
+        (coco("d", annotations=[ANNOTATION | {"bbox": [0, 0, 0.5, 1]}]), "No box is larger than a pixel"),
+        (coco("d", images=[IMAGE, IMAGE | {"id": 99}]), "lists '.*d.jpg' as several images"),
         (coco("d", images=coco("d")["images"] * 2), "has several images with the same id"),
         (coco("d", images=[IMAGE | {"file_name": "x.jpg"}]), "1 of the 1 images .* not there; .*x.jpg"),
         (coco("d", images=[IMAGE | {"file_name": "../d.jpg"}]), "image 1: a path below the folder"),
@@ -192,6 +203,14 @@ def test_voc(voc, capsys):
         load(f"voc:{voc}", "all", image_size=SIZE, target="boxes", strict=True)
 
 
+def test_vocs_images_may_have_another_ending(voc):
+    for path in (voc / "JPEGImages").iterdir():
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".png"))
+        path.unlink()
+    assert open_source(f"voc:{voc}", "train", target="boxes").size == 3
+
+
 BOMB = '<!DOCTYPE a [<!ENTITY b "bb">]><annotation><object><name>&b;</name></object></annotation>'
 
 
@@ -250,6 +269,7 @@ def test_yolo(yolo):
     check(data, "val", "d")
     listing = "\n".join(f"./images/train/{name}.jpg" for name in "ca")
     (yolo / "list.txt").write_text(listing)
+    (yolo / "labels/val/d.txt").write_bytes(b"\xef\xbb\xbf" + (yolo / "labels/val/d.txt").read_bytes())
     names = "names: ['cat', cow, \"dog\"]\nnc: 3\ndownload: |\n  rm nothing\n"
     (yolo / "data.yaml").write_text(f"path: ../elsewhere\ntrain: [list.txt, ../images/val]\n{names}")
     check(data, "train", "cad", crowds=False)
@@ -272,6 +292,7 @@ def test_yolo(yolo):
         ("labels/val/d.txt", "0 0.5 0.5 0.5\n", "d.txt', line 1: .* and 4 numbers .* got '0 0.5 0.5 0.5'"),
         ("labels/val/d.txt", "0 0.5 0.5 0.5 0,5\n", "d.txt', line 1: a class's number"),
         ("labels/val/d.txt", "7 0.5 0.5 0.5 0.5\n", "None of 1 box .* unknown class .first 7 in '.*d.txt"),
+        ("labels/val/d.txt", "0 20 20 9 9\n", "outside of the image .*; shares of the image's sides were"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_yolo(yolo, file, text, message):
@@ -301,7 +322,7 @@ def test_csv(tmp_path):
     check(data, "val", "c")
     check(data, "test", "d")
     short = [",".join(field for field in row.split(",") if field) for row in rows if "b.jpg" not in row]
-    header = "set,path,label,x_min,y_min,x_max,y_max"
+    header = "set,path,label,x_min,y_min,,,x_max,y_max,,"
     (tmp_path / "list.csv").write_text(
         "\n".join([header, *(short[i].replace("TEST", "UNASSIGNED") for i in (2, 3))])
     )

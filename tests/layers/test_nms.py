@@ -129,3 +129,8 @@ def test_values_that_do_not_fit():
         NonMaxSuppression(score_threshold=-1)
     with pytest.raises(UserError, match="`iou_threshold` must be between 0 and 1; got 45"):
         NonMaxSuppression(iou_threshold=45)
+    for shapes in (((1, 3, 4), (3, 2)), ((1, 3, 3), (1, 3, 2)), ((3, 4), (1, 3, 2))):
+        with pytest.raises(UserError, match="and scores .batch, N, classes. were expected"):
+            NonMaxSuppression()(*map(np.zeros, shapes))
+    with pytest.raises(UserError, match="as many boxes as rows of scores"):
+        NonMaxSuppression()(np.zeros((1, 3, 4)), np.zeros((1, 2, 2)))
