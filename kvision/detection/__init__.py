@@ -16,6 +16,13 @@ from kvision.detection._ssdlite import (
     SSDLiteVariant as SSDLiteVariant,
     ssdlite320_mobilenet_v3_large as ssdlite320_mobilenet_v3_large,
 )
+from kvision.detection._staged import (
+    RCNNVariant as RCNNVariant,
+    SPPNetVariant as SPPNetVariant,
+    rcnn_alexnet as rcnn_alexnet,
+    sppnet_zf5 as sppnet_zf5,
+)
+from kvision.detection._stages import fit_stages as fit_stages, last_stages as last_stages
 from kvision.detection._training import with_losses as with_losses
 from kvision.detection._vgg_rcnn import (
     FasterRCNNVariant as FasterRCNNVariant,

@@ -91,9 +91,7 @@ def rcnn_training(model: keras.Model, seed: int | None = None) -> keras.Model:
     (of_proposals,) = inputs_of(first, 0)
     predictors = [model.get_layer(f"roi_heads.box_predictor.{name}") for name in PREDICTORS.values()]
     head = keras.Model(of_proposals, [layer.output for layer in predictors], name="head")
-    sampled, labels, targets = _SampledRegions(settings, seed, name="sampled_regions")(
-        learned, boxes, classes
-    )
+    sampled, labels, targets = SampledRegions(settings, seed, name="sampled_regions")(learned, boxes, classes)
     regions = pool(maps, sampled)
     answers = head(ops.reshape(regions, (-1, *regions.shape[2:])))
     class_loss, box_loss = _RegionLosses(settings.beta, name="region_losses")(*answers, labels, targets)
@@ -183,7 +181,7 @@ class _AnchorLosses(_Sampling):
         return _of_images()
 
 
-class _SampledRegions(_Sampling):
+class SampledRegions(_Sampling):
     """Regions that the box head learns from.
 
     Output: boxes `(batch, at most count, 4)`; labels `(batch, at most count)`, which are 0 for the background
@@ -223,7 +221,7 @@ class _RegionLosses(keras.layers.Layer):
     """Losses of the box head, of classes and of boxes, each `(batch,)`.
 
     Input: logits and deltas, with a row for each region of each image; labels and targets, see
-    `_SampledRegions`.
+    `SampledRegions`.
     """
 
     def __init__(self, beta, **keywords):

@@ -8,6 +8,8 @@ from kvision.detection._family import raw
 from kvision.detection._faster_rcnn_loss import rcnn_training
 from kvision.detection._simota import yolox_losses
 from kvision.detection._ssd_loss import ssd_losses
+from kvision.detection._staged import DecodeStages
+from kvision.detection._stages import finetuning
 from kvision.detection._yolo_v1 import DecodeGrid
 from kvision.detection._yolo_v1_loss import yolo_v1_losses
 from kvision.layers import DecodeCells
@@ -40,6 +42,8 @@ def with_losses(model: keras.Model) -> keras.Model:
         ValueError: see `raw`.
     """
     undecoded = raw(model)
+    if isinstance(model.get_layer("decode"), DecodeStages):
+        return finetuning(model)
     if "proposals" in undecoded.output:
         return rcnn_training(model)
     boxes = keras.Input((None, 4), name="true_boxes")

@@ -16,7 +16,8 @@ from kvision.layers.nms import NonMaxSuppression, suppress
 from kvision.layers.resizing import CropLike, PadToMultiple, ResizeLike
 from kvision.layers.reverse_channels import ReverseChannels
 from kvision.layers.roi_align import RoIAlign
-from kvision.layers.roi_pool import RoIPool, SpatialPyramidPooling
+from kvision.layers.roi_pool import RoIPool, RoIPyramidPool, SpatialPyramidPooling
+from kvision.layers.roi_warp import RoIWarp
 from kvision.layers.self_attention import AttentionShares, MultiHeadSelfAttention
 from kvision.layers.standardized_conv import StandardizedConv2D
 from kvision.layers.tokens import PositionEmbedding, PrefixToken, SinusoidalEncoding, TokenTap
@@ -50,6 +51,8 @@ __all__ = [
     "ReverseChannels",
     "RoIAlign",
     "RoIPool",
+    "RoIPyramidPool",
+    "RoIWarp",
     "SinusoidalEncoding",
     "SpatialPyramidPooling",
     "StandardizedConv2D",

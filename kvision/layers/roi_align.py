@@ -7,6 +7,27 @@ from keras import ops
 NEARLY = 1e-6  # a region that is so near to the next level belongs there, as in torchvision
 
 
+def weighted_places(x, rows, columns):
+    """Sums of a map's places with separable weights, as two matrix products.
+
+    Args:
+        x: the map, `(batch, height, width, channels)`.
+        rows: weights of its rows, `(batch, regions, size, height)`.
+        columns: weights of its columns, `(batch, regions, size, width)`.
+
+    Returns:
+        `(batch, regions, size, size, channels)`, of the map's dtype.
+    """
+    rows, columns = ops.cast(rows, x.dtype), ops.cast(columns, x.dtype)
+    height, width = ops.shape(x)[1:3]
+    channels, regions, size = x.shape[-1], ops.shape(rows)[1], rows.shape[2]
+    x = ops.matmul(
+        ops.reshape(rows, (-1, regions * size, height)), ops.reshape(x, (-1, height, width * channels))
+    )
+    x = ops.reshape(x, (-1, regions, size, width, channels))
+    return ops.matmul(columns[:, :, None], x)
+
+
 @keras.saving.register_keras_serializable("kvision")
 class RoIAlign(keras.layers.Layer):
     """Regions of feature maps in one size, sampled bilinearly and averaged, as torchvision does.
@@ -62,16 +83,9 @@ class RoIAlign(keras.layers.Layer):
 
     def _by_products(self, x, boxes):
         height, width = ops.shape(x)[1:3]
-        channels, regions = x.shape[-1], ops.shape(boxes)[1]
         rows = self._weights(boxes[..., 1], boxes[..., 3], height)
         columns = self._weights(boxes[..., 0], boxes[..., 2], width)
-        rows, columns = ops.cast(rows, x.dtype), ops.cast(columns, x.dtype)
-        x = ops.matmul(
-            ops.reshape(rows, (-1, regions * self.size, height)),
-            ops.reshape(x, (-1, height, width * channels)),
-        )
-        x = ops.reshape(x, (-1, regions, self.size, width, channels))
-        return ops.matmul(columns[:, :, None], x)
+        return weighted_places(x, rows, columns)
 
     def _weights(self, start, end, count):
         """Weights `(batch, regions, size, count)` of the rows or columns of a map."""

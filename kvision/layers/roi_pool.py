@@ -114,6 +114,39 @@ class RoIPool(keras.layers.Layer):
         return super().get_config() | {"size": self.size, "stride": self.stride}
 
 
+@keras.saving.register_keras_serializable("kvision")
+class RoIPyramidPool(keras.layers.Layer):
+    """Maxima of regions of a map in bins at several levels (He et al. 2014, section 4.1).
+
+    Each level is a `RoIPool`, whose rounding of a region's edges it has.
+
+    Input: as `RoIPool`. Output: `(batch, regions, bins, channels)`: level by level, row by row.
+
+    Args:
+        levels: bins of each level, in each direction.
+        stride: of the map, in pixels.
+    """
+
+    def __init__(self, levels=(6, 3, 2, 1), *, stride=16, **keywords):
+        super().__init__(autocast=False, **keywords)  # boxes need float32 under any policy
+        self.levels = tuple(levels)
+        self.stride = stride
+        self.pools = [RoIPool(size, stride=stride, dtype=self.dtype_policy) for size in self.levels]
+
+    def call(self, x, boxes):
+        shape = *ops.shape(boxes)[:2], -1, x.shape[-1]
+        return ops.concatenate([ops.reshape(pool(x, boxes), shape) for pool in self.pools], 2)
+
+    def compute_output_shape(self, x_shape, boxes_shape):
+        return (*boxes_shape[:2], sum(size**2 for size in self.levels), x_shape[-1])
+
+    def compute_output_spec(self, x, boxes):
+        return keras.KerasTensor(self.compute_output_shape(x.shape, boxes.shape), x.dtype)
+
+    def get_config(self):
+        return super().get_config() | {"levels": self.levels, "stride": self.stride}
+
+
 def _powers(length, size) -> list[int]:
     """The powers of two up to the places of a bin, on a map that is `length` places long."""
     longest = LONGEST if length is None else min(length, length // size + 2)

@@ -198,6 +198,11 @@ class Detection(Exported):
         """The batch, in which ignored objects have the class -1."""
         return {**batch, "classes": np.where(batch["crowd"] > 0, -1, batch["classes"])}
 
+    @classmethod
+    def last_stages(cls, model):
+        """See `kvision.detection.fit_stages`."""
+        return detection.last_stages(model)
+
     def inputs(self, batch):
         """What is served and the objects, of which those that are ignored have the class -1."""
         counts = (batch["crowd"] == 0) & (batch["weight"][:, None] > 0)

@@ -159,6 +159,16 @@ class Task(abc.ABC):
         """Sentences on training images that a network cannot learn well; by default none."""
         return []
 
+    @classmethod
+    def last_stages(cls, model):
+        """What the best epoch's model learns after the last epoch; by default None.
+
+        Returns:
+            None, or a function of the model, whose weights it changes, and of a function that gives batches
+            of the training images; it returns whether there was something to learn.
+        """
+        return None
+
     def inputs(self, batch):
         """The part of a batch that the trained network is given."""
         return batch["image"]

@@ -3,12 +3,14 @@
 import re
 import shutil
 
+import keras
 import numpy as np
 import pytest
 import safetensors.numpy
 from helpers import command, rows
 from PIL import Image
 
+from kvision import labels
 from kvision.data.sources.shapes import draw
 
 TRAIN = [
@@ -75,3 +77,36 @@ def test_sampling_goes_on_where_it_was(data, tmp_path):
     assert sum("trained/" in name for name in expected) >= 2
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "column"), [("rcnn_alexnet", "crop_size=67"), ("sppnet_zf5", "levels=(3,2,1)")]
+)
+def test_stages_are_those_of_one_command(name, column, data, cache, tmp_path):
+    """Also where a run was killed after its last epoch."""
+    run, file = tmp_path / "run", tmp_path / "figures.json"
+    flags = [
+        "kvision-train", f"--model={name}", f"--model_kwarg={column}", "--model_kwarg=width_multiplier=0.125",
+        "--model_kwarg=hidden_filters=32", "--model_kwarg=proposals=30", "--image_size=96", "--batch_size=8",
+        "--optimizer=adamw", "--learning_rate=1e-3", "--epochs=2", f"--data=csv:{data / 'boxes.csv'}",
+        f"--output={run}",
+    ]  # fmt: skip
+    assert "Learned the stages behind the last epoch" in command(*flags)
+    assert {"class_loss", "val_ap50"} <= {*rows(run)[0]}
+    fitted = keras.saving.load_model(run / "model.keras", compile=False)
+    assert fitted.get_layer("svm").kernel.numpy().any()
+    assert "nothing is left" in (printed := command(*flags))
+    assert "Learned" not in printed
+    command("kvision-evaluate", f"--model={run}", f"--json={file}")
+
+    killed = keras.saving.load_model(run / "model.keras", compile=False)
+    killed.get_layer("decode").fitted.assign(0.0)
+    for layer in ("svm", "box_regressor"):
+        killed.get_layer(layer).set_weights([0 * value for value in killed.get_layer(layer).get_weights()])
+    names = labels.read_from_keras(run / "model.keras")
+    killed.save(run / "model.keras")
+    labels.add_to_keras(run / "model.keras", names, "detection")
+    assert "Learned the stages" in command(*flags)
+    again = keras.saving.load_model(run / "model.keras", compile=False)
+    for expected, found in zip(fitted.weights, again.weights, strict=True):
+        np.testing.assert_array_equal(found, expected, err_msg=expected.path)

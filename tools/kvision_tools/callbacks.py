@@ -108,6 +108,13 @@ class EventFiles(keras.callbacks.TensorBoard):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.log_dir) from error
 
 
+def write_model(model: keras.Model, task, path: Path) -> None:
+    """Writes a model in float32, with its task and class names."""
+    with replacing(path, ".keras") as tmp_path:
+        networks.portable(model).save(tmp_path)
+        labels.add_to_keras(tmp_path, task.class_names, task.name)
+
+
 class RunFiles(keras.callbacks.Callback):
     """Keeps `metrics.csv`, `curves.png` and `model.keras` of a run folder.
 
@@ -130,9 +137,7 @@ class RunFiles(keras.callbacks.Callback):
             average = best(now, monitor) > _worth(now, f"val_{monitor}", "val_loss")
             if average:
                 self.loop.swap_average()
-            with replacing(self.folder / run_info.MODEL, ".keras") as tmp_path:
-                networks.portable(self.model).save(tmp_path)
-                labels.add_to_keras(tmp_path, self.loop.task.class_names, self.loop.task.name)
+            write_model(self.model, self.loop.task, self.folder / run_info.MODEL)
             if average:
                 self.loop.swap_average()
         with (

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import keras
@@ -235,6 +235,10 @@ class Preparation:
         """The first training batches as arrays, `count` of them."""
         data = self._load("train", batch_size=batch_size, **self._training(0, 0))
         yield from data.dataset.take(count).as_numpy_iterator()  # pyright: ignore  # its stubs know no dicts
+
+    def training_images(self) -> Iterable[dict]:
+        """Batches of all training images, as validation has its own; in each worker all."""
+        return self._load("train", batch_size=self.part_size).dataset
 
     def _training(self, step, nans) -> dict:
         """How training images are loaded from a step on."""

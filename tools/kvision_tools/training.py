@@ -17,7 +17,16 @@ from kvision.errors import UserError
 from kvision.files import replacing
 from kvision.names import counted
 from kvision_tools import run_folder, startup
-from kvision_tools.callbacks import CURVES, EventFiles, Progress, RunFiles, Strict, plot_curves, print_table
+from kvision_tools.callbacks import (
+    CURVES,
+    EventFiles,
+    Progress,
+    RunFiles,
+    Strict,
+    plot_curves,
+    print_table,
+    write_model,
+)
 from kvision_tools.config import TrainConfig
 from kvision_tools.preparation import Preparation
 from kvision_tools.trainer import Trainer
@@ -134,6 +143,7 @@ class Training:
             print(f"{self.folder} has all of its {epochs}: nothing is left to train.")
             if prepared.writes and not (self.folder / CURVES).exists():  # it was killed when it drew them
                 plot_curves(history, monitor, self.folder / CURVES)
+            self._learn_last_stages()
             return
         if step:
             print(f"Going on after step {step} of {self.folder}.")
@@ -161,10 +171,25 @@ class Training:
                 raise
             print("Another worker was lost; the same command on all goes on.", file=sys.stderr)
             sys.exit(1)
+        self._learn_last_stages()
         report_unreadable(prepared.unreadable, strict=False)
         if prepared.writes:
             print_table(history, monitor)
             print(f"Run folder: {self.folder}")
+
+    def _learn_last_stages(self):
+        """What the best epoch's model learns after the last epoch, where that is not done yet."""
+        prepared, path = self.prepared, self.folder / run_info.MODEL
+        task = prepared.loop.task
+        learn = task.last_stages(prepared.model) if prepared.writes else None
+        if not learn:
+            return
+        model = keras.saving.load_model(path, compile=False)
+        with kvision.data.read_errors(prepared.opened):
+            learned = learn(model, prepared.training_images)
+        if learned:
+            write_model(model, task, path)
+            print(f"Learned the stages behind the last epoch: {path}")
 
     def _look(self, step):
         """Draws the first batch if that is asked for, and says before the first step what is in doubt."""
