@@ -133,6 +133,10 @@ class RoIPyramidPool(keras.layers.Layer):
         self.stride = stride
         self.pools = [RoIPool(size, stride=stride, dtype=self.dtype_policy) for size in self.levels]
 
+    def build(self, x_shape, boxes_shape):
+        for pool in self.pools:
+            pool.build(x_shape)
+
     def call(self, x, boxes):
         shape = *ops.shape(boxes)[:2], -1, x.shape[-1]
         return ops.concatenate([ops.reshape(pool(x, boxes), shape) for pool in self.pools], 2)

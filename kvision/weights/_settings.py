@@ -19,6 +19,7 @@ STRUCTURE = ("Activation", "ZeroPadding2D", "MaxPooling2D", "AveragePooling2D") 
 FREE = {  # settings of training, of the image's size, and those that all networks share
     "name", "trainable", "dtype", "seed", "rate", "dropout_rate", "noise_shape", "momentum", "synchronized",
     "value", "grid", "target_shape", "cropping", "window_size", "axis", "data_format", "batch_shape",
+    "box_regression",
 }  # fmt: skip
 FREE_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 ATROUS = ("strides", "dilation_rate", "padding", "ZeroPadding2D")  # free where dilation replaces strides

@@ -94,7 +94,7 @@ def test_stages_saving_and_conversion(name, tmp_path):
     trained = detection.with_losses(model)
     optimizer = keras.optimizers.Adam(1e-3)
     losses = []
-    for _ in range(8):
+    for _ in range(12):
         with tf.GradientTape() as tape:
             outputs = trained(given | {"true_boxes": OBJECTS, "true_classes": CLASSES})
             loss = tf.reduce_mean(outputs["class_loss"])
@@ -112,8 +112,10 @@ def test_stages_saving_and_conversion(name, tmp_path):
     boxes = np.asarray(plain(given)["boxes"][0, : int(plain(given)["count"][0])])
     assert {*map(tuple, boxes)} <= {*map(tuple, PROPOSALS[0])}
     specs = {key: tf.TensorSpec((1, *part.shape[1:]), tf.float32, name=key) for key, part in given.items()}
-    concrete = tf.function(lambda **parts: model(parts)).get_concrete_function(**specs)
-    content = tf.lite.TFLiteConverter.from_concrete_functions([concrete], model).convert()
+    archive = keras.export.ExportArchive()
+    archive.add_endpoint("serving_default", lambda parts: model(parts), [specs])
+    archive.write_out(tmp_path / "saved", verbose=False)
+    content = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved")).convert()
     assert not {name for name in operators(content) if name.startswith(("Flex", "CUSTOM"))}
     answers = Interpreter(model_content=content).get_signature_runner()(
         **{key: part[:1] for key, part in given.items()}
