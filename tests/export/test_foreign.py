@@ -50,14 +50,7 @@ def test_a_file_that_wants_other_pixels_than_those_in_0_to_255(tmp_path):
     assert reports[0]["files"][0]["fidelity"]["agreement"] == 1
     for flags, words in (
         (["--input_range=-1,1", "--mean=3"], "say the same in two ways"),
-        (["--input_range=1,-1"], "the lower first; got 1,-1"),
-        (["--input_range=1"], "must be two numbers"),
-        (["--std=0"], "`--std` must be positive numbers"),
-        (["--mean=1,x,3"], "`--mean` must be numbers"),
-        (["--mean=nan"], "`--mean` must be numbers"),
         (["--mean=100,120", "--std=50"], "images of 3 channels; got a mean and std of 2"),
-        (["--mean=100,120,130", "--std=50,60"], "one value a channel, or one"),
-        (["--mean=0.5", "--std=0.25"], "give --mean=127.5 --std=63.75"),
     ):
         assert words in command(*arguments, *flags, code=2)
     tiny("mobilenet_v1").save(tmp_path / "own.keras")

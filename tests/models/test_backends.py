@@ -10,9 +10,8 @@ from helpers import SEGMENTERS, tiny, tiny_segmenter
 
 import kvision
 
-NAMES = ["vit_tiny_patch16", "deit_tiny_distilled", "swin_tiny", "swin_v2_tiny", "resnext50_32x4d",
-         "convnext_v2_atto", "alexnet", "mobilenet_v4_hybrid_medium", "vit_base_r50_s16", "fcn8s",
-         "lraspp_mobilenet_v3_large"]  # fmt: skip
+NAMES = ["vit_tiny_patch16", "swin_v2_tiny", "resnext50_32x4d", "convnext_v2_atto", "mobilenet_v4_hybrid_medium",
+         "fcn8s", "lraspp_mobilenet_v3_large"]  # fmt: skip
 
 
 def logits(name):
