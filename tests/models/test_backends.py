@@ -10,8 +10,8 @@ from helpers import SEGMENTERS, tiny, tiny_segmenter
 
 import kvision
 
-NAMES = ["vit_tiny_patch16", "swin_v2_tiny", "resnext50_32x4d", "convnext_v2_atto", "mobilenet_v4_hybrid_medium",
-         "fcn8s", "lraspp_mobilenet_v3_large"]  # fmt: skip
+NAMES = ["vit_tiny_patch16", "swin_v2_tiny", "resnext50_32x4d", "convnext_v2_atto",
+         "mobilenet_v4_hybrid_medium", "fcn8s", "lraspp_mobilenet_v3_large"]  # fmt: skip
 
 
 def logits(name):
