@@ -41,7 +41,7 @@ def activation_of(model: keras.Model) -> str | None:
 
 def image_of(model: keras.Model):
     """The symbolic images that a model is given, alone or beside proposals."""
-    return model.input["image"] if isinstance(model.input, dict) else model.input
+    return _given(model).get("image", model.inputs[0])
 
 
 def image_shape(model: keras.Model) -> tuple:
@@ -51,7 +51,14 @@ def image_shape(model: keras.Model) -> tuple:
 
 def proposals_of(model: keras.Model) -> int:
     """The number of proposals that a model takes beside each image; 0 where it takes none."""
-    return model.input["proposals"].shape[1] if isinstance(model.input, dict) else 0
+    given = _given(model)
+    return given["proposals"].shape[1] if given else 0
+
+
+def _given(model) -> dict:
+    """The symbolic inputs of a model that takes proposals beside images; {} for others."""
+    several = len(getattr(model, "inputs", None) or ()) > 1
+    return model.input if several and isinstance(model.input, dict) else {}
 
 
 def check_finite(model: keras.Model) -> None:
@@ -70,7 +77,8 @@ def are_finite(answers) -> bool:
 def functional(model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
     """The model as a functional one of images of one shape, `(height, width, channels)`."""
     pixels = keras.Input(shape)
-    inputs = model.input | {"image": pixels} if isinstance(model.input, dict) else pixels
+    given = _given(model)
+    inputs = given | {"image": pixels} if given else pixels
     try:
         outputs = model(inputs)
     except Exception as error:  # whatever layers that others wrote raise

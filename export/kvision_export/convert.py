@@ -102,9 +102,9 @@ def _named(outputs) -> dict:
 
 def _in_order(content, model) -> bytes:
     """A file whose outputs are in the model's order; the converter sorts them by their names."""
-    names = [name.encode() for name in _named(model.output)]
-    if len(names) == 1:
+    if len(model.outputs) == 1:
         return content
+    names = [name.encode() for name in model.output]
     file = flatbuffer.read(content)
     (signature,) = file.signatureDefs
     signature.outputs.sort(key=lambda output: names.index(output.name))

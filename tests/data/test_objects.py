@@ -158,7 +158,7 @@ def test_wrong_boxes_are_left_out(capsys):
         "numbers (first [nan, 1.0, 2.0, 2.0] in 'a'); 1 with the right left of the left, or the bottom above "
         "the top (first [5.0, 5.0, 4.0, 9.0] in 'a'); 1 of zero area (first [5.0, 5.0, 5.0, 9.0] in 'b'); "
         "1 outside of the image (first [20.0, 5.0, 30.0, 9.0] in 'b').",
-        "Cut 1 box at the image's border, the first in 'a'.",
+        "Cut 1 of 3 boxes at the image's border, the first in 'a'.",
     )
     objects.report(strict=False)
     assert capsys.readouterr().err == "\n".join(objects.faults) + "\n"

@@ -15,7 +15,7 @@ import kvision
 from kvision.tasks import Detection, Detections
 from kvision_export import flatbuffer
 from kvision_export.census import census_of
-from kvision_export.convert import FLOATS, convert
+from kvision_export.convert import FLOATS, convert_apart
 from kvision_export.int8 import Int8Files, Settings
 from kvision_export.judges import BoxJudge
 from kvision_export.metadata import About, write
@@ -59,7 +59,7 @@ def detector(request):
 @pytest.fixture(scope="module")
 def files(detector):
     """The detector's file of each mode."""
-    floats = {form: convert(detector, form) for form in FLOATS}
+    floats = convert_apart(detector, FLOATS)
     given = Given(
         forms=floats, images=PIXELS, calibration=PIXELS, backend="litert", io_dtype="uint8", mixed=True,
         finished=bytes, judge=BoxJudge(), say=print,

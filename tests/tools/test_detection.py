@@ -224,6 +224,9 @@ def test_mistakes_are_one_sentence(arguments, words, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_detectors_are_not_exported_yet(run):
-    sentence = command("kvision-export", f"--model={run}", code=2)
-    assert "learned detection: networks that classify images or their pixels are exported" in sentence
+def test_detectors_are_exported(run):
+    printed = command("kvision-export", f"--model={run}", "--quantize=float32", "--nocompare")
+    assert re.search(r"AP +agree", printed)
+    assert {"float32.tflite", "labels.txt", "report.html", "report.json"} <= {
+        path.name.removeprefix("yolox_nano_") for path in (run / "export").iterdir()
+    }
