@@ -53,7 +53,16 @@ def same(found, expected):
 def test_a_name_is_a_builder_and_a_network_of_the_task():
     names = kvision.list_models(task="detection")
     functions = {name for name, value in vars(detection).items() if inspect.isfunction(value)}
-    assert functions == {*names, "assigned", "raw", "selective_search", "with_losses", "yolox_losses"}
+    others = {
+        "assigned",
+        "fit_stages",
+        "last_stages",
+        "raw",
+        "selective_search",
+        "with_losses",
+        "yolox_losses",
+    }
+    assert functions == {*names, *others}
     for name in names:
         builder, row = getattr(detection, name), type(kvision.info(name).variant)
         assert (builder.__module__, builder.__name__) == ("kvision.detection", name)
