@@ -1,4 +1,4 @@
-"""What files are judged by, for each kind of answers: probabilities of classes, or boxes."""
+"""Judges of exported files: one for probabilities of classes, one for boxes."""
 
 import abc
 import dataclasses

@@ -194,7 +194,7 @@ def detect(regions, raw, v, num_classes, image, head=None, stddevs=(None, None))
 
 
 def _propose(maps, anchors_per_place, filters, depth):
-    """Of each map the logits `(batch, n)` and deltas `(batch, n, 4)`."""
+    """Logits `(batch, n)` and deltas `(batch, n, 4)` of each map."""
 
     def shared(filters, kernel_size, name, activation=None):
         return keras.layers.Conv2D(

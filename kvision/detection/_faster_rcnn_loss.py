@@ -111,7 +111,7 @@ def rcnn_training(model: keras.Model, seed: int | None = None) -> keras.Model:
 
 
 def _more_proposals(layer):
-    """What a layer `Proposals` gives, but as many as are learned from."""
+    """Proposals of a layer `Proposals`, as many as training learns from."""
     *maps, anchors, image = inputs_of(layer, 0)
     logits, deltas = maps[: len(maps) // 2], maps[len(maps) // 2 :]
     config = layer.get_config() | {"count": PROPOSALS, "name": "learned_proposals"}

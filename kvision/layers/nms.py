@@ -40,7 +40,7 @@ def suppress(boxes, iou_threshold, groups=None):
 
 
 def _suppress(own, free, iou_threshold):
-    """`suppress` of boxes and their groups; only boxes that are `free`, if that is given, can be kept."""
+    """`suppress` within one block; boxes that are not `free`, where that is given, are dropped already."""
     overlapping = _overlapping(own, own, iou_threshold)
     places = ops.arange(ops.shape(overlapping)[-1])
     earlier = places[:, None] > places[None, :]

@@ -23,7 +23,7 @@ KEYS = ("images", "annotations", "categories")
 
 
 class Listed(NamedTuple):
-    """What a JSON file has: the names, ids and sizes of images, boxes, and class names by their ids."""
+    """Contents of a JSON file: names, ids and sizes of images, boxes, and class names by their ids."""
 
     file: str
     folder: str
