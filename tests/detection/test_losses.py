@@ -8,12 +8,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from four_pictures import check_learned, four_pictures
 from golden import formula_image, formula_weights
 from helpers import SMALL
 
 import kvision
-from kvision import boxes as box_math
-from kvision.data.sources.shapes import draw
 from kvision.detection import with_losses
 from kvision.detection._faster_rcnn_loss import _Sampling, rcnn_training
 from kvision.errors import UserError
@@ -69,32 +68,8 @@ def test_pictures_are_learned(name):
     columns, steps = TINY[name]
     keras.utils.set_random_seed(0)
     model = kvision.create_model(name, input_shape=(96, 96, 3), num_classes=3, **columns)
-    pictures = [draw(0, index) for index in range(4)]
-    boxes, classes = np.zeros((4, 4, 4), "float32"), np.full((4, 4), -1, "int32")
-    for place, picture in enumerate(pictures):
-        for i, shape in enumerate(picture.shapes):
-            boxes[place, i] = shape.left, shape.top, shape.right, shape.bottom
-            classes[place, i] = shape.label - 1
-    images = np.stack([picture.image for picture in pictures]).astype("float32")
-    variables, losses_in = model.trainable_variables, with_losses(model)
-    batch = {"image": images, "true_boxes": boxes, "true_classes": classes}
-    optimizer = keras.optimizers.Adam(3e-3, global_clipnorm=1.0)
-
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            outputs = losses_in(batch, training=True)
-            loss = tf.add_n([tf.reduce_mean(value) for key, value in outputs.items() if "loss" in key])
-        optimizer.apply(tape.gradient(loss, variables), variables)
-        return loss
-
-    losses = [float(step()) for _ in range(steps)]
-    assert np.mean(losses[-5:]) < losses[0] / 5
-    found = model(images)
-    right = np.asarray(box_math.iou(boxes, found["boxes"])) > 0.5
-    right &= classes[:, :, None] == np.asarray(found["classes"])[:, None]
-    right &= np.asarray(found["scores"])[:, None] > 0.3
-    assert right.any(-1).sum() >= 0.8 * (classes >= 0).sum()
+    images, boxes, classes = four_pictures()
+    check_learned(model, {"image": images}, boxes, classes, steps)
 
 
 @pytest.mark.parametrize(("positives", "negatives", "expected"), [

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from four_pictures import check_learned, four_pictures
 from helpers import SMALL, built_without_memory, randomized
 from tflite import images, operators
 
 import kvision
-from kvision import boxes as box_math, detection
+from kvision import detection
 from kvision.average_precision import iou
-from kvision.data.sources.shapes import draw
 from kvision.detection import with_losses
 from kvision.errors import UserError
 
@@ -178,13 +178,8 @@ def test_pictures_are_learned(name):
     keras.utils.set_random_seed(0)
     columns = LEARNED | {"stride": 8, "proposals": 40, "score_threshold": 0.05, "dropout_rate": 0.0}
     model = tiny(name, **(columns | ({"rpn_filters": 64} if name == FASTER else {})))
-    pictures = [draw(0, index) for index in range(4)]
-    boxes, classes = np.zeros((4, 4, 4), "float32"), np.full((4, 4), -1, "int32")
-    for place, picture in enumerate(pictures):
-        for i, shape in enumerate(picture.shapes):
-            boxes[place, i] = shape.left, shape.top, shape.right, shape.bottom
-            classes[place, i] = shape.label - 1
-    inputs = {"image": np.stack([picture.image for picture in pictures]).astype("float32")}
+    pictures, boxes, classes = four_pictures()
+    inputs = {"image": pictures}
     if name == FAST:
         random = np.random.default_rng(0)
         near = np.repeat(boxes, 6, 1) * (np.repeat(classes, 6, 1) >= 0)[..., None]
@@ -192,25 +187,7 @@ def test_pictures_are_learned(name):
         corners = random.uniform(0, 60, (4, 16, 2))
         far = np.concatenate([corners, corners + random.uniform(16, 36, corners.shape)], -1)
         inputs["proposals"] = np.clip(np.concatenate([near, far], 1), 0, 96).astype("float32")
-    variables, network = model.trainable_variables, with_losses(model)
-    batch = inputs | {"true_boxes": boxes, "true_classes": classes}
-    optimizer = keras.optimizers.Adam(3e-3, global_clipnorm=1.0)
-
-    @tf.function
-    def step():
-        with tf.GradientTape() as tape:
-            outputs = network(batch, training=True)
-            loss = tf.add_n([tf.reduce_mean(value) for key, value in outputs.items() if "loss" in key])
-        optimizer.apply(tape.gradient(loss, variables), variables)
-        return loss
-
-    losses = [float(step()) for _ in range(120)]
-    assert np.mean(losses[-5:]) < losses[0] / 5
-    found = {key: np.asarray(value) for key, value in answers(model, inputs).items()}
-    right = np.asarray(box_math.iou(boxes, found["boxes"])) > 0.5
-    right &= classes[:, :, None] == found["classes"][:, None]
-    right &= found["scores"][:, None] > 0.3
-    assert right.any(-1).sum() >= 0.8 * (classes >= 0).sum()
+    check_learned(model, inputs, boxes, classes, steps=120)
 
 
 def test_a_stride_that_no_map_has():
