@@ -91,15 +91,15 @@ def test_boxes_are_those_of_the_pixels(augment, letterbox, monkeypatch):
 
 def test_batches_of_objects():
     """As the network sees them, and with `own_size` as the image has them, where detections go back to."""
-    pictures = [draw(1, index) for index in range(100)]
+    pictures = [draw(1, index, 128) for index in range(150)]
     most = max(len(picture.shapes) for picture in pictures)
-    data = load("shapes", "val", batch_size=100, **HOW)
+    data = load("shapes", "val", batch_size=150, **HOW)
     assert data.class_names == ("circle", "square", "triangle")
     [seen] = read(data)
     assert seen.keys() == {"image", "weight", "boxes", "classes", "crowd"}
-    for name, shape, dtype in (("boxes", (100, most, 4), "float32"), ("classes", (100, most), "int32")):
+    for name, shape, dtype in (("boxes", (150, most, 4), "float32"), ("classes", (150, most), "int32")):
         assert (seen[name].shape, seen[name].dtype) == (shape, dtype)
-    [own] = read(load("shapes", "val", batch_size=100, own_size=True, **HOW))
+    [own] = read(load("shapes", "val", batch_size=150, own_size=True, **HOW))
     assert own.keys() - seen.keys() == {"size", "area"}
     for place, picture in enumerate(pictures):
         expected = [corners(shape) for shape in picture.shapes]
@@ -110,9 +110,9 @@ def test_batches_of_objects():
         )
         assert not own["boxes"][place][~there].any()
     np.testing.assert_array_equal(own["area"], np.prod(own["boxes"][..., 2:] - own["boxes"][..., :2], -1))
-    assert np.all(own["size"] == 96)
+    assert np.all(own["size"] == 128)
     for form in LETTERBOXES:
-        [seen] = read(load("shapes", "val", batch_size=100, letterbox=form, **HOW))
+        [seen] = read(load("shapes", "val", batch_size=150, letterbox=form, **HOW))
         back = unletterbox_boxes(seen["boxes"], own["size"], HOW["image_size"], form)
         there = seen["classes"] >= 0
         np.testing.assert_allclose(back[there], own["boxes"][there], atol=1e-4)

@@ -10,13 +10,22 @@ from kvision.data.objects import Box, gather
 from kvision.data.sources.source import Options, Source, check_divided
 
 CLASSES = ("background", "circle", "square", "triangle")
-COUNTS = {"train": 400, "val": 100}
-SIZE = 96  # height and width
 SIDES = (16, 48)  # smallest and largest side of a shape's box
 MOST = 4  # shapes in a picture
 TRIES = 20  # to find a place that is free
 CONTRAST = 60  # least difference of a shape's colour from the background's, in its strongest channel
 NOISE = 12  # standard deviation
+
+
+class Pictures(NamedTuple):
+    """How many pictures are drawn for each split, and their height and width."""
+
+    counts: dict[str, int]
+    size: int
+
+
+WITH_MASKS = Pictures({"train": 400, "val": 100}, 96)
+WITH_BOXES = Pictures({"train": 600, "val": 150}, 128)
 
 
 class Shape(NamedTuple):
@@ -38,12 +47,19 @@ class Picture(NamedTuple):
 
 
 def shapes(_, split: str, options: Options) -> Source:
-    """400 pictures of 96 x 96 pixels for training and 100 others, whatever `val_fraction`.
+    """Pictures for training and others for validation, whatever `val_fraction`.
 
-    The background is a class of masks and has no boxes.
+    With masks, 400 and 100 of 96 x 96 pixels, and the background is a class; with boxes, 600 and 150 of
+    128 x 128.
     """
     check_divided(split, "'shapes'")
-    pictures = [picture for name in COUNTS if split in ("all", name) for picture in _pictures(name)]
+    drawn = WITH_BOXES if options.target == "boxes" else WITH_MASKS
+    pictures = [
+        picture
+        for seed, (name, count) in enumerate(drawn.counts.items())
+        if split in ("all", name)
+        for picture in _pictures(seed, count, drawn.size)
+    ]
     images = tf.constant(np.stack([picture.image for picture in pictures]))
     if options.channels == 1:
         images = tf.image.rgb_to_grayscale(images)
@@ -54,7 +70,7 @@ def shapes(_, split: str, options: Options) -> Source:
             for shape in picture.shapes
         ]
         places = {label: label - 1 for label in range(1, len(CLASSES))}
-        objects = gather(boxes, places, len(pictures), str, [(SIZE, SIZE)] * len(pictures))
+        objects = gather(boxes, places, len(pictures), str, [(drawn.size,) * 2] * len(pictures))
         return Source(
             CLASSES[1:],
             None,
@@ -74,7 +90,7 @@ def shapes(_, split: str, options: Options) -> Source:
     )
 
 
-def draw(seed: int, index: int, size: int = SIZE) -> Picture:
+def draw(seed: int, index: int, size: int = WITH_MASKS.size) -> Picture:
     """Draws a picture, the same one for the same arguments.
 
     One to four shapes that do not overlap, each of a random colour that differs from the background's.
@@ -122,5 +138,5 @@ def _inside(label, rows, columns, side) -> np.ndarray:
 
 
 @functools.cache
-def _pictures(split) -> list[Picture]:
-    return [draw(list(COUNTS).index(split), index) for index in range(COUNTS[split])]
+def _pictures(seed, count, size) -> list[Picture]:
+    return [draw(seed, index, size) for index in range(count)]
