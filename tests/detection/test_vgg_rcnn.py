@@ -173,7 +173,7 @@ def test_faster_rcnn_learns_from_more_proposals_than_it_detects_with():
     assert (np.asarray(terms["class_loss"]) > 0).all()  # all is background
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", [pytest.param(FAST, marks=pytest.mark.slow), FASTER])
 def test_pictures_are_learned(name):
     keras.utils.set_random_seed(0)
     columns = LEARNED | {"stride": 8, "proposals": 40, "score_threshold": 0.05, "dropout_rate": 0.0}

@@ -2,15 +2,13 @@
 
 import itertools
 import math
-import re
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
-from helpers import built_without_memory, command, rows
-from PIL import Image
+from helpers import built_without_memory
 from tflite import images as smooth_images, operators
 
 import kvision
@@ -201,22 +199,6 @@ def test_weights_fit_other_classes():
         assert key.startswith("connected.classes") or np.array_equal(value, weights[key]), key
     with pytest.raises(UserError, match="fixed image size: give `input_shape`"):
         tiny(input_shape=(None, None, 3))
-
-
-def test_training_from_the_shell(tmp_path):
-    printed = command(
-        "kvision-train", "--model=yolo_v1_fast", "--data=shapes", "--image_size=64", "--epochs=2",
-        "--model_kwarg=width_multiplier=0.125", "--model_kwarg=hidden_filters=(64,64)", "--batch_size=50",
-        "--model_kwarg=grid=2", "--debug_batch", "--optimizer=adamw", f"--output={tmp_path / 'run'}",
-    )  # fmt: skip
-    assert "epoch 2/2: loss" in printed
-    assert re.search(r"% of the \d+ objects in the first 100 training images share a cell with", printed)
-    with Image.open(tmp_path / "run/debug_batch.png") as sheet:
-        assert min(sheet.size) > 4 * 320  # of four rows of enlarged pictures
-    first, last = rows(tmp_path / "run")
-    assert {"box_loss", "confidence_loss", "class_loss", "val_ap50"} <= {*first}
-    assert float(last["loss"]) < float(first["loss"])
-    assert "AP50" in command("kvision-evaluate", f"--model={tmp_path / 'run'}")
 
 
 @pytest.mark.slow

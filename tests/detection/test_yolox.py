@@ -30,8 +30,10 @@ PUBLISHED = {  # trainable parameters of the authors' networks
     "yolox_l": 54_208_895,
     "yolox_x": 99_071_455,
 }
-SMALL = ("yolox_nano", "yolox_s")  # with depthwise convolutions, and without
-SLOW = ("yolox_nano", pytest.param("yolox_s", marks=pytest.mark.slow))
+BOTH = (
+    "yolox_nano",
+    pytest.param("yolox_s", marks=pytest.mark.slow),
+)  # with depthwise convolutions or without
 PIXELS = images(count=2)
 KEYS = ["boxes", "classes", "count", "scores"]
 
@@ -134,7 +136,7 @@ def test_detections_are_the_decoded_raw_outputs():
     np.testing.assert_allclose(outputs["boxes"], rows[:, 2:], rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.parametrize("name", BOTH)
 def test_any_size_saving_and_other_precision(name, tmp_path):
     model = trained(name)
     detections = model(PIXELS)
@@ -146,9 +148,7 @@ def test_any_size_saving_and_other_precision(name, tmp_path):
     np.testing.assert_array_equal(raw["boxes"], detection.raw(model)(PIXELS)["boxes"])
     weights = kvision.weights.state_dict(model)
     dynamic = tiny_yolox(name, input_shape=(None, None, 3), weights=weights)
-    np.testing.assert_allclose(
-        detection.raw(dynamic).predict(PIXELS, verbose=0)["boxes"], raw["boxes"], rtol=1e-4, atol=1e-4
-    )
+    np.testing.assert_allclose(detection.raw(dynamic)(PIXELS)["boxes"], raw["boxes"], rtol=1e-4, atol=1e-4)
     assert dynamic.predict(PIXELS[:, :32], verbose=0)["boxes"].shape == (2, 100, 4)
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -160,7 +160,7 @@ def test_any_size_saving_and_other_precision(name, tmp_path):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", BOTH)
 def test_every_weight_has_a_gradient(name):
     model = detection.raw(trained(name))
     with tf.GradientTape() as tape:
@@ -171,7 +171,7 @@ def test_every_weight_has_a_gradient(name):
         assert gradient.numpy().any(), variable.path
 
 
-@pytest.mark.parametrize("name", SLOW)
+@pytest.mark.parametrize("name", BOTH)
 def test_files_have_built_in_operators_and_agree(name):
     model = trained(name)
     content = convert(model)

@@ -86,17 +86,32 @@ def test_chains_are_decided_from_their_start():
     """Of boxes that each overlap the next alone, every second one stays."""
     left = np.arange(50, dtype="float32") * 4
     boxes = np.stack([left, 0 * left, left + 10, 0 * left + 10], -1)
-    np.testing.assert_array_equal(suppress(boxes, 0.4), np.arange(50) % 2 == 0)
+    np.testing.assert_array_equal(suppress(boxes[None], 0.4, 30), [[*range(0, 50, 2), *[-1] * 5]])
+
+
+def test_enough_boxes_are_enough():
+    """As many as are asked for, whether these are in the first block or the last; others do not count."""
+    left = np.arange(600, dtype="float32") * 10
+    boxes = np.stack([left, 0 * left, left + 8, 0 * left + 10], -1)[None]
+    groups = np.where(np.arange(600) % 3, 0, -1).astype("int32")[None]
+    counting = np.flatnonzero(groups[0] == 0)
+    for most in (2, 300, 390):
+        np.testing.assert_array_equal(suppress(boxes, 0.5, most, groups), counting[None, :most])
+    np.testing.assert_array_equal(suppress(boxes, 0.5, 500, groups)[0, 400:], np.full(100, -1))
+    both = np.concatenate([boxes, boxes]), np.concatenate([groups, np.full_like(groups, -1)])
+    np.testing.assert_array_equal(suppress(both[0], 0.5, 9, both[1]), [counting[:9], np.full(9, -1)])
 
 
 @pytest.mark.parametrize("multi_label", [True, False])
 @pytest.mark.parametrize("own_boxes", [False, True])
 def test_files_have_built_in_operators_and_agree(multi_label, own_boxes, tmp_path):
-    boxes, scores = random_detections(1, 200, 3, own_boxes=own_boxes)
-    numbers = np.concatenate([boxes.reshape(1, 200, -1), scores], -1)  # files have one input
+    """Those of one block of boxes, and of three."""
+    count = 600 if multi_label == own_boxes else 200
+    boxes, scores = random_detections(1, count, 3, own_boxes=own_boxes)
+    numbers = np.concatenate([boxes.reshape(1, count, -1), scores], -1)  # files have one input
     inputs = keras.Input(numbers.shape[1:], name="image")
     parts = keras.ops.reshape(inputs[..., :-3], (-1, *boxes.shape[1:])), inputs[..., -3:]
-    model = keras.Model(inputs, NonMaxSuppression(50, 150, 0.2, 0.5, multi_label)(*parts))
+    model = keras.Model(inputs, NonMaxSuppression(150, count - 50, 0.2, 0.5, multi_label)(*parts))
     expected = model(numbers)
     assert {key: (1, *value.shape[1:]) for key, value in model.output.items()} == {
         key: tuple(value.shape) for key, value in expected.items()

@@ -38,7 +38,7 @@ def test_any_floatx_gives_the_same_answers(name, floatx):
     answer = np.asarray(model(pixels))
     assert answer.dtype == wide
     error = np.linalg.norm(answer - expected(pixels)) / np.linalg.norm(expected(pixels))
-    assert error < {"float16": 2e-2, "bfloat16": 2e-1, "float64": 1e-5}[floatx]
+    assert error < {"float16": 5e-2, "bfloat16": 2e-1, "float64": 1e-5}[floatx]
 
 
 def test_copies_and_frozen_copies_give_the_same_answers():

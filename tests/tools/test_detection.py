@@ -16,15 +16,11 @@ from kvision import opening
 from kvision.average_precision import AveragePrecision
 from kvision.data.images import unletterbox_boxes
 
-SMALL = [
-    "kvision-train", "--model=yolox_nano", "--model_kwarg=width_multiplier=0.125",
-    "--model_kwarg=score_threshold=0", "--image_size=96",
-    "--batch_size=16", "--norm_momentum=0.8", "--optimizer=adamw", "--learning_rate=4e-3",
-]  # fmt: skip
-QUICK = [  # whose graph is traced in less time
+TRAIN = [  # the detector whose graph is traced in the least time
     "kvision-train", "--model=yolo_v1_fast", "--model_kwarg=width_multiplier=0.125",
-    "--model_kwarg=hidden_filters=(64,64)", "--model_kwarg=dropout_rate=0", "--image_size=64",
-    "--batch_size=16", "--optimizer=adamw",
+    "--model_kwarg=hidden_filters=(64,64)", "--model_kwarg=dropout_rate=0", "--model_kwarg=score_threshold=0",
+    "--model_kwarg=grid=3", "--image_size=96", "--batch_size=4", "--optimizer=adamw", "--learning_rate=3e-3", "--epochs=8",
+    "--augment=flip", "--deterministic",
 ]  # fmt: skip
 
 
@@ -41,45 +37,57 @@ def data(pictures):
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
     output = tmp_path_factory.mktemp("detection") / "run"
-    flags = [f"--data={data}", "--epochs=3", "--augment=crop_flip", "--ema_decay=0.5", f"--output={output}"]
-    printed = command(*SMALL, *flags)
-    assert re.search(r"epoch 3/3: loss [\d.]+; val [\d.]+, [\d.]+, its average [\d.]+; ", printed)
+    printed = command(*TRAIN, f"--data={data}", "--debug_batch", f"--output={output}")
+    assert re.search(r"% of the \d+ objects in the first 32 training images share a cell with", printed)
+    with Image.open(output / "debug_batch.png") as sheet:
+        assert min(sheet.size) > 2 * 320  # of two rows of enlarged pictures
+    assert re.search(r"epoch 8/8: loss [\d.]+; val [\d.]+, [\d.]+; ", printed)
     return output
 
 
 def test_a_run_says_what_it_learned(run):
     epochs = rows(run)
-    assert {"box_loss", "objectness_loss", "class_loss", "val_ap", "val_ap50", "val_ema_ap75"} <= {*epochs[0]}
+    assert {"box_loss", "confidence_loss", "class_loss", "val_ap", "val_ap50", "val_ap75"} <= {*epochs[0]}
     assert float(epochs[-1]["loss"]) < float(epochs[0]["loss"])
     assert json.loads((run / "run.json").read_text())["task"] == "detection"
     opened = opening.open_model(str(run))
     assert (opened.task.name, opened.class_names) == ("detection", SHAPES)
 
 
-def test_a_run_that_was_killed_goes_on_to_the_same_weights(data, tmp_path):
-    flags = [*QUICK, f"--data={data}", "--epochs=6", "--deterministic"]
-    flags += ["--augment=mosaic_mixup", "--plain_epochs=3"]
-    command(*flags, f"--output={tmp_path / 'whole'}")
+def check_killed(flags, whole, tmp_path):
+    """Asserts that a run which is killed ends with the weights of one that was not."""
     killed = tmp_path / "killed"
     process = start(*flags, f"--output={killed}")
     while process.is_alive() and not list(killed.glob("checkpoints/step_*[1-9].safetensors")):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert len(rows(tmp_path / "whole")) == 6
     assert "Going on after step" in command(*flags, f"--output={killed}")
-    expected, found = (safetensors.numpy.load_file(max(run.glob("checkpoints/step_*.safetensors")))
-                       for run in (tmp_path / "whole", killed))  # fmt: skip
+    expected, found = (
+        safetensors.numpy.load_file(max(folder.glob("checkpoints/step_*.safetensors")))
+        for folder in (whole, killed)
+    )
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
-def test_two_workers_judge_all_images(data, tmp_path):
+def test_a_run_that_was_killed_goes_on_to_the_same_weights(run, data, tmp_path):
+    check_killed([*TRAIN, f"--data={data}"], run, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_of_mosaics_that_was_killed_goes_on_to_the_same_weights(data, tmp_path):
+    mosaics = ["--augment=mosaic_mixup", "--plain_epochs=3", "--epochs=6", "--ema_decay=0.5"]
+    flags = [*TRAIN, *mosaics, f"--data={data}"]
+    printed = command(*flags, f"--output={tmp_path / 'whole'}")
+    assert re.search(r"epoch 6/6: loss [\d.]+; val [\d.]+, [\d.]+, its average [\d.]+; ", printed)
+    check_killed(flags, tmp_path / "whole", tmp_path)
+
+
+def test_two_workers_judge_all_images(run, data, tmp_path):
     """Those of both count: AP and losses are those of one process, up to the order of additions."""
-    flags = [*QUICK, f"--data={data}", "--epochs=1"]
-    command(*flags, f"--output={tmp_path / 'one'}")
-    command("kvision-launch", "--workers=2", "--", *flags, f"--output={tmp_path / 'two'}")
-    (one,), (two,) = rows(tmp_path / "one"), rows(tmp_path / "two")
+    command("kvision-launch", "--workers=2", "--", *TRAIN, f"--data={data}", f"--output={tmp_path}/two")
+    one, two = rows(run)[0], rows(tmp_path / "two")[0]
     assert float(two["val_ap50"]) >= 0
     for name in ("loss", "val_loss"):
         assert float(two[name]) == pytest.approx(float(one[name]), rel=0.05)
@@ -207,15 +215,15 @@ def test_predictions_are_lines_and_pictures(run, pictures, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([*SMALL, "--data=digits"], "'digits' gives labels and no boxes: shapes, coco:"),
+        ([*TRAIN, "--data=digits"], "'digits' gives labels and no boxes: shapes, coco:"),
         (
             ["kvision-train", "--model=lenet5", "--data=digits", "--augment=mosaic"],
             "`--augment=mosaic` needs boxes; lenet5 learns labels",
         ),
-        ([*SMALL, "--data=shapes", "--dice_weight=1"], "`--dice_weight` is for segmentation; yolox_nano"),
-        ([*SMALL, "--data=shapes", "--image_size=100"], "multiples of 32"),
-        ([*SMALL, "--data=shapes", "--plain_epochs=1"], "`--plain_epochs` needs `--augment=mosaic`"),
-        ([*SMALL, "--data=shapes", "--task=segmentation"], "`--task` of yolox_nano must be detection; got"),
+        ([*TRAIN, "--data=shapes", "--dice_weight=1"], "`--dice_weight` is for segmentation; yolo_v1_fast"),
+        (["kvision-train", "--model=yolox_nano", "--data=shapes", "--image_size=100"], "multiples of 32"),
+        ([*TRAIN, "--data=shapes", "--plain_epochs=1"], "`--plain_epochs` needs `--augment=mosaic`"),
+        ([*TRAIN, "--data=shapes", "--task=segmentation"], "`--task` of yolo_v1_fast must be detection; got"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_sentence(arguments, words, tmp_path, monkeypatch):
@@ -228,5 +236,5 @@ def test_detectors_are_exported(run):
     printed = command("kvision-export", f"--model={run}", "--quantize=float32", "--nocompare")
     assert re.search(r"AP +agree", printed)
     assert {"float32.tflite", "labels.txt", "report.html", "report.json"} <= {
-        path.name.removeprefix("yolox_nano_") for path in (run / "export").iterdir()
+        path.name.removeprefix("yolo_v1_fast_") for path in (run / "export").iterdir()
     }

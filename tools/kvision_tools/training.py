@@ -1,6 +1,7 @@
 """A training run, from its configuration to its end."""
 
 import contextlib
+import math
 import shlex
 import sys
 from dataclasses import dataclass
@@ -200,6 +201,7 @@ class Training:
                 visualize.sheet(task.preview(prepared.model, batch)).save(tmp_path, format="PNG")
             print(f"First batch: {self.folder / DEBUG_BATCH}")
         if not step:
-            batches = prepared.sample(min(prepared.part_size, SAMPLE), -(-SAMPLE // prepared.part_size))
+            size, images = min(prepared.part_size, SAMPLE), min(prepared.train_data.size, SAMPLE)
+            batches = prepared.sample(size, math.ceil(images / size))
             for sentence in task.doubts(prepared.model, batches):
                 print(sentence, file=sys.stderr)
