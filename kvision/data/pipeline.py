@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 
+@tf.autograph.experimental.do_not_convert  # which takes longer than all else that is done here
 def make_batches(prepare, first, stop, step, size, note, *, fill) -> tf.data.Dataset:
     """Batches of what `prepare` makes of each `step`-th position from `first` up to `stop`.
 
