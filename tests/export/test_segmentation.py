@@ -15,7 +15,7 @@ def segmenter(tmp_path_factory):
     """A run folder of an untrained network that segments shapes."""
     folder = tmp_path_factory.mktemp("segmenter")
     model = randomized(
-        tiny_segmenter("lraspp_mobilenet_v3_large", input_shape=(64, 64, 3), num_classes=len(CLASSES))
+        tiny_segmenter("fcn_resnet50", input_shape=(64, 64, 3), num_classes=len(CLASSES))
     )
     model.save(folder / "model.keras")
     (folder / "labels.txt").write_text("\n".join(CLASSES) + "\n")
