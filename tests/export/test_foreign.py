@@ -90,7 +90,7 @@ def test_a_keras_model_whose_classes_have_another_order_is_doubted(tmp_path):
     ("layout", "reason"),
     [
         ("flat", "has no folders but 80 files"),
-        ("mixed", "network: 'dark', 'light'"),
+        pytest.param("mixed", "network: 'dark', 'light'", marks=pytest.mark.slow),
         ("other", "'bright', 'dim'"),
     ],
 )

@@ -80,7 +80,11 @@ def test_sampling_goes_on_where_it_was(data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "column"), [("rcnn_alexnet", "crop_size=67"), ("sppnet_zf5", "levels=(4,3,2,1)")]
+    ("name", "column"),
+    [
+        ("rcnn_alexnet", "crop_size=67"),
+        pytest.param("sppnet_zf5", "levels=(4,3,2,1)", marks=pytest.mark.slow),
+    ],
 )
 def test_stages_are_those_of_one_command(name, column, data, cache, tmp_path):
     """Also where a run was killed after its last epoch."""
