@@ -77,7 +77,7 @@ def are_finite(answers) -> bool:
 
 def functional(model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
     """The model as a functional one of images of one shape, `(height, width, channels)`."""
-    pixels = keras.Input(shape)
+    pixels = keras.Input(shape, name="image")
     given = _given(model)
     inputs = given | {"image": pixels} if given else pixels
     try:

@@ -135,7 +135,8 @@ def _with_float16(converter, folder):
 def _with_integers(converter, folder):
     _with_small_weights(converter, folder)
     images = np.load(folder / "images.npy")
-    converter.representative_dataset = lambda: (inputs.named(images[i : i + 1]) for i in range(len(images)))
+    fed = [[part[None] for part in inputs.named(image).values()] for image in images]
+    converter.representative_dataset = lambda: iter(fed)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.uint8
 
