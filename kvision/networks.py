@@ -58,7 +58,8 @@ def proposals_of(model: keras.Model) -> int:
 def _given(model) -> dict:
     """The symbolic inputs of a model that takes proposals beside images; {} for others."""
     several = len(getattr(model, "inputs", None) or ()) > 1
-    return model.input if several and isinstance(model.input, dict) else {}
+    named = model.input if several and isinstance(model.input, dict) else {}
+    return named if {*named} == {"image", "proposals"} else {}
 
 
 def check_finite(model: keras.Model) -> None:
@@ -76,7 +77,7 @@ def are_finite(answers) -> bool:
 
 def functional(model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
     """The model as a functional one of images of one shape, `(height, width, channels)`."""
-    pixels = keras.Input(shape)
+    pixels = keras.Input(shape, name="image")
     given = _given(model)
     inputs = given | {"image": pixels} if given else pixels
     try:
@@ -124,7 +125,7 @@ def normalized(model: keras.Model, preprocess: Preprocess) -> keras.Model:
         raise UserError(
             f"{model.name} has a layer {PREPROCESS!r} already, which makes {present} of pixels in [0, 255]."
         )
-    pixels = keras.Input(model.input_shape[1:], dtype="float32", name="image")
+    pixels = keras.Input(image_shape(model)[1:], dtype="float32", name="image")
     channels = pixels.shape[-1]
     if len(preprocess.mean) not in (1, channels):
         raise UserError(
@@ -132,7 +133,9 @@ def normalized(model: keras.Model, preprocess: Preprocess) -> keras.Model:
         )
     preprocess = preprocess.for_channels(channels)
     x = keras.layers.Rescaling(*preprocess.constants, dtype="float32", name=PREPROCESS)(pixels)
-    return keras.Model(pixels, model(x), name=model.name)
+    given = _given(model)
+    inputs, inside = (given | {"image": pixels}, given | {"image": x}) if given else (pixels, x)
+    return keras.Model(inputs, model(inside), name=model.name)
 
 
 def of_size(model: keras.Model, size: int | None) -> keras.Model:

@@ -105,6 +105,19 @@ def test_a_normalisation_becomes_a_layer():
         networks.normalized(bare, Preprocess((1, 2), (3, 4)))
 
 
+def test_proposals_stay_beside_normalised_images():
+    shapes = {"image": (None, None, 3), "proposals": (5, 4)}
+    given = {name: keras.Input(shape, name=name) for name, shape in shapes.items()}
+    outputs = {"mean": keras.ops.mean(given["image"], (1, 2)), "boxes": given["proposals"] + 1}
+    model = networks.functional(keras.Model(given, outputs), (8, 8, 3))
+    assert networks.image_shape(model) == (None, 8, 8, 3)
+    model = networks.normalized(model, Preprocess((10,), (20,)))
+    found = model({"image": np.full((2, 8, 8, 3), 50.0), "proposals": np.ones((2, 5, 4))})
+    np.testing.assert_allclose(found["mean"], np.full((2, 3), 2.0))
+    np.testing.assert_array_equal(found["boxes"], np.full((2, 5, 4), 2.0))
+    assert networks.proposals_of(model) == 5
+
+
 @pytest.mark.filterwarnings("ignore:You are saving a model that has not yet been built")
 @pytest.mark.parametrize(
     "make",

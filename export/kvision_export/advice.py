@@ -7,6 +7,7 @@ from kvision.names import counted
 from kvision.tasks import Classification, Task
 from kvision_export import contents
 from kvision_export.census import Census
+from kvision_export.inputs import PROPOSALS
 from kvision_export.modes import REFERENCE
 
 NEAR = 0.98  # ratio of two times above which they differ by noise
@@ -39,6 +40,8 @@ def warnings_of(mode: str, census: Census, target: str, share: float) -> list[st
             "MediaPipe reads uint8 or float32 pixels, not int8: `--io_dtype=uint8` writes a file that it "
             "reads."
         )
+    if PROPOSALS in census.metadata:
+        warnings.append("MediaPipe gives a file an image alone, and this one takes proposals beside it.")
     if census.output.dtype == "uint8":
         warnings.append(
             "MediaPipe reads probabilities or logits, not masks: `--answer=probabilities` writes a file that "

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from kvision_export import flatbuffer
+from kvision_export import flatbuffer, inputs
 from kvision_export.rounding import round_kernel
 from kvision_export.runner import dequantized, operator_alone, tensor_values
 
@@ -24,7 +24,8 @@ def correct_biases(
     Args:
         model: the file that `quantize` made of `float_content`; its biases are changed in place.
         float_content: the float file.
-        images: float32 `(height, width, channels)`, as both files take them; 16 are enough, 64 for rounding.
+        images: float32 `(height, width, channels)`, as both files take them, see `inputs`; 16 are enough, 64
+            for rounding.
         rounded: whether each layer's weights are first rounded by what it is given, see `round_kernel`.
     """
     floats = flatbuffer.read(float_content)
@@ -35,13 +36,14 @@ def correct_biases(
     ]
     expected = zip(layers, (np.mean(means, 0) for means in zip(*image_means, strict=True)), strict=True)
     graph = model.subgraphs[0]
-    values = {graph.inputs[0]: [image[None] for image in images]}
+    by_input = zip(*(inputs.named(image).values() for image in images), strict=True)
+    values = {i: [part[None] for part in parts] for i, parts in zip(graph.inputs, by_input, strict=True)}
     last_use = {i: n for n, operator in enumerate(graph.operators) for i in operator.inputs}
     behind = 1 + max(
         (n for n, op in enumerate(graph.operators) if flatbuffer.is_layer(model, op)), default=-1
     )
     for number, operator in enumerate(graph.operators[:behind]):
-        inputs = [int(i) for i in operator.inputs]  # the correction may give it another bias
+        given = [int(i) for i in operator.inputs]  # the correction may give it another bias
         layer, mean = next(expected) if flatbuffer.is_layer(model, operator) else (None, None)
         if layer and rounded and flatbuffer.is_constant(floats, layer.inputs[1]):
             _round_weights(model, operator, flatbuffer.constant(floats, layer.inputs[1]), values)
@@ -49,7 +51,7 @@ def correct_biases(
         if layer and _correct_bias(model, operator, results[0], mean):
             results = _run_alone(model, operator, values)
         values.update(zip(operator.outputs, results, strict=True))
-        for index in inputs:
+        for index in given:
             if last_use[index] == number:
                 values.pop(index, None)
 
@@ -85,8 +87,8 @@ def _round_weights(model, operator, kernel, values):
     dimension = weights.quantization.quantizedDimension
     scales = np.maximum(weights.quantization.scale, 1e-30)
     kernel = kernel / np.expand_dims(scales, [i for i in range(kernel.ndim) if i != dimension])
-    inputs = (dequantized(value, source) for value in values[operator.inputs[0]])
-    flatbuffer.set_constant(model, operator, 1, round_kernel(kernel, operator, inputs, depthwise))
+    given = (dequantized(value, source) for value in values[operator.inputs[0]])
+    flatbuffer.set_constant(model, operator, 1, round_kernel(kernel, operator, given, depthwise))
 
 
 def _mean(values):
@@ -97,5 +99,5 @@ def _run_alone(model, operator, values) -> list[list[np.ndarray]]:
     """The outputs of one operator, each a list over the images, from the values of its inputs."""
     given = [int(i) for i in operator.inputs if i in values]
     alone = operator_alone(model, operator, given)
-    image_outputs = [alone(inputs) for inputs in zip(*(values[i] for i in given), strict=True)]
+    image_outputs = [alone(parts) for parts in zip(*(values[i] for i in given), strict=True)]
     return [list(output) for output in zip(*image_outputs, strict=True)]

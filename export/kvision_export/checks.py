@@ -13,6 +13,7 @@ from kvision.errors import UserError
 from kvision.files import check_folder
 from kvision.names import check_class_names, counted
 from kvision.tasks import Exported, task_of
+from kvision_export import inputs
 
 REPORT, PAGE = "report.json", "report.html"
 
@@ -25,13 +26,19 @@ def choose(what, value, known):
 
 
 def functional(model: keras.Model, images) -> keras.Model:
-    """The model as a functional one in float32 of a fixed size, the images' where it has none of its own."""
+    """The model as a functional one in float32 of a fixed size, the images' where it has none of its own.
+
+    Args:
+        model: of any kind.
+        images: see `inputs`.
+    """
     if not isinstance(model, keras.Model):
         raise UserError(f"`model` must be a keras.Model; got {type(model).__name__}.")
-    inputs = getattr(model, "inputs", None)  # one that is subclassed, or was not called yet, lacks them
-    if not inputs or None in inputs[0].shape[1:]:
-        check_batch("images", images)
-        model = networks.functional(model, np.shape(images)[1:])
+    built = getattr(model, "inputs", None)  # one that is subclassed, or was not called yet, lacks them
+    if not built or None in networks.image_shape(model)[1:]:
+        pixels = inputs.pixels(images)
+        check_batch("images", pixels)
+        model = networks.functional(model, pixels.shape[1:])
     exported_task(model).exported(model)  # a mismatch shows before images are read
     return networks.portable(model)
 
@@ -44,12 +51,35 @@ def exported_task(model: keras.Model) -> type[Exported]:
     return task
 
 
-def pixels(name: str, images) -> np.ndarray:
-    """Converts images to float32; raises a UserError unless they form one array of numbers."""
-    array = _array(images)
+def floats(name: str, images) -> np.ndarray:
+    """Converts images, or a dict of these and proposals, to float32, see `inputs`.
+
+    Raises:
+        UserError: they are no arrays of numbers, of as many proposals as images.
+    """
+    if not isinstance(images, Mapping):
+        return _numbers(f"`{name}`", images, "(images, height, width, channels)").astype(np.float32)
+    keys = inputs.IMAGE, inputs.PROPOSALS
+    if {*images} != {*keys}:
+        raise UserError(
+            f"`{name}` must be an array, or a dict of 'image' and 'proposals'; got a dict of "
+            f"{', '.join(map(repr, images)) or 'nothing'}."
+        )
+    parts = {key: _numbers(f"{key!r} of `{name}`", images[key], "(images, ...)") for key in keys}
+    count, others = (np.shape(part)[:1] for part in parts.values())
+    if count != others or not count:
+        raise UserError(
+            f"`{name}` must have proposals for each image; got 'image' of {parts[inputs.IMAGE].shape} and "
+            f"'proposals' of {parts[inputs.PROPOSALS].shape}."
+        )
+    return inputs.joined(parts)
+
+
+def _numbers(what, values, shape) -> np.ndarray:
+    array = _array(values)
     if array.dtype.kind not in "uif":
-        raise UserError(f"`{name}` must be an array of numbers (images, height, width, channels).")
-    return array.astype(np.float32)
+        raise UserError(f"{what} must be an array of numbers {shape}.")
+    return array
 
 
 def check_batch(name: str, images) -> None:
@@ -61,15 +91,47 @@ def check_batch(name: str, images) -> None:
 
 
 def check_images(name: str, images: np.ndarray, model: keras.Model) -> None:
-    """Raises a UserError unless the images are pixels in [0, 255] of the model's size."""
-    check_batch(name, images)
-    if len(images) == 0 or images.shape[1:] != model.input_shape[1:]:
-        raise UserError(
-            f"`{name}` must be images of shape {model.input_shape[1:]}; got an array of {images.shape}."
-        )
-    low, high = float(images.min()), float(images.max())
+    """Raises a UserError unless the images are what the model takes.
+
+    Args:
+        name: of the argument.
+        images: see `inputs`: pixels in [0, 255] of the model's size, and proposals where it takes them.
+        model: the network.
+    """
+    pixels, proposals = inputs.pixels(images), inputs.named(images).get(inputs.PROPOSALS)
+    check_batch(name, pixels)
+    shape = networks.image_shape(model)[1:]
+    if len(pixels) == 0 or pixels.shape[1:] != shape:
+        raise UserError(f"`{name}` must be images of shape {shape}; got an array of {pixels.shape}.")
+    low, high = float(pixels.min()), float(pixels.max())
     if not (low >= 0 and high <= 255):
         raise UserError(f"`{name}` must be pixels in [0, 255]; got [{low:g}, {high:g}].")
+    count = networks.proposals_of(model)
+    if count and proposals is None:
+        raise UserError(
+            f"{model.name} takes proposals beside each image: `{name}` must be a dict of 'image' and "
+            f"'proposals' {(len(pixels), count, 4)}."
+        )
+    if proposals is not None:
+        _check_proposals(name, proposals, model, (len(pixels), count, 4))
+
+
+def _check_proposals(name, proposals, model, expected):
+    """Raises a UserError unless these are boxes in pixels, as many as the model takes."""
+    if not expected[1]:
+        raise UserError(f"{model.name} takes images alone: `{name}` must be an array, without 'proposals'.")
+    if proposals.shape != expected:
+        raise UserError(f"'proposals' of `{name}` must be {expected}; got {proposals.shape}.")
+    height, width = networks.image_shape(model)[1:3]
+    low, high = np.split(proposals, 2, -1)
+    inside = (low >= 0) & (high >= low) & (high <= (width + 1, height + 1))  # of rounding
+    wrong = proposals[~inside.all(-1)]  # NaN among them
+    if len(wrong) or proposals.max() <= 1:
+        row = wrong[0] if len(wrong) else proposals[0, 0]
+        raise UserError(
+            f"'proposals' of `{name}` must be left, top, right and bottom in pixels of the image of "
+            f"{width} x {height}, 0 where there are fewer; got {', '.join(f'{side:g}' for side in row)}."
+        )
 
 
 def check_names(class_names: Sequence[str] | None, classes: int) -> list[str]:
@@ -88,7 +150,7 @@ def check_names(class_names: Sequence[str] | None, classes: int) -> list[str]:
 def check_labels(values, images: int, model: keras.Model, target: str, classes: int):
     """The labels as integers; a UserError for others than the `target` of a task needs, see `Task`."""
     if target == "boxes":
-        return _check_objects(values, images, model.input_shape[1:3], classes)
+        return _check_objects(values, images, networks.image_shape(model)[1:3], classes)
     array = _array(values)
     pixels = model.output_shape[1:-1]
     shape, largest, expected = {

@@ -3,11 +3,11 @@
     kvision-export --model=runs/demo --quantize=float32,float16,dynamic,int8
 
 Each file takes one image of fixed size: the float ones float32 pixels in [0, 255], the int8 one uint8
-pixels. Each gives float32 probabilities, or what --answer asks for, or a detector's boxes, classes, scores
-and their number. It says in its metadata what it is and what its classes are. Each is compared with the Keras
-model on held-out images; one that is outside its mode's tolerance ends the command with exit code 1, and so
-does a Keras model that the labels speak against; a full disk ends it with 75. Beside the files lie
-labels.txt, report.json and report.html.
+pixels; and beside it proposals, where the network does. Each gives float32 probabilities, or what --answer
+asks for, or a detector's boxes, classes, scores and their number. It says in its metadata what it is and what
+its classes are. Each is compared with the Keras model on held-out images; one that is outside its mode's
+tolerance ends the command with exit code 1, and so does a Keras model that the labels speak against; a full
+disk ends it with 75. Beside the files lie labels.txt, report.json and report.html.
 
     kvision-export --check FILE.tflite ...
 

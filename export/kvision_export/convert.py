@@ -14,10 +14,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kvision import networks
 from kvision.errors import FULL_DISK, UserError, naming
-from kvision_export import flatbuffer
+from kvision_export import flatbuffer, inputs
 
-INPUT, OUTPUT, SIGNATURE = "image", "probabilities", "serving_default"
+OUTPUT, SIGNATURE = "probabilities", "serving_default"
 FLOATS = ("float32", "float16", "dynamic")
 PEER = "TFLiteConverter"  # its own int8 file, to compare with
 
@@ -29,14 +30,14 @@ def convert(model: keras.Model, mode: str = "float32") -> bytes:
     converter as a concrete function loses its variables without a word; hence the SavedModel.
 
     Args:
-        model: from `(batch, height, width, channels)`, of fixed size, to probabilities, or to a dict of
-            several outputs by their names.
+        model: from `(batch, height, width, channels)`, of fixed size, or a dict of these and proposals, to
+            probabilities, or to a dict of several outputs by their names.
         mode: "float32"; "float16" (weights; computes in float32 where there is no float16); or
             "dynamic" (int8 weights, activations quantized as they come).
 
     Returns:
-        The `.tflite` file: float32 `image` in; float32 `probabilities` out, or the outputs by their names and
-        in their order.
+        The `.tflite` file: float32 `image` in, and `proposals` behind it; float32 `probabilities` out, or the
+        outputs by their names and in their order.
     """
     with _saved(model) as folder:
         return _in_order(_converted(folder, mode), model)
@@ -50,7 +51,7 @@ def convert_apart(
     Args:
         model: see `convert`.
         modes: modes of `convert`, and `PEER` as the last.
-        images: float32 `(images, height, width, channels)`, with which `PEER` calibrates.
+        images: float32 `(images, height, width, channels)`, see `inputs`, with which `PEER` calibrates.
 
     Returns:
         The files by mode; `PEER` is among them only where its file can be made.
@@ -83,12 +84,18 @@ def _reason(child) -> str:
 
 @contextlib.contextmanager
 def _saved(model) -> Iterator[Path]:
-    if None in model.input_shape[1:]:
-        raise UserError(f"{model.name} has no fixed input size: {model.input_shape[1:]}.")
-    signature = [tf.TensorSpec((1, *model.input_shape[1:]), tf.float32, name=INPUT)]
+    if None in (size := networks.image_shape(model)[1:]):
+        raise UserError(f"{model.name} has no fixed input size: {size}.")
+
+    def spec(name, *shape):
+        return tf.TensorSpec((1, *shape), tf.float32, name=name)
+
+    signature = spec(inputs.IMAGE, *size)
+    if count := networks.proposals_of(model):  # the converter sorts inputs by their names
+        signature = {inputs.IMAGE: signature, inputs.PROPOSALS: spec(inputs.PROPOSALS, count, 4)}
     with tempfile.TemporaryDirectory() as folder:
         archive = keras.export.ExportArchive()
-        archive.add_endpoint(SIGNATURE, lambda image: _named(model(image, training=False)), signature)
+        archive.add_endpoint(SIGNATURE, lambda given: _named(model(given, training=False)), [signature])
         try:
             archive.write_out(folder, verbose=False)
         except (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) as error:
@@ -128,7 +135,8 @@ def _with_float16(converter, folder):
 def _with_integers(converter, folder):
     _with_small_weights(converter, folder)
     images = np.load(folder / "images.npy")
-    converter.representative_dataset = lambda: ([image[None]] for image in images)
+    fed = [[part[None] for part in inputs.named(image).values()] for image in images]
+    converter.representative_dataset = lambda: iter(fed)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.uint8
 

@@ -15,7 +15,7 @@ import numpy as np
 from kvision import input_checks, networks, run_info
 from kvision.errors import UserError, naming
 from kvision.spec import Preprocess
-from kvision_export import convert, metadata, report, verify
+from kvision_export import convert, inputs, metadata, report, verify
 from kvision_export.checks import (
     PAGE,
     REPORT,
@@ -26,8 +26,8 @@ from kvision_export.checks import (
     check_output,
     choose,
     exported_task,
+    floats,
     functional,
-    pixels,
 )
 from kvision_export.choices import ANSWERS, BACKENDS, IO_DTYPES, TARGETS
 from kvision_export.files import Job
@@ -42,9 +42,9 @@ def export(
     model: keras.Model,
     output: str | Path,
     *,
-    images: np.ndarray,
+    images: np.ndarray | Mapping[str, np.ndarray],
     labels: np.ndarray | Mapping[str, np.ndarray] | None = None,
-    calibration: np.ndarray | None = None,
+    calibration: np.ndarray | Mapping[str, np.ndarray] | None = None,
     class_names: Sequence[str] | None = None,
     preprocess: Preprocess | None = None,
     target: str = "cpu",
@@ -67,9 +67,12 @@ def export(
     Args:
         model: from float32 pixels in [0, 255], `(batch, height, width, channels)`, to probabilities, or to
             the detections of `kvision.layers.NonMaxSuppression`; of any kind, and of the images' size where
-            it takes any. A detector's file has the outputs of `kvision.tasks.Detection.exported`.
+            it takes any. A detector's file has the outputs of `kvision.tasks.Detection.exported`, and where
+            it takes proposals, these are the second input, float32 `(1, proposals, 4)`.
         output: the folder; all files of an earlier export in it are replaced or removed.
-        images: float32 `(images, height, width, channels)` in [0, 255], on which the files are judged.
+        images: float32 `(images, height, width, channels)` in [0, 255], on which the files are judged; of a
+            detector that takes proposals a dict of these as "image" and of "proposals", float32
+            `(images, proposals, 4)`, xyxy in pixels of the model's input, 0 where there are fewer.
         labels: integers `(images,)`; of a network that ends in sigmoids 0 or 1 `(images, classes)`, whether
             an image has a class; of one that answers for pixels `(images, height, width)`, 255 where a pixel
             has no class; of a detector a dict of "boxes" `(images, most, 4)`, xyxy in pixels, and "classes"
@@ -109,7 +112,7 @@ def export(
     choose("backend", backend, dict.fromkeys(BACKENDS))
     choose("io_dtype", io_dtype, dict.fromkeys(IO_DTYPES))
     choose("answer", answer, dict.fromkeys(ANSWERS))
-    images = pixels("images", images)
+    images = floats("images", images)
     model = functional(model, images)
     task_type = exported_task(model)
     classes = task_type.classes_of(model)
@@ -122,12 +125,13 @@ def export(
             "or logits."
         )
     check_images("images", images, model)
+    calibrating = None
     if needs := [mode for mode in modes if MODES[mode].calibrated]:
         if calibration is None:
             raise UserError(f"{needs[0]} needs `calibration` images.")
-        calibration = pixels("calibration", calibration)
-        check_images("calibration", calibration, model)
-        check_calibration(calibration)
+        calibrating = floats("calibration", calibration)
+        check_images("calibration", calibrating, model)
+        check_calibration(inputs.pixels(calibrating))
     class_names, own_preprocess = check_names(class_names, classes), networks.preprocess_of(model)
     bare, model = model, networks.normalized(model, preprocess) if preprocess else model
     task = task_type(class_names=tuple(class_names)).fitted(bare)
@@ -153,12 +157,12 @@ def export(
                 given=preprocess,
             )
         elif own_preprocess is None:
-            unchecked = [input_checks.unchecked(preprocess, images.shape[-1])]
+            unchecked = [input_checks.unchecked(preprocess, networks.image_shape(model)[-1])]
         say(f"converting {model.name}")
         forms = [*dict.fromkeys([MODES[REFERENCE].form, *(MODES[mode].form for mode in modes)])]
         if compare and any(MODES[mode].integers for mode in modes):
             forms.append(convert.PEER)
-        converted = convert.convert_apart(model, forms, calibration if convert.PEER in forms else None)
+        converted = convert.convert_apart(model, forms, calibrating if convert.PEER in forms else None)
         if {*forms} - {*converted}:
             say("TFLiteConverter by itself makes no int8 file of this network to compare with")
         about = metadata.About(
@@ -166,8 +170,9 @@ def export(
             description=description,
             license=license,
             labels=class_names,
-            channels=model.input_shape[-1],
-            size=model.input_shape[1:3],
+            channels=networks.image_shape(model)[-1],
+            size=networks.image_shape(model)[1:3],
+            proposals=networks.proposals_of(model),
             preprocess=networks.preprocess_of(model),
             answer=answer,
             activation=task.activation,
@@ -177,7 +182,7 @@ def export(
         given = Given(
             forms=converted,
             images=images,
-            calibration=images[:0] if calibration is None else calibration,
+            calibration=images[:0] if calibrating is None else calibrating,
             backend=backend,
             io_dtype=io_dtype,
             mixed=mixed,
@@ -196,7 +201,7 @@ def export(
         with naming(tmp_path / run_info.LABELS):
             (tmp_path / run_info.LABELS).write_text("\n".join(class_names) + "\n", encoding="utf-8")
         keras_accuracy = None if labels is None else task.compare(expected, expected, labels)
-        count = None if calibration is None else len(calibration)
+        count = None if calibrating is None else len(calibrating)
         remarks = [*remarks, *verify.remarks(len(images), labels is not None, count, type(task)), *unchecked]
         results = {
             "model": model.name,
@@ -218,7 +223,7 @@ def export(
         with naming(tmp_path / REPORT):
             (tmp_path / REPORT).write_text(text, encoding="utf-8")
         with naming(tmp_path / PAGE):
-            report.write(tmp_path / PAGE, results, task, images, labels, expected, job.worst)
+            report.write(tmp_path / PAGE, results, task, inputs.pixels(images), labels, expected, job.worst)
         removed = names_in(output) - names_in(tmp_path)
         replace_folder(tmp_path, output)
         if removed:

@@ -64,7 +64,7 @@ class Job:
 
     Args:
         converted: the converter's files by their forms.
-        images: images on which files are judged.
+        images: images on which files are judged, see `inputs`.
         labels: of the images, see `exporter.export`; None where they are not known.
         expected: the Keras model's answers on the images.
         judge: compares answers.

@@ -11,13 +11,16 @@ def float_operators(model: schema.ModelT) -> list[str]:
     """Names of the operators of a float file that stay float where the others become integers.
 
     Operators on computed integers or booleans choose: they sort, compare or index, as the decoding of a
-    detector does. What is computed for them alone, behind the last layer with weights, keeps its precision,
-    and so does what follows from them, up to the next layer: a box in steps of 1/256 of an image is lost.
+    detector does; and so do those on inputs beside the image, as on proposals. What is computed for them
+    alone, behind the last layer with weights, keeps its precision, and so does what follows from them, up to
+    the next layer: a box in steps of 1/256 of an image is lost.
     """
     graph = model.subgraphs[0]
     computed = {int(i) for operator in graph.operators for i in operator.outputs}
     others = [operator for operator in graph.operators if not _has_weights(model, operator)]
     chosen = {id(operator) for operator in others if _chooses(graph, operator, computed)}
+    beside = {int(i) for i in graph.inputs[1:]}
+    chosen |= {id(operator) for operator in others if beside.intersection(operator.inputs)}
     makers = {int(i): id(operator) for operator in graph.operators for i in operator.outputs}
     readers: dict[int, list[int]] = {}
     for operator in graph.operators:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import keras
 import numpy as np
 from absl import flags
 
@@ -76,7 +77,7 @@ def output_folder(opened: opening.Opened) -> Path:
 
 def load_images(
     opened: opening.Opened, split: str, count: int, balanced: bool = False, labeled: bool = True
-) -> tuple[np.ndarray, np.ndarray | dict[str, np.ndarray] | None]:
+) -> tuple[np.ndarray | dict[str, np.ndarray], np.ndarray | dict[str, np.ndarray] | None]:
     """Up to `count` images of a split, and what they show, see `exporter.export`; None without labels.
 
     Args:
@@ -102,7 +103,8 @@ def load_images(
     chosen, rest = [], []
     with read_errors([data]):
         for batch in data.dataset.take(data.size).as_numpy_iterator():
-            image, label = batch["image"][0], batch[target][0] if labeled else 0
+            image = keras.tree.map_structure(lambda part: part[0], opened.task.served(batch))
+            label = batch[target][0] if labeled else 0
             label = {name: batch[name][0] for name in compared} or label
             number = int(batch[target][0]) if balanced else 0
             full = class_counts[number] >= most
@@ -113,9 +115,12 @@ def load_images(
                 break
     report_unreadable(data.unreadable, FLAGS.strict)
     images, labels = zip(*(chosen + rest)[:count], strict=True)
-    if compared:
-        return np.stack(images), {name: np.stack([label[name] for label in labels]) for name in compared}
-    return np.stack(images), np.array(labels) if labeled else None
+    return _stacked(images), _stacked(labels) if labeled else None
+
+
+def _stacked(examples):
+    """Arrays, or dicts of arrays, as one of several images."""
+    return keras.tree.map_structure(lambda *parts: np.stack(parts), *examples)
 
 
 def tolerance(mode: str) -> Tolerance:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from kvision_export import flatbuffer
+from kvision_export import flatbuffer, inputs
 from kvision_export.activations import OPERATORS
 from kvision_export.bias_correction import correct_biases
 from kvision_export.float_operators import float_operators
@@ -61,7 +61,7 @@ class Int8Files:
 
     Args:
         content: the float `.tflite` file, from pixels in [0, 255] to probabilities.
-        calibration: float32 `(images, height, width, channels)` in [0, 255].
+        calibration: float32 `(images, height, width, channels)` in [0, 255], see `inputs`.
         backend: see `quantize`.
         io_dtype: "uint8" (pixels in, float32 probabilities out), "float32" (both), or "int8" (both, and not
             one float operator between).
@@ -90,7 +90,7 @@ class Int8Files:
         )
         if settings.bias_corrected or settings.rounded:
             count = ROUNDING_IMAGES if settings.rounded else BIAS_IMAGES
-            images = [image - np.float32(floats.zero_point) for image in self.calibration[:count]]
+            images = [inputs.less(image, floats.zero_point) for image in self.calibration[:count]]
             correct_biases(model, floats.content, images, settings.rounded)
         set_io_dtype(model, self.io_dtype, floats.zero_point)
         return flatbuffer.write(model)
@@ -109,7 +109,7 @@ class Int8Files:
                     self._float_files[key] = known
                     return known
             zero_point = zero_point or 0
-            images = (image - np.float32(zero_point) for image in self.calibration)
+            images = (inputs.less(image, zero_point) for image in self.calibration)
             self._float_files[key] = FloatFile(content, model, zero_point, Ranges(content, images))
         return self._float_files[key]
 
@@ -136,9 +136,8 @@ class Int8Files:
     def own_errors(self, content: bytes, settings: Settings, images: np.ndarray) -> dict[str, float]:
         """Error that each layer of the file of some settings adds by itself; see `layer_errors`."""
         floats = self.float_file(settings)
-        return own_errors(
-            content, floats.content, [image - np.float32(floats.zero_point) for image in images]
-        )
+        given = [inputs.less(image, floats.zero_point) for image in images]
+        return own_errors(content, floats.content, given)
 
     def _input_range(self, floats):
         pixels = int(floats.model.subgraphs[0].inputs[0])

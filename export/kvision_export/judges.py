@@ -8,10 +8,11 @@ from typing import Any, ClassVar, NamedTuple
 import keras
 import numpy as np
 
+from kvision import networks
 from kvision.average_precision import iou
 from kvision.errors import UserError
 from kvision.tasks import Answers, Detections, Exported
-from kvision_export import runner, verify
+from kvision_export import inputs, runner, verify
 from kvision_export.activations import ACTIVATIONS, Activation, Softmax
 from kvision_export.modes import REFERENCE
 
@@ -61,7 +62,7 @@ class Judge(abc.ABC):
 
     @abc.abstractmethod
     def of_model(self, model: keras.Model, images: np.ndarray) -> Any:
-        """Answers of the network that a file holds, see `Exported.exported`."""
+        """Answers of the network that a file holds, see `Exported.exported`, to images, see `inputs`."""
 
     @abc.abstractmethod
     def of_file(self, content: bytes, images: np.ndarray, pixels: bool = True) -> Any:
@@ -158,10 +159,11 @@ class BoxJudge(Judge):
             for outputs in _predictions(model, images)
             for i in range(len(outputs["number"]))
         )
-        return Detections.of_outputs(rows, model.input_shape[1:3])
+        return Detections.of_outputs(rows, networks.image_shape(model)[1:3])
 
     def of_file(self, content, images, pixels=True) -> Detections:
-        return Detections.of_outputs(runner.named_outputs(content, images, pixels), images.shape[1:3])
+        size = inputs.pixels(images).shape[1:3]
+        return Detections.of_outputs(runner.named_outputs(content, images, pixels), size)
 
     def fidelity(self, found, expected) -> BoxFidelity:
         there, back = _overlaps(expected, found), _overlaps(found, expected)
@@ -188,8 +190,11 @@ def judge_of(task: Exported) -> Judge:
 
 def _predictions(model, images) -> Iterator:
     """The network's outputs, one batch after the other; raises a UserError for NaN or infinity."""
-    for start in range(0, len(images), BATCH):
-        outputs = model.predict(images[start : start + BATCH], verbose=0)
+    alone = images.dtype.names is None
+    batch = BATCH if alone else 1  # an image with proposals is a batch of regions
+    for start in range(0, len(images), batch):
+        part = images[start : start + batch]
+        outputs = model.predict(part if alone else inputs.named(part), verbose=0)
         if not all(np.isfinite(part).all() for part in keras.tree.flatten(outputs)):
             raise UserError(f"The output of {model.name} contains NaN or infinity.")
         yield outputs

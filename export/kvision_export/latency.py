@@ -21,7 +21,7 @@ def latencies(files: Mapping[str, bytes | Path], image: np.ndarray, threads: int
 
     Args:
         files: the files by name.
-        image: float32 `(height, width, channels)` in [0, 255].
+        image: float32 `(height, width, channels)` in [0, 255], see `inputs`.
         threads: number of threads.
     """
     times = np.concatenate([_turn([*files.values()], image, threads, turn % 2 > 0) for turn in range(TURNS)])

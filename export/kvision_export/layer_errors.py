@@ -18,7 +18,7 @@ def own_errors(content: bytes, float_content: bytes, images: Sequence[np.ndarray
     Args:
         content: the quantized file.
         float_content: the float file that it was made of.
-        images: float32 `(height, width, channels)`, as the float file takes them.
+        images: float32 `(height, width, channels)`, as the float file takes them, see `inputs`.
 
     Returns:
         Signal over error, in dB, over all images, the worst first; without layers that are 0 on all of them,

@@ -19,12 +19,14 @@ from flatbuffers.table import Table
 from kvision.spec import Preprocess
 from kvision_export import flatbuffer
 from kvision_export.contents import IODtype, io_dtypes
+from kvision_export.inputs import PROPOSALS
 
 NAME, IDENTIFIER, LABELS = b"TFLITE_METADATA", b"M001", "labels.txt"
 AXIS_LABELS, VALUE_LABELS = 2, 3  # of the schema's enumerations
-FEATURE, IMAGE, BOXES, BOUNDARIES, NORMALIZATION = 1, 2, 3, 1, 1
+FEATURE, IMAGE, BOXES, BOUNDARIES, PIXEL, NORMALIZATION = 1, 2, 3, 1, 1, 1
 BOX_ORDER = (1, 0, 3, 2)  # places of left, top, right and bottom in a box
 RGB, GRAYSCALE = 1, 2
+GIVEN_BOXES = "{count} boxes as left, top, right and bottom in pixels of the image, 0 where there are fewer."
 SEGMENTER = "SEGMENTER_METADATA"  # of image_segmenter_metadata_schema.fbs, version 1.0, of MediaPipe
 ACTIVATIONS = {"probabilities": 0, "logits": 2}  # none, and a softmax; MediaPipe does not read masks
 
@@ -76,6 +78,7 @@ class About:
         answer: content of the file's outputs, one of `OUTPUTS`.
         activation: activation of the network: "softmax" or "sigmoid".
         dense: whether it answers for each pixel.
+        proposals: number of proposals that it takes beside the image; 0 for none.
         mean, std: subtracted from, and then dividing, the pixels in [0, 255]. Of an integer input, its own
             scale and zero point take their place.
     """
@@ -90,6 +93,7 @@ class About:
     answer: str = "probabilities"
     activation: str = "softmax"
     dense: bool = False
+    proposals: int = 0
     mean: float = 0.0
     std: float = 1.0
 
@@ -137,19 +141,20 @@ def write(model: schema.ModelT, about: About) -> bytes:
 def read(model: schema.ModelT, content: bytes) -> dict:
     """The metadata of a file, as a model and as its bytes; {} without any.
 
-    The keys are name, description, license, image (how pixels are given), mean, std and labels; outputs, the
-    names of several, and box_order, the places of left, top, right and bottom in a box; and, where
-    MediaPipe's ImageSegmenter reads the file, activation: what it applies to the output.
+    The keys are name, description, license, image (how pixels are given), mean, std and labels; the names of
+    other inputs, for their descriptions; outputs, the names of several, and box_order, the places of left,
+    top, right and bottom in a box; and, where MediaPipe's ImageSegmenter reads the file, activation: what it
+    applies to the output.
     """
     packed = _packed(model)
     if packed is None:
         return {}
     root = _table(packed, int.from_bytes(packed[:4], "little"))
     fields: dict = {"name": _text(root, 0), "description": _text(root, 1), "license": _text(root, 5)}
-    images = [image for graph in _tables(root, 3)[:1] for image in _tables(graph, 2)[:1]]
-    for image in images:
-        fields["image"] = _text(image, 1)
-    for unit in (unit for image in images for unit in _tables(image, 4)):
+    images = [image for graph in _tables(root, 3)[:1] for image in _tables(graph, 2)]
+    for number, image in enumerate(images):
+        fields.setdefault(_text(image, 0) if number else "image", _text(image, 1))
+    for unit in (unit for image in images[:1] for unit in _tables(image, 4)):
         kind = unit.Get(number_types.Uint8Flags, unit.Pos + unit.Offset(4)) if unit.Offset(4) else 0
         if kind == NORMALIZATION and (options := _child(unit, 1)) is not None:
             fields |= {"mean": _floats(options, 0), "std": _floats(options, 1)}
@@ -224,9 +229,13 @@ def _pack(about, given) -> bytes:
             if output.content == BOXES:
                 order = builder.CreateNumpyVector(np.array(BOX_ORDER, np.uint32))
                 properties = {0: order, 1: ("Int8", BOUNDARIES)}
-            each = table({0: ("Int32", 2), 1: ("Int32", 2)})  # along the last axis
-            fields[3] = table({0: ("Uint8", output.content), 1: table(properties), 2: each})
+            fields[3] = each(output.content, properties)
         return fields
+
+    def each(kind, properties):
+        """The content of rows along the last axis."""
+        last = table({0: ("Int32", 2), 1: ("Int32", 2)})
+        return table({0: ("Uint8", kind), 1: table(properties), 2: last})
 
     height, width = about.size
     default_size = table({0: ("Uint32", width), 1: ("Uint32", height)})
@@ -237,11 +246,15 @@ def _pack(about, given) -> bytes:
     units = vector([table({0: ("Uint8", NORMALIZATION), 1: options})])
     stats = table({0: floats((255 - about.mean) / about.std), 1: floats(-about.mean / about.std)})
     named = {0: text("image"), 1: text(pixels(given, about.preprocess))}
-    image = table({**named, 3: content, 4: units, 5: stats})
+    images = [table({**named, 3: content, 4: units, 5: stats})]
+    if about.proposals:
+        boxes = each(BOXES, {1: ("Int8", BOUNDARIES), 2: ("Int8", PIXEL)})
+        named = {0: text(PROPOSALS), 1: text(GIVEN_BOXES.format(count=about.proposals))}
+        images.append(table({**named, 3: boxes}))
     outputs = [described(output) for output in OUTPUTS[about.answer]]
     if about.answer == "probabilities":
         outputs[0][5] = table({0: floats(1.0), 1: floats(0.0)})
-    graph = {2: vector([image])}
+    graph = {2: vector(images)}
     if about.dense:
         rows_and_columns = table({0: ("Int32", 1), 1: ("Int32", 2)})
         gray = table({0: ("Int8", GRAYSCALE)})

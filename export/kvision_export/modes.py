@@ -24,7 +24,8 @@ class Given:
 
     Attributes:
         forms: float files by `Mode.form`, from pixels in [0, 255] to the task's answers.
-        images: float32 `(images, height, width, channels)` in [0, 255], a sample of which ranks layers.
+        images: float32 `(images, height, width, channels)` in [0, 255], see `inputs`, a sample of which ranks
+            layers.
         calibration: such images that give ranges; half of them choose between the steps of int8.
         backend, io_dtype: see `int8.Int8Files`.
         mixed, finished, judge: see `search.Search`.

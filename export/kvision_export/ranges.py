@@ -21,7 +21,7 @@ class Ranges:
 
     Args:
         content: a float `.tflite` file.
-        images: float32 `(height, width, channels)`, as the file takes them.
+        images: float32 `(height, width, channels)`, as the file takes them, see `inputs`.
     """
 
     def __init__(self, content: bytes, images: Iterable[np.ndarray]):

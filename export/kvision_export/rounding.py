@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-POSITIONS = 1024  # of an image, at the most, whose windows are taken
+POSITIONS = 1024  # of an image and its regions, at the most, whose windows are taken
 DAMPING = 0.01  # of the mean variance, added to each
 BLOCK = 64  # weights after which the rest are moved
 LIMIT = 127
@@ -56,7 +56,8 @@ def _windows(image, operator, shape) -> np.ndarray:
     windows = np.lib.stride_tricks.sliding_window_view(image, sizes, (1, 2))
     windows = windows[:, :: strides[0], :: strides[1], :, :: dilations[0], :: dilations[1]]
     step = math.ceil(math.sqrt(windows.shape[1] * windows.shape[2] / POSITIONS))
-    windows = np.moveaxis(windows[:, ::step, ::step], 3, 5)
+    windows = windows[:, ::step, ::step]
+    windows = np.moveaxis(windows[:: math.ceil(math.prod(windows.shape[:3]) / POSITIONS)], 3, 5)
     return windows.reshape(-1, *windows.shape[3:])
 
 

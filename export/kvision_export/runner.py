@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
 from kvision.stderr import without_lines
-from kvision_export import flatbuffer
+from kvision_export import flatbuffer, inputs
 
 THREADS = 2
 # With two threads, LiteRT's own kernel of "same" convolutions computes one place alone where the kernel is
@@ -34,18 +34,22 @@ def open_file(
 ) -> tuple[Interpreter, Callable[[np.ndarray], None]]:
     """An interpreter of a file, and the function that feeds it an image; arguments as for `predict`."""
     interpreter = allocated(content, threads)
-    details = interpreter.get_input_details()[0]
-    scale, zero_point = (
-        (1.0, -128 if details["dtype"] == np.int8 else 0) if pixels else details["quantization"]
-    )
 
     def feed(image):
-        if details["dtype"] != np.float32:
-            limits = np.iinfo(details["dtype"])
-            image = np.clip(np.rint(image / scale) + zero_point, limits.min, limits.max)
-        interpreter.set_tensor(details["index"], image.astype(details["dtype"])[None])
+        for details, values in _by_input(interpreter, image):
+            dtype = details["dtype"]
+            if dtype != np.float32:
+                limits, by_scale = np.iinfo(dtype), details["quantization"]
+                scale, zero_point = (1.0, -128 if dtype == np.int8 else 0) if pixels else by_scale
+                values = np.clip(np.rint(values / scale) + zero_point, limits.min, limits.max)
+            interpreter.set_tensor(details["index"], values.astype(dtype)[None])
 
     return interpreter, feed
+
+
+def _by_input(interpreter, image):
+    """Pairs of an input's details and an image's values for it."""
+    return zip(interpreter.get_input_details(), inputs.named(image).values(), strict=True)
 
 
 def outputs(content: bytes | Path, images: Iterable[np.ndarray], pixels: bool = True) -> Iterator[np.ndarray]:
@@ -78,7 +82,7 @@ def predict(content: bytes | Path, images: Iterable[np.ndarray], pixels: bool = 
 
     Args:
         content: the file.
-        images: float32 `(height, width, channels)` in [0, 255].
+        images: float32 `(height, width, channels)` in [0, 255], see `inputs`.
         pixels: whether an integer input takes them rounded; else quantized by the input's own scale.
     """
     return np.stack([*outputs(content, images, pixels)])
@@ -91,13 +95,13 @@ def tensor_values(content: bytes, images: Iterable[np.ndarray]) -> Iterator[Call
 
     Args:
         content: the file.
-        images: float32 `(height, width, channels)`, as the file takes them.
+        images: float32 `(height, width, channels)`, as the file takes them, see `inputs`.
     """
     interpreter = Interpreter(model_content=content, experimental_preserve_all_tensors=True, **NOT_DELEGATED)
     interpreter.allocate_tensors()
-    pixels = interpreter.get_input_details()[0]["index"]
     for image in images:
-        interpreter.set_tensor(pixels, image[None])
+        for details, values in _by_input(interpreter, image):
+            interpreter.set_tensor(details["index"], values[None])
         interpreter.invoke()
         yield interpreter.get_tensor
 

@@ -59,8 +59,8 @@ class Search:
 
     Args:
         int8_files: makes the files.
-        selection_images: float32 `(images, height, width, channels)` in [0, 255], by which steps are judged;
-            no range comes from them.
+        selection_images: float32 `(images, height, width, channels)` in [0, 255], see `inputs`, by which
+            steps are judged; no range comes from them.
         mixed: whether layers may stay float.
         finished: function from a file to the one that is written in the end, whose size and time count.
         judge: compares the files' answers with the float file's.

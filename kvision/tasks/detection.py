@@ -124,17 +124,20 @@ class Detection(Exported):
         """The network with the outputs of TFLite's `TFLite_Detection_PostProcess`, in their order.
 
         Returns:
-            A model of a fixed input size to a dict of float32 outputs: "boxes" `(batch, most, 4)` as ymin,
-            xmin, ymax and xmax in [0, 1] of the input; "classes" and "scores" `(batch, most)`; and "number"
-            `(batch,)`, how many there are.
+            A model of a fixed input size, with the network's inputs, to a dict of float32 outputs: "boxes"
+            `(batch, most, 4)` as ymin, xmin, ymax and xmax in [0, 1] of the input; "classes" and "scores"
+            `(batch, most)`; and "number" `(batch,)`, how many there are.
 
         Raises:
-            UserError: it has another input than images.
+            UserError: it has other inputs than images and a fixed number of proposals.
         """
-        if len(model.inputs) != 1:
-            raise UserError(f"{model.name} must have one input, of images, to be exported.")
+        if len(model.inputs) != 1 and not networks.proposals_of(model):
+            raise UserError(
+                f"{model.name} must have one input, of images, or a dict of 'image' and a fixed number of "
+                "'proposals', to be exported."
+            )
         found = model.output
-        sides = np.array(model.input_shape[1:3] * 2, "float32")
+        sides = np.array(networks.image_shape(model)[1:3] * 2, "float32")
         left, top, right, bottom = ops.split(found["boxes"], 4, -1)
         boxes = ops.clip(ops.concatenate([top, left, bottom, right], -1) / sides, 0.0, 1.0)
         outputs = {

@@ -8,14 +8,20 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from helpers import NARROW, SHAPES, coco_of_shapes, command, randomized
+from helpers import NARROW, SHAPES, SMALL, coco_of_shapes, command, randomized
 from tflite import images
 
 import kvision
+from kvision.errors import UserError
+from kvision.networks import proposals_of
+from kvision.run_info import RunInfo
 from kvision.tasks import Detection, Detections
 from kvision_export import flatbuffer
 from kvision_export.census import census_of
+from kvision_export.console import check
 from kvision_export.convert import FLOATS, convert_apart
+from kvision_export.exporter import export
+from kvision_export.inputs import joined, named
 from kvision_export.int8 import Int8Files, Settings
 from kvision_export.judges import BoxJudge
 from kvision_export.metadata import About, write
@@ -31,44 +37,70 @@ DETECTORS = {
     "yolox_nano": {"width_multiplier": 0.125},
     "ssdlite320_mobilenet_v3_large": NARROW | {"extra_filters": (16, 8, 8, 8), "candidates": 100},
     "fasterrcnn_mobilenet_v3_large_320_fpn": NARROW | FEW,
+    "fast_rcnn_vgg16": SMALL["vgg"] | {"proposals": 20},
+    "rcnn_alexnet": {"width_multiplier": 0.125, "hidden_filters": 32, "proposals": 12, "crop_size": 67},
+    "sppnet_zf5": {"width_multiplier": 0.125, "hidden_filters": 32, "proposals": 20},
 }
+QUICK = ("yolox_nano", "fast_rcnn_vgg16")
 LEAST = {"float32": 1, "float16": 0.97, "dynamic": 0.6, "int8": 0.6, "int16x8": 0.8}  # mean IoU
+HEADS = ("rpn.head.", "head.", "roi_heads.box_predictor", "svm", "box_regressor")
 
 
-QUICK, *OTHERS = DETECTORS
-
-
-@pytest.fixture(
-    scope="module", params=[QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
-)
-def detector(request):
-    """A small detector with scores that differ, as it is in a file."""
+def small(name):
+    """A small detector with scores that differ."""
     keras.utils.set_random_seed(0)
-    model = randomized(kvision.create_model(request.param, **COLUMNS, **DETECTORS[request.param]))
+    model = randomized(kvision.create_model(name, **COLUMNS, **DETECTORS[name]))
     random = np.random.default_rng(0)
     for layer in model.layers:
-        in_head = layer.name.startswith(("rpn.head.", "head.", "roi_heads.box_predictor"))
-        if in_head and isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+        if layer.name.startswith(HEADS) and isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
             fan_in = math.prod(layer.kernel.shape[:-1])
             of_boxes = any(part in layer.name for part in ("bbox", "reg", "regression"))
             scale = (0.05 if of_boxes else 1) * fan_in**-0.5  # so that boxes lie in the image
             layer.kernel.assign(random.normal(0, scale, layer.kernel.shape))
-    return Detection.exported(model)
+        if hasattr(layer, "fitted"):
+            layer.fitted.assign(1.0)  # by its SVMs
+    return model
+
+
+def proposals(images, count, size=64):
+    """Boxes in images, 0 for the last one of each."""
+    random = np.random.default_rng(0)
+    corners = random.uniform(0, size / 2, (images, count, 2))
+    boxes = np.concatenate([corners, corners + random.uniform(8, size / 2, corners.shape)], -1)
+    boxes[:, -1] = 0
+    return boxes.astype("float32")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in DETECTORS],
+)
+def detector(request):
+    """A small detector as it is in a file."""
+    return Detection.exported(small(request.param))
 
 
 @pytest.fixture(scope="module")
-def files(detector):
+def given(detector):
+    """What the detector's files are given, see `inputs`."""
+    count = proposals_of(detector)
+    return joined({"image": PIXELS, "proposals": proposals(len(PIXELS), count)}) if count else PIXELS
+
+
+@pytest.fixture(scope="module")
+def files(detector, given):
     """The detector's file of each mode."""
     floats = convert_apart(detector, FLOATS)
-    given = Given(
-        forms=floats, images=PIXELS, calibration=PIXELS, backend="litert", io_dtype="uint8", mixed=True,
+    making = Given(
+        forms=floats, images=given, calibration=given, backend="litert", io_dtype="uint8", mixed=True,
         finished=bytes, judge=BoxJudge(), say=print,
     )  # fmt: skip
     contents = {
-        mode: MODES[mode].make(given).content for mode in ("float32", "float16", "dynamic", "int16x8")
+        mode: MODES[mode].make(making).content for mode in ("float32", "float16", "dynamic", "int16x8")
     }
-    contents["int8"] = Int8Files(floats["float32"], PIXELS).make(Settings(bias_corrected=True))
-    about = About("detector", "", "", SHAPES, 3, (64, 64), answer="detections")
+    contents["int8"] = Int8Files(floats["float32"], given).make(Settings(bias_corrected=True))
+    count = proposals_of(detector)
+    about = About("detector", "", "", SHAPES, 3, (64, 64), answer="detections", proposals=count)
     for mode, content in contents.items():
         model = flatbuffer.read(content)
         set_versions(model)
@@ -77,23 +109,29 @@ def files(detector):
 
 
 @pytest.mark.parametrize("mode", LEAST)
-def test_files_have_the_outputs_of_tflites_own_detectors(files, mode):
+def test_files_have_the_outputs_of_tflites_own_detectors(files, given, mode):
     interpreter = Interpreter(model_content=files[mode])
+    count = named(given)["proposals"].shape[1] if given.dtype.names else 0
+    image = (1, 64, 64, 3), np.uint8 if mode == "int8" else np.float32
+    expected = {"image": image} | ({"proposals": ((1, count, 4), np.float32)} if count else {})
+    by_name = interpreter.get_signature_runner().get_input_details()
+    assert {name: (tuple(of["shape"]), of["dtype"]) for name, of in by_name.items()} == expected
     found = [(tuple(details["shape"]), details["dtype"]) for details in interpreter.get_output_details()]
     assert found == [((1, *shape), np.float32) for shape in ((MOST, 4), (MOST,), (MOST,), ())]
-    assert [*next(named_outputs(files[mode], PIXELS))] == ["boxes", "classes", "scores", "number"]
+    assert [*next(named_outputs(files[mode], given))] == ["boxes", "classes", "scores", "number"]
     census = census_of(files[mode])
     assert not census.faults
     assert not [name for name in census.operators if name.startswith(("CUSTOM", "FLEX"))]
     assert census.metadata["outputs"] == ["location", "category", "score", "number of detections"]
     assert census.metadata["box_order"] == [1, 0, 3, 2]
     assert census.metadata["labels"] == list(SHAPES)
+    assert census.metadata.get("proposals", "0").startswith(f"{count}")
 
 
 @pytest.mark.parametrize("mode", LEAST)
-def test_files_find_what_the_network_finds(detector, files, mode):
+def test_files_find_what_the_network_finds(detector, files, given, mode):
     judge = BoxJudge()
-    expected, found = judge.of_model(detector, PIXELS), judge.of_file(files[mode], PIXELS)
+    expected, found = judge.of_model(detector, given), judge.of_file(files[mode], given)
     assert expected.count.min() > 3
     near = judge.fidelity(found, expected)
     assert near.iou > LEAST[mode] - 1e-4
@@ -157,3 +195,69 @@ def test_average_precision_of_files_is_what_evaluation_says(run):
     page = (run / "export/report.html").read_text()
     assert "AP75 %" in page
     assert page.count("data:image/png;base64,") == 2 * report["images"] * 4  # the image and three with boxes
+
+
+@pytest.fixture
+def run_with_proposals(tmp_path, monkeypatch):
+    """A run folder of a small R-CNN, whose proposals are continuous, so that no scores are equal."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root, run = coco_of_shapes(tmp_path / "shapes", 12), tmp_path / "run"
+    run.mkdir()
+    small("rcnn_alexnet").save(run / "model.keras")
+    data = f"coco:{root / 'annotations.json'},{root / 'images'}"
+    (run / "run.json").write_text(RunInfo(task="detection", data=data, val_fraction=0.5).to_json())
+    (run / "labels.txt").write_text("\n".join(SHAPES) + "\n")
+    return run
+
+
+def export_run(run, *flags):
+    """The files in the report of a run's export."""
+    command("kvision-export", f"--model={run}", "--nocompare", "--max_drop=100", *flags)
+    report = json.loads((run / "export/report.json").read_text())
+    return report["keras"]["scores"]["AP"]["value"], report["files"]
+
+
+def test_a_run_is_exported_with_the_proposals_of_its_images(run_with_proposals, capsys):
+    expected, (file,) = export_run(run_with_proposals, "--quantize=float32")
+    assert file["accuracy"]["scores"]["AP"]["value"] == pytest.approx(expected, abs=1e-4)
+    assert file["fidelity"]["agreement"] == 1
+    assert check([run_with_proposals / "export" / file["file"]]) == 0
+    assert "proposals 12 boxes as" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_proposals_of_evaluation_and_of_the_search_for_an_int8_file(run_with_proposals, tmp_path):
+    command("kvision-evaluate", f"--model={run_with_proposals}", f"--json={tmp_path / 'metrics.json'}")
+    expected = json.loads((tmp_path / "metrics.json").read_text())["metrics"]["ap"]
+    ap, (_, int8) = export_run(run_with_proposals, "--quantize=float32,int8", "--calibration_images=2")
+    assert ap == pytest.approx(expected, abs=1e-4)
+    assert int8["fidelity"]["agreement"] > 0.7
+    assert len(int8["steps"]) > 5
+
+
+def test_proposals_that_do_not_fit(tmp_path):
+    fast, boxes = small("fast_rcnn_vgg16"), proposals(len(PIXELS), 20)
+    both = {"image": PIXELS, "proposals": boxes}
+    pixels, rest = keras.Input((64, 64, 3)), keras.Input((20, 4))
+    two = keras.Model([pixels, rest], fast({"image": pixels, "proposals": rest}), name="two")
+    of_other_form = (
+        (boxes[:7], r"proposals for each image; got 'image' of \(8, 64, 64, 3\) and .* \(7, 20, 4\)"),
+        (boxes[:, :5], r"'proposals' of `images` must be \(8, 20, 4\); got \(8, 5, 4\)"),
+        (boxes.astype(str), "'proposals' of `images` must be an array of numbers"),
+        (boxes / 64, "left, top, right and bottom in pixels of the image of 64 x 64"),
+        (boxes * 4, "left, top, right and bottom in pixels"),
+        (boxes[..., [2, 3, 0, 1]], "left, top, right and bottom in pixels"),
+        (np.full_like(boxes, np.nan), "got nan, nan, nan, nan"),
+    )
+    for model, given, words in (
+        (fast, PIXELS, r"proposals beside each image: `images` must be a dict of .* \(8, 20, 4\)"),
+        (fast, {"image": PIXELS}, "or a dict of 'image' and 'proposals'; got a dict of 'image'."),
+        (small("yolox_nano"), both, "takes images alone: `images` must be an array"),
+        (two, PIXELS, "two must have one input, of images, or a dict of 'image' and"),
+        *((fast, both | {"proposals": wrong}, words) for wrong, words in of_other_form),
+    ):
+        with pytest.raises(UserError, match=words):
+            export(model, tmp_path / "out", images=given, modes=["float32"])
+    with pytest.raises(UserError, match="`calibration` must be a dict of 'image' and"):
+        export(fast, tmp_path / "out", images=both, calibration=PIXELS)
+    assert not list(tmp_path.iterdir())

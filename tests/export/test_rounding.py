@@ -9,7 +9,7 @@ from tflite import images
 
 from kvision_export import flatbuffer
 from kvision_export.convert import convert
-from kvision_export.rounding import _round, _windows, round_kernel
+from kvision_export.rounding import POSITIONS, _round, _windows, round_kernel
 from kvision_export.runner import predict
 
 FULL = functools.partial(keras.layers.Conv2D, 4)
@@ -43,6 +43,15 @@ def test_windows_are_what_a_kernel_meets(keywords, kind, product):
     windows = _windows(image, operator, kernel.shape)
     found = np.einsum(product, windows, kernel) + bias
     np.testing.assert_allclose(found, predict(content, image)[0].reshape(found.shape), rtol=1e-4, atol=1e-3)
+
+
+def test_windows_of_many_regions_are_a_sample():
+    """A layer behind the crops of R-CNN is given hundreds for each image."""
+    _, operator, kernel, _ = convolution(FULL)
+    regions = images(400, size=9)
+    windows = _windows(regions, operator, kernel.shape)
+    assert POSITIONS / 2 < len(windows) <= POSITIONS
+    np.testing.assert_array_equal(windows[-49:], _windows(regions[380:381], operator, kernel.shape))
 
 
 def test_what_one_weight_is_off_the_next_make_good():
