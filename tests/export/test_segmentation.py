@@ -14,9 +14,7 @@ from kvision.run_info import RunInfo
 def segmenter(tmp_path_factory):
     """A run folder of an untrained network that segments shapes."""
     folder = tmp_path_factory.mktemp("segmenter")
-    model = randomized(
-        tiny_segmenter("fcn_resnet50", input_shape=(64, 64, 3), num_classes=len(CLASSES))
-    )
+    model = randomized(tiny_segmenter("fcn_resnet50", input_shape=(64, 64, 3), num_classes=len(CLASSES)))
     model.save(folder / "model.keras")
     (folder / "labels.txt").write_text("\n".join(CLASSES) + "\n")
     (folder / "run.json").write_text(RunInfo(task="segmentation", model=model.name, data="shapes").to_json())

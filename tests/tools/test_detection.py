@@ -19,8 +19,8 @@ from kvision.data.images import unletterbox_boxes
 TRAIN = [  # the detector whose graph is traced in the least time
     "kvision-train", "--model=yolo_v1_fast", "--model_kwarg=width_multiplier=0.125",
     "--model_kwarg=hidden_filters=(64,64)", "--model_kwarg=dropout_rate=0", "--model_kwarg=score_threshold=0",
-    "--model_kwarg=grid=3", "--image_size=96", "--batch_size=4", "--optimizer=adamw", "--learning_rate=3e-3", "--epochs=8",
-    "--augment=flip", "--deterministic",
+    "--model_kwarg=grid=3", "--image_size=96", "--batch_size=4", "--optimizer=adamw", "--learning_rate=3e-3",
+    "--epochs=8", "--augment=flip", "--deterministic",
 ]  # fmt: skip
 
 

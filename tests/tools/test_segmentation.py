@@ -127,7 +127,10 @@ def test_a_dry_run_names_the_mask_that_does_not_fit(masks, tmp_path):
     ("arguments", "words"),
     [
         (["--data=digits"], "'digits' gives labels and no masks: shapes, masks:PATH, voc:PATH or"),
-        (["--data=shapes", "--label_smoothing=0.1"], "`--label_smoothing` is for classification; fcn_resnet50"),
+        (
+            ["--data=shapes", "--label_smoothing=0.1"],
+            "`--label_smoothing` is for classification; fcn",
+        ),
         (["--data=shapes", "--class_weights=1,2"], "`--class_weights` must be 4 weights"),
         (["--data=shapes", "--class_weights=1,nan,1,1"], "must be 4 weights, one a class, of at least 0"),
         (["--data=shapes", "--class_weights=a,b"], "`--class_weights` must be numbers; got a,b"),
