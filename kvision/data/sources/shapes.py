@@ -70,7 +70,7 @@ def shapes(_, split: str, options: Options) -> Source:
             for shape in picture.shapes
         ]
         places = {label: label - 1 for label in range(1, len(CLASSES))}
-        objects = gather(boxes, places, len(pictures), str, [(drawn.size,) * 2] * len(pictures))
+        objects = gather(boxes, places, len(pictures), str, [(drawn.size, drawn.size)] * len(pictures))
         return Source(
             CLASSES[1:],
             None,
