@@ -55,7 +55,7 @@ def floats(name: str, images) -> np.ndarray:
     """Converts images, or a dict of these and proposals, to float32, see `inputs`.
 
     Raises:
-        UserError: they are no arrays of numbers, of as many proposals as images.
+        UserError: a part is missing or is not an array of numbers, or an image lacks proposals.
     """
     if not isinstance(images, Mapping):
         return _numbers(f"`{name}`", images, "(images, height, width, channels)").astype(np.float32)

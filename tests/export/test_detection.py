@@ -82,7 +82,7 @@ def detector(request):
 
 @pytest.fixture(scope="module")
 def given(detector):
-    """What the detector's files are given, see `inputs`."""
+    """Images for the detector's files, with proposals where they take these, see `inputs`."""
     count = proposals_of(detector)
     return joined({"image": PIXELS, "proposals": proposals(len(PIXELS), count)}) if count else PIXELS
 
