@@ -25,6 +25,7 @@ def check_learned(model, inputs, boxes, classes, steps):
     variables, network = model.trainable_variables, with_losses(model)
     batch = inputs | {"true_boxes": boxes, "true_classes": classes}
     optimizer = keras.optimizers.Adam(3e-3, global_clipnorm=1.0)
+    optimizer.build(variables)
 
     @tf.function
     def step():

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from PIL import Image
 
@@ -22,6 +23,12 @@ import kvision
 from kvision.data.sources.shapes import draw
 from kvision.tasks import Classification
 from kvision_tools.loop import Loop
+
+
+def mostly_slow(values, *quick):
+    """Parameters of a test; all but the `quick` ones are marked as slow."""
+    return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values]
+
 
 TINY = [
     "--model=mobilenet_v1", "--model_kwarg=width_multiplier=0.25", "--image_size=32", "--batch_size=64",

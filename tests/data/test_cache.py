@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import mostly_slow
 from PIL import Image
 
 from kvision.data import load
@@ -16,7 +17,7 @@ from kvision.data.identity import Files
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-@pytest.mark.parametrize("augment", ["none", "crop"])
+@pytest.mark.parametrize("augment", mostly_slow(["none", "crop"], "crop"))
 def test_caches_hold_what_was_read(folder, tmp_path_factory, monkeypatch, cache, augment):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     how = {"image_size": (8, 8), "training": True, "batch_size": 16, "augment": augment}
@@ -80,7 +81,7 @@ def read(project, kind="disk"):
     return dict(zip(images[:, 0, 0, 0].round().astype(int).tolist(), labels.tolist(), strict=True))
 
 
-@pytest.mark.parametrize("kind", ["ram", "disk"])
+@pytest.mark.parametrize("kind", mostly_slow(["ram", "disk"], "disk"))
 def test_what_changed_since_is_read_anew(project, cache, tmp_path, monkeypatch, kind):
     first = read(project, kind)
     assert len(first) == 16

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers import mostly_slow
 
 from kvision.data import load, read_image, sources
 from kvision.data.sources import Source, open_source
@@ -56,8 +57,8 @@ def test_skipping_gives_what_would_have_come():
     np.testing.assert_array_equal(skipped["image"], expected["image"])
 
 
-@pytest.mark.parametrize("shard", [(0, 1), (1, 3)])
-@pytest.mark.parametrize("size", [1, 4])
+@pytest.mark.parametrize("shard", mostly_slow([(0, 1), (1, 3)], (1, 3)))
+@pytest.mark.parametrize("size", mostly_slow([1, 4], 1))
 def test_unreadable_files_leave_every_batch_where_it_was(folder, size, shard):
     """Whole batches are missing where there is one image in each."""
     (folder / "dog" / "1.png").write_bytes(b"damaged")
@@ -66,7 +67,7 @@ def test_unreadable_files_leave_every_batch_where_it_was(folder, size, shard):
     how["max_unreadable"] = 1
     data = load(f"folder:{folder}", "train", **how)
     batches = [batch for batch, _ in zip(data.dataset.as_numpy_iterator(), range(40), strict=False)]
-    for step in (1, 7, 13, 22, 39):
+    for step in (7, 22, 39):
         again = load(f"folder:{folder}", "train", start=step * size * shard[1], **how)
         batch = next(again.dataset.as_numpy_iterator())
         assert batch.keys() == batches[step].keys() == {"image", "weight", "label"}

@@ -15,8 +15,14 @@ from kvision.data.sources import open_source
 from kvision.errors import UserError
 
 
-@pytest.mark.parametrize("exif", [1, 6])
-@pytest.mark.parametrize("cache", ["none", "ram", "disk"])
+@pytest.mark.parametrize(
+    ("exif", "cache"),
+    [
+        (1, "none"),
+        (6, "disk"),
+        *(pytest.param(6, cache, marks=pytest.mark.slow) for cache in ("none", "ram")),
+    ],
+)
 def test_images_come_with_their_masks(tmp_path, exif, cache):
     """Masks of images that their EXIF orientation turns are those of the turned images."""
     root = write(tmp_path, exif=exif)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from golden import formula_image, formula_weights
-from helpers import NARROW, SMALL, built_without_memory, randomized
+from helpers import NARROW, SMALL, built_without_memory, mostly_slow, randomized
 from tflite import images, operators
 
 import kvision
@@ -40,11 +40,6 @@ TINY = {  # one of each architecture: columns of its small form
 
 PIXELS = images(count=2, size=96)
 RESNET, SECOND, MOBILENET = [*TINY][:3]  # the MobileNet has the head of the first, the second its backbone
-
-
-def slow(*names):
-    """The networks, of which some are slow ones."""
-    return [pytest.param(name, marks=pytest.mark.slow) if name in names else name for name in TINY]
 
 
 def tiny_detector(name, **keywords):
@@ -130,7 +125,7 @@ def test_detections_are_torchvisions(with_formula_weights):
     assert not found["boxes"][len(boxes) :].any()
 
 
-@pytest.mark.parametrize("name", slow(RESNET, MOBILENET))
+@pytest.mark.parametrize("name", mostly_slow(TINY, SECOND))
 def test_any_size_saving_and_training(name, tmp_path):
     model = trained(tiny_detector(name))
     found = model(PIXELS)
@@ -160,7 +155,7 @@ def test_any_size_saving_and_training(name, tmp_path):
         assert np.any(gradient), variable.path
 
 
-@pytest.mark.parametrize("name", slow(RESNET, SECOND))
+@pytest.mark.parametrize("name", mostly_slow(TINY, MOBILENET))
 def test_files_have_built_in_operators_and_agree(name):
     model = trained(tiny_detector(name))
     content = convert(model)
@@ -172,23 +167,25 @@ def test_files_have_built_in_operators_and_agree(name):
         np.testing.assert_allclose(outputs[key], value, rtol=1e-3, atol=1e-2)
 
 
-def test_weights_of_older_names_and_of_other_classes():
-    name = RESNET
-    model = trained(tiny_detector(name))
+def test_weights_of_older_names():
+    model = trained(tiny_detector(RESNET))
     weights = kvision.weights.state_dict(model)
     old = {
         re.sub(r"(_blocks\.\d|rpn\.head\.conv)(\.0)+\.(?=weight|bias)", r"\1.", key): value
         for key, value in weights.items()
     }
     assert len(old.keys() - weights.keys()) == 18
-    again = tiny_detector(name, num_classes=None, weights=old)
+    again = tiny_detector(RESNET, num_classes=None, weights=old)
     assert all(np.array_equal(a, b) for a, b in zip(again.get_weights(), model.get_weights(), strict=True))
-    for other in ("ssdlite320_mobilenet_v3_large", name):
-        weights = kvision.weights.state_dict(trained(tiny_detector(other)))
-        assert detection.raw(tiny_detector(other, num_classes=None, weights=weights)).output
-        five = kvision.weights.state_dict(tiny_detector(other, num_classes=5, weights=weights))
-        differ = {key for key, value in five.items() if value.shape != weights[key].shape}
-        assert differ
-        assert all("classification" in key or "predictor" in key for key in differ)
     with pytest.raises(UserError, match="does not fit"):
-        tiny_detector(name, weights={"conv.weight": PIXELS})
+        tiny_detector(RESNET, weights={"conv.weight": PIXELS})
+
+
+@pytest.mark.parametrize("name", mostly_slow([RESNET, SSD], RESNET))
+def test_weights_of_other_classes(name):
+    weights = kvision.weights.state_dict(tiny_detector(name))
+    assert tiny_detector(name, num_classes=None, weights=weights).output
+    five = kvision.weights.state_dict(tiny_detector(name, num_classes=5, weights=weights))
+    differ = {key for key, value in five.items() if value.shape != weights[key].shape}
+    assert differ
+    assert all("classification" in key or "predictor" in key for key in differ)

@@ -98,6 +98,7 @@ def test_answers_saving_and_weights(name, tmp_path):
         np.testing.assert_array_equal(standing[f"backbone.{path}"], states[path])
 
 
+@pytest.mark.slow
 def test_files_have_built_in_operators_and_agree():
     model = trained(tiny(FASTER))
     content = convert(model)
@@ -167,7 +168,8 @@ def test_faster_rcnn_learns_from_more_proposals_than_it_detects_with():
     assert (np.asarray(terms["class_loss"]) > 0).all()  # all is background
 
 
-@pytest.mark.parametrize("name", [pytest.param(FAST, marks=pytest.mark.slow), FASTER])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
 def test_pictures_are_learned(name):
     keras.utils.set_random_seed(0)
     columns = LEARNED | {"stride": 8, "proposals": 40, "score_threshold": 0.05, "dropout_rate": 0.0}

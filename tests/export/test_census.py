@@ -5,7 +5,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from helpers import command, randomized, tiny
+from helpers import command, mostly_slow, randomized, tiny
 from tflite import changed, images, int8
 
 from kvision_export import console, flatbuffer, metadata
@@ -94,7 +94,7 @@ def written_runtime(content):
     return model.buffers[entry.buffer].data.tobytes().rstrip(b"\0").decode()
 
 
-@pytest.mark.parametrize("mode", FLOATS)
+@pytest.mark.parametrize("mode", mostly_slow(FLOATS, "dynamic"))
 def test_the_oldest_runtime_is_what_the_converter_says(mode):
     content = convert(tiny("mobilenet_v1"), mode)
     assert f"{census_of(content).runtime}.0" == written_runtime(content)

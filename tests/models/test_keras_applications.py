@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import randomized
+from helpers import mostly_slow, randomized
 
 import kvision
 from kvision.spec import IMAGENET_MEAN, IMAGENET_STD
@@ -35,10 +35,7 @@ APPLICATIONS = {  # ours: theirs, their keywords, our keywords
     "convnext_large": ("ConvNeXtLarge", {}, {}),
     "convnext_xlarge": ("ConvNeXtXLarge", {}, {}),
 }
-SLOW = {  # large also for small images, or deeper forms of another
-    "convnext_base", "convnext_large", "convnext_small", "convnext_xlarge", "densenet169", "densenet201",
-    "efficientnet_b3", "efficientnet_v2_b2", "efficientnet_v2_s", "vgg16", "vgg19",
-}  # fmt: skip
+QUICK = ("mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "xception", "convnext_tiny")
 
 
 def by_depth(model):
@@ -51,9 +48,7 @@ def by_depth(model):
     ]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in APPLICATIONS]
-)
+@pytest.mark.parametrize("name", mostly_slow(APPLICATIONS, *QUICK))
 def test_outputs(name):
     application, theirs, ours = APPLICATIONS[name]
     shared = {"input_shape": (96, 96, 3), "classifier_activation": None}

@@ -3,12 +3,12 @@
 import keras
 import numpy as np
 import pytest
-from helpers import randomized, tiny
+from helpers import mostly_slow, randomized, tiny
 
 import kvision
 
 
-@pytest.fixture(params=["float16", "bfloat16", "float64"])
+@pytest.fixture(params=mostly_slow(["float16", "bfloat16", "float64"], "float16"))
 def floatx(request):
     before = keras.config.floatx()
     keras.config.set_floatx(request.param)

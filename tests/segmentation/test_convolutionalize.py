@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import DISTINCT, randomized, tiny
+from helpers import DISTINCT, mostly_slow, randomized, tiny
 
 import kvision
 from kvision.errors import UserError
@@ -17,7 +17,13 @@ def pixels(count, height, width, channels=3):
     return np.random.default_rng(0).uniform(0, 255, (count, height, width, channels)).astype("float32")
 
 
-@pytest.mark.parametrize("name", [name for f, name in ONE_OF_A_FAMILY.items() if f not in FIXED])
+@pytest.mark.parametrize(
+    "name",
+    mostly_slow(
+        [name for f, name in ONE_OF_A_FAMILY.items() if f not in FIXED],
+        *map(ONE_OF_A_FAMILY.get, ("alexnet", "vgg", "googlenet", "resnet", "mobilenet_v3", "convnext")),
+    ),
+)
 def test_answers_at_the_original_size_are_the_same(name):
     classifier = randomized(tiny(name, classifier_activation=None))
     model = convolutionalize(classifier)

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from golden import formula_image, formula_weights
-from helpers import SEGMENTERS, built_without_memory, randomized, tiny, tiny_segmenter
+from helpers import SEGMENTERS, built_without_memory, mostly_slow, randomized, tiny, tiny_segmenter
 from tflite import images, operators
 
 import kvision
@@ -31,10 +31,7 @@ PUBLISHED = {  # trainable parameters with the auxiliary head: torchvision's num
 }
 PAPERS = {"fcn32s": 134_346_581, "fcn16s": 134_357_354, "fcn8s": 134_362_751}  # without the deconvolutions
 PIXELS = images(count=2)
-OF_OTHERS_PARTS = {"deeplabv3_mobilenet_v3_large", "fcn16s"}
-MARKED = [
-    pytest.param(name, marks=pytest.mark.slow) if name in OF_OTHERS_PARTS else name for name in SEGMENTERS
-]
+MARKED = mostly_slow(SEGMENTERS, "fcn8s", "deeplabv3_resnet50", "lraspp_mobilenet_v3_large")  # of all parts
 
 
 def trained(model):
@@ -86,11 +83,7 @@ def test_parameters(name):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "lraspp_mobilenet_v3_large",
-        "deeplabv3_mobilenet_v3_large",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("fcn_resnet50", "deeplabv3_resnet50")),
-    ],
+    mostly_slow(ENTRIES, "lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large"),
 )
 def test_logits_are_torchvisions(name):
     entry = ENTRIES[name]
@@ -134,7 +127,7 @@ def test_any_size_saving_and_other_precision(name, tmp_path):
     np.testing.assert_allclose(probabilities, keras.ops.softmax(logits), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", SEGMENTERS)
+@pytest.mark.parametrize("name", MARKED)
 def test_every_weight_has_a_gradient(name):
     keras.utils.set_random_seed(0)
     auxiliary = "auxiliary" in inspect.signature(getattr(segmentation, name)).parameters
@@ -243,16 +236,14 @@ def test_fcn_has_the_features_of_the_network_it_stands_on_and_starts_undecided()
 
 
 def test_dilated_networks_keep_their_size_and_weights():
-    for name in ("resnet18", "resnet50", "mobilenet_v3_large"):
-        for output_stride in (8, 16):
-            model = tiny(name, output_stride=output_stride, include_top=False, input_shape=(64, 96, 3))
-            assert model.output_shape[1:3] == (64 // output_stride, 96 // output_stride)
-            plain = tiny(name, include_top=False)
-            shapes = [
-                {key: value.shape for key, value in kvision.weights.state_dict(m).items()}
-                for m in (model, plain)
-            ]
-            assert shapes[0] == shapes[1]
+    for name, output_stride in (("resnet18", 8), ("resnet50", 16), ("mobilenet_v3_large", 16)):
+        model = tiny(name, output_stride=output_stride, include_top=False, input_shape=(64, 96, 3))
+        assert model.output_shape[1:3] == (64 // output_stride, 96 // output_stride)
+        plain = tiny(name, include_top=False)
+        shapes = [
+            {key: value.shape for key, value in kvision.weights.state_dict(m).items()} for m in (model, plain)
+        ]
+        assert shapes[0] == shapes[1]
     with pytest.raises(UserError, match="`output_stride` must be 8, 16 or 32; got 4"):
         tiny("resnet18", output_stride=4)
 
