@@ -30,9 +30,9 @@ def mostly_slow(values, *quick):
     return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
-TINY = [
-    "--model=mobilenet_v1", "--model_kwarg=width_multiplier=0.25", "--image_size=32", "--batch_size=64",
-    "--norm_momentum=0.9", "--learning_rate=0.02",
+TINY = [  # a network with batch norms whose graph is traced in little time
+    "--model=resnet18", "--model_kwarg=filters=8", "--model_kwarg=depths=(1,1,1,1)", "--image_size=32",
+    "--batch_size=64", "--norm_momentum=0.9", "--learning_rate=0.02",
 ]  # fmt: skip
 NARROW = {"width_multiplier": 0.1}
 SMALL = {  # columns of the narrowest and shallowest form of a family's networks
@@ -279,6 +279,14 @@ def command(*arguments, code=0):
         assert len(lines) == 1, errors
         return lines[0]
     return printed + errors
+
+
+def run_python(code):
+    """Runs Python code in a process where TensorFlow is imported, and has not begun."""
+    process = COMMANDS.Process(target=exec, args=(code, {"__name__": "__main__"}))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 def _run(arguments, folder, environment, texts):

@@ -93,18 +93,17 @@ def child(name, code, **environment):
     return subprocess.run(call, capture_output=True, text=True, check=False, env=environment)
 
 
-def test_a_command_opens_networks_by_name_and_from_files(tmp_path):
+@pytest.mark.parametrize("by_name", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_command_opens_networks_by_name_and_from_files(by_name, tmp_path):
     """In a process of its own: others may have imported what registers networks and layers."""
     model = kvision.models.lenet5(num_classes=2)
     model.save(tmp_path / "lenet5.keras")
     Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "1.png")
-    for names in (
-        [f"--model={tmp_path}/lenet5.keras"],
-        ["--model=lenet5", f"--weights={tmp_path}/lenet5.keras"],
-    ):
-        done = child("kvision-predict", f"assert command(*{[*names, str(tmp_path / '1.png')]}) is None")
-        assert done.returncode == 0, done.stderr
-        assert re.search(r"^ +\d+\.\d %  [01]  [01]$", done.stdout, re.MULTILINE)
+    file = tmp_path / "lenet5.keras"
+    names = ["--model=lenet5", f"--weights={file}"] if by_name else [f"--model={file}"]
+    done = child("kvision-predict", f"assert command(*{[*names, str(tmp_path / '1.png')]}) is None")
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^ +\d+\.\d %  [01]  [01]$", done.stdout, re.MULTILINE)
 
 
 SCRIPTS = sorted(
@@ -163,6 +162,7 @@ def test_notices_are_sentences_without_the_time_and_the_thread():
     assert child("kvision-predict", notice).stderr.endswith(".\nlenet5: fresh.\n")
 
 
+@pytest.mark.slow
 def test_trainings_and_exports_print_their_own_lines_alone(tmp_path):
     scripts, run = Path(sys.executable).parent, tmp_path / "run"
     train = [scripts / "kvision-train", "--model=lenet5", "--channels=1", "--data=digits", "--epochs=1",

@@ -24,7 +24,7 @@ def test_the_command_writes_files_and_a_report(run):
     printed = command(*arguments)
     output = run / "export"
     assert {path.name for path in output.iterdir()} == {
-        "labels.txt", "report.json", "report.html", *(f"mobilenet_v1_{mode}.tflite" for mode in modes),
+        "labels.txt", "report.json", "report.html", *(f"resnet18_{mode}.tflite" for mode in modes),
     }  # fmt: skip
     assert (output / "labels.txt").read_text() == (run / "labels.txt").read_text()
     report = json.loads((output / "report.json").read_text())
@@ -56,7 +56,7 @@ def test_an_export_is_replaced_by_one_whose_file_is_outside_its_tolerance(run, t
     printed = command("kvision-export", f"--model={run}", "--target=gpu", "--max_difference=0",
                       "--images=20", f"--output={output}", code=1)  # fmt: skip
     assert "float32.tflite is outside its tolerance: a probability differs by " in printed
-    assert "Use mobilenet_v1_float16.tflite." in printed
+    assert "Use resnet18_float16.tflite." in printed
     files = json.loads((output / "report.json").read_text())["files"]
     assert [file["mode"] for file in files] == ["float32", "float16"]
     assert not (output / "old.tflite").exists()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
-from helpers import DISTINCT, randomized, tiny, tiny_segmenter
+from helpers import DISTINCT, mostly_slow, randomized, tiny, tiny_segmenter
 from tflite import REWRITTEN, changed, images, int8, io_details, operators
 
 import kvision
@@ -102,12 +102,11 @@ def segmenter(name):
 
 @pytest.mark.parametrize(
     "name",
-    [
+    mostly_slow(
+        ["lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large", "fcn8s", "fcn_resnet50"],
         "lraspp_mobilenet_v3_large",
-        pytest.param("deeplabv3_mobilenet_v3_large", marks=pytest.mark.slow),
         "fcn8s",
-        "fcn_resnet50",
-    ],
+    ),
 )
 def test_segmenters_in_every_mode_and_with_every_end(name):
     model, pixels = segmenter(name), images(4)

@@ -217,6 +217,7 @@ def export_run(run, *flags):
     return report["keras"]["scores"]["AP"]["value"], report["files"]
 
 
+@pytest.mark.slow
 def test_a_run_is_exported_with_the_proposals_of_its_images(run_with_proposals, capsys):
     expected, (file,) = export_run(run_with_proposals, "--quantize=float32")
     assert file["accuracy"]["scores"]["AP"]["value"] == pytest.approx(expected, abs=1e-4)

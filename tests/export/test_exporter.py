@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import command, randomized, tiny, tiny_segmenter
+from helpers import command, mostly_slow, randomized, tiny, tiny_segmenter
 from tflite import foreign_layers, images, top1
 
 from kvision.errors import UserError
@@ -66,7 +66,7 @@ def mixed():
     return keras.Sequential([keras.Input((64, 64, 3)), inside])
 
 
-@pytest.mark.parametrize("make", [Subclassed, not_called, mixed])
+@pytest.mark.parametrize("make", mostly_slow([Subclassed, not_called, mixed], Subclassed))
 def test_from_python_for_models_of_every_kind(make, tmp_path):
     model = make()
     report = export(model, tmp_path / "out", images=images(4), modes=["float32"])

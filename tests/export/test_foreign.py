@@ -10,6 +10,7 @@ from helpers import brightness, command, dark_and_light, tiny
 from tflite import foreign_layers, top1
 
 
+@pytest.mark.slow
 def test_a_sequential_file_of_logits_of_any_size(tmp_path):
     keras.Sequential([keras.Input((None, None, 3)), *foreign_layers()], name="any").save(
         tmp_path / "any.keras"
@@ -24,30 +25,52 @@ def test_a_sequential_file_of_logits_of_any_size(tmp_path):
     assert (tmp_path / "out/labels.txt").read_text() == "dark\nlight\n"
 
 
-def test_a_file_that_wants_other_pixels_than_those_in_0_to_255(tmp_path):
-    """Flags say which, the file makes them of pixels and says so, and what contradicts itself is refused."""
+@pytest.fixture
+def of_other_pixels(tmp_path):
+    """The command that exports a network of pixels in [-1, 1], nearly."""
     data = dark_and_light(tmp_path / "data")
-    run = brightness(tmp_path / "run", "dark", "light", scale=0.5)  # of pixels in [-1, 1], nearly
+    run = brightness(tmp_path / "run", "dark", "light", scale=0.5)
     model = keras.saving.load_model(run / "model.keras")
     model.layers[-1].set_weights([np.array([[-20, 20]] * 3, "float32"), np.zeros(2, "float32")])
     model.save(tmp_path / "foreign.keras")
-    arguments = ["kvision-export", f"--model={tmp_path / 'foreign.keras'}", f"--calibration=folder:{data}",
-                 "--quantize=float32", f"--output={tmp_path / 'out'}"]  # fmt: skip
-    printed = command(*arguments, code=1)
-    assert "give `--input_range=-1,1`, or the model a first layer" in " ".join(printed.split())
-    printed = " ".join(command(*arguments, "--input_range=0,1", code=1).split())
-    assert "with the (pixel - 0) / 255 that `--input_range`, `--mean` and `--std` ask for: " in printed
-    assert "give `--input_range=-1,1` instead" in printed
-    reports = []
-    for flags in (["--input_range=-1,1"], ["--mean=127.5,127.5,127.5", "--std=127.5"]):
-        command(*arguments, *flags)
-        reports.append(json.loads((tmp_path / "out/report.json").read_text()))
-        assert top1(reports[-1]["keras"]) == 1
-        assert reports[-1]["preprocess"] == {"mean": [127.5] * 3, "std": [127.5] * 3}
-        about = reports[-1]["files"][0]["census"]["metadata"]
-        assert about["image"].endswith("The file itself normalises them: (pixel - 127.5) / 127.5.")
-        assert (about["mean"], about["std"]) == ([0], [1])
-    assert reports[0]["files"][0]["fidelity"]["agreement"] == 1
+    return ["kvision-export", f"--model={tmp_path / 'foreign.keras'}", f"--calibration=folder:{data}",
+            "--quantize=float32", "--nocompare", f"--output={tmp_path / 'out'}"]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--input_range=-1,1"],
+        pytest.param(["--mean=127.5,127.5,127.5", "--std=127.5"], marks=pytest.mark.slow),
+    ],
+)
+def test_a_file_makes_the_pixels_that_its_network_wants(flags, of_other_pixels, tmp_path):
+    command(*of_other_pixels, *flags)
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert top1(report["keras"]) == 1
+    assert report["preprocess"] == {"mean": [127.5] * 3, "std": [127.5] * 3}
+    about = report["files"][0]["census"]["metadata"]
+    assert about["image"].endswith("The file itself normalises them: (pixel - 127.5) / 127.5.")
+    assert (about["mean"], about["std"]) == ([0], [1])
+    assert report["files"][0]["fidelity"]["agreement"] == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "give `--input_range=-1,1`, or the model a first layer"),
+        pytest.param(["--input_range=0,1"], "give `--input_range=-1,1` instead", marks=pytest.mark.slow),
+    ],
+)
+def test_other_pixels_are_doubted(flags, said, of_other_pixels):
+    printed = " ".join(command(*of_other_pixels, *flags, code=1).split())
+    assert said in printed
+    asked = "with the (pixel - 0) / 255 that `--input_range`, `--mean` and `--std` ask for: "
+    assert (asked in printed) == bool(flags)
+
+
+def test_pixels_that_contradict_themselves(of_other_pixels, tmp_path):
+    arguments = of_other_pixels
     for flags, words in (
         (["--input_range=-1,1", "--mean=3"], "say the same in two ways"),
         (["--mean=100,120", "--std=50"], "images of 3 channels; got a mean and std of 2"),
@@ -89,7 +112,7 @@ def test_a_keras_model_whose_classes_have_another_order_is_doubted(tmp_path):
 @pytest.mark.parametrize(
     ("layout", "reason"),
     [
-        ("flat", "has no folders but 80 files"),
+        pytest.param("flat", "has no folders but 80 files", marks=pytest.mark.slow),
         pytest.param("mixed", "network: 'dark', 'light'", marks=pytest.mark.slow),
         ("other", "'bright', 'dim'"),
     ],

@@ -46,9 +46,13 @@ def test_hard_swish_of_the_output_and_of_second_degree_stay():
 
 @pytest.mark.parametrize(
     ("mean", "std", "padding", "zero_point"),
-    [((127.0,) * 3, (128.0,) * 3, "same", 127), ((127.5,) * 3, (127.5,) * 3, "symmetric", 127),
-     ((0.0,) * 3, (255.0,) * 3, "symmetric", 0), ((123.7, 116.3, 103.5), (58.4, 57.1, 57.4), "same", 114)],
-)  # fmt: skip
+    [
+        pytest.param((127.0,) * 3, (128.0,) * 3, "same", 127, marks=pytest.mark.slow),
+        ((127.5,) * 3, (127.5,) * 3, "symmetric", 127),
+        pytest.param((0.0,) * 3, (255.0,) * 3, "symmetric", 0, marks=pytest.mark.slow),
+        ((123.7, 116.3, 103.5), (58.4, 57.1, 57.4), "same", 114),
+    ],
+)
 def test_the_normalisation_goes_into_the_first_layer(mean, std, padding, zero_point):
     preprocess = kvision.Preprocess(mean, std)
     model = randomized(tiny("mobilenet_v1", preprocess=preprocess, padding=padding))

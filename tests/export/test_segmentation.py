@@ -44,6 +44,7 @@ def test_segmentation(segmenter):
     check_figures(report, page)
 
 
+@pytest.mark.slow
 def test_segmentation_without_masks(segmenter, tmp_path):
     data = dark_and_light(tmp_path / "data")
     printed = command("kvision-export", f"--model={segmenter}", f"--calibration=folder:{data}", "--nocompare",

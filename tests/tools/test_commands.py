@@ -171,7 +171,7 @@ def test_help(name):
         (["kvision-train", *TINY, "--lerning_rate=1"], "`--lerning_rate`. Did you mean `--learning_rate` or"),
         (["kvision-train", *TINY, "--data=digits", "--image_size=16"], "32 x 32"),
         (["kvision-train", *TINY, "--data=digits", "--image_size=1000000"], "[1, 16384]"),
-        (["kvision-train", *TINY, "--data=digits", "--model_kwarg=width=1"], "width_multiplier"),
+        (["kvision-train", *TINY, "--data=digits", "--model_kwarg=width=1"], "filters"),
         (["kvision-train", *TINY, "--data=digits", "--batch_size=5000"], "1437"),
         (["kvision-train", *TINY, "--data=digits", "--output=/dev/null/run"], "'/dev/null' is a file"),
         (["kvision-train", *TINY, "--data=folder:/nowhere"], "/nowhere"),
@@ -183,8 +183,8 @@ def test_help(name):
             "from 0 to below 1; got 2",
         ),
         (
-            ["kvision-train", *TINY, "--data=digits", "--model_kwarg=width_multiplier=x"],
-            "must be a number above 0, and at most 10; got 'x'",
+            ["kvision-train", *TINY, "--data=digits", "--model_kwarg=filters=x"],
+            "`filters` must be a positive integer; got 'x'",
         ),
         (["kvision-train", *TINY, "--data=digits", "--model_kwarg=norm_momentum=0.5"], "give one"),
         (
@@ -226,8 +226,8 @@ def test_errors_with_a_run(run, folder, tmp_path):
     path = folder / "dark" / "notes.txt"
     assert "None of the files can be read" in command("kvision-predict", f"--model={output}", path, code=2)
     assert "No such file" in command("kvision-predict", f"--model={output}", "nowhere.png", code=2)
-    sentence = command("kvision-train", *TINY, f"--weights={output / 'model.keras'}", "--data=digits",
-                       "--model_kwarg=width_multiplier=1", f"--output={tmp_path}/new", code=2)  # fmt: skip
+    sentence = command("kvision-train", "--model=resnet18", f"--weights={output / 'model.keras'}",
+                       "--data=digits", f"--output={tmp_path}/new", code=2)  # fmt: skip
     assert "misshapen" in sentence
     (tmp_path / "cut.safetensors").write_bytes(b"\0" * 100)
     sentence = command("kvision-train", *TINY, f"--weights={tmp_path / 'cut.safetensors'}", "--data=digits",

@@ -1,13 +1,11 @@
 """Training from Python, and the settings that flags fill in."""
 
 import dataclasses
-import subprocess
-import sys
 
 import keras
 import numpy as np
 import pytest
-from helpers import dark_and_light
+from helpers import dark_and_light, run_python
 
 import kvision_tools
 from kvision.errors import UserError
@@ -18,8 +16,8 @@ from kvision_tools import TrainConfig
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("python")
     return TrainConfig(
-        model="mobilenet_v1",
-        model_kwarg={"width_multiplier": np.float64(0.25)},
+        model="resnet18",
+        model_kwarg={"filters": np.int64(8), "depths": (1, 1, 1, 1)},
         data=f"folder:{dark_and_light(folder / 'images')}",
         image_size=np.int64(32),
         batch_size=16,
@@ -73,7 +71,9 @@ def test_what_is_no_configuration():
 
 def test_equal_settings_have_equal_lines(config):
     assert (
-        dataclasses.replace(config, weight_decay=0, model_kwarg={"width_multiplier": 0.25}).lines()
+        dataclasses.replace(
+            config, weight_decay=0, model_kwarg={"filters": 8, "depths": (1, 1, 1, 1)}
+        ).lines()
         == config.lines()
     )
 
@@ -81,4 +81,4 @@ def test_equal_settings_have_equal_lines(config):
 def test_all_commands_can_be_imported_in_one_process():
     names = ["train", "evaluate", "predict", "launch", "benchmark", "info"]
     imports = [f"import kvision_tools.commands.{name}" for name in names] + ["import kvision_export.command"]
-    subprocess.run([sys.executable, "-c", "\n".join(imports)], check=True)
+    run_python("\n".join(imports))

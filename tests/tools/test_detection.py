@@ -71,6 +71,7 @@ def check_killed(flags, whole, tmp_path):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(run, data, tmp_path):
     check_killed([*TRAIN, f"--data={data}"], run, tmp_path)
 
@@ -84,6 +85,7 @@ def test_a_run_of_mosaics_that_was_killed_goes_on_to_the_same_weights(data, tmp_
     check_killed(flags, tmp_path / "whole", tmp_path)
 
 
+@pytest.mark.slow
 def test_two_workers_judge_all_images(run, data, tmp_path):
     """Those of both count: AP and losses are those of one process, up to the order of additions."""
     command("kvision-launch", "--workers=2", "--", *TRAIN, f"--data={data}", f"--output={tmp_path}/two")
@@ -97,20 +99,18 @@ def test_the_evaluation_is_that_of_pycocotools(run, data, pictures, tmp_path):
     coco = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
     model = opening.open_model(str(run)).model
-    paths = {number: pictures / f"images/{number}.png" for number in range(40)}
-    found = []
-    for number, path in paths.items():
-        pixels = np.full((96, 96, 3), 114, np.float32)
-        with Image.open(path) as image:
-            pixels[:72] = np.array(image.resize((96, 72), Image.Resampling.BILINEAR))
-        answer = {name: np.asarray(part) for name, part in model(pixels[None]).items()}
-        boxes = np.asarray(unletterbox_boxes(answer["boxes"], [[96, 128]], (96, 96), "corner"))[0]
-        for place in range(int(answer["count"][0])):
-            left, top, right, bottom = boxes[place].tolist()
-            found.append(
-                {"image_id": number, "category_id": 10 * (int(answer["classes"][0, place]) + 1),
-                 "bbox": [left, top, right - left, bottom - top], "score": float(answer["scores"][0, place])}
-            )  # fmt: skip
+    pixels, found = np.full((40, 96, 96, 3), 114, np.float32), []
+    for number in range(40):
+        with Image.open(pictures / f"images/{number}.png") as image:
+            pixels[number, :72] = np.array(image.resize((96, 72), Image.Resampling.BILINEAR))
+    answer = {name: np.asarray(part) for name, part in model(pixels).items()}
+    boxes = np.asarray(unletterbox_boxes(answer["boxes"], [[96, 128]] * 40, (96, 96), "corner"))
+    for number, count in enumerate(answer["count"]):
+        for place in range(count):
+            left, top, right, bottom = boxes[number, place].tolist()
+            box, score = [left, top, right - left, bottom - top], float(answer["scores"][number, place])
+            category = 10 * (int(answer["classes"][number, place]) + 1)
+            found.append({"image_id": number, "category_id": category, "bbox": box, "score": score})
     truth = coco.COCO(pictures / "annotations.json")
     judged = cocoeval.COCOeval(truth, truth.loadRes(found), "bbox")
     judged.evaluate()

@@ -2,22 +2,29 @@
 
 import os
 import random
+import re
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
-from helpers import command, start
+from helpers import TINY, command, start
 
 from kvision_tools.startup import REQUEUE
 
 RANDOM = [  # dropout, stochastic depth, augmentation and a moving average; the same bits again
-    "--model=efficientnet_lite0", "--model_kwarg=width_multiplier=0.1", "--model_kwarg=depth_multiplier=0.3",
-    "--model_kwarg=drop_path_rate=0.3", "--model_kwarg=dropout_rate=0.3", "--image_size=32", "--data=digits",
-    "--augment=crop_flip", "--ema_decay=0.9", "--batch_size=64", "--epochs=2", "--deterministic",
-    "--steps_per_loop=2", "--checkpoint_steps=5",
+    *TINY, "--model_kwarg=drop_path_rate=0.3", "--model_kwarg=dropout_rate=0.3", "--data=digits",
+    "--augment=crop_flip", "--ema_decay=0.9", "--epochs=2", "--deterministic", "--steps_per_loop=2",
+    "--checkpoint_steps=5",
 ]  # fmt: skip
+
+
+def blocks(pid, number):
+    """Whether a process has begun to listen to a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"SigBlk:\s*(\w+)", status)[1], 16) >> (number - 1) & 1
 
 
 def test_signals_are_heard_from_the_first_moment(tmp_path):
@@ -25,7 +32,8 @@ def test_signals_are_heard_from_the_first_moment(tmp_path):
     endless = ["--model=lenet5", "--channels=1", "--data=digits", "--epochs=10000", f"--output={run}"]
     for asks in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         process = start("kvision-train", *endless)
-        time.sleep(0.1)
+        while not blocks(process.pid, asks):
+            assert process.is_alive()
         os.kill(process.pid, asks)
         process.join()
         assert process.exitcode == REQUEUE

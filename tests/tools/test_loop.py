@@ -3,15 +3,13 @@
 import json
 import resource
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import examples, make_loop, tiny
+from helpers import examples, make_loop, run_python, tiny
 
 import kvision
 from kvision.opening import open_model
@@ -19,8 +17,12 @@ from kvision_tools import checkpoints
 from kvision_tools.choices import LEARNING_RATES
 from kvision_tools.optimizers import make_optimizer
 
-SMALL = {"width_multiplier": 0.1, "input_shape": (32, 32, 3), "num_classes": 4, "classifier_activation": None}
-SHALLOW = SMALL | {"depth_multiplier": 0.3}
+OF_FOUR = {"num_classes": 4, "classifier_activation": None}
+SMALL = OF_FOUR | {"width_multiplier": 0.1, "input_shape": (32, 32, 3)}
+
+
+def network():
+    return tiny("resnet18", **OF_FOUR, input_shape=(32, 32, 3))
 
 
 def dataset(batches=4, batch=8, size=32):
@@ -44,18 +46,16 @@ def optimizer_for(model, name="sgd", **keywords):
 def test_a_step_is_that_of_model_fit():
     """Against Keras' own loop, on the same batches from the same weights."""
     keras.utils.set_random_seed(0)
-    ours, theirs = (
-        kvision.models.efficientnet_lite0(dropout_rate=0.0, drop_path_rate=0.0, **SHALLOW) for _ in range(2)
-    )
+    ours, theirs = (tiny("resnet18", **OF_FOUR) for _ in range(2))
     theirs.set_weights(ours.get_weights())
     theirs.compile(
         keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 100), momentum=0.9, nesterov=True),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    pairs = dataset().map(lambda batch: (batch["image"], batch["label"]))
+    pairs = dataset(size=64).map(lambda batch: (batch["image"], batch["label"]))
     history = theirs.fit(pairs, steps_per_epoch=3, epochs=1, verbose=0, shuffle=False)
     loop = make_loop(ours, optimizer_for(ours))
-    assert loss_of(loop, iter(dataset()), 3) == pytest.approx(history.history["loss"][0], rel=1e-5)
+    assert loss_of(loop, iter(dataset(size=64)), 3) == pytest.approx(history.history["loss"][0], rel=1e-5)
     for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -132,7 +132,7 @@ def test_xla_takes_the_same_steps():
     results = []
     for jit_compile in (False, True):
         keras.utils.set_random_seed(0)
-        model = tiny("resnet18", num_classes=4, classifier_activation=None)
+        model = tiny("resnet18", **OF_FOUR)
         before = model.get_weights()
         optimizer = optimizer_for(model, learning_rate=0.01)
         loop = make_loop(model, optimizer, jit_compile=jit_compile, label_smoothing=0.1)
@@ -147,7 +147,7 @@ def test_xla_takes_the_same_steps():
 
 
 def test_evaluation_counts_every_image():
-    model = kvision.models.mobilenet_v1(**SMALL)
+    model = network()
     loop = make_loop(model, optimizer_for(model), label_smoothing=0.1)
     data = dataset(batch=8).take(3).unbatch().batch(10)  # the last batch has 4
     batches = list(data.as_numpy_iterator())
@@ -161,7 +161,7 @@ def test_evaluation_counts_every_image():
 
 @pytest.mark.parametrize("name", LEARNING_RATES)
 def test_weight_decay_spares_norms_and_biases(name):
-    model = kvision.models.mobilenet_v1(**SMALL)
+    model = network()
     optimizer = optimizer_for(model, name, weight_decay=0.5)
     before = [v.numpy() for v in model.trainable_variables]
     optimizer.apply([keras.ops.zeros_like(v) for v in before], model.trainable_variables)
@@ -186,19 +186,19 @@ def test_a_restored_run_goes_on_bit_for_bit(name, tmp_path):
 
     def start():
         keras.utils.set_random_seed(0)
-        model = kvision.models.efficientnet_lite0(drop_path_rate=0.5, dropout_rate=0.5, **SHALLOW)
+        model = tiny("convnext_atto", drop_path_rate=0.5, dropout_rate=0.5, **OF_FOUR)
         optimizer = optimizer_for(model, name, learning_rate=0.01)
         return make_loop(model, optimizer, ema_decay=0.9)
 
     loop = start()
-    batches = iter(dataset())
+    batches = iter(dataset(size=64))
     loop.train(batches, tf.constant(3))
     checkpoints.save(tmp_path, 3, loop, {"epoch": 1})
     loop.train(batches, tf.constant(3))
 
     again = start()
     assert checkpoints.restore(tmp_path, again) == {"epoch": 1}
-    again.train(iter(dataset().skip(3)), tf.constant(3))
+    again.train(iter(dataset(size=64).skip(3)), tf.constant(3))
     for a, b in zip(loop.variables.values(), again.variables.values(), strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     for a, b in zip(loop.model.variables, again.model.variables, strict=True):
@@ -248,23 +248,24 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path):
 
 
 def test_the_average_of_weights_warms_up():
-    loop = loop_of("mobilenet_v1", ema_decay=0.5)
-    first = kernel = loop.model.get_layer("classifier").kernel.numpy()
+    model = network()
+    loop = make_loop(model, optimizer_for(model), ema_decay=0.5)
+    first = kernel = loop.model.get_layer("fc").kernel.numpy()
     average, batches = first, iter(dataset())
     for step in (1, 2, 3, 40):
         loop.optimizer.iterations.assign(step - 1)
         loop.train(batches, tf.constant(1))
-        kernel = loop.model.get_layer("classifier").kernel.numpy()
+        kernel = loop.model.get_layer("fc").kernel.numpy()
         decay = min(0.5, (1 + step) / (10 + step))
         average = decay * average + (1 - decay) * kernel
     loop.swap_average()
-    np.testing.assert_allclose(loop.model.get_layer("classifier").kernel, average, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(loop.model.get_layer("fc").kernel, average, rtol=1e-5, atol=1e-7)
     loop.swap_average()
-    np.testing.assert_array_equal(loop.model.get_layer("classifier").kernel, kernel)
+    np.testing.assert_array_equal(loop.model.get_layer("fc").kernel, kernel)
 
 
 def test_gradients_are_clipped_by_their_common_norm():
-    model = kvision.models.mobilenet_v1(**SMALL)
+    model = network()
     before = [v.numpy() for v in model.trainable_variables]
     loop = make_loop(model, keras.optimizers.SGD(1.0), clip_norm=1e-3)
     loop.train(iter(dataset()), tf.constant(1))
@@ -276,7 +277,7 @@ def test_a_step_that_overflows_is_left_out():
     """And the loss scale is halved, as often as it takes."""
     keras.config.set_dtype_policy("mixed_float16")
     try:
-        model = kvision.models.mobilenet_v1(**SMALL)
+        model = network()
     finally:
         keras.config.set_dtype_policy("float32")
     loop = make_loop(model, optimizer_for(model), scale_loss=True)
@@ -296,7 +297,7 @@ def test_a_step_that_overflows_is_left_out():
 
 def test_gradients_that_no_scale_makes_finite_are_not_passed_over(monkeypatch):
     """The run goes back, as in float32, instead of training nothing."""
-    model = kvision.models.mobilenet_v1(**SMALL)
+    model = network()
     loop = make_loop(model, optimizer_for(model), scale_loss=True)
     gradients = loop._gradients
 
@@ -311,7 +312,7 @@ def test_gradients_that_no_scale_makes_finite_are_not_passed_over(monkeypatch):
 
 
 STRATEGIES = """
-import json, sys
+import json, pathlib, sys
 import keras, tensorflow as tf
 sys.path += {paths}
 cpu = tf.config.list_physical_devices("CPU")[0]
@@ -322,7 +323,7 @@ from kvision_tools.strategy import Cluster, make_strategy
 from helpers import make_loop, tiny
 from test_loop import OPTIONS, dataset, loss_of, optimizer_for
 
-results, keywords = [], OPTIONS[sys.argv[1]]
+results, keywords = [], OPTIONS[{option!r}]
 for name in ("one", "mirrored"):
     strategy = make_strategy(name, Cluster())
     keras.utils.set_random_seed(0)
@@ -342,7 +343,7 @@ for name in ("one", "mirrored"):
         loop.swap_average()
         losses.append(evaluate())
     results.append(losses)
-print(json.dumps(results))
+pathlib.Path({output!r}).write_text(json.dumps(results))
 """
 OPTIONS = {
     "plain": {},
@@ -354,10 +355,10 @@ OPTIONS = {
 @pytest.mark.parametrize(
     "option", ["all at once", *(pytest.param(o, marks=pytest.mark.slow) for o in ("plain", "float16"))]
 )
-def test_two_devices_give_the_losses_of_one(option):
-    code = STRATEGIES.format(paths=[str(Path(__file__).parent), str(Path(__file__).parents[1])])
-    output = subprocess.run([sys.executable, "-c", code, option], capture_output=True, text=True, check=False)
-    assert output.returncode == 0, output.stderr[-2000:]
-    one, two = json.loads(output.stdout)
+def test_two_devices_give_the_losses_of_one(option, tmp_path):
+    here, output = Path(__file__).parent, tmp_path / "losses.json"
+    paths = [str(here), str(here.parent)]
+    run_python(STRATEGIES.format(paths=paths, option=option, output=str(output)))
+    one, two = json.loads(output.read_text())
     assert len(one) == (5 if option == "all at once" else 4)
     np.testing.assert_allclose(two, one, rtol=1e-2 if option == "float16" else 1e-5)

@@ -106,6 +106,7 @@ def test_files_are_judged_by_map(run):
     assert "answers for whole images, and a mask is of pixels" in sentence
 
 
+@pytest.mark.slow
 def test_a_file_of_others_that_ends_in_sigmoids(colours, tmp_path):
     """With labels by mAP, and by agreement without."""
     inputs = keras.Input((32, 32, 3))

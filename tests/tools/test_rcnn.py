@@ -65,6 +65,7 @@ def test_proposals_are_found_for_networks_that_take_them(data, cache, tmp_path, 
     assert len(kept(cache)) == 20
 
 
+@pytest.mark.slow
 def test_sampling_goes_on_where_it_was(data, tmp_path):
     whole, again = tmp_path / "whole", tmp_path / "again"
     flags = [*FASTER, f"--data=csv:{data / 'boxes.csv'}"]
@@ -79,12 +80,9 @@ def test_sampling_goes_on_where_it_was(data, tmp_path):
         np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "column"),
-    [
-        ("rcnn_alexnet", "crop_size=67"),
-        pytest.param("sppnet_zf5", "levels=(4,3,2,1)", marks=pytest.mark.slow),
-    ],
+    ("name", "column"), [("rcnn_alexnet", "crop_size=67"), ("sppnet_zf5", "levels=(4,3,2,1)")]
 )
 def test_stages_are_those_of_one_command(name, column, data, cache, tmp_path):
     """Also where a run was killed after its last epoch."""

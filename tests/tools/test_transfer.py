@@ -1,7 +1,5 @@
 """Frozen layers and learning rates by depth."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
@@ -9,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tensorflow as tf
-from helpers import TINY, command, dark_and_light, examples, make_loop, tiny
+from helpers import TINY, command, dark_and_light, examples, make_loop, run_python, tiny
 
 import kvision
 from kvision_tools import checkpoints
@@ -157,9 +155,7 @@ for path, value in results[0].items():
 
 def test_two_devices_train_like_one():
     here = Path(__file__).parent
-    code = DEVICES.format(paths=[str(here), str(here.parent)])
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr[-2000:]
+    run_python(DEVICES.format(paths=[str(here), str(here.parent)]))
 
 
 @pytest.fixture(scope="module")
@@ -176,11 +172,11 @@ def test_a_run_with_a_frozen_trunk_goes_on_and_evaluates(flags, tmp_path):
     before, after = safetensors.numpy.load_file(first), safetensors.numpy.load_file(second)
     moved = {key for key, value in after.items() if not np.array_equal(value, before[key])}
     assert {key for key in moved if key.startswith("model/")} >= {
-        "model/classifier/kernel",
-        "model/classifier/bias",
+        "model/fc/kernel",
+        "model/fc/bias",
     }
     assert not [
-        key for key in moved if key.startswith("model/") and "classifier" not in key and "dropout" not in key
+        key for key in moved if key.startswith("model/") and "/fc/" not in key and "dropout" not in key
     ]
     metrics = (run / "metrics.csv").read_text().splitlines()
     second.unlink()
@@ -191,15 +187,15 @@ def test_a_run_with_a_frozen_trunk_goes_on_and_evaluates(flags, tmp_path):
     assert (run / "metrics.csv").read_text().splitlines()[1] == metrics[1]
     model = keras.models.load_model(run / "model.keras")
     assert type(model.optimizer) is keras.optimizers.SGD
-    assert [v.path for v in model.trainable_variables] == ["classifier/kernel", "classifier/bias"]
+    assert [v.path for v in model.trainable_variables] == ["fc/kernel", "fc/bias"]
     assert "top-1" in command("kvision-evaluate", f"--model={run}")
 
 
 @pytest.mark.parametrize(
     ("flag", "words"),
     [
-        ("--freeze=15", "mobilenet_v1 has 15 groups of layers; got '15'"),
-        ("--freeze=head", "none, trunk or a number from 0 to 14"),
+        ("--freeze=15", "resnet18 has 6 groups of layers; got '15'"),
+        ("--freeze=head", "none, trunk or a number from 0 to 5"),
         ("--layer_decay=0", "must be positive"),
         ("--layer_decay=1.5", "layer_decay"),
     ],
