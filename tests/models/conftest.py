@@ -1,7 +1,7 @@
 """Networks that several tests look at. A run builds each once: pytest puts the tests of one together."""
 
 import pytest
-from helpers import DISTINCT, built_without_memory, tiny
+from helpers import EACH, built_without_memory, tiny
 
 import kvision
 
@@ -12,7 +12,7 @@ def built(request):
     return built_without_memory(request.param)
 
 
-@pytest.fixture(scope="session", params=DISTINCT)
+@pytest.fixture(scope="session", params=EACH)
 def small(request):
     """A small network with random weights, not to be changed, and its name."""
     return request.param, tiny(request.param)

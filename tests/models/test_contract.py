@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import DISTINCT, randomized, small_columns, tiny
+from helpers import DISTINCT, EACH, EVERY_BLOCK, mostly_slow, randomized, small_columns, tiny
 
 import kvision
 from kvision import networks
@@ -96,7 +96,7 @@ def test_signature_shows_the_published_values(name):
     assert {column: parameters[column].default for column in COLUMNS[name]} == COLUMNS[name]
 
 
-@pytest.mark.parametrize("name", DISTINCT)
+@pytest.mark.parametrize("name", EACH)
 def test_signature_shows_the_keywords_that_are_taken_and_what_they_are_by_default(name):
     builder = getattr(kvision.models, name)
     parameters = inspect.signature(builder).parameters
@@ -126,7 +126,7 @@ def test_docstring(name, says):
     assert all(text in doc for text in says)
 
 
-@pytest.mark.parametrize("name", DISTINCT)
+@pytest.mark.parametrize("name", EACH)
 def test_every_weight_has_a_gradient(name):
     keras.utils.set_random_seed(0)
     model = randomized(tiny(name, dropout_rate=0.0, classifier_activation=None))
@@ -212,7 +212,9 @@ FIXED = {"alexnet", "vgg", "vgg_cnn", "vit", "vit_hybrid", "deit", "swin"}
 
 
 @pytest.mark.parametrize(
-    "small", [name for name in DISTINCT if kvision.info(name).family not in FIXED], indirect=True
+    "small",
+    mostly_slow([name for name in DISTINCT if kvision.info(name).family not in FIXED], *EVERY_BLOCK),
+    indirect=True,
 )
 def test_channels_and_any_size(small):
     name, smallest = small[0], small[1].input_shape[1]

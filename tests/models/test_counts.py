@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import pytest
-from helpers import built_without_memory
+from helpers import built_without_memory, mostly_slow
 from peers import ours
 
 import kvision
@@ -64,7 +64,10 @@ def test_published(built):
     check(built, PUBLISHED.get(built.name) or {"params": kvision.info(built.name).variant.params})
 
 
-@pytest.mark.parametrize("peer", OTHERS)
+ONE_OF_A_FAMILY = {kvision.info(ours_of(peer)[0]).family: peer for peer in reversed(OTHERS)}.values()
+
+
+@pytest.mark.parametrize("peer", mostly_slow(OTHERS, *ONE_OF_A_FAMILY))
 def test_other_columns_and_sizes(peer):
     name, columns, size = ours_of(peer)
     check(built_without_memory(name, input_shape=(size, size, 3), **columns), PEERS[peer])
