@@ -103,9 +103,7 @@ def segmenter(name):
 @pytest.mark.parametrize(
     "name",
     mostly_slow(
-        ["lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large", "fcn8s", "fcn_resnet50"],
-        "lraspp_mobilenet_v3_large",
-        "fcn8s",
+        ["lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large", "fcn8s", "fcn_resnet50"], "fcn8s"
     ),
 )
 def test_segmenters_in_every_mode_and_with_every_end(name):

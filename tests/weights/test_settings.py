@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import safetensors.numpy
-from helpers import equal, tiny
+from helpers import equal, mostly_slow, tiny
 
 import kvision
 from kvision.errors import UserError
@@ -77,7 +77,10 @@ def test_the_normalisation_is_that_of_the_file(ending, tmp_path):
 
 @pytest.mark.parametrize("ending", [".keras", ".safetensors"])
 @pytest.mark.parametrize(
-    "name", ["mobilenet_v2", "vit_tiny_patch16", "swin_tiny", "googlenet_bn", "xception"]
+    "name",
+    mostly_slow(
+        ["mobilenet_v2", "vit_tiny_patch16", "swin_tiny", "googlenet_bn", "xception"], "vit_tiny_patch16"
+    ),
 )
 def test_settings_of_training_size_and_classifier_may_differ(name, ending, tmp_path):
     columns = {"dropout_rate": 0.4, "drop_path_rate": 0.3, "norm_momentum": 0.5, "window_size": 4}
