@@ -3,7 +3,8 @@
 from kvision import networks
 from kvision.errors import UserError
 from kvision.tasks.classification import Classification
-from kvision.tasks.detection import Detection, Detections, VOCDetection
+from kvision.tasks.detection import Detection, VOCDetection
+from kvision.tasks.detections import Detections
 from kvision.tasks.multilabel import MultiLabel
 from kvision.tasks.segmentation import Segmentation
 from kvision.tasks.task import Accuracy, Answers, Classifying, Exported, Score, Task, add

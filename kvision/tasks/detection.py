@@ -1,7 +1,6 @@
 """Object detection: boxes of any number, each of one class."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,56 +16,15 @@ from kvision.errors import UserError
 from kvision.keras_internals import all_layers
 from kvision.layers import DefaultBoxes, NonMaxSuppression
 from kvision.names import counted
+from kvision.tasks.detections import DETECTIONS, Detections
 from kvision.tasks.task import Accuracy, Exported, Score
 
 LETTERBOX = "corner"  # as YOLOX and torchvision's R-CNNs are trained
 DRAWN = 0.25  # lowest score of boxes in pictures, as in the demonstration of YOLOX' authors
 GIVEN = ("image", "proposals")
 MEANS = ("ap", "ap50", "ap75")
-DETECTIONS = ("boxes", "scores", "classes", "count")
 OBJECTS = ("boxes", "classes", "crowd", "area")
 MATCHES = ("positives", "scores", "classes", "ranks", "outcomes")
-
-
-@dataclass(frozen=True)
-class Detections:
-    """Detections of a network on some images, the best of each first.
-
-    Attributes:
-        boxes: float32 `(images, most, 4)`, xyxy in pixels of the network's input.
-        scores: float32 `(images, most)`.
-        classes: int32 `(images, most)`.
-        count: int32 `(images,)`, how many an image has.
-        size: `(height, width)` of the network's input.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    classes: np.ndarray
-    count: np.ndarray
-    size: tuple[int, int]
-
-    @classmethod
-    def of_outputs(cls, outputs: Iterable[Mapping[str, np.ndarray]], size: tuple[int, int]) -> "Detections":
-        """The detections that a file, or the network of `Detection.exported`, gives for each image."""
-        rows = list(outputs)
-        parts = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-        return cls(
-            parts["boxes"][..., [1, 0, 3, 2]] * np.array(size[::-1] * 2, np.float32),
-            parts["scores"],
-            parts["classes"].astype(np.int32),
-            parts["number"].astype(np.int32),
-            size,
-        )
-
-    def of(self, images) -> "Detections":
-        """See `Answers.of`."""
-        parts = {name: getattr(self, name)[images] for name in DETECTIONS}
-        return dataclasses.replace(self, **parts)
-
-    def at(self, image: int) -> tuple:
-        """See `Answers.at`: a dict of boxes, scores and classes."""
-        return ({name: getattr(self, name)[image][: self.count[image]] for name in DETECTIONS[:3]},)
 
 
 @dataclass(frozen=True, kw_only=True)
