@@ -102,14 +102,18 @@ EVERY_BLOCK = (  # of the distinct ones, those that together have every block
 EACH = mostly_slow(DISTINCT, *EVERY_BLOCK)
 
 
-def tiny(name, /, **keywords):
-    """The small form of a network: three classes, the smallest image of 64 pixels or more."""
+def tiny_shape(name):
+    """The input shape of the small form of a network: the smallest image of 64 pixels or more."""
     info = kvision.info(name)
     size = max(64, {"inception_v3": 75, "xception": 71, "alexnet": 67}.get(info.family, 0))
     size += -size % getattr(info.variant, "patch_size", 1)
-    channels = len(info.variant.preprocess.mean)
-    shape = {"input_shape": (size, size, channels), "num_classes": 3}
-    return kvision.create_model(name, **(shape | small_columns(name) | keywords))
+    return size, size, len(info.variant.preprocess.mean)
+
+
+def tiny(name, /, **keywords):
+    """The small form of a network, with three classes."""
+    columns = {"input_shape": tiny_shape(name), "num_classes": 3}
+    return kvision.create_model(name, **(columns | small_columns(name) | keywords))
 
 
 SEGMENTERS = {  # one of each architecture: columns of its small form

@@ -21,8 +21,9 @@ def images(count=8, size=64, channels=3, seed=0):
 
 
 def int8(model, pixels, settings=REWRITTEN, **keywords):
-    """An int8 file by given settings, without a search."""
-    return Int8Files(convert(model), pixels, **keywords).make(settings)
+    """An int8 file of a model, or of its float file, by given settings, without a search."""
+    floats = model if isinstance(model, bytes) else convert(model)
+    return Int8Files(floats, pixels, **keywords).make(settings)
 
 
 def changed(content, change, *arguments):

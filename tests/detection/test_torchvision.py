@@ -125,7 +125,8 @@ def test_detections_are_torchvisions(with_formula_weights):
     assert not found["boxes"][len(boxes) :].any()
 
 
-@pytest.mark.parametrize("name", mostly_slow(TINY, SECOND))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
 def test_any_size_saving_and_training(name, tmp_path):
     model = trained(tiny_detector(name))
     found = model(PIXELS)

@@ -22,7 +22,7 @@ from kvision_export.files import File
 def contents():
     model = randomized(tiny("mobilenet_v1"))
     files = {mode: convert(model, mode) for mode in ("float32", "float16", "dynamic")}
-    files |= {dtype: int8(model, images(), io_dtype=dtype) for dtype in ("uint8", "int8")}
+    files |= {dtype: int8(files["float32"], images(), io_dtype=dtype) for dtype in ("uint8", "int8")}
     preprocess = networks.preprocess_of(model)
     about = metadata.About("tiny", "", "", ("a", "b", "c"), 3, (64, 64), preprocess)
     return {name: metadata.write(flatbuffer.read(content), about) for name, content in files.items()}

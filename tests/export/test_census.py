@@ -33,8 +33,9 @@ def files(tmp_path_factory):
     """A float file and an int8 one, with metadata."""
     folder = tmp_path_factory.mktemp("files")
     model = randomized(tiny("mobilenet_v3_small"))
-    versioned, _ = changed(int8(model, images()), set_versions)
-    for name, content in (("float32", convert(model)), ("int8", versioned)):
+    floats = convert(model)
+    versioned, _ = changed(int8(floats, images()), set_versions)
+    for name, content in (("float32", floats), ("int8", versioned)):
         (folder / f"{name}.tflite").write_bytes(described(content))
     return folder
 

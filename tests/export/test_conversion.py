@@ -173,6 +173,7 @@ def test_sigmoids_in_every_mode_and_with_every_end():
             assert found.classes.shape == (8, 3)
 
 
+@pytest.mark.slow
 def test_a_segmenter_of_integers_throughout():
     content = int8(segmenter("lraspp_mobilenet_v3_large"), images(), io_dtype="int8")
     for answer, dtype in (("probabilities", np.int8), ("logits", np.int8), ("mask", np.uint8)):

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import DISTINCT, EACH, EVERY_BLOCK, mostly_slow, randomized, small_columns, tiny
+from helpers import DISTINCT, EACH, EVERY_BLOCK, mostly_slow, randomized, small_columns, tiny, tiny_shape
 
 import kvision
 from kvision import networks
@@ -108,7 +108,7 @@ def test_signature_shows_the_keywords_that_are_taken_and_what_they_are_by_defaul
     listed = re.search("Valid names: (.*)\\.", str(error.value))
     assert listed
     assert listed[1].split(", ") == list(parameters)
-    small = small_columns(name) | {"input_shape": tiny(name).input_shape[1:]}
+    small = small_columns(name) | {"input_shape": tiny_shape(name)}
     explicit, plain = builder(**(shown | small)), builder(**small)
     assert explicit.get_config() == plain.get_config()
 

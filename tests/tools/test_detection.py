@@ -232,6 +232,7 @@ def test_mistakes_are_one_sentence(arguments, words, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_detectors_are_exported(run):
     printed = command("kvision-export", f"--model={run}", "--quantize=float32", "--nocompare")
     assert re.search(r"AP +agree", printed)

@@ -186,7 +186,7 @@ def test_a_restored_run_goes_on_bit_for_bit(name, tmp_path):
 
     def start():
         keras.utils.set_random_seed(0)
-        model = tiny("convnext_atto", drop_path_rate=0.5, dropout_rate=0.5, **OF_FOUR)
+        model = tiny("vit_tiny_patch16", drop_path_rate=0.5, dropout_rate=0.5, **OF_FOUR)
         optimizer = optimizer_for(model, name, learning_rate=0.01)
         return make_loop(model, optimizer, ema_decay=0.9)
 
@@ -352,9 +352,8 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize(
-    "option", ["all at once", *(pytest.param(o, marks=pytest.mark.slow) for o in ("plain", "float16"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("option", OPTIONS)
 def test_two_devices_give_the_losses_of_one(option, tmp_path):
     here, output = Path(__file__).parent, tmp_path / "losses.json"
     paths = [str(here), str(here.parent)]

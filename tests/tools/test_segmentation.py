@@ -98,6 +98,7 @@ def test_the_evaluation_is_that_of_the_predicted_masks(run, masks, tmp_path):
         assert overlay.size[1] > image.size[1]
 
 
+@pytest.mark.slow
 def test_classes_in_another_order_are_matched_by_name(run, masks, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(masks, other)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tensorflow as tf
-from helpers import COMMANDS, command, dark_and_light, start
+from helpers import COMMANDS, command, dark_and_light, mostly_slow, start
 
 from kvision_tools.commands.launch import _free_ports
 from kvision_tools.commands.train import entry
@@ -64,7 +64,7 @@ def pair(folders, *arguments):
     return addresses, ends
 
 
-@pytest.mark.parametrize("change", ["fewer", "renamed", "other", "none"])
+@pytest.mark.parametrize("change", mostly_slow(["fewer", "renamed", "other", "none"], "renamed"))
 def test_workers_with_other_data_end_in_one_sentence(tmp_path, change):
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
