@@ -85,6 +85,13 @@ class DetectionFamily(Family):
         return self._outputs(network, variant, num_classes)
 
 
+def with_proposals(network: keras.Model, count: int) -> keras.Model:
+    """A network with `count` proposals of each image as a second input, which its decoder reads."""
+    proposals = keras.Input((count, 4), dtype="float32", name="proposals")
+    keras.layers.Identity()(proposals)  # Keras 3.11 refuses inputs that nothing reads
+    return keras.Model({"image": network.input, "proposals": proposals}, network.output)
+
+
 def raw(model: keras.Model) -> keras.Model:
     """The detector up to what its loss takes: the raw outputs in front of decoding.
 

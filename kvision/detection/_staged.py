@@ -17,7 +17,7 @@ from keras import ops
 
 from kvision import boxes as box_math
 from kvision.blocks import ConvRow, classic_stages, hidden_layers
-from kvision.detection._family import DetectionFamily, DetectionRow
+from kvision.detection._family import DetectionFamily, DetectionRow, with_proposals
 from kvision.errors import UserError
 from kvision.layers import NonMaxSuppression, RoIPyramidPool, RoIWarp
 from kvision.models._alexnet import KRIZHEVSKY, POOL
@@ -142,9 +142,7 @@ class StagedFamily(DetectionFamily):
         return logits and logits - 1  # without the background
 
     def network(self, variant: Any, input_shape, preprocess) -> keras.Model:
-        network = super().network(variant, input_shape, preprocess)
-        proposals = keras.Input((variant.proposals, 4), dtype="float32", name="proposals")
-        return keras.Model({"image": network.input, "proposals": proposals}, network.output)
+        return with_proposals(super().network(variant, input_shape, preprocess), variant.proposals)
 
 
 def rcnn_decode(network, v: RCNNVariant, num_classes):

@@ -16,7 +16,7 @@ from typing import ClassVar
 import keras
 
 from kvision._backbones import BackboneRow
-from kvision.detection._family import DetectionRow
+from kvision.detection._family import DetectionRow, with_proposals
 from kvision.detection._faster_rcnn import ROI_SIZE, detect, propose
 from kvision.detection._torchvision import CLASSES, TorchvisionFamily
 from kvision.errors import UserError
@@ -88,9 +88,7 @@ class FastRCNNFamily(VGGFamily):
     doc: ClassVar[str] = VGGFamily.doc.replace(f" {PIXELS}, to", f" {PIXELS_AND_PROPOSALS}, to")
 
     def network(self, variant, input_shape, preprocess) -> keras.Model:
-        network = super().network(variant, input_shape, preprocess)
-        proposals = keras.Input((variant.proposals, 4), dtype="float32", name="proposals")
-        return keras.Model({"image": network.input, "proposals": proposals}, network.output)
+        return with_proposals(super().network(variant, input_shape, preprocess), variant.proposals)
 
 
 def fast_decode(network, v: FastRCNNVariant, num_classes):
