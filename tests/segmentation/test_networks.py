@@ -235,15 +235,19 @@ def test_fcn_has_the_features_of_the_network_it_stands_on_and_starts_undecided()
     assert not np.asarray(model(pixels)).any()
 
 
-def test_dilated_networks_keep_their_size_and_weights():
-    for name, output_stride in (("resnet18", 8), ("resnet50", 16), ("mobilenet_v3_large", 16)):
-        model = tiny(name, output_stride=output_stride, include_top=False, input_shape=(64, 96, 3))
-        assert model.output_shape[1:3] == (64 // output_stride, 96 // output_stride)
-        plain = tiny(name, include_top=False)
-        shapes = [
-            {key: value.shape for key, value in kvision.weights.state_dict(m).items()} for m in (model, plain)
-        ]
-        assert shapes[0] == shapes[1]
+@pytest.mark.parametrize("output_stride", mostly_slow([8, 16], 8))
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v3_large"])
+def test_dilated_networks_keep_their_size_and_weights(name, output_stride):
+    model = tiny(name, output_stride=output_stride, include_top=False, input_shape=(64, 96, 3))
+    assert model.output_shape[1:3] == (64 // output_stride, 96 // output_stride)
+    plain = tiny(name, include_top=False)
+    shapes = [
+        {key: value.shape for key, value in kvision.weights.state_dict(m).items()} for m in (model, plain)
+    ]
+    assert shapes[0] == shapes[1]
+
+
+def test_output_strides_that_no_network_has():
     with pytest.raises(UserError, match="`output_stride` must be 8, 16 or 32; got 4"):
         tiny("resnet18", output_stride=4)
 

@@ -10,14 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from helpers import TINY, command, start
+from helpers import command, start
 
 from kvision_tools.startup import REQUEUE
 
 RANDOM = [  # dropout, stochastic depth, augmentation and a moving average; the same bits again
-    *TINY, "--model_kwarg=drop_path_rate=0.3", "--model_kwarg=dropout_rate=0.3", "--data=digits",
-    "--augment=crop_flip", "--ema_decay=0.9", "--epochs=2", "--deterministic", "--steps_per_loop=2",
-    "--checkpoint_steps=5",
+    "--model=efficientnet_lite0", "--model_kwarg=width_multiplier=0.1", "--model_kwarg=depth_multiplier=0.3",
+    "--model_kwarg=drop_path_rate=0.3", "--model_kwarg=dropout_rate=0.3", "--image_size=32", "--data=digits",
+    "--augment=crop_flip", "--ema_decay=0.9", "--batch_size=64", "--epochs=2", "--deterministic",
+    "--steps_per_loop=2", "--checkpoint_steps=5",
 ]  # fmt: skip
 
 
