@@ -31,5 +31,8 @@ class GlobalResponseNormalization(keras.layers.Layer):
         norms = norms / (ops.mean(norms, axis=-1, keepdims=True) + self.epsilon)
         return self.weight * (x * ops.cast(norms, x.dtype)) + self.bias + x
 
+    def compute_output_shape(self, shape):
+        return shape
+
     def get_config(self):
         return super().get_config() | {"epsilon": self.epsilon}

@@ -25,5 +25,8 @@ class LayerScale(keras.layers.Layer):
     def call(self, x):
         return x * self.gamma
 
+    def compute_output_shape(self, shape):
+        return shape
+
     def get_config(self):
         return super().get_config() | {"value": self.value}

@@ -32,6 +32,9 @@ class LocalResponseNormalization(keras.layers.Layer):
         sums = sum(squares[..., i : i + channels] for i in range(self.size))
         return x * ops.cast(ops.power(self.k + self.alpha * sums, -self.beta), x.dtype)
 
+    def compute_output_shape(self, shape):
+        return shape
+
     def get_config(self):
         return super().get_config() | {
             "size": self.size,

@@ -42,6 +42,9 @@ class MLP(keras.layers.Layer):
             x = self.dropout(x, training=training)
         return ops.reshape(self.fc2(x), shape)
 
+    def compute_output_shape(self, shape):
+        return shape
+
     def macs(self):
         """Multiply-adds for one image."""
         return 2 * math.prod(self.input.shape[1:]) * self.units

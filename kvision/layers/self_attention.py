@@ -36,6 +36,11 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         x = ops.reshape(x, (-1, tokens, channels))
         return (x, attention) if return_attention else x
 
+    def compute_output_spec(self, x, return_attention=False):
+        if return_attention:
+            return super().compute_output_spec(x, return_attention=True)
+        return keras.KerasTensor(x.shape, self.compute_dtype)
+
     def macs(self):
         """Multiply-adds for one image."""
         tokens, channels = self.input.shape[1:]

@@ -56,6 +56,9 @@ class PositionEmbedding(keras.layers.Layer):
     def call(self, x):
         return x + self.embedding
 
+    def compute_output_shape(self, shape):
+        return shape
+
     def resample(self, name, tensor):
         """An embedding of another grid for this one, bicubic and antialiased; None where it is none."""
         side = math.isqrt(max(0, tensor.shape[1] - self.prefix_tokens)) if tensor.ndim == 3 else 0
@@ -111,6 +114,9 @@ class SinusoidalEncoding(keras.layers.Layer):
 
     def call(self, x):
         return x + ops.cast(self.encoding, x.dtype)
+
+    def compute_output_shape(self, shape):
+        return shape
 
     def get_config(self):
         return super().get_config() | {"temperature": self.temperature}

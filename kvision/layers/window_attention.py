@@ -90,6 +90,9 @@ class WindowAttention(keras.layers.Layer):
             x = x[:, : sides[0], : sides[1]]
         return _roll(x, [-shift for shift in self.shift])
 
+    def compute_output_shape(self, shape):
+        return shape
+
     def _attend(self, x):
         return attend(x, self.qkv, self.proj, self.num_heads, self._add_bias)[0]
 
