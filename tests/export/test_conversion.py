@@ -59,8 +59,9 @@ def test_files_agree_with_keras(name):
     modes = {"float32": 1e-4, "int8": 0.2}  # the share by which logits may be off
     if kvision.info(name).family in TRANSFORMERS:
         modes = {"float32": 1e-4, "float16": 0.01, "dynamic": 0.2}
+    files = {mode: convert(model, mode) for mode in modes if mode != "int8"}
     for mode, tolerance in modes.items():
-        content = int8(model, pixels) if mode == "int8" else convert(model, mode)
+        content = files[mode] if mode in files else int8(files["float32"], pixels)
         assert not find_faults(read(content))
         found = operators(content)
         assert not set(found) & {"SHAPE", "PACK", *FOLDED}
@@ -80,9 +81,10 @@ def test_files_agree_with_keras(name):
 
 def test_smaller_files_agree_too():
     model = randomized(tiny("resnet18", filters=32))
-    size = len(convert(model))
+    floats = convert(model)
+    size = len(floats)
     files = {mode: convert(model, mode) for mode in ("float16", "dynamic")}
-    files["int4"] = four_bits(convert(model))
+    files["int4"] = four_bits(floats)
     for mode, share in (("float16", 0.55), ("dynamic", 0.4), ("int4", 0.4)):
         assert len(files[mode]) < share * size
         np.testing.assert_allclose(
@@ -226,6 +228,23 @@ def test_a_process_of_its_own_gives_the_same_file():
         predict(convert(model), images(channels=1)),
     )
     assert io_details(apart[PEER])[0]["dtype"] == np.uint8
+
+
+class Counting(keras.layers.Layer):
+    """Adds how often it was called."""
+
+    def build(self, _):
+        self.calls = self.add_weight(initializer="zeros", trainable=False)
+
+    def call(self, x):
+        self.calls.assign(self.calls + 1)
+        return x + self.calls
+
+
+def test_a_network_with_a_state_keeps_it():
+    inputs = keras.Input((4, 4, 3))
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(Counting()(inputs)))
+    np.testing.assert_array_equal(predict(convert(model), np.zeros((3, 4, 4, 3)))[:, 0], [1, 2, 3])
 
 
 def test_what_needs_other_than_built_in_operators_is_refused():
