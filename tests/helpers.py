@@ -7,7 +7,9 @@ import importlib.metadata
 import json
 import multiprocessing
 import os
+import runpy
 import shutil
+import subprocess
 import sys
 import tempfile
 from functools import partial
@@ -59,6 +61,13 @@ SMALL = {  # columns of the narrowest and shallowest form of a family's networks
 }
 
 
+def shortened(rows):
+    """The rows of a MobileNetV3 with one block for each stage behind the first two."""
+    return rows[:2] + tuple(
+        stage._replace(depth=1) if hasattr(stage, "block") else stage[:1] for stage in rows[2:]
+    )
+
+
 def small_columns(name):
     """The columns of the small form of a network."""
     info = kvision.info(name)
@@ -67,6 +76,8 @@ def small_columns(name):
         columns["rows"] = tuple(row._replace(filters=8) for row in info.variant.rows)
     if info.family == "vit_hybrid":
         columns["stem_depths"] = (1,) * len(info.variant.stem_depths)
+    if info.family == "mobilenet_v3":
+        columns["rows"] = shortened(info.variant.rows)
     if info.family == "mobilenet_v4":  # of each stage one block of a kind
         columns["rows"] = tuple(
             stage
@@ -116,14 +127,20 @@ def tiny(name, /, **keywords):
     return kvision.create_model(name, **(columns | small_columns(name) | keywords))
 
 
+SHALLOW = {  # columns of a mobilenet_v3_small of one block, which has all kinds of layers with weights
+    "rows": kvision.info("mobilenet_v3_small").variant.rows[::5],
+    "head_filters": 16,
+    "width_multiplier": 0.1,
+    "input_shape": (32, 32, 3),
+}
 SEGMENTERS = {  # one of each architecture: columns of its small form
     "fcn32s": {},
     "fcn16s": {},
     "fcn8s": {},
     "fcn_resnet50": SMALL["resnet"],
     "deeplabv3_resnet50": SMALL["resnet"] | {"pyramid_filters": 8},
-    "deeplabv3_mobilenet_v3_large": NARROW | {"pyramid_filters": 8},
-    "lraspp_mobilenet_v3_large": NARROW | {"inner_filters": 8},
+    "deeplabv3_mobilenet_v3_large": small_columns("mobilenet_v3_large") | {"pyramid_filters": 8},
+    "lraspp_mobilenet_v3_large": small_columns("mobilenet_v3_large") | {"inner_filters": 8},
 }
 
 
@@ -135,10 +152,12 @@ def tiny_segmenter(name, /, **keywords):
     return kvision.create_model(name, **(columns | keywords))
 
 
+TINY_YOLOX = {"input_shape": (64, 64, 3), "num_classes": 3, "width_multiplier": 0.125}
+
+
 def tiny_yolox(name, /, **keywords):
     """The small form of a YOLOX: three classes, 64 x 64 pixels."""
-    columns = {"input_shape": (64, 64, 3), "num_classes": 3, "width_multiplier": 0.125}
-    return kvision.create_model(name, **(columns | keywords))
+    return kvision.create_model(name, **(TINY_YOLOX | keywords))
 
 
 def built_without_memory(name, **keywords):
@@ -277,14 +296,20 @@ def start(*arguments, texts=(os.devnull, os.devnull)):
     return process
 
 
-def command(*arguments, code=0):
-    """Runs a command; returns what it printed, or the one sentence on which it ended."""
+def completed(arguments, **_):
+    """Runs a command, or a module as `python -m` does, as `subprocess.run`."""
     with tempfile.TemporaryDirectory() as folder:
         texts = [Path(folder) / name for name in ("stdout", "stderr")]
         process = start(*arguments, texts=texts)
         process.join()
-        printed, errors = (path.read_text() for path in texts)
-    assert process.exitcode == code, printed + errors
+        return subprocess.CompletedProcess(arguments, process.exitcode, *(path.read_text() for path in texts))
+
+
+def command(*arguments, code=0):
+    """Runs a command; returns what it printed, or the one sentence on which it ended."""
+    ended = completed(arguments)
+    printed, errors = ended.stdout, ended.stderr
+    assert ended.returncode == code, printed + errors
     if code == 2:
         assert "Traceback" not in errors
         lines = [line for line in errors.splitlines() if line.startswith("kvision-")]
@@ -308,6 +333,10 @@ def _run(arguments, folder, environment, texts):
     os.environ.update(environment)
     for descriptor, path in enumerate(texts, start=1):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    if arguments[:2] == [sys.executable, "-m"]:
+        sys.argv = arguments[2:]
+        runpy.run_module(sys.argv[0], run_name="__main__")
+        sys.exit()
     sys.argv = arguments
     (script,) = importlib.metadata.entry_points(group="console_scripts", name=arguments[0])
     sys.exit(script.load()())
