@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from functools import partial
+from multiprocessing import connection
 from pathlib import Path
 
 import keras
@@ -152,7 +153,9 @@ def tiny_segmenter(name, /, **keywords):
     return kvision.create_model(name, **(columns | keywords))
 
 
-TINY_YOLOX = {"input_shape": (64, 64, 3), "num_classes": 3, "width_multiplier": 0.125}
+TINY_YOLOX = {
+    "input_shape": (64, 64, 3), "num_classes": 3, "width_multiplier": 0.125, "depth_multiplier": 0.1,
+}  # fmt: skip
 
 
 def tiny_yolox(name, /, **keywords):
@@ -287,10 +290,13 @@ COMMANDS.set_forkserver_preload(
 )
 
 
-def start(*arguments, texts=(os.devnull, os.devnull)):
-    """Starts a command, whose output goes to two files; returns the process."""
+def start(*arguments, texts=(os.devnull, os.devnull), asking=None):
+    """Starts a command, whose output goes to two files; returns the process.
+
+    With a connection, it asks there for a process to convert files in, and has no new interpreter begin.
+    """
     process = COMMANDS.Process(
-        target=_run, args=(list(map(str, arguments)), os.getcwd(), dict(os.environ), texts)
+        target=_run, args=(list(map(str, arguments)), os.getcwd(), dict(os.environ), texts, asking)
     )
     process.start()
     return process
@@ -300,7 +306,10 @@ def completed(arguments, **_):
     """Runs a command, or a module as `python -m` does, as `subprocess.run`."""
     with tempfile.TemporaryDirectory() as folder:
         texts = [Path(folder) / name for name in ("stdout", "stderr")]
-        process = start(*arguments, texts=texts)
+        asked, asking = COMMANDS.Pipe()
+        process = start(*arguments, texts=texts, asking=asking)
+        while asked in connection.wait([asked, process.sentinel]):
+            asked.send(completed(asked.recv()))
         process.join()
         return subprocess.CompletedProcess(arguments, process.exitcode, *(path.read_text() for path in texts))
 
@@ -326,8 +335,17 @@ def run_python(code):
     assert process.exitcode == 0
 
 
-def _run(arguments, folder, environment, texts):
+def _run(arguments, folder, environment, texts, asking):
     gc.freeze()
+    run = subprocess.run
+
+    def asks(command, **keywords):
+        if not asking or command[1:3] != ["-m", "kvision_export.convert"]:
+            return run(command, **keywords)
+        asking.send(command)
+        return asking.recv()
+
+    subprocess.run = asks
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

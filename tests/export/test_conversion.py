@@ -1,6 +1,7 @@
 """Networks as files: their ends, their operators, their answers."""
 
 import dataclasses
+import subprocess
 
 import keras
 import numpy as np
@@ -220,7 +221,8 @@ def test_several_outputs_keep_their_names_in_every_mode():
             )
 
 
-def test_a_process_of_its_own_gives_the_same_file():
+def test_a_process_of_its_own_gives_the_same_file(monkeypatch):
+    monkeypatch.setattr("kvision_export.convert.subprocess", subprocess)  # a new interpreter
     model = randomized(tiny("lenet5"))
     apart = convert_apart(model, ["float32", PEER], images(channels=1))
     np.testing.assert_array_equal(
