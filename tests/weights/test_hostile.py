@@ -11,7 +11,7 @@ import h5py
 import mutations
 import numpy as np
 import pytest
-from helpers import COMMANDS
+from helpers import COMMANDS, mostly_slow
 from pytorch import pickled, write_old_pth, write_pth
 
 import kvision
@@ -261,7 +261,7 @@ def change(file, how):
             group["b"] = inner
             group = inner
     elif how == "values named often":
-        for place in range(2, 10**4):
+        for place in range(2, 1000):
             group[str(place)] = group["0"]
     elif how == "no layers":
         del file["layers"]
@@ -280,7 +280,7 @@ def change(file, how):
         "values named often", "no layers", "layers are values", "values for a layer",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("ending", [".weights.h5", ".keras"])
+@pytest.mark.parametrize("ending", mostly_slow([".weights.h5", ".keras"], ".weights.h5"))
 def test_keras_files_hold_all_they_say(how, ending, network, bounded, tmp_path):
     network.save_weights(tmp_path / "a.weights.h5")
     with h5py.File(tmp_path / "a.weights.h5", "a") as file:
@@ -290,7 +290,8 @@ def test_keras_files_hold_all_they_say(how, ending, network, bounded, tmp_path):
     if ending == ".keras":
         with zipfile.ZipFile(tmp_path / "a.keras", "w") as archive:
             archive.write(tmp_path / "a.weights.h5", "model.weights.h5")
-    refused(network, tmp_path / f"a{ending}")
+    words = "more bytes than the file has" if how == "values named often" else "`weights`: "
+    refused(network, tmp_path / f"a{ending}", words)
 
 
 def test_a_wrong_bit_of_a_keras_file_is_refused(network, tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from golden import formula_image, formula_weights
+from helpers import SHALLOW, mostly_slow
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 from huggingface_hub.utils import _http
@@ -28,18 +29,17 @@ ENTRIES = json.loads((REFERENCE / "golden.json").read_text())
 LOGITS = np.load(REFERENCE / "golden.npz")
 STATE_DICTS = json.loads((REFERENCE / "state_dicts.json").read_text())
 LITE0 = Path(__file__).parents[3] / "shared/weights/efficientnet_lite0.safetensors"
-TINY = {"width_multiplier": 0.1, "input_shape": (32, 32, 3)}
 
 
 def tiny_tensors():
-    model = kvision.models.mobilenet_v3_small(**TINY, num_classes=7)
+    model = kvision.models.mobilenet_v3_small(**SHALLOW, num_classes=7)
     return kvision.weights.state_dict(model)
 
 
 def test_a_repository_brings_its_preprocessing_and_classes(hub):
     tensors = tiny_tensors()
     hub.publish("me/net", tensors, num_classes=7, mean=[0.1, 0.2, 0.3], std=[0.4, 0.5, 0.6])
-    model = kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+    model = kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **SHALLOW)
     assert model.output_shape == (None, 7)
     layer = model.get_layer("preprocess")
     np.testing.assert_allclose(layer.scale, 1 / (255 * np.array([0.4, 0.5, 0.6])), rtol=1e-6)
@@ -61,16 +61,16 @@ def test_a_repository_is_opened_with_its_classifier_alone(hub):
 def test_a_file_of_the_right_size_with_wrong_content_is_never_trusted(hub, tmp_path):
     hub.publish("me/net", tiny_tensors(), num_classes=7)
     hub.spoiled = 1
-    kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)  # asked for a second time
+    kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **SHALLOW)  # asked for a second time
     files = [path for method, path in hub.requests if method == "GET" and path.endswith("safetensors")]
     assert len(files) == 2
     (blob,) = (path for path in (tmp_path / "cache").rglob("blobs/*") if path.stat().st_size > 10_000)
     blob.write_bytes(blob.read_bytes()[:-1] + b"?")  # later, on this machine
-    kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+    kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **SHALLOW)
     hub.spoiled = 9
     blob.write_bytes(blob.read_bytes()[:-1] + b"?")
     with pytest.raises(OSError, match="hf-hub:me/net was damaged on its way twice"):
-        kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+        kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **SHALLOW)
 
 
 def test_a_download_that_breaks_off_leaves_nothing_that_is_trusted(hub):
@@ -78,19 +78,19 @@ def test_a_download_that_breaks_off_leaves_nothing_that_is_trusted(hub):
     hub.publish("me/net", tensors, num_classes=7)
     hub.cut = 99
     with pytest.raises(OSError, match=r"me/net: model.safetensors cannot be downloaded"):
-        kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+        kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **SHALLOW)
     hub.cut = 0
-    model = kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+    model = kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **SHALLOW)
     assert all(np.array_equal(tensors[k], v) for k, v in kvision.weights.state_dict(model).items())
 
 
 def test_the_cache_is_enough_offline_and_nothing_else_is_there(hub, monkeypatch):
     hub.publish("me/net", tiny_tensors(), num_classes=7)
-    kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+    kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **SHALLOW)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+    kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **SHALLOW)
     with pytest.raises(OSError, match="hf-hub:me/other: config.json cannot be downloaded"):
-        kvision.models.mobilenet_v3_small(weights="hf-hub:me/other", **TINY)
+        kvision.models.mobilenet_v3_small(weights="hf-hub:me/other", **SHALLOW)
     with pytest.raises(OSError, match=r"resnet18.a1_in1k: model.safetensors cannot be downloaded"):
         kvision.models.resnet18(weights="imagenet")
 
@@ -98,10 +98,10 @@ def test_the_cache_is_enough_offline_and_nothing_else_is_there(hub, monkeypatch)
 def test_a_repository_of_another_kind(hub):
     hub.files["/me/net/resolve/main/config.json"] = b'{"model_type": "bert"}'
     with pytest.raises(ValueError, match="config.json does not fit"):
-        kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+        kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **SHALLOW)
     hub.publish("me/bert", {"embeddings.weight": np.zeros((2, 2), "float32")}, num_classes=7)
     with pytest.raises(ValueError, match=r"missing.*1 unexpected .embeddings.weight"):
-        kvision.models.mobilenet_v3_small(weights="hf-hub:me/bert", **TINY)
+        kvision.models.mobilenet_v3_small(weights="hf-hub:me/bert", **SHALLOW)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_repository_of_another_kind(hub):
 def test_a_config_of_another_form(config, words, hub):
     hub.files["/me/net/resolve/main/config.json"] = config
     with pytest.raises(UserError, match=words) as error:
-        kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **TINY)
+        kvision.models.mobilenet_v3_small(weights="hf-hub:me/net", **SHALLOW)
     assert "Error(" not in str(error.value)
 
 
@@ -166,12 +166,12 @@ def test_a_hub_that_cannot_be_reached_is_one_sentence(monkeypatch):
             kvision.models.resnet18(weights=weights)
 
 
-def marked(peers):
-    large = {peer for peer in peers if ENTRIES[peer]["params"] > 8e6}
-    return [pytest.param(peer, marks=pytest.mark.slow) if peer in large else peer for peer in peers]
-
-
-@pytest.mark.parametrize("peer", marked(sorted(STATE_DICTS)))
+@pytest.mark.parametrize(
+    "peer",
+    mostly_slow(
+        sorted(STATE_DICTS), "convnextv2_atto", "deit_tiny_distilled_patch16_224", "tf_mobilenetv3_small_100"
+    ),
+)
 def test_a_state_dict_of_timm_goes_through_the_hub_and_back(peer, hub, tmp_path):
     """All of its tensors, with PyTorch's buffers, and the logits that timm has with them."""
     entry, shapes = ENTRIES[peer], STATE_DICTS[peer]
