@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from golden import formula_image, formula_weights
-from helpers import built_without_memory, tiny_yolox
+from helpers import TINY_YOLOX, built_without_memory, mostly_slow, tiny_yolox
 from tflite import images, operators
 
 import kvision
@@ -30,12 +30,8 @@ PUBLISHED = {  # trainable parameters of the authors' networks
     "yolox_l": 54_208_895,
     "yolox_x": 99_071_455,
 }
-BOTH = (
-    "yolox_nano",
-    pytest.param("yolox_s", marks=pytest.mark.slow),
-)  # with depthwise convolutions or without
+BOTH = mostly_slow(["yolox_nano", "yolox_s"], "yolox_nano")  # with depthwise convolutions or without
 PIXELS = images(count=2)
-KEYS = ["boxes", "classes", "count", "scores"]
 
 
 def trained(name, **keywords):
@@ -47,9 +43,10 @@ def trained(name, **keywords):
     return model
 
 
-def same(found, expected):
-    for key in KEYS:
-        np.testing.assert_array_equal(found[key], expected[key])
+@pytest.fixture(scope="module", params=BOTH)
+def small(request):
+    """A small network, not to be changed, and its name."""
+    return request.param, trained(request.param)
 
 
 def test_a_name_is_a_builder_and_a_network_of_the_task():
@@ -136,23 +133,21 @@ def test_detections_are_the_decoded_raw_outputs():
     np.testing.assert_allclose(outputs["boxes"], rows[:, 2:], rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", BOTH)
-def test_any_size_saving_and_other_precision(name, tmp_path):
-    model = trained(name)
+def test_any_size_saving_and_other_precision(small, tmp_path):
+    name, model = small
     detections = model(PIXELS)
     assert np.min(detections["count"]) > 0
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
-    same(again(PIXELS), detections)
-    raw = detection.raw(again)(PIXELS)
-    np.testing.assert_array_equal(raw["boxes"], detection.raw(model)(PIXELS)["boxes"])
-    weights = kvision.weights.state_dict(model)
-    dynamic = tiny_yolox(name, input_shape=(None, None, 3), weights=weights)
-    np.testing.assert_allclose(detection.raw(dynamic)(PIXELS)["boxes"], raw["boxes"], rtol=1e-4, atol=1e-4)
+    for key, value in again(PIXELS).items():
+        np.testing.assert_array_equal(value, detections[key])
+    boxes = detection.raw(again)(PIXELS)["boxes"]
+    dynamic = tiny_yolox(name, input_shape=(None, None, 3), weights=kvision.weights.state_dict(model))
+    np.testing.assert_allclose(detection.raw(dynamic)(PIXELS)["boxes"], boxes, rtol=1e-4, atol=1e-4)
     assert dynamic(PIXELS[:, :32])["boxes"].shape == (2, 100, 4)
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        mixed = tiny_yolox(name)
+        mixed = built_without_memory(name, **TINY_YOLOX)
     finally:
         keras.config.set_dtype_policy("float32")
     assert {key: value.dtype for key, value in mixed.output.items()} == {
@@ -160,21 +155,21 @@ def test_any_size_saving_and_other_precision(name, tmp_path):
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", BOTH)
-def test_every_weight_has_a_gradient(name):
-    model = detection.raw(trained(name))
+def test_every_weight_has_a_gradient(small):
+    model = detection.raw(small[1])
+    weights = model.get_weights()
     with tf.GradientTape() as tape:
         loss = sum(keras.ops.mean(keras.ops.square(y)) for y in model(PIXELS, training=True).values())
     variables = model.trainable_variables
     for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
         assert np.isfinite(gradient.numpy()).all(), variable.path
         assert gradient.numpy().any(), variable.path
+    model.set_weights(weights)  # of which batch norms changed theirs
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["yolox_nano", "yolox_s"])
-def test_files_have_built_in_operators_and_agree(name):
-    model = trained(name)
+def test_files_have_built_in_operators_and_agree(small):
+    _, model = small
     content = convert(model)
     assert not {name for name in operators(content) if name.startswith(("Flex", "CUSTOM"))}
     outputs = Interpreter(model_content=content).get_signature_runner()(image=PIXELS[:1])
@@ -185,16 +180,17 @@ def test_files_have_built_in_operators_and_agree(name):
         np.testing.assert_allclose(outputs[key], expected[key], rtol=1e-4, atol=1e-3)
 
 
-def test_weights_fit_other_classes(caplog):
-    weights = kvision.weights.state_dict(trained("yolox_nano"))
-    model = tiny_yolox("yolox_nano", num_classes=5, weights=weights)
+def test_weights_fit_other_classes(small, caplog):
+    name, source = small
+    weights = kvision.weights.state_dict(source)
+    model = tiny_yolox(name, num_classes=5, weights=weights)
     for key, value in kvision.weights.state_dict(model).items():
         assert key.startswith("head.cls_preds") or np.array_equal(value, weights[key]), key
     assert "keeps its fresh weights" in caplog.text
     assert detection.raw(model).output["classes"].shape == (None, 84, 5)
-    small = detection.yolox_nano(weights=weights, input_shape=(64, 64, 3), width_multiplier=0.125)
-    assert detection.raw(small).output["classes"].shape[-1] == 3
-    bare = tiny_yolox("yolox_nano", weights=weights, include_top=False)
+    same = tiny_yolox(name, num_classes=None, weights=weights)
+    assert detection.raw(same).output["classes"].shape[-1] == 3
+    bare = tiny_yolox(name, weights=weights, include_top=False)
     assert bare.output_shape == (None, 2, 2, 128)
     assert [*kvision.features(model, ("c3", "c5")).output] == ["c3", "c5"]
 

@@ -102,11 +102,18 @@ def test_enough_boxes_are_enough():
     np.testing.assert_array_equal(suppress(both[0], 0.5, 9, both[1]), [counting[:9], np.full(9, -1)])
 
 
-@pytest.mark.parametrize("multi_label", [True, False])
-@pytest.mark.parametrize("own_boxes", [False, True])
+@pytest.mark.parametrize(
+    ("multi_label", "own_boxes"),
+    [
+        (True, True),
+        (False, False),
+        pytest.param(True, False, marks=pytest.mark.slow),
+        pytest.param(False, True, marks=pytest.mark.slow),
+    ],
+)
 def test_files_have_built_in_operators_and_agree(multi_label, own_boxes, tmp_path):
     """Those of one block of boxes, and of three."""
-    count = 600 if multi_label == own_boxes else 200
+    count = 600 if own_boxes else 200
     boxes, scores = random_detections(1, count, 3, own_boxes=own_boxes)
     numbers = np.concatenate([boxes.reshape(1, count, -1), scores], -1)  # files have one input
     inputs = keras.Input(numbers.shape[1:], name="image")

@@ -47,7 +47,7 @@ def test_regions_and_anchors_are_torchvisions(name):
         inputs_of = keras.tree.map_structure(lambda x, fixed=fixed: symbolic(x, fixed), inputs)
         model = keras.Model(inputs_of, layer(*inputs_of))
         specs = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), inputs_of)
-        outputs = tf.function(model, input_signature=[specs])(inputs)
+        outputs = tf.function(model, input_signature=[specs], autograph=False)(inputs)
         np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=2e-5)
         assert all(
             size in (None, known) for size, known in zip(model.output_shape, outputs.shape, strict=True)
@@ -55,23 +55,25 @@ def test_regions_and_anchors_are_torchvisions(name):
         assert None not in model.output_shape[1:] or not fixed
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_files_have_built_in_operators_and_agree(name):
-    layer, *inputs = LAYERS[name]
-    flat = [x[0].ravel() for x in keras.tree.flatten(inputs)]
+def test_files_have_built_in_operators_and_agree():
+    """All layers in one file, and what they are given in its one input."""
+    given = [*MAPS, BOXES, INSIDE, IMAGE]
+    flat = [x[0].ravel() for x in given]
     ends = np.cumsum([x.size for x in flat])
-    values = keras.Input((ends[-1],), name="image")  # all in one, as files have one input
-    parts = keras.ops.split(values, ends[:-1].tolist(), 1) if len(flat) > 1 else [values]
-    parts = keras.tree.pack_sequence_as(inputs, list(parts))
-    parts = keras.tree.map_structure(
-        lambda x, like: keras.ops.reshape(x, (-1, *like.shape[1:])), parts, inputs
-    )
-    content = convert(keras.Model(values, layer(*parts)))
+    values = keras.Input((ends[-1],), name="image")
+    parts = keras.ops.split(values, ends[:-1].tolist(), 1)
+    parts = {id(x): keras.ops.reshape(part, (-1, *x.shape[1:])) for x, part in zip(given, parts, strict=True)}
+    outputs = {
+        name: layer(*keras.tree.map_structure(lambda x: parts[id(x)], inputs))
+        for name, (layer, *inputs) in LAYERS.items()
+    }
+    content = convert(keras.Model(values, outputs))
     assert not {name for name in operators(content) if name.startswith(("Flex", "CUSTOM"))}
-    runner = Interpreter(model_content=content).get_signature_runner()
-    (result,) = runner(image=np.concatenate(flat)[None]).values()
-    expected = THEIRS[name] if THEIRS[name].ndim == 2 else THEIRS[name][0]
-    np.testing.assert_allclose(result[0], expected, rtol=1e-5, atol=1e-4)
+    found = Interpreter(model_content=content).get_signature_runner()(image=np.concatenate(flat)[None])
+    assert found.keys() == LAYERS.keys()
+    for name, values in found.items():
+        expected = THEIRS[name] if THEIRS[name].ndim == 2 else THEIRS[name][0]
+        np.testing.assert_allclose(values[0], expected, rtol=1e-5, atol=1e-4, err_msg=name)
 
 
 def test_pyramid_bins_reach_beyond_each_other_where_they_must():
@@ -83,7 +85,8 @@ def test_pyramid_bins_reach_beyond_each_other_where_they_must():
     dynamic = keras.Input((None, None, 3))
     model = keras.Model(dynamic, SpatialPyramidPooling((3, 1))(dynamic))
     assert model.output_shape == (None, 10, 3)
-    function = tf.function(model, input_signature=[tf.TensorSpec((None, None, None, 3))])
+    specs = [tf.TensorSpec((None, None, None, 3))]
+    function = tf.function(model, input_signature=specs, autograph=False)
     np.testing.assert_array_equal(function(x), pooled)
 
 

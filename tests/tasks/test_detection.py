@@ -2,24 +2,23 @@
 
 import numpy as np
 import pytest
-from helpers import NARROW, tiny_yolox
+from helpers import built_without_memory, small_columns
 from PIL import Image
 
-import kvision
 from kvision.tasks import Detection
 
 
-def detector(form):
-    if form == "corner":
-        return tiny_yolox("yolox_nano")
-    shape = {"input_shape": (96, 96, 3), "num_classes": 3}
-    return kvision.create_model("ssdlite320_mobilenet_v3_large", **shape, **NARROW)
-
-
-@pytest.mark.parametrize("form", ["stretch", "corner"])
-def test_networks_see_images_as_they_were_published(form):
+@pytest.mark.parametrize(
+    ("form", "name", "columns"),
+    [
+        ("stretch", "ssdlite320_mobilenet_v3_large", small_columns("mobilenet_v3_large")),
+        ("corner", "yolox_nano", {}),
+    ],
+)
+def test_networks_see_images_as_they_were_published(form, name, columns):
     """SSD without the aspect ratio, others with it."""
-    task = Detection(class_names=("a", "b", "c")).fitted(detector(form))
+    model = built_without_memory(name, input_shape=(96, 96, 3), num_classes=3, **columns)
+    task = Detection(class_names=("a", "b", "c")).fitted(model)
     assert task.loading["letterbox"] == form
     pixels = np.zeros((60, 120, 3), np.uint8)
     pixels[20:50, 30:90] = 255
