@@ -27,7 +27,7 @@ def check_learned(model, inputs, boxes, classes, steps):
     optimizer = keras.optimizers.Adam(3e-3, global_clipnorm=1.0)
     optimizer.build(variables)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step():
         with tf.GradientTape() as tape:
             outputs = network(batch, training=True)

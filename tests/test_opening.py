@@ -33,7 +33,7 @@ def run(tmp_path):
 def accuracy(opened, data, **keywords):
     loaded = network_data.load_data(opened, f"folder:{data}", "val", val_fraction=0.25, **keywords)
     right = [
-        opened.model.predict_on_batch(batch["image"]).argmax(-1) == batch["label"]
+        np.argmax(opened.model(batch["image"]), -1) == batch["label"]
         for batch in loaded.dataset.as_numpy_iterator()
     ]
     return np.mean(np.concatenate(right))

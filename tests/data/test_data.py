@@ -67,7 +67,7 @@ def test_unreadable_files_leave_every_batch_where_it_was(folder, size, shard):
     how["max_unreadable"] = 1
     data = load(f"folder:{folder}", "train", **how)
     batches = [batch for batch, _ in zip(data.dataset.as_numpy_iterator(), range(40), strict=False)]
-    for step in (1, 7, 13, 22, 39):
+    for step in (1, 22, 39):
         again = load(f"folder:{folder}", "train", start=step * size * shard[1], **how)
         batch = next(again.dataset.as_numpy_iterator())
         assert batch.keys() == batches[step].keys() == {"image", "weight", "label"}

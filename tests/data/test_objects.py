@@ -64,7 +64,7 @@ def test_boxes_are_those_of_the_pixels(augment, letterbox, monkeypatch):
     threshold = 63 if augment == "mosaic_mixup" else 127
     move = tf.function(AUGMENTATIONS[augment], autograph=False, reduce_retracing=True)
     overlaps, absent = [], 0
-    for seed in range(8 if augment in OTHERS else 16):
+    for seed in range(6 if augment in OTHERS else 10):
         pictures = [drawn(seed, first) for first in range(10, 10 * OTHERS.get(augment, 0) + 11, 10)]
         for number in [number for images, _ in pictures for number in images]:
             first, *others = (
@@ -120,7 +120,7 @@ def test_batches_of_objects():
         np.testing.assert_allclose(back[there], own["boxes"][there], atol=1e-4)
 
 
-@pytest.mark.parametrize("augment", mostly_slow(AUGMENTATIONS, "crop_flip", "mosaic_mixup"))
+@pytest.mark.parametrize("augment", mostly_slow(AUGMENTATIONS, "mosaic_mixup"))
 def test_batches_of_objects_are_exact_under_resume_and_shards(augment):
     def batches(count, **keywords):
         data = load("shapes", "train", training=True, augment=augment, seed=5, **HOW | keywords)

@@ -116,7 +116,7 @@ def test_whole_batches_of_damaged_files_are_replaced_wherever_a_pass_begins(dama
     how = HOW | {"max_unreadable": 1.0, "batch_size": 2}
     batches = [batch["image"][:, 0, 0, 0] for batch in read(load(source, "train", **how))]
     assert {round(level) for images in batches[:20] for level in images} == {*range(20)} - damaged
-    for step in range(1, 25, 7):
+    for step in (1, 8, 22):
         [batch] = read(load(source, "train", start=2 * step, **how), 1)
         np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batches[step])
     batches = read(load(source, "val", **how | {"training": False}))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import NARROW, SMALL
+from helpers import NARROW, SMALL, small_columns, tiny_yolox
 
 import kvision
 from kvision import detection
@@ -11,7 +11,9 @@ from kvision.tasks import Detection
 SHAPE = {"input_shape": (96, 96, 3), "num_classes": 3}
 PIXELS = np.zeros((2, 96, 96, 3), "float32")
 ANCHORS = {  # columns of a small form, the overlap from which an anchor learns, and a box of none
-    "ssdlite320_mobilenet_v3_large": (NARROW | {"extra_filters": (16, 8, 8, 8)}, 0.5),
+    "ssdlite320_mobilenet_v3_large": (
+        small_columns("mobilenet_v3_large") | {"extra_filters": (16, 8, 8, 8)}, 0.5
+    ),
     "fasterrcnn_resnet50_fpn": (
         SMALL["resnet"] | {"pyramid_filters": 8, "hidden_filters": 16, "proposals": 20}, 0.7
     ),
@@ -54,7 +56,7 @@ def test_anchors_take_what_they_overlap(name):
 
 def test_cells_take_one_object():
     yolo = kvision.create_model("yolo_v1_fast", **SHAPE, **NARROW, hidden_filters=(8, 8), grid=3)
-    yolox = kvision.create_model("yolox_nano", **SHAPE, width_multiplier=0.125)
+    yolox = tiny_yolox("yolox_nano", **SHAPE)
     objects = batch((0, 32, 30, 60), (2, 33, 30, 63), (66, 2, 94, 30))
     classes = np.where(objects["crowd"], -1, objects["classes"])
     found = detection.assigned(yolo, PIXELS, objects["boxes"], classes)

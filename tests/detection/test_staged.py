@@ -112,5 +112,6 @@ def test_stages_and_saving(name, tmp_path):
     for key, part in keras.saving.load_model(tmp_path / "model.keras")(given).items():
         np.testing.assert_array_equal(part, found[key])
     plain = tiny(name, weights=str(tmp_path / "model.keras"), num_classes=None, box_regression=False)
-    boxes = np.asarray(plain(given)["boxes"][0, : int(plain(given)["count"][0])])
+    answers = plain(given)
+    boxes = np.asarray(answers["boxes"][0, : int(answers["count"][0])])
     assert {*map(tuple, boxes)} <= {*map(tuple, PROPOSALS[0])}

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from golden import formula_image, formula_weights
-from helpers import NARROW, SMALL, built_without_memory, mostly_slow, randomized
+from helpers import NARROW, SMALL, built_without_memory, mostly_slow, randomized, small_columns
 from tflite import images, operators
 
 import kvision
@@ -35,7 +35,8 @@ TINY = {  # one of each architecture: columns of its small form
     "fasterrcnn_resnet50_fpn": SMALL["resnet"] | FEW,
     "fasterrcnn_resnet50_fpn_v2": SMALL["resnet"] | FEW,
     "fasterrcnn_mobilenet_v3_large_320_fpn": NARROW | FEW,
-    "ssdlite320_mobilenet_v3_large": NARROW | {"extra_filters": (16, 8, 8, 8), "candidates": 100},
+    "ssdlite320_mobilenet_v3_large": small_columns("mobilenet_v3_large")
+    | {"extra_filters": (16, 8, 8, 8), "candidates": 100},
 }
 
 PIXELS = images(count=2, size=96)
@@ -168,23 +169,28 @@ def test_files_have_built_in_operators_and_agree(name):
         np.testing.assert_allclose(outputs[key], value, rtol=1e-3, atol=1e-2)
 
 
-def test_weights_of_older_names():
-    model = trained(tiny_detector(RESNET))
-    weights = kvision.weights.state_dict(model)
+@pytest.fixture(scope="module")
+def small():
+    """The small form of RESNET, not to be changed."""
+    return trained(tiny_detector(RESNET))
+
+
+def test_weights_of_older_names(small):
+    weights = kvision.weights.state_dict(small)
     old = {
         re.sub(r"(_blocks\.\d|rpn\.head\.conv)(\.0)+\.(?=weight|bias)", r"\1.", key): value
         for key, value in weights.items()
     }
     assert len(old.keys() - weights.keys()) == 18
     again = tiny_detector(RESNET, num_classes=None, weights=old)
-    assert all(np.array_equal(a, b) for a, b in zip(again.get_weights(), model.get_weights(), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(again.get_weights(), small.get_weights(), strict=True))
     with pytest.raises(UserError, match="does not fit"):
-        tiny_detector(RESNET, weights={"conv.weight": PIXELS})
+        kvision.weights.load(again, {"conv.weight": PIXELS})
 
 
 @pytest.mark.parametrize("name", mostly_slow([RESNET, SSD], RESNET))
-def test_weights_of_other_classes(name):
-    weights = kvision.weights.state_dict(tiny_detector(name))
+def test_weights_of_other_classes(name, small):
+    weights = kvision.weights.state_dict(small if name == RESNET else tiny_detector(name))
     assert tiny_detector(name, num_classes=None, weights=weights).output
     five = kvision.weights.state_dict(tiny_detector(name, num_classes=5, weights=weights))
     differ = {key for key, value in five.items() if value.shape != weights[key].shape}

@@ -114,11 +114,10 @@ def forms(tensors):
 
 
 @pytest.mark.parametrize("form", forms({}))
-@pytest.mark.parametrize("write", [write_pth, write_old_pth])
-def test_forms_of_checkpoints(form, write, tensors, tmp_path):
-    for name in ("a.pth", "a.ckpt"):
-        write(tmp_path / name, forms(tensors)[form])
-        assert equal(lenet5(tmp_path / name), tensors)
+@pytest.mark.parametrize(("write", "name"), [(write_pth, "a.ckpt"), (write_old_pth, "a.pth")])
+def test_forms_of_checkpoints(form, write, name, tensors, tmp_path):
+    write(tmp_path / name, forms(tensors)[form])
+    assert equal(lenet5(tmp_path / name), tensors)
 
 
 @pytest.mark.parametrize(

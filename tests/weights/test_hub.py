@@ -194,21 +194,24 @@ def test_a_state_dict_of_timm_goes_through_the_hub_and_back(peer, hub, tmp_path)
         np.testing.assert_array_equal(saved[key], value)
 
 
-def test_a_row_is_a_source_too(hub):
-    tensors = kvision.weights.state_dict(kvision.models.resnet18())
-    hub.publish("timm/resnet18.a2_in1k", tensors)
+@pytest.fixture(scope="module")
+def of_resnet18():
+    return kvision.weights.state_dict(kvision.models.resnet18())
+
+
+def test_a_row_is_a_source_too(hub, of_resnet18):
+    hub.publish("timm/resnet18.a2_in1k", of_resnet18)
     (row,) = kvision.list_weights("resnet18.a2_in1k")
     model = kvision.models.resnet18(weights=row)
-    assert all(np.array_equal(tensors[k], v) for k, v in kvision.weights.state_dict(model).items())
+    assert all(np.array_equal(of_resnet18[k], v) for k, v in kvision.weights.state_dict(model).items())
 
 
-def test_rows_of_the_table_are_downloaded_from_where_they_live(hub, monkeypatch):
-    tensors = kvision.weights.state_dict(kvision.models.resnet18())
-    hub.publish("timm/resnet18.tv_in1k", tensors)
+def test_rows_of_the_table_are_downloaded_from_where_they_live(hub, of_resnet18):
+    hub.publish("timm/resnet18.tv_in1k", of_resnet18)
     model = kvision.models.resnet18(weights="tv_in1k")
     np.testing.assert_allclose(model.get_layer("preprocess").scale, IMAGENET.scale)
     assert (("GET", "/timm/resnet18.tv_in1k/resolve/main/config.json")) not in hub.requests
-    assert all(np.array_equal(tensors[k], v) for k, v in kvision.weights.state_dict(model).items())
+    assert all(np.array_equal(of_resnet18[k], v) for k, v in kvision.weights.state_dict(model).items())
 
 
 @pytest.mark.skipif(not LITE0.exists(), reason="the real weights (18 MB) are not here")
