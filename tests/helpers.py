@@ -163,7 +163,7 @@ def tiny_yolox(name, /, **keywords):
     return kvision.create_model(name, **(TINY_YOLOX | keywords))
 
 
-def built_without_memory(name, **keywords):
+def built_without_memory(name, /, **keywords):
     """A network whose variables have shapes and no values."""
     with keras.StatelessScope(initialize_variables=False):
         builder = getattr(kvision.models, name, None) or partial(kvision.create_model, name)

@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 import pytest
+from helpers import built_without_memory
 
 import kvision
 from kvision.errors import UserError
-from kvision.models import efficientnet, efficientnet_b0, mobilenet_v1, mobilenet_v2, mobilenet_v3_large
+from kvision.models import efficientnet, mobilenet_v1, mobilenet_v2
 
 PIXELS = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")
 SMALL = {"width_multiplier": 0.1, "input_shape": (64, 64, 3)}
@@ -15,13 +16,12 @@ SMALL = {"width_multiplier": 0.1, "input_shape": (64, 64, 3)}
 def test_without_a_top():
     assert mobilenet_v2(include_top=False, **SMALL).output_shape == (None, 2, 2, 1280)
     assert mobilenet_v2(include_top=False, pooling="avg", **SMALL).output_shape == (None, 1280)
-    feature_map = mobilenet_v3_large(include_top=False, input_shape=(64, 64, 3))
+    feature_map = built_without_memory("mobilenet_v3_large", include_top=False, input_shape=(64, 64, 3))
     assert feature_map.output_shape == (None, 2, 2, 960)
 
 
 @pytest.mark.parametrize(("pooling", "reduce"), [("avg", np.mean), ("max", np.max)])
 def test_pooling_reduces_the_feature_map(pooling, reduce):
-    model = mobilenet_v1(include_top=False, **SMALL)
     weights = kvision.weights.state_dict(mobilenet_v1(**SMALL))
     model = mobilenet_v1(include_top=False, weights=weights, **SMALL)
     pooled = mobilenet_v1(include_top=False, weights=weights, pooling=pooling, **SMALL)
@@ -74,22 +74,23 @@ def test_preprocess_takes_pixels():
 def test_resolution_multiplier_sets_the_default_size():
     """MobileNet v1's rho of 6/7, 5/7 and 4/7 are 192, 160 and 128 pixels."""
     for rho, size in ((1, 224), (6 / 7, 192), (5 / 7, 160), (4 / 7, 128)):
-        model = mobilenet_v1(width_multiplier=0.25, resolution_multiplier=rho)
+        model = built_without_memory("mobilenet_v1", resolution_multiplier=rho)
         assert model.input_shape == (None, size, size, 3)
     with pytest.raises(ValueError, match="give one"):
         mobilenet_v1(resolution_multiplier=0.5, input_shape=(64, 64, 3))
 
 
 def test_compound_scaling():
-    base = efficientnet(0)
-    assert base.count_params() == efficientnet_b0().count_params()
-    scaled = efficientnet(phi=1)
+    base = built_without_memory("efficientnet", phi=0)
+    assert base.count_params() == built_without_memory("efficientnet_b0").count_params()
+    scaled = built_without_memory("efficientnet", phi=1)
     # equation 3: depth 1.2, width 1.1, resolution 1.15
     assert scaled.input_shape == (None, 256, 256, 3)
     assert scaled.get_layer("blocks.6.1.conv_pwl").filters == 352
     assert not any(layer.name.startswith("blocks.6.2") for layer in scaled.layers)
     assert scaled.name == "efficientnet_phi_1"
-    assert efficientnet(-2, num_classes=3).count_params() < base.count_params()
+    smaller = built_without_memory("efficientnet", phi=-2, num_classes=3)
+    assert smaller.count_params() < base.count_params()
     for phi in (float("nan"), 100, 10**400, "1", True):
         with pytest.raises(UserError, match="`phi` must be a number from -10 to 10; got"):
             efficientnet(phi)
@@ -126,11 +127,12 @@ def test_name_changes_nothing_else():
 
 
 def test_drop_path_is_linear_over_all_blocks():
-    model = efficientnet_b0(input_shape=(64, 64, 3))
+    model = built_without_memory("efficientnet_b0")
     rates = {layer.name: layer.rate for layer in model.layers if isinstance(layer, kvision.layers.DropPath)}
     assert rates["blocks.1.1.drop_path"] == pytest.approx(0.2 * 2 / 16)
     assert rates["blocks.5.3.drop_path"] == pytest.approx(0.2 * 14 / 16)
-    assert not any("drop_path" in layer.name for layer in efficientnet_b0(drop_path_rate=0.0).layers)
+    without = built_without_memory("efficientnet_b0", drop_path_rate=0.0)
+    assert not any("drop_path" in layer.name for layer in without.layers)
 
 
 @pytest.mark.parametrize(
@@ -143,9 +145,7 @@ def test_drop_path_is_linear_over_all_blocks():
 )
 def test_drop_path_reaches_its_rate_in_the_last_block(name, first, last):
     """timm's `linspace(0, rate, blocks)`."""
-    with keras.StatelessScope(initialize_variables=False):
-        model = kvision.create_model(name, drop_path_rate=0.4)
-    keras.utils.clear_session(free_memory=False)
+    model = built_without_memory(name, drop_path_rate=0.4)
     blocks = {"vit_tiny_patch16": 12, "swin_tiny": 2 + 2 + 6 + 2, "convnext_tiny": 3 + 3 + 9 + 3}[name]
     for layer, rate in ((first, np.linspace(0, 0.4, blocks)[1]), (last, 0.4)):
         assert model.get_layer(f"{layer}.drop_path").rate == pytest.approx(rate)

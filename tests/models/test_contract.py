@@ -10,7 +10,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import DISTINCT, EACH, EVERY_BLOCK, mostly_slow, randomized, small_columns, tiny, tiny_shape
+from helpers import (
+    DISTINCT,
+    EACH,
+    EVERY_BLOCK,
+    built_without_memory,
+    mostly_slow,
+    randomized,
+    small_columns,
+    tiny,
+    tiny_shape,
+)
 
 import kvision
 from kvision import networks
@@ -109,7 +119,7 @@ def test_signature_shows_the_keywords_that_are_taken_and_what_they_are_by_defaul
     assert listed
     assert listed[1].split(", ") == list(parameters)
     small = small_columns(name) | {"input_shape": tiny_shape(name)}
-    explicit, plain = builder(**(shown | small)), builder(**small)
+    explicit, plain = (built_without_memory(name, **columns) for columns in (shown | small, small))
     assert explicit.get_config() == plain.get_config()
 
 

@@ -38,9 +38,16 @@ def difference(ours, theirs):
     return np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)
 
 
+LIKE_OTHERS = {  # of other numbers of the same blocks
+    "deit_tiny_distilled_patch16_224", "mobilenetv2_140", "mobilenetv4_conv_medium", "tf_efficientnet_lite1",
+    "tf_efficientnet_lite2", "tf_efficientnet_lite3", "tf_efficientnetv2_b2", "tf_mobilenetv3_small_075",
+    "vit_tiny_patch16_224",
+}  # fmt: skip
+
+
 def marked(names):
-    large = {name for name in names if ENTRIES[name]["params"] > 12e6}
-    return [pytest.param(name, marks=pytest.mark.slow) if name in large else name for name in names]
+    slow = {name for name in names if ENTRIES[name]["params"] > 12e6} | LIKE_OTHERS
+    return [pytest.param(name, marks=pytest.mark.slow) if name in slow else name for name in names]
 
 
 ILL_CONDITIONED = [key.removesuffix(".float64") for key in LOGITS.files if key.endswith(".float64")]
