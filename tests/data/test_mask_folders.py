@@ -33,10 +33,8 @@ def test_images_come_with_their_masks(tmp_path, exif, cache):
         assert [len(batch["mask"]) for batch in batches] == [4, 4]
         assert {*np.unique(batches[0]["mask"])} == {0, 1, 2, 3}
         assert min(map(fits, batches)) > 0.97
-    for augment in ("crop_flip", "scale_crop_flip"):
-        how = HOW | {"training": True, "augment": augment, "cache": cache}
-        batches = read(load(f"masks:{root}", "train", **how), 2)
-        assert min(map(fits, batches)) > (0.6 if augment == "crop_flip" else 0)
+    how = HOW | {"training": True, "augment": "crop_flip", "cache": cache}
+    assert min(map(fits, read(load(f"masks:{root}", "train", **how), 2))) > 0.6
     if exif == 6:
         with pytest.raises(UserError, match=r"0.png' has 40 x 30 pixels and its image, .*, 30 x 40: a mask"):
             read(load(f"masks:{root}", "all", exif=False, **HOW))

@@ -29,8 +29,15 @@ def read(data, batches=30):
         return [batch for batch, _ in zip(data.dataset.as_numpy_iterator(), range(batches), strict=False)]
 
 
-@pytest.mark.parametrize("augment", ["none", "crop"])
-@pytest.mark.parametrize("gone", ["cat", "."])
+@pytest.mark.parametrize(
+    ("augment", "gone"),
+    [
+        ("none", "."),
+        ("crop", "cat"),
+        pytest.param("none", "cat", marks=pytest.mark.slow),
+        pytest.param("crop", ".", marks=pytest.mark.slow),
+    ],
+)
 def test_files_that_go_away_end_the_reading(images, augment, gone):
     data = load(f"folder:{images}", "train", augment=augment, **HOW)
     batches = data.dataset.as_numpy_iterator()
