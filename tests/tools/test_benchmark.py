@@ -55,12 +55,20 @@ def test_input(tmp_path):
         (["data", "--data=digits"], "`--data=folder:PATH` is what all sides read"),
         (["train", "--model=lenet5", "--against=timm"], "not known by a name of timm's"),
         (["train", "--model=lenet"], "Did you mean 'lenet5'"),
-        (["forward", "--image_size=1"], "The side ours failed: .*32 x 32"),
+        pytest.param(
+            ["forward", "--image_size=1"], "The side ours failed: .*32 x 32", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_errors(arguments, words):
     sentence = command("kvision-benchmark", *arguments, code=2)
     assert re.search(words, sentence), sentence
+
+
+def test_a_side_that_fails_is_named_with_its_last_line(tmp_path, monkeypatch):
+    (tmp_path / "keras.py").write_text("raise ValueError('it is\\nbroken')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert command("kvision-benchmark", "forward", code=2).endswith("The side ours failed: broken")
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_help(name):
             "A run folder, a .keras file or a model",
         ),
         (
-            ["kvision-predict", "--model=/nowhere", "x.png"],
+            ["kvision-predict", "--model=/nowhere", __file__],
             "A run folder, a .keras file or a model",
         ),
         (["kvision-predict", "--model=mobilenet_v1"], "Which images"),

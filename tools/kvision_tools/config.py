@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import math
 import numbers
 import types
@@ -327,11 +328,16 @@ def from_flags(flag_values: flags.FlagValues) -> TrainConfig:
 
 def kind_of(name: str) -> tuple[type, bool]:
     """The type of a setting's values, and whether it may be None."""
-    hint = typing.get_type_hints(TrainConfig)[name]
+    hint = _hints()[name]
     kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind is not types.NoneType]
     if typing.get_origin(hint) is Mapping:
         return Mapping, False
     return typing.get_origin(kinds[0]) or kinds[0], len(typing.get_args(hint)) > len(kinds)
+
+
+@functools.cache
+def _hints() -> dict[str, typing.Any]:
+    return typing.get_type_hints(TrainConfig)
 
 
 def keyword(item: str) -> tuple[str, object]:

@@ -79,6 +79,7 @@ def main(positional):
                 raise UserError(f"Networks that classify images or pixels are timed; {name} is a detector.")
             if kvision.info(name).task != "segmentation" and "torchvision" in FLAGS.against:
                 raise UserError(f"`against=torchvision` is for networks of segmentation; {name} is none.")
+        check_interpreter()
         names: list[str] = [FLAGS.data] if kind == "data" else FLAGS.model
         rows = []
         for name in names:
@@ -119,25 +120,36 @@ def compare(kind: str, name: str, name_in_timm: str) -> list[dict]:
     return rows
 
 
+def check_interpreter():
+    """Checks that the interpreter of the peers on PyTorch has them, before any side takes its turn."""
+    for side in [name for name in OF_PYTORCH if name in FLAGS.against]:
+        result = run([FLAGS.pytorch_python, "-c", f"import {side}, torch"])
+        if result.returncode:
+            raise UserError(
+                f"`pytorch_python` must be a Python interpreter with PyTorch and {side}; got "
+                f"{FLAGS.pytorch_python!r}: {last_line(result)}."
+            )
+
+
+def run(arguments: list[str]) -> subprocess.CompletedProcess:
+    """Runs a program to its end."""
+    return subprocess.run(arguments, capture_output=True, text=True, check=False)
+
+
+def last_line(result: subprocess.CompletedProcess) -> str:
+    """The last line of what a program that failed said, or its exit code."""
+    lines = result.stderr.strip().splitlines()
+    return lines[-1] if lines else str(result.returncode)
+
+
 def take_turn(side: str, kind: str, name: str) -> dict:
     """Seconds of a turn of a side: "first" and "step"."""
     numbers = (FLAGS.image_size, FLAGS.channels, FLAGS.batch_size, FLAGS.steps)
     interpreter = FLAGS.pytorch_python if side in OF_PYTORCH else sys.executable
     data = [FLAGS.data] if kind == "data" else []
-    result = subprocess.run(
-        [interpreter, str(SIDES), side, kind, name, *map(str, numbers), *data],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = run([interpreter, str(SIDES), side, kind, name, *map(str, numbers), *data])
     if result.returncode:
-        lines = result.stderr.strip().splitlines()
-        if lines and re.search(r"No module named '(timm|torch)", lines[-1]):
-            raise UserError(
-                f"`pytorch_python` must be a Python interpreter with PyTorch and {side}; got "
-                f"{interpreter!r}: {lines[-1]}."
-            )
-        raise UserError(f"The side {side} failed: {lines[-1] if lines else result.returncode}")
+        raise UserError(f"The side {side} failed: {last_line(result)}")
     return json.loads(result.stdout.splitlines()[-1])
 
 

@@ -47,6 +47,8 @@ def main(arguments):
     with cli.user_errors():
         if not arguments:
             raise UserError("Which images? kvision-predict --model=MODEL IMAGE...")
+        paths = list(files(arguments))
+        names = distinct(paths)
         cli.import_keras()
         import keras
 
@@ -59,8 +61,6 @@ def main(arguments):
         model, task = opened.model, opened.task
         if preprocess := model_flags.preprocess():
             model = networks.normalized(model, preprocess)
-        paths = list(files(arguments))
-        names = distinct(paths)
         size, channels = opened.image_size, networks.image_shape(model)[-1]
         exif = opened.exif if FLAGS.exif is None else FLAGS.exif
         if not task.draws and FLAGS["output"].present:
