@@ -16,8 +16,8 @@ from kvision_tools import TrainConfig
 def config(tmp_path_factory):
     folder = tmp_path_factory.mktemp("python")
     return TrainConfig(
-        model="resnet18",
-        model_kwarg={"filters": np.int64(8), "depths": (1, 1, 1, 1)},
+        model="vgg11",
+        model_kwarg={"hidden_filters": np.int64(8), "filters": (8,) * 5, "depths": (1,) * 5},
         data=f"folder:{dark_and_light(folder / 'images')}",
         image_size=np.int64(32),
         batch_size=16,
@@ -72,7 +72,7 @@ def test_what_is_no_configuration():
 def test_equal_settings_have_equal_lines(config):
     assert (
         dataclasses.replace(
-            config, weight_decay=0, model_kwarg={"filters": 8, "depths": (1, 1, 1, 1)}
+            config, weight_decay=0, model_kwarg={"hidden_filters": 8, "filters": (8,) * 5, "depths": (1,) * 5}
         ).lines()
         == config.lines()
     )

@@ -95,7 +95,15 @@ def test_two_workers_judge_all_images(run, data, tmp_path):
         assert float(two[name]) == pytest.approx(float(one[name]), rel=0.05)
 
 
-def test_the_evaluation_is_that_of_pycocotools(run, data, pictures, tmp_path):
+@pytest.fixture(scope="module")
+def evaluated(run, data, tmp_path_factory):
+    """What kvision-evaluate printed about all images, and the metrics that it wrote."""
+    file = tmp_path_factory.mktemp("evaluated") / "figures.json"
+    printed = command("kvision-evaluate", f"--model={run}", "--split=all", f"--data={data}", f"--json={file}")
+    return printed, json.loads(file.read_text())["metrics"]
+
+
+def test_the_evaluation_is_that_of_pycocotools(run, evaluated, pictures):
     coco = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
     model = opening.open_model(str(run)).model
@@ -116,7 +124,7 @@ def test_the_evaluation_is_that_of_pycocotools(run, data, pictures, tmp_path):
     judged.evaluate()
     judged.accumulate()
     judged.summarize()
-    printed = command("kvision-evaluate", f"--model={run}", "--split=all", f"--data={data}")
+    printed, _ = evaluated
     ap = re.search(r"on 40 images: AP ([\d.]+) %, AP50 ([\d.]+) %", printed)
     assert float(ap[2]) > 0
     assert float(ap[1]) == pytest.approx(100 * judged.stats[0], abs=0.3)  # Pillow resizes in integers
@@ -134,7 +142,7 @@ def results(run, pictures, tmp_path_factory):
     return output / "detections.json"
 
 
-def test_pycocotools_reads_the_results(run, data, pictures, results, tmp_path):
+def test_pycocotools_reads_the_results(evaluated, pictures, results):
     coco = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
     truth = coco.COCO(pictures / "annotations.json")
@@ -142,9 +150,7 @@ def test_pycocotools_reads_the_results(run, data, pictures, results, tmp_path):
     judged.evaluate()
     judged.accumulate()
     judged.summarize()
-    file = tmp_path / "figures.json"
-    command("kvision-evaluate", f"--model={run}", "--split=all", f"--data={data}", f"--json={file}")
-    figures = json.loads(file.read_text())["metrics"]
+    figures = dict(evaluated[1])
     of_class = figures.pop("class_ap")
     assert list(of_class) == [*SHAPES]
     assert figures["ap50"] > 0

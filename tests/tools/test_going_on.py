@@ -2,29 +2,30 @@
 
 import shutil
 
-from helpers import TINY, command, dark_and_light
-
-
-def learning_rates(run):
-    lines = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
-    return [row[lines[0].index("learning_rate")] for row in lines[1:]]
+import keras
+import numpy as np
+from helpers import TINY, command, dark_and_light, rows
 
 
 def test_a_finished_run_becomes_longer(tmp_path):
-    """Its warm-up stays, and the learning rates are from there on those of a run of the new length."""
-    lenet = ["kvision-train", "--model=lenet5", "--channels=1", "--data=digits", "--batch_size=300"]
-    run, whole = tmp_path / "run", tmp_path / "whole"
-    command(*lenet, "--epochs=1", f"--output={run}")
-    printed = command(*lenet, "--epochs=3", f"--output={run}")
+    """Its warm-up of half an epoch stays; the learning rates are then those of a run of the new length."""
+    run = tmp_path / "run"
+    lenet = ["kvision-train", "--model=lenet5", "--channels=1", "--data=digits", "--batch_size=300",
+             "--learning_rate=0.05", f"--output={run}"]  # fmt: skip
+    command(*lenet, "--epochs=1")
+    printed = command(*lenet, "--epochs=3")
     assert "had 1 epoch and goes on to 3" in printed
     assert "Going on after step 4" in printed
-    command(*lenet, "--epochs=3", "--warmup_epochs=0.5", f"--output={whole}")
-    assert learning_rates(run)[1:] == learning_rates(whole)[1:]
-    assert "has all of its 3 epochs" in command(*lenet, "--epochs=3", f"--output={run}")
+    whole = keras.optimizers.schedules.CosineDecay(0.0, 10, warmup_target=0.05, warmup_steps=2)
+    found = [float(row["learning_rate"]) for row in rows(run)]
+    np.testing.assert_allclose(found, [0, *(float(whole(step)) for step in (8, 12))], rtol=1e-5, atol=1e-9)
+    assert "has all of its 3 epochs" in command(*lenet, "--epochs=3")
     words = "the run has --epochs=3, this command --epochs=2"
-    assert words in command(*lenet, "--epochs=2", f"--output={run}", code=2)
-    command(*lenet, "--epochs=3", f"--output={tmp_path / 'default'}")  # with a warm-up of an epoch
-    sentence = command(*lenet, "--epochs=1", f"--output={tmp_path / 'default'}", code=2)
+    assert words in command(*lenet, "--epochs=2", code=2)
+    flags = (run / "flags.txt").read_text()
+    assert "--warmup_epochs=0.5" in flags
+    (run / "flags.txt").write_text(flags.replace("--warmup_epochs=0.5", "--warmup_epochs=1.0"))
+    sentence = command(*lenet, "--epochs=1", code=2)  # which is no longer than the warm-up
     assert "the run has --epochs=3, this command --epochs=1" in sentence
     assert "warmup" not in sentence
 
@@ -37,11 +38,11 @@ def test_commands_refuse_other_images(tmp_path_factory, tmp_path):
                  f"--output={run}"]  # fmt: skip
     command(*arguments)
     evaluate = ["kvision-evaluate", f"--model={run}"]
-    assert "on 16 images" in command(*evaluate, f"--data=folder:{folder}")
     assert "of the run is 0.2; got 0.5" in command(*evaluate, "--val_fraction=0.5", code=2)
     shutil.copy(folder / "dark" / "0.png", folder / "dark" / "1.png")
     assert "images have other names, sizes, contents, labels or boxes" in command(*arguments, code=2)
-    command(*evaluate)  # as no image moved from the training to those held out
+    printed = command(*evaluate, f"--data=folder:{folder}")
+    assert "on 16 images" in printed  # as no image moved from the training to those held out
     (folder / "light" / "0.png").unlink()
     for moved in (evaluate, ["kvision-export", f"--model={run}", f"--calibration=folder:{folder}"]):
         sentence = command(*moved, code=2)

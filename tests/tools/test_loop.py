@@ -22,7 +22,23 @@ SMALL = OF_FOUR | {"width_multiplier": 0.1, "input_shape": (32, 32, 3)}
 
 
 def network():
-    return tiny("resnet18", **OF_FOUR, input_shape=(32, 32, 3))
+    """Batch norms, kernels and biases, and no more than a step has to treat."""
+    x = inputs = keras.Input((32, 32, 3))
+    for filters in (8, 16):
+        x = keras.layers.Conv2D(filters, 3, 2, use_bias=False)(x)
+        x = keras.layers.ReLU()(kvision.layers.BatchNorm(momentum=0.9)(x))
+    outputs = keras.layers.Dense(4, name="fc")(keras.layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, outputs)
+
+
+def random_network():
+    """A network with dropout and stochastic depth."""
+    inputs = keras.Input((32, 32, 3))
+    x = keras.layers.Rescaling(1 / 255)(keras.layers.GlobalAveragePooling2D()(inputs))
+    x = keras.layers.Dense(8, "tanh", name="first")(x)
+    path = kvision.layers.DropPath(0.5, name="path")(keras.layers.Dense(8, name="second")(x))
+    x = keras.layers.Dropout(0.5, name="dropout")(keras.layers.Add()([x, path]))
+    return keras.Model(inputs, keras.layers.Dense(4, name="fc")(x), name="network")
 
 
 def dataset(batches=4, batch=8, size=32):
@@ -46,16 +62,16 @@ def optimizer_for(model, name="sgd", **keywords):
 def test_a_step_is_that_of_model_fit():
     """Against Keras' own loop, on the same batches from the same weights."""
     keras.utils.set_random_seed(0)
-    ours, theirs = (tiny("resnet18", **OF_FOUR) for _ in range(2))
+    ours, theirs = network(), network()
     theirs.set_weights(ours.get_weights())
     theirs.compile(
         keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(0.1, 100), momentum=0.9, nesterov=True),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
-    pairs = dataset(size=64).map(lambda batch: (batch["image"], batch["label"]))
+    pairs = dataset().map(lambda batch: (batch["image"], batch["label"]))
     history = theirs.fit(pairs, steps_per_epoch=3, epochs=1, verbose=0, shuffle=False)
     loop = make_loop(ours, optimizer_for(ours))
-    assert loss_of(loop, iter(dataset(size=64)), 3) == pytest.approx(history.history["loss"][0], rel=1e-5)
+    assert loss_of(loop, iter(dataset()), 3) == pytest.approx(history.history["loss"][0], rel=1e-5)
     for a, b in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
@@ -63,7 +79,7 @@ def test_a_step_is_that_of_model_fit():
 def test_side_classifiers_count_in_training_and_are_left_out_after(tmp_path):
     keras.utils.set_random_seed(0)
     columns = SMALL | {"input_shape": (64, 64, 3)}
-    model = kvision.models.googlenet_bn(auxiliary=True, dropout_rate=0.0, **columns)
+    model = kvision.models.googlenet(auxiliary=True, dropout_rate=0.0, **columns)
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
@@ -132,12 +148,12 @@ def test_xla_takes_the_same_steps():
     results = []
     for jit_compile in (False, True):
         keras.utils.set_random_seed(0)
-        model = tiny("resnet18", **OF_FOUR)
+        model = network()
         before = model.get_weights()
         optimizer = optimizer_for(model, learning_rate=0.01)
         loop = make_loop(model, optimizer, jit_compile=jit_compile, label_smoothing=0.1)
         assert hasattr(loop._gradients, "experimental_get_compiler_ir") == jit_compile
-        loss = loss_of(loop, iter(dataset(size=64)), 2)
+        loss = loss_of(loop, iter(dataset()), 2)
         moves = [new - old for new, old in zip(model.get_weights(), before, strict=True)]
         results.append((loss, moves))
     (loss, moves), (xla_loss, xla_moves) = results
@@ -180,25 +196,25 @@ def test_the_rate_warms_up_and_falls_to_zero():
     np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.1, 0], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [pytest.param("sgd", marks=pytest.mark.slow), "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_a_restored_run_goes_on_bit_for_bit(name, tmp_path):
     """With dropout and stochastic depth, whose seeds `tf.train.Checkpoint` would leave out."""
 
     def start():
         keras.utils.set_random_seed(0)
-        model = tiny("vit_tiny_patch16", drop_path_rate=0.5, dropout_rate=0.5, **OF_FOUR)
+        model = random_network()
         optimizer = optimizer_for(model, name, learning_rate=0.01)
         return make_loop(model, optimizer, ema_decay=0.9)
 
     loop = start()
-    batches = iter(dataset(size=64))
+    batches = iter(dataset())
     loop.train(batches, tf.constant(3))
     checkpoints.save(tmp_path, 3, loop, {"epoch": 1})
     loop.train(batches, tf.constant(3))
 
     again = start()
     assert checkpoints.restore(tmp_path, again) == {"epoch": 1}
-    again.train(iter(dataset(size=64).skip(3)), tf.constant(3))
+    again.train(iter(dataset().skip(3)), tf.constant(3))
     for a, b in zip(loop.variables.values(), again.variables.values(), strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
     for a, b in zip(loop.model.variables, again.model.variables, strict=True):
