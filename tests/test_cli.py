@@ -95,7 +95,10 @@ def child(name, code, **environment):
 
 @pytest.mark.parametrize("by_name", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_command_opens_networks_by_name_and_from_files(by_name, tmp_path):
-    """In a process of its own: others may have imported what registers networks and layers."""
+    """In a process of its own: others may have imported what registers networks and layers.
+
+    It prints no notice of TensorFlow's libraries.
+    """
     model = kvision.models.lenet5(num_classes=2)
     model.save(tmp_path / "lenet5.keras")
     Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "1.png")
@@ -104,6 +107,7 @@ def test_a_command_opens_networks_by_name_and_from_files(by_name, tmp_path):
     done = child("kvision-predict", f"assert command(*{[*names, str(tmp_path / '1.png')]}) is None")
     assert done.returncode == 0, done.stderr
     assert re.search(r"^ +\d+\.\d %  [01]  [01]$", done.stdout, re.MULTILINE)
+    assert done.stderr == ""
 
 
 SCRIPTS = sorted(
@@ -124,14 +128,6 @@ def test_tensorflow_is_not_imported_before_the_flags_are_parsed(name):
         "assert not {'keras', 'tensorflow'} & sys.modules.keys()",
     )
     assert done.returncode == 0, done.stderr
-
-
-def test_commands_print_their_own_lines_alone():
-    """No notice of TensorFlow's libraries, unless it is asked for."""
-    done = child("kvision-info", "command('lenet5')")
-    assert done.stdout.startswith("Builds lenet5")
-    assert done.stderr == ""
-    assert child("kvision-info", "command('lenet5')", **{cli.LOG_LEVEL: "0"}).stderr
 
 
 def test_nobody_has_to_read_all_of_the_help():
@@ -186,13 +182,34 @@ def test_what_is_held_back_is_printed_where_tensorflow_cannot_be_imported(tmp_pa
     assert done.stderr.startswith("why\nkvision-info: Keras cannot be imported: broken")
 
 
-@pytest.mark.parametrize(("settings", "words"), [
-    ({"backend": "jax"}, "'backend' of Keras must be 'tensorflow'; got 'jax'. Keras reads KERAS_BACKEND and"),
-    ({"image_data_format": "channels_first"}, "'image_data_format' of Keras must be 'channels_last'; got"),
-])  # fmt: skip
-def test_settings_of_keras_that_do_not_fit_are_one_sentence(settings, words, tmp_path):
-    (tmp_path / "keras.json").write_text(json.dumps(settings))
+def test_another_backend_of_keras_is_one_sentence(tmp_path):
+    (tmp_path / "keras.json").write_text(json.dumps({"backend": "jax"}))
     done = child("kvision-info", "sys.exit(command('lenet5'))", KERAS_HOME=str(tmp_path))
     assert done.returncode == 2
-    assert done.stderr.startswith(f"kvision-info: The setting {words}")
+    words = "The setting 'backend' of Keras must be 'tensorflow'; got 'jax'. Keras reads KERAS_BACKEND and"
+    assert done.stderr.startswith(f"kvision-info: {words}")
     assert done.stderr.count("\n") == 1
+
+
+def test_channels_first_are_refused():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        with pytest.raises(cli.UserError, match="'image_data_format' of Keras must be 'channels_last'; got"):
+            cli.import_keras()
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
+@pytest.mark.parametrize(("environment", "said"), [({}, ""), ({cli.LOG_LEVEL: "0"}, "I0000 a notice\n")])
+def test_notices_of_tensorflows_libraries_are_for_who_asks_for_them(environment, said, tmp_path):
+    """Beside a module of Keras' name, which takes less time."""
+    (tmp_path / "keras.py").write_text(
+        "import os, types\nos.write(2, b'I0000 a notice\\n')\n"
+        "config = types.SimpleNamespace(set_floatx=str, backend=lambda: 'tensorflow', "
+        "image_data_format=lambda: 'channels_last')\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = child(
+        "kvision-info", "from kvision import cli; cli.import_keras()", PYTHONPATH=path, **environment
+    )
+    assert (done.returncode, done.stderr) == (0, said)
