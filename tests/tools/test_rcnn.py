@@ -16,11 +16,12 @@ from kvision.data.sources.shapes import draw
 TRAIN = [
     "kvision-train", "--model_kwarg=filters=(8,8,8,8,8)", "--model_kwarg=depths=(1,1,1,1,1)",
     "--model_kwarg=hidden_filters=16", "--model_kwarg=score_threshold=0", "--image_size=96",
-    "--batch_size=8", "--optimizer=adamw", "--learning_rate=1e-3", "--epochs=2", "--augment=scale_crop_flip",
+    "--batch_size=8", "--epochs=2", "--augment=scale_crop_flip",
 ]  # fmt: skip
-FAST = [*TRAIN, "--model=fast_rcnn_vgg16", "--model_kwarg=proposals=50"]
+FAST = [*TRAIN, "--model=fast_rcnn_vgg16", "--model_kwarg=proposals=50", "--learning_rate=1e-3"]
 FASTER = [
     *TRAIN, "--model=faster_rcnn_vgg16", "--model_kwarg=proposals=20", "--model_kwarg=rpn_filters=8",
+    "--optimizer=adamw", "--learning_rate=1e-3",
     "--model_kwarg=anchor_sizes=(16,32,48)", "--deterministic",
 ]  # fmt: skip
 
