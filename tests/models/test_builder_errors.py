@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
+from helpers import tiny
 
 import kvision
 from kvision.errors import UserError
 from kvision.models import mobilenet_v2
-
-SMALL = {"width_multiplier": 0.1, "input_shape": (64, 64, 3)}
 
 
 @pytest.mark.parametrize(
@@ -111,6 +110,12 @@ def test_values_of_the_wrong_kind_are_refused_in_a_sentence(name, keywords, mess
     assert len(str(error.value)) < 300
 
 
+@pytest.fixture(scope="module")
+def two():
+    """A convolutional network and a Transformer."""
+    return tiny("mobilenet_v2"), tiny("vit_tiny_patch16")
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -136,11 +141,9 @@ def test_values_of_the_wrong_kind_are_refused_in_a_sentence(name, keywords, mess
         (lambda model, vit: kvision.weights.load(model, None), "Weights must be a mapping, .*; got .None"),
     ],
 )  # fmt: skip
-def test_arguments_of_the_wrong_kind_are_refused_in_a_sentence(call, message, monkeypatch, tmp_path):
+def test_arguments_of_the_wrong_kind_are_refused_in_a_sentence(call, message, two, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    model = mobilenet_v2(**SMALL)
-    vit = kvision.models.vit_tiny_patch16(filters=16, depth=1, num_heads=2, input_shape=(64, 64, 3))
     with pytest.raises(UserError, match=message) as error:
-        call(model, vit)
+        call(*two)
     assert len(str(error.value)) < 1500
     assert not list(tmp_path.iterdir())

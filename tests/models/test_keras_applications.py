@@ -35,7 +35,7 @@ APPLICATIONS = {  # ours: theirs, their keywords, our keywords
     "convnext_large": ("ConvNeXtLarge", {}, {}),
     "convnext_xlarge": ("ConvNeXtXLarge", {}, {}),
 }
-QUICK = ("mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "xception", "convnext_tiny")
+QUICK = ("mobilenet_v3_small", "efficientnet_b0", "xception")
 
 
 def by_depth(model):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rich.console
 import tensorflow as tf
-from helpers import command
+from helpers import command, mostly_slow
 
 from kvision.tasks import Classification
 from kvision_tools import checkpoints
@@ -186,9 +186,9 @@ def comparable(history):
     return [{key: value for key, value in row.items() if key != "images_per_second"} for row in history]
 
 
-@pytest.mark.parametrize(
-    "batch", [2, 4, 6, 8]
-)  # of the first epoch's weights and their average, and of the next
+@pytest.mark.parametrize(  # of the first epoch's weights and their average, and of the next
+    "batch", mostly_slow([2, 4, 6, 8], 4, 6)
+)
 def test_an_end_that_is_asked_for_in_a_validation(batch, tmp_path, capsys):
     def with_average(folder):
         run = trainer()
