@@ -11,9 +11,11 @@ from kvision import labels, networks, run_info
 from kvision.data.masks import IGNORED
 from kvision.errors import UserError
 from kvision.files import check_folder
+from kvision.keras_internals import all_layers
 from kvision.names import check_class_names, counted
 from kvision.tasks import Exported, task_of
 from kvision_export import inputs
+from kvision_export.convert import STATELESS
 
 REPORT, PAGE = "report.json", "report.html"
 
@@ -39,6 +41,8 @@ def functional(model: keras.Model, images) -> keras.Model:
         pixels = inputs.pixels(images)
         check_batch("images", pixels)
         model = networks.functional(model, pixels.shape[1:])
+    if stateful := [layer.name for layer in all_layers(model) if getattr(layer, "stateful", False)]:
+        raise UserError(f"{stateful[0]} keeps a state from one batch to the next. {STATELESS}")
     exported_task(model).exported(model)  # a mismatch shows before images are read
     return networks.portable(model)
 

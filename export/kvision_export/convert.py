@@ -24,6 +24,8 @@ FLOATS = ("float32", "float16", "dynamic")
 PEER = "TFLiteConverter"  # its own int8 file, to compare with
 SMALL = 2**14  # elements of a variable that is written as a constant, which takes TensorFlow less time
 
+STATELESS = "The answer of a network that is exported must depend on its images alone."
+
 
 def convert(model: keras.Model, mode: str = "float32") -> bytes:
     """Converts a model with batch 1 and built-in operators only.
@@ -114,8 +116,8 @@ def _with_constants(model):
             before = [*map(scope.get_current_value, model.variables)]
             outputs = model(given, training=False)
             after = [*map(scope.get_current_value, model.variables)]
-        if any(a is not b for a, b in zip(after, before, strict=True)):  # it changes its variables
-            outputs = model(given, training=False)
+        if any(a is not b for a, b in zip(after, before, strict=True)):
+            raise UserError(f"{model.name} changes its own variables when it is called. {STATELESS}")
         return outputs if isinstance(outputs, dict) else {OUTPUT: outputs}
 
     return call

@@ -97,7 +97,8 @@ class PadToMultiple(keras.layers.Layer):
 class CropLike(keras.layers.Layer):
     """Cuts a map at the bottom and at the right to the height and width of another tensor.
 
-    Input: the map `(batch, height, width, channels)`, and the tensor of the wanted size, which is not larger.
+    Input: the map `(batch, height, width, channels)`, and the tensor of the wanted size. A side that is no
+    longer than the other's stays as it is.
     """
 
     def call(self, x, like):
@@ -105,4 +106,6 @@ class CropLike(keras.layers.Layer):
         return x[:, :height, :width]
 
     def compute_output_shape(self, x_shape, like_shape):
-        return (x_shape[0], *like_shape[1:3], x_shape[-1])
+        sides = zip(x_shape[1:3], like_shape[1:3], strict=True)
+        sides = (wanted if None in (side, wanted) else min(side, wanted) for side, wanted in sides)
+        return (x_shape[0], *sides, x_shape[-1])

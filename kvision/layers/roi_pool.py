@@ -101,6 +101,9 @@ class RoIPool(keras.layers.Layer):
     def compute_output_shape(self, x_shape, boxes_shape):
         return (*boxes_shape[:2], self.size, self.size, x_shape[-1])
 
+    def compute_output_spec(self, x, boxes):
+        return keras.KerasTensor(self.compute_output_shape(x.shape, boxes.shape), x.dtype)
+
     def _edges(self, first, last, map_length):
         """Starts and ends `(batch, regions, size)` of the bins along one axis of the map."""
         length = ops.maximum(last - first + 1, 1)[..., None]

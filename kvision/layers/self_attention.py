@@ -37,9 +37,10 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         return (x, attention) if return_attention else x
 
     def compute_output_spec(self, x, return_attention=False):
-        if return_attention:
-            return super().compute_output_spec(x, return_attention=True)
-        return keras.KerasTensor(x.shape, self.compute_dtype)
+        batch, tokens, _ = x.shape
+        output = keras.KerasTensor(x.shape, self.compute_dtype)
+        shares = keras.KerasTensor((batch, self.num_heads, tokens, tokens), self.compute_dtype)
+        return (output, shares) if return_attention else output
 
     def macs(self):
         """Multiply-adds for one image."""

@@ -47,6 +47,8 @@ class PositionEmbedding(keras.layers.Layer):
         self.grid, self.prefix_tokens = tuple(grid), prefix_tokens
 
     def build(self, input_shape):
+        if None in input_shape[1:]:
+            raise UserError(f"The number of tokens must be fixed; got {tuple(input_shape)}.")
         self.embedding = self.add_weight(
             shape=(1, *input_shape[1:]),
             initializer=narrow_initializer(),

@@ -12,6 +12,7 @@ from helpers import DISTINCT, mostly_slow, randomized, tiny, tiny_segmenter
 from tflite import REWRITTEN, changed, images, int8, io_details, operators
 
 import kvision
+from kvision.errors import UserError
 from kvision.tasks import MultiLabel, Segmentation
 from kvision_export.activations import Sigmoid
 from kvision_export.answers import end_in
@@ -243,10 +244,16 @@ class Counting(keras.layers.Layer):
         return x + self.calls
 
 
-def test_a_network_with_a_state_keeps_it():
-    inputs = keras.Input((4, 4, 3))
+def test_a_network_with_a_state_is_refused(tmp_path):
+    inputs = keras.Input((4, 4, 3), batch_size=1)
     model = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(Counting()(inputs)))
-    np.testing.assert_array_equal(predict(convert(model), np.zeros((3, 4, 4, 3)))[:, 0], [1, 2, 3])
+    with pytest.raises(UserError, match="changes its own variables when it is called. The answer of"):
+        convert(model)
+    x = keras.layers.LSTM(2, stateful=True, name="memory")(keras.layers.Reshape((4, 12))(inputs))
+    model = keras.Model(inputs, keras.layers.Softmax()(x))
+    with pytest.raises(UserError, match="memory keeps a state from one batch to the next. The answer of"):
+        export(model, tmp_path / "out", images=images(3, 4), modes=["float32"])
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_needs_other_than_built_in_operators_is_refused():

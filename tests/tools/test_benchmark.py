@@ -46,6 +46,14 @@ def test_input(tmp_path):
             ["forward", "--model=resnet18", "--image_size=32", "--turns=1", "--against=timm"],
             "`--pytorch_python` must be a Python interpreter with PyTorch and timm; .*No module named 'timm'",
         ),
+        (
+            ["train", "--model=resnet18", "--against=timm", "--pytorch_python=/bin/true"],
+            "`--pytorch_python` must be a Python interpreter with PyTorch and timm; got '/bin/true'",
+        ),
+        (
+            ["train", "--model=resnet18", "--against=timm", "--pytorch_python=/nowhere"],
+            "`--pytorch_python` must be .* got '/nowhere': No such file or directory",
+        ),
         (["train", "--against=torch"], "takes keras, timm, torchvision; got 'torch'"),
         (
             ["train", "--model=lenet5", "--against=torchvision"],

@@ -123,11 +123,15 @@ def compare(kind: str, name: str, name_in_timm: str) -> list[dict]:
 def check_interpreter():
     """Checks that the interpreter of the peers on PyTorch has them, before any side takes its turn."""
     for side in [name for name in OF_PYTORCH if name in FLAGS.against]:
-        result = run([FLAGS.pytorch_python, "-c", f"import {side}, torch"])
-        if result.returncode:
+        try:
+            result = run([FLAGS.pytorch_python, "-c", f"import {side}, torch; print('both')"])
+            reason = last_line(result)
+        except OSError as error:
+            result, reason = None, error.strerror
+        if not result or result.stdout.split() != ["both"]:
             raise UserError(
                 f"`pytorch_python` must be a Python interpreter with PyTorch and {side}; got "
-                f"{FLAGS.pytorch_python!r}: {last_line(result)}."
+                f"{FLAGS.pytorch_python!r}: {reason}."
             )
 
 
