@@ -77,6 +77,14 @@ def test_flags_that_an_older_run_did_not_have_are_at_their_defaults(parsed, tmp_
         check(path.parent, False)
 
 
+def test_a_learning_rate_that_follows_from_the_optimizer_is_no_difference(parsed, tmp_path):
+    parsed("--learning_rate=0.05")
+    run = trained(tmp_path / "run")
+    parsed("--epochs=1")
+    with pytest.raises(ValueError, match=r"other flags .the run has --epochs=\d+, this command --epochs=1.;"):
+        check(run, False)
+
+
 def test_paths_of_one_file_are_equal(parsed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -31,7 +31,7 @@ from kvision_tools.config import TrainConfig, keyword
 
 # what may differ when a run goes on
 NOT_OF_THE_RUN = ("output", "overwrite", "dry_run", "debug_batch", "worker_timeout", "max_unreadable")
-COMPLETED = ("crop", "interpolation", "warmup_epochs")  # which follow from other settings where they are open
+COMPLETED = ("crop", "interpolation", "learning_rate", "warmup_epochs")  # that follow from others where open
 LOCK = ".kvision.lock"  # held while a training runs; says who holds it
 BEGINNING = ".kvision.beginning"  # there until the folder is complete
 FIRST = {LOCK, f".{run_info.LABELS}", f".{run_info.FLAGS}"}  # a folder with nothing else holds no run yet
