@@ -2,6 +2,7 @@
 
 from ai_edge_litert import schema_py_generated as schema
 
+from kvision.names import counted
 from kvision_export import flatbuffer
 
 FORBIDDEN = ("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CUSTOM")
@@ -15,13 +16,14 @@ def find_faults(model: schema.ModelT) -> list[str]:
     faults = []
     loops = [graph for graph in model.subgraphs[1:] if _has_weights(model, graph)]
     if loops:
-        faults.append(f"{len(loops)} loops with weights inside; `unroll=True` unrolls an RNN.")
+        faults.append(f"{counted(len(loops), 'loop')} with weights inside; `unroll=True` unrolls an RNN.")
     graph = model.subgraphs[0]
     names = [flatbuffer.operator_name(model, operator) for operator in graph.operators]
     inside = [flatbuffer.operator_name(model, op) for loop in model.subgraphs[1:] for op in loop.operators]
     for name in FORBIDDEN:
         if count := (names + inside).count(name):
-            faults.append(f"{count} {name} operators, which phones' runtimes do not have built in.")
+            operators = counted(count, f"{name} operator")
+            faults.append(f"{operators}, which phones' runtimes do not have built in.")
     for operator, name in zip(graph.operators, names, strict=True):
         if name == "DEQUANTIZE" and _is_computed(model, operator.inputs[0]):
             behind = flatbuffer.consumers(graph, operator.outputs[0])

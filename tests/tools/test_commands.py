@@ -198,12 +198,12 @@ def test_help(name):
         (["kvision-evaluate", "--model=mobilenet_v1", "--data=digits"], "--weights"),
         (["kvision-evaluate", "--model=lenet5", "--json=/nowhere/a.json"], "`--json` must be a file in a"),
         (
-            ["kvision-evaluate", "--model=/nowhere"],
+            ["kvision-evaluate", "--model=nowhere"],
             "A run folder, a .keras file or a model",
         ),
         (
             ["kvision-predict", "--model=/nowhere", __file__],
-            "A run folder, a .keras file or a model",
+            "There is no folder or file '/nowhere'.",
         ),
         (["kvision-predict", "--model=mobilenet_v1"], "Which images"),
         (["kvision-launch", "nowhere", "--model=x"], "There is no command 'nowhere'."),
