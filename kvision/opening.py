@@ -118,7 +118,7 @@ def open_model(
     if source.endswith(".keras"):
         return _opened(_read(path, image_size, _task_in(source)), labels.read_from_keras(path), class_names)
     if len(path.parts) > 1 and not path.exists():
-        raise FileNotFoundError(f"There is no folder or file {source!r}.")
+        raise FileNotFoundError(f"The folder or file {source!r} does not exist.")
     raise UserError(
         f"A run folder, a .keras file or a model's name was expected; got {source!r}. "
         f"{did_you_mean(source, registry.list_models())}"

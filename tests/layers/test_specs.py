@@ -1,4 +1,4 @@
-"""What layers say of their outputs before they have values."""
+"""Shapes and dtypes of symbolic outputs."""
 
 import keras
 import numpy as np

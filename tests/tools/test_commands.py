@@ -203,7 +203,7 @@ def test_help(name):
         ),
         (
             ["kvision-predict", "--model=/nowhere", __file__],
-            "There is no folder or file '/nowhere'.",
+            "The folder or file '/nowhere' does not exist.",
         ),
         (["kvision-predict", "--model=mobilenet_v1"], "Which images"),
         (["kvision-launch", "nowhere", "--model=x"], "There is no command 'nowhere'."),

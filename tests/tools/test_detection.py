@@ -97,7 +97,7 @@ def test_two_workers_judge_all_images(run, data, tmp_path):
 
 @pytest.fixture(scope="module")
 def evaluated(run, data, tmp_path_factory):
-    """What kvision-evaluate printed about all images, and the metrics that it wrote."""
+    """Output of kvision-evaluate on all images, and the metrics in its JSON file."""
     file = tmp_path_factory.mktemp("evaluated") / "figures.json"
     printed = command("kvision-evaluate", f"--model={run}", "--split=all", f"--data={data}", f"--json={file}")
     return printed, json.loads(file.read_text())["metrics"]

@@ -25,7 +25,7 @@ def test_a_finished_run_becomes_longer(tmp_path):
     flags = (run / "flags.txt").read_text()
     assert "--warmup_epochs=0.5" in flags
     (run / "flags.txt").write_text(flags.replace("--warmup_epochs=0.5", "--warmup_epochs=1.0"))
-    sentence = command(*lenet, "--epochs=1", code=2)  # which is no longer than the warm-up
+    sentence = command(*lenet, "--epochs=1", code=2)  # the length of the warm-up
     assert "the run has --epochs=3, this command --epochs=1" in sentence
     assert "warmup" not in sentence
 

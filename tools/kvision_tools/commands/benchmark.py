@@ -125,7 +125,7 @@ def check_interpreter():
     for side in [name for name in OF_PYTORCH if name in FLAGS.against]:
         try:
             result = run([FLAGS.pytorch_python, "-c", f"import {side}, torch; print('both')"])
-            reason = last_line(result)
+            reason = last_line(result) if result.returncode else "it is another program"
         except OSError as error:
             result, reason = None, error.strerror
         if not result or result.stdout.split() != ["both"]:
