@@ -48,7 +48,7 @@ def test_input(tmp_path):
         ),
         (
             ["train", "--model=resnet18", "--against=timm", "--pytorch_python=/bin/true"],
-            "`--pytorch_python` must be a Python interpreter with PyTorch and timm; got '/bin/true': it is another",
+            "must be a Python interpreter with PyTorch and timm; got '/bin/true': it is another program",
         ),
         (
             ["train", "--model=resnet18", "--against=timm", "--pytorch_python=/nowhere"],
