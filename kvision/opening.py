@@ -1,6 +1,7 @@
 """Opening what can be evaluated, predicted with or exported: a run folder, a file, a name."""
 
 import dataclasses
+import re
 import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -209,8 +210,15 @@ def _read(path, image_size, task=None) -> keras.Model:
     except Exception as error:  # whatever a damaged file makes its reader raise
         if isinstance(error, OSError) and error.errno in FULL_DISK:  # Keras unpacks parts of it
             raise OSError(error.errno, error.strerror, error.filename or tempfile.gettempdir()) from error
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise UserError(f"Failed to read the model {str(path)!r}: {reason:.200}") from None
+        raise UserError(f"Failed to read the model {str(path)!r}: {_reason(error):.200}") from None
     model = networks.of_size(task_of(model, task).serving(model), image_size)
     networks.check_finite(model)
     return model
+
+
+def _reason(error) -> str:
+    """The first sentence of the innermost error in one that Keras raised."""
+    text = (str(error).strip() or repr(error)).rpartition("Exception encountered: ")[2]
+    if unknown := re.match(r"Could not locate \w+ ('.+?')", text):
+        return f"{unknown[1]} in it belongs to neither Keras nor kvision; Python code can register it."
+    return re.split(r"(?<=\.)\s|\n", text, maxsplit=1)[0]

@@ -158,12 +158,26 @@ def test_a_full_disk_is_not_a_damaged_file(run, monkeypatch):
     assert error.value.filename == tempfile.gettempdir()
 
 
-def test_a_damaged_file_gives_a_short_sentence(tmp_path):
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
-    model.save(tmp_path / "model.keras")
-    content = (tmp_path / "model.keras").read_bytes().replace(b'"Dense"', b'"Dance"')
-    (tmp_path / "model.keras").write_bytes(content)
-    with pytest.raises(UserError, match=r"^.{,400}$"):
+def doubled(x):
+    return 2 * x
+
+
+class Doubling(keras.layers.Layer):
+    call = staticmethod(doubled)
+
+
+@pytest.mark.parametrize(
+    ("layer", "says"),
+    [
+        (Doubling(), "'Doubling' in it belongs to neither Keras nor kvision"),
+        (keras.layers.Dense(2, activation=doubled), "'doubled' in it belongs to neither Keras nor kvision"),
+        (keras.layers.Lambda(lambda x: 2 * x), "`Lambda` layer whose `function` is a Python lambda[.]$"),
+    ],
+    ids=str,
+)
+def test_what_keras_does_not_know_is_named(layer, says, tmp_path):
+    keras.Sequential([keras.Input((2,)), layer]).save(tmp_path / "model.keras")
+    with pytest.raises(UserError, match=f"^Failed to read the model .*: .{{,70}}{says}"):
         opening.open_model(str(tmp_path / "model.keras"))
 
 

@@ -224,8 +224,9 @@ def _holds_this(folder, config, overwrite) -> bool:
             except UserError as error:
                 raise UserError(f"{error} Remove it, and the run writes its own.") from None
         if differences:
+            rule = "a run may have more epochs, never fewer; " if differences.keys() == {"epochs"} else ""
             raise UserError(
-                f"'{folder}' holds a run with other flags ({_compared(differences)}); `overwrite=True` "
+                f"'{folder}' holds a run with other flags ({_compared(differences)}); {rule}`overwrite=True` "
                 "starts anew."
             )
         if "metrics.csv" in names and not newest(folder / "checkpoints"):

@@ -24,7 +24,7 @@ from kvision.data.sources.voc import voc
 from kvision.data.sources.yolo import yolo
 from kvision.errors import NoLabels, UserError
 from kvision.names import check_class_names, counted
-from kvision.spec import did_you_mean
+from kvision.spec import nearest
 
 KINDS = {
     "digits": digits,
@@ -77,8 +77,8 @@ def open_source(
     forms, several = TARGETS[target], target == "labels"
     target = "label" if several else target
     if kind not in KINDS:
-        near = f"Did you mean '{form}:{data}'?" if (form := _form_of(data)) else did_you_mean(kind, KINDS)
-        raise UserError(f"Unknown dataset {data!r}: {forms} was expected. {near}")
+        near = f"Did you mean '{form}:{data}'?" if (form := _form_of(data)) else nearest(kind, KINDS)
+        raise UserError(f"Unknown dataset {data!r}: {forms} was expected. {near}".rstrip())
     gives = [given for given, its_forms in TARGETS.items() if re.search(rf"\b{kind}\b", its_forms)]
     if target not in gives:
         if labeled:
