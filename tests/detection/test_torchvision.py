@@ -72,7 +72,7 @@ def with_formula_weights(request):
     return name, model, formula_image(*entry["input"][:2])[None].astype("float32")
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("name", mostly_slow(PUBLISHED, SSD, SECOND))
 def test_parameters(name):
     model = built_without_memory(name)
     sizes = [sum(math.prod(v.shape) for v in of) for of in (model.trainable_variables, model.weights)]
@@ -157,7 +157,8 @@ def test_any_size_saving_and_training(name, tmp_path):
         assert np.any(gradient), variable.path
 
 
-@pytest.mark.parametrize("name", mostly_slow(TINY, MOBILENET))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
 def test_files_have_built_in_operators_and_agree(name):
     model = trained(tiny_detector(name))
     content = convert(model)

@@ -175,6 +175,7 @@ def test_saving_files_and_gradients(name, tmp_path):
         assert gradient.numpy().any(), variable.path
 
 
+@pytest.mark.slow
 def test_pictures_are_learned():
     keras.utils.set_random_seed(0)
     model = tiny(input_shape=(96, 96, 3), width_multiplier=0.125, dropout_rate=0.0)

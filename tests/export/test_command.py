@@ -13,7 +13,7 @@ from tflite import check_figures, io_details, top1
 def run(tmp_path_factory):
     """A run folder of a network that tells digits apart."""
     output = tmp_path_factory.mktemp("runs") / "run"
-    command("kvision-train", *TINY, "--data=digits", "--epochs=8", f"--output={output}")
+    command("kvision-train", *TINY, "--data=digits", "--epochs=4", f"--output={output}")
     return output
 
 

@@ -1,5 +1,6 @@
 """Exports of networks that find objects."""
 
+import functools
 import json
 import math
 import re
@@ -8,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from helpers import NARROW, SHAPES, SMALL, coco_of_shapes, command, randomized
+from helpers import NARROW, SHAPES, SMALL, coco_of_shapes, command, mostly_slow, randomized
 from tflite import images
 
 import kvision
@@ -88,29 +89,33 @@ def given(detector):
 
 
 @pytest.fixture(scope="module")
-def files(detector, given):
-    """The detector's file of each mode."""
-    floats = convert_apart(detector, FLOATS)
-    making = Given(
-        forms=floats, images=given, calibration=given, backend="litert", io_dtype="uint8", mixed=True,
-        finished=bytes, judge=BoxJudge(), say=print,
-    )  # fmt: skip
-    contents = {
-        mode: MODES[mode].make(making).content for mode in ("float32", "float16", "dynamic", "int16x8")
-    }
-    contents["int8"] = Int8Files(floats["float32"], given).make(Settings(bias_corrected=True))
+def file_of(detector, given):
+    """Makes the detector's file of a mode."""
     count = proposals_of(detector)
     about = About("detector", "", "", SHAPES, 3, (64, 64), answer="detections", proposals=count)
-    for mode, content in contents.items():
+    form = functools.cache(lambda mode: convert_apart(detector, (mode,))[mode])
+
+    @functools.cache
+    def file_of(mode):
+        if mode == "int8":
+            content = Int8Files(form("float32"), given).make(Settings(bias_corrected=True))
+        else:
+            making = Given(
+                forms={name: form(name) for name in {"float32", mode} & {*FLOATS}}, images=given,
+                calibration=given, backend="litert", io_dtype="uint8", mixed=True, finished=bytes,
+                judge=BoxJudge(), say=print,
+            )  # fmt: skip
+            content = MODES[mode].make(making).content
         model = flatbuffer.read(content)
         set_versions(model)
-        contents[mode] = write(model, about)
-    return contents
+        return write(model, about)
+
+    return file_of
 
 
-@pytest.mark.parametrize("mode", LEAST)
-def test_files_have_the_outputs_of_tflites_own_detectors(files, given, mode):
-    interpreter = Interpreter(model_content=files[mode])
+@pytest.mark.parametrize("mode", mostly_slow(LEAST, "float32", "int8"))
+def test_files_have_the_outputs_of_tflites_own_detectors(file_of, given, mode):
+    interpreter = Interpreter(model_content=file_of(mode))
     count = named(given)["proposals"].shape[1] if given.dtype.names else 0
     image = (1, 64, 64, 3), np.uint8 if mode == "int8" else np.float32
     expected = {"image": image} | ({"proposals": ((1, count, 4), np.float32)} if count else {})
@@ -118,8 +123,8 @@ def test_files_have_the_outputs_of_tflites_own_detectors(files, given, mode):
     assert {name: (tuple(of["shape"]), of["dtype"]) for name, of in by_name.items()} == expected
     found = [(tuple(details["shape"]), details["dtype"]) for details in interpreter.get_output_details()]
     assert found == [((1, *shape), np.float32) for shape in ((MOST, 4), (MOST,), (MOST,), ())]
-    assert [*next(named_outputs(files[mode], given))] == ["boxes", "classes", "scores", "number"]
-    census = census_of(files[mode])
+    assert [*next(named_outputs(file_of(mode), given))] == ["boxes", "classes", "scores", "number"]
+    census = census_of(file_of(mode))
     assert not census.faults
     assert not [name for name in census.operators if name.startswith(("CUSTOM", "FLEX"))]
     assert census.metadata["outputs"] == ["location", "category", "score", "number of detections"]
@@ -128,10 +133,10 @@ def test_files_have_the_outputs_of_tflites_own_detectors(files, given, mode):
     assert census.metadata.get("proposals", "0").startswith(f"{count}")
 
 
-@pytest.mark.parametrize("mode", LEAST)
-def test_files_find_what_the_network_finds(detector, files, given, mode):
+@pytest.mark.parametrize("mode", mostly_slow(LEAST, "float32", "int8"))
+def test_files_find_what_the_network_finds(detector, file_of, given, mode):
     judge = BoxJudge()
-    expected, found = judge.of_model(detector, given), judge.of_file(files[mode], given)
+    expected, found = judge.of_model(detector, given), judge.of_file(file_of(mode), given)
     assert expected.count.min() > 3
     near = judge.fidelity(found, expected)
     assert near.iou > LEAST[mode] - 1e-4
@@ -141,9 +146,9 @@ def test_files_find_what_the_network_finds(detector, files, given, mode):
         np.testing.assert_array_equal(found.classes, expected.classes)
 
 
-def test_boxes_are_decoded_in_floats(files):
+def test_boxes_are_decoded_in_floats(file_of):
     """All layers compute in integers, and nothing that chooses does."""
-    computed = census_of(files["int8"]).computed_in
+    computed = census_of(file_of("int8")).computed_in
     assert not computed["float32"].keys() & {*flatbuffer.WEIGHTED}
     assert computed["int8"].keys() & {"CONV_2D", "DEPTHWISE_CONV_2D"}
     assert computed["float32"].keys() >= {"TOPK_V2", "SELECT_V2", "SUB", "DIV"}

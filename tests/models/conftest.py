@@ -1,12 +1,12 @@
 """Networks that several tests look at. A run builds each once: pytest puts the tests of one together."""
 
 import pytest
-from helpers import EACH, built_without_memory, tiny
+from helpers import DISTINCT, EACH, built_without_memory, mostly_slow, tiny
 
 import kvision
 
 
-@pytest.fixture(scope="session", params=kvision.list_models(task="classification"))
+@pytest.fixture(scope="session", params=mostly_slow(kvision.list_models(task="classification"), *DISTINCT))
 def built(request):
     """A network of the registry, without values."""
     return built_without_memory(request.param)

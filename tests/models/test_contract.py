@@ -157,8 +157,13 @@ def test_a_saved_model_gives_the_same_outputs(small, tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(model(pixels(model)), again(pixels(model)))
-    tap = next(layer.name for layer in model.layers if re.fullmatch(r"c\d", layer.name))
-    maps = [kvision.features(m, (tap,))(pixels(model))[tap] for m in (model, again)]
+
+
+def test_a_saved_model_has_its_taps(tmp_path):
+    model = tiny("resnet18")
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    maps = [kvision.features(network, "c3")(pixels(model))["c3"] for network in (model, again)]
     assert maps[0].ndim == 4
     np.testing.assert_array_equal(*maps)
 
@@ -177,7 +182,7 @@ for path in sys.argv[1:]:
 
 def test_keras_alone_opens_networks_of_its_own_layers(tmp_path):
     """Convolutions and batch norms, also trained in mixed precision on several devices."""
-    models = {name: randomized(tiny(name)) for name in ("mobilenet_v2", "mobilenet_v3_large", "resnet50")}
+    models = {name: randomized(tiny(name)) for name in ("mobilenet_v3_large", "resnet50")}
     images = pixels(models["resnet50"])
     np.save(tmp_path / "pixels.npy", images)
     for name, model in models.items():

@@ -19,7 +19,12 @@ def floatx(request):
 
 
 @pytest.mark.parametrize(
-    "name", ["mobilenet_v4_hybrid_medium", "deit_tiny_distilled", "swin_tiny", "alexnet"]
+    "name",
+    mostly_slow(
+        ["mobilenet_v4_hybrid_medium", "deit_tiny_distilled", "swin_tiny", "alexnet"],
+        "mobilenet_v4_hybrid_medium",
+        "swin_tiny",
+    ),
 )
 def test_any_floatx_gives_the_same_answers(name, floatx):
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 80, 80, 3)).astype("float32")

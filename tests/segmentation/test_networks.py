@@ -67,7 +67,9 @@ def test_a_name_is_a_builder_and_a_network_of_the_task():
         kvision.list_models(task="segment")
 
 
-@pytest.mark.parametrize("name", [*PUBLISHED, *PAPERS])
+@pytest.mark.parametrize(
+    "name", mostly_slow([*PUBLISHED, *PAPERS], "fcn8s", "fcn_resnet50", "lraspp_mobilenet_v3_large")
+)
 def test_parameters(name):
     info = kvision.info(name)
     auxiliary = {"auxiliary": True} if "auxiliary" in info.variant.columns() else {}

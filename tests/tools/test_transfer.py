@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tensorflow as tf
-from helpers import TINY, command, dark_and_light, examples, make_loop, run_python, tiny
+from helpers import TINY, command, dark_and_light, examples, make_loop, mostly_slow, run_python, tiny
 
 import kvision
 from kvision_tools import checkpoints
@@ -48,7 +48,7 @@ def first_step(name, gradient, rate):
 
 
 @pytest.mark.parametrize("name", LEARNING_RATES)
-@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("compiled", mostly_slow([False, True], False))
 def test_a_step_has_the_rate_of_its_group(name, compiled):
     model = tiny("lenet5", classifier_activation=None)
     optimizer = optimizer_for(model, name, layer_decay=LAYER_DECAY)
@@ -71,7 +71,7 @@ def test_no_layer_decay_is_the_plain_optimizer():
     assert "update_step" in vars(optimizer_for(model, layer_decay=0.9))
 
 
-@pytest.mark.parametrize("what", ["trunk", "3", "none"])
+@pytest.mark.parametrize("what", mostly_slow(["trunk", "3", "none"], "trunk", "none"))
 def test_frozen_groups_stay_as_they_are(what):
     """In training, with weight decay, and batch statistics among them."""
     keras.utils.set_random_seed(0)
