@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from four_pictures import check_learned, four_pictures
 from golden import formula_image, formula_weights
-from helpers import SMALL
+from helpers import SMALL, mostly_slow
 
 import kvision
 from kvision.detection import with_losses
@@ -42,7 +42,7 @@ TINY = {  # columns, and the steps in which the network learns four pictures
 }
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", mostly_slow(LOSSES, RCNN))
 def test_losses_are_torchvisions(name):
     entry = ENTRIES[name]
     losses = entry["losses"]

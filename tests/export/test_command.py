@@ -109,6 +109,7 @@ def test_errors(run, tmp_path, tmp_path_factory):
     assert (other / "thesis.tex").exists()
 
 
+@pytest.mark.slow
 def test_a_file_for_the_edge_tpu(run, tmp_path):
     """Its ends and all between are int8."""
     command("kvision-export", f"--model={run}", "--target=edgetpu", "--images=20", "--calibration_images=8",

@@ -81,6 +81,7 @@ def test_files_agree_with_keras(name):
         assert error < tolerance
 
 
+@pytest.mark.slow
 def test_smaller_files_agree_too():
     model = randomized(tiny("resnet18", filters=32))
     floats = convert(model)

@@ -19,7 +19,7 @@ from kvision_export.tolerance import Tolerance
 
 
 def test_answers_that_a_network_does_not_have(tmp_path):
-    model = tiny("mobilenet_v1")
+    model = tiny("resnet18")
     with pytest.raises(UserError, match="`answer`: .* answers for whole images, and a mask is of pixels"):
         export(model, tmp_path / "out", images=images(2), modes=["float32"], answer="mask")
     with pytest.raises(UserError, match=r"output of shape \(batch, classes\) or \(batch, height"):
@@ -75,7 +75,7 @@ def test_from_python_for_models_of_every_kind(make, tmp_path):
 
 
 def test_from_python_for_an_npu_without_labels(tmp_path):
-    model = randomized(tiny("mobilenet_v1"))
+    model = randomized(tiny("resnet18"))
     modes = ["int8", "int16x8", "int4"]
     report = export(
         model, tmp_path / "out", images=images(12), calibration=images(16, seed=1), target="npu",
@@ -159,7 +159,7 @@ def test_calibration_images_that_are_of_no_use(pixels, words):
 
 
 def test_images_that_do_not_fit(tmp_path):
-    model = tiny("mobilenet_v1")
+    model = tiny("resnet18")
     holed = images(2)
     holed[1, 5, 5, 0] = np.nan
     for pixels, words in (

@@ -257,7 +257,7 @@ def test_dtypes_of_the_input_and_the_output(dtype, backend, classifier):
 
 
 def test_equal_vectors_are_written_once_and_constants_are_aligned():
-    content = int8(randomized(tiny("mobilenet_v1")), images())
+    content = int8(randomized(tiny("resnet18")), images())
     model = flatbuffer.schema.Model.GetRootAs(content)
     for i in range(model.BuffersLength()):
         buffer = model.Buffers(i)

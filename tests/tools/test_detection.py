@@ -142,6 +142,7 @@ def results(run, pictures, tmp_path_factory):
     return output / "detections.json"
 
 
+@pytest.mark.slow
 def test_pycocotools_reads_the_results(evaluated, pictures, results):
     coco = pytest.importorskip("pycocotools.coco", reason="pycocotools is not installed")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
@@ -160,6 +161,7 @@ def test_pycocotools_reads_the_results(evaluated, pictures, results):
     np.testing.assert_allclose([*of_class.values()], of_each, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_voc_ap_by_both_rules(run, data, pictures, results, tmp_path):
     content = json.loads((pictures / "annotations.json").read_text())
     detections = json.loads(results.read_text())

@@ -162,6 +162,7 @@ def flags(tmp_path_factory):
     return ["kvision-train", *TINY, f"--data=folder:{root}", "--batch_size=16", "--epochs=2"]
 
 
+@pytest.mark.slow
 def test_a_run_with_a_frozen_trunk_goes_on_and_evaluates(flags, tmp_path):
     run = tmp_path / "run"
     flags = [*flags, "--freeze=trunk", "--layer_decay=0.7", "--weight_decay=0.1", f"--output={run}"]
