@@ -228,6 +228,7 @@ def test_a_list_in_the_working_folder(images, monkeypatch):
     assert open_source("csv:~/list.csv", "all").identity == here.identity
 
 
+@pytest.mark.slow
 def test_commands_take_paths_outside(tmp_path):
     outside = write_images(tmp_path / "outside", *(f"{name}/{i}.png" for name in "ab" for i in range(4)))
     rows = [f"{path},{path.parent.name}" for path in sorted(outside.rglob("*.png"))]

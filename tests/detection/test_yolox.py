@@ -180,6 +180,7 @@ def test_files_have_built_in_operators_and_agree(small):
         np.testing.assert_allclose(outputs[key], expected[key], rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_weights_fit_other_classes(small, caplog):
     name, source = small
     weights = kvision.weights.state_dict(source)

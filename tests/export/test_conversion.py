@@ -32,6 +32,7 @@ from kvision_export.versions import set_versions
 FOLDED = ["GATHER"] if tf.__version__ >= "2.21" else []  # of constants, the biases of Swin V2
 LIKE_OTHERS = {  # made of the same blocks as another network or another test's, or slow to convert
     "alexnet_owt", "convnext_atto", "deit_base", "deit_base_distilled", "densenet121", "efficientnet_b0",
+    "efficientnet_lite0", "vgg_f",
     "efficientnet_v2_b0", "efficientnet_v2_l", "efficientnet_v2_m", "efficientnet_v2_s", "googlenet",
     "googlenet_bn", "inception_v3", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_large",
     "mobilenet_v3_large_minimal", "mobilenet_v3_small", "mobilenet_v3_small_minimal",

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from helpers import randomized, tiny
+from helpers import SHALLOW, randomized, tiny
 from tflite import REWRITTEN, changed, images, int8, io_details, operators
 
 import kvision
@@ -275,7 +275,8 @@ def test_equal_vectors_are_written_once_and_constants_are_aligned():
 
 
 def test_a_step_is_kept_only_where_other_images_say_so():
-    floats = convert(randomized(tiny("mobilenet_v3_small")))
+    columns = SHALLOW | {"input_shape": (64, 64, 3), "num_classes": 3}
+    floats = convert(randomized(kvision.models.mobilenet_v3_small(**columns)))
     search = Search(Int8Files(floats, images()), images(seed=1))
     content = search.run()
     *_, last = (step for step in search.steps if step.kept)

@@ -11,8 +11,11 @@ from helpers import SEGMENTERS, mostly_slow, tiny, tiny_segmenter
 
 import kvision
 
-QUICK = ["vit_tiny_patch16", "lraspp_mobilenet_v3_large"]
-OTHERS = ["swin_v2_tiny", "resnext50_32x4d", "mobilenet_v4_hybrid_medium", "convnext_v2_atto", "fcn8s"]
+QUICK = ["vit_tiny_patch16"]
+OTHERS = [
+    "swin_v2_tiny", "resnext50_32x4d", "mobilenet_v4_hybrid_medium", "convnext_v2_atto", "fcn8s",
+    "lraspp_mobilenet_v3_large",
+]  # fmt: skip
 
 
 def logits(name):

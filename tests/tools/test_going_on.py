@@ -7,6 +7,7 @@ import numpy as np
 from helpers import TINY, command, dark_and_light, rows
 
 
+@pytest.mark.slow
 def test_a_finished_run_becomes_longer(tmp_path):
     """Its warm-up of half an epoch stays; the learning rates are then those of a run of the new length."""
     run = tmp_path / "run"

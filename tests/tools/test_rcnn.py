@@ -52,6 +52,7 @@ def kept(cache):
     return [path for path in cache.rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow
 def test_proposals_are_found_for_networks_that_take_them(data, cache, tmp_path, monkeypatch):
     run = tmp_path / "run"
     printed = command(*FAST, f"--data=csv:{data / 'boxes.csv'}", f"--output={run}")

@@ -27,7 +27,7 @@ def masks(tmp_path_factory):
     root, random = tmp_path_factory.mktemp("masks"), np.random.default_rng(0)
     for part in ("images", "masks"):
         (root / part).mkdir()
-    for i in range(40):
+    for i in range(24):
         height, width = random.integers(40, 80, 2)
         mask = np.zeros((height, width), np.uint8)
         top, left = random.integers(0, 20, 2)
@@ -71,10 +71,10 @@ def test_the_evaluation_is_that_of_the_predicted_masks(run, masks, tmp_path):
     evaluated = command(
         "kvision-evaluate", f"--model={run}", "--split=all", f"--data=masks:{masks}", f"--json={file}"
     )
-    assert json.loads(file.read_text())["images"] == 40
+    assert json.loads(file.read_text())["images"] == 24
     figures = json.loads(file.read_text())["metrics"]
     arguments = ["kvision-predict", f"--model={run}", f"--output={tmp_path}", masks / "images"]
-    assert f"80 pictures in {tmp_path}" in command(*arguments)
+    assert f"48 pictures in {tmp_path}" in command(*arguments)
     arguments[-1] = masks / "images/00.png"
     assert "00_overlay.png' is there already: `--overwrite` replaces it" in command(*arguments, code=2)
     (tmp_path / "00_overlay.png").unlink()
@@ -90,7 +90,7 @@ def test_the_evaluation_is_that_of_the_predicted_masks(run, masks, tmp_path):
             truth, predicted = np.array(truth), np.array(predicted)
         np.add.at(confusion, (truth[truth < 255], predicted[truth < 255]), 1)
     expected = scores(confusion)
-    assert f"on 40 images: mean IoU {100 * expected['mean_iou']:.2f} %" in evaluated
+    assert f"on 24 images: mean IoU {100 * expected['mean_iou']:.2f} %" in evaluated
     assert figures.pop("class_iou") == dict(zip(CLASSES, class_iou(confusion), strict=True))
     assert figures == expected
     for name, iou in zip(CLASSES, class_iou(confusion), strict=True):

@@ -122,6 +122,7 @@ def test_a_step_with_synchronized_batch_norm_is_that_of_one_process(tmp_path):
             np.testing.assert_allclose(got[key], expected[key], rtol=1e-5, atol=1e-5, err_msg=key)
 
 
+@pytest.mark.slow
 def test_workers_validate_the_model_that_is_saved(tmp_path):
     """Each has its own statistics of batch norms that are not synchronised; the first one's are saved."""
     (tmp_path / "images").mkdir()
