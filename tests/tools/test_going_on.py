@@ -4,6 +4,7 @@ import shutil
 
 import keras
 import numpy as np
+import pytest
 from helpers import TINY, command, dark_and_light, rows
 
 
