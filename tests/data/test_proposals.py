@@ -87,6 +87,7 @@ def test_they_move_as_boxes_do(augment):
         np.testing.assert_array_equal(moved["proposals"], moved["boxes"])
 
 
+@pytest.mark.slow
 def test_batches_are_exact_under_resume_and_shards(cache, searched):
     how = HOW | {"training": True, "augment": "mosaic", "seed": 3, "proposals": 8}
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import built_without_memory, mostly_slow
+from helpers import built_without_memory
 from PIL import Image
 from tflite import images
 
@@ -86,7 +86,8 @@ def test_regions_of_fine_tuning():
         assert {tuple(box) for box in boxes[labels == 0]} == background
 
 
-@pytest.mark.parametrize("name", mostly_slow(TINY, "rcnn_alexnet"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TINY)
 def test_stages_and_saving(name, tmp_path):
     keras.utils.set_random_seed(0)
     model, given = tiny(name), {"image": PIXELS, "proposals": PROPOSALS}

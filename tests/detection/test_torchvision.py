@@ -63,7 +63,7 @@ def trained(model):
     return model
 
 
-@pytest.fixture(scope="module", params=[SSD, RCNN])
+@pytest.fixture(scope="module", params=mostly_slow([SSD, RCNN], RCNN))
 def with_formula_weights(request):
     name = request.param
     entry = ENTRIES[name]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from four_pictures import check_learned, four_pictures
-from helpers import SMALL, built_without_memory, randomized
+from helpers import SMALL, built_without_memory, mostly_slow, randomized
 from tflite import images, operators
 
 import kvision
@@ -74,7 +74,7 @@ def test_parameters():
         assert len(groups) == 13 + 1
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", mostly_slow(TINY, "fast_rcnn_vgg16"))
 def test_answers_saving_and_weights(name, tmp_path):
     model, inputs = trained(tiny(name)), given(name)
     found = answers(model, inputs)

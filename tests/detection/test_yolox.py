@@ -133,6 +133,7 @@ def test_detections_are_the_decoded_raw_outputs():
     np.testing.assert_allclose(outputs["boxes"], rows[:, 2:], rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_any_size_saving_and_other_precision(small, tmp_path):
     name, model = small
     detections = model(PIXELS)

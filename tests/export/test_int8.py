@@ -222,6 +222,7 @@ def test_the_layer_that_loses_most_is_found():
     assert max(errors.values()) > min(errors.values()) + 20
 
 
+@pytest.mark.slow
 def test_first_layers_may_stay_float():
     model = randomized(tiny("mobilenet_v1"))
     files = Int8Files(convert(model), images())

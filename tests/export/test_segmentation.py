@@ -21,6 +21,7 @@ def segmenter(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_segmentation(segmenter):
     """Files, figures and pictures; folders without masks give agreement alone."""
     arguments = ["kvision-export", f"--model={segmenter}", "--images=24", "--calibration_images=4",

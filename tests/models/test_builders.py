@@ -20,7 +20,9 @@ def test_without_a_top():
     assert feature_map.output_shape == (None, 2, 2, 960)
 
 
-@pytest.mark.parametrize(("pooling", "reduce"), [("avg", np.mean), ("max", np.max)])
+@pytest.mark.parametrize(
+    ("pooling", "reduce"), [("avg", np.mean), pytest.param("max", np.max, marks=pytest.mark.slow)]
+)
 def test_pooling_reduces_the_feature_map(pooling, reduce):
     weights = kvision.weights.state_dict(mobilenet_v1(**SMALL))
     model = mobilenet_v1(include_top=False, weights=weights, **SMALL)

@@ -46,6 +46,7 @@ def test_any_floatx_gives_the_same_answers(name, floatx):
     assert error < {"float16": 5e-2, "bfloat16": 2e-1, "float64": 1e-5}[floatx]
 
 
+@pytest.mark.slow
 def test_copies_and_frozen_copies_give_the_same_answers():
     model = randomized(tiny("mobilenet_v4_hybrid_medium"))
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 64, 64, 3)).astype("float32")

@@ -89,7 +89,7 @@ def test_parameters(name):
 
 @pytest.mark.parametrize(
     "name",
-    mostly_slow(ENTRIES, "lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large"),
+    mostly_slow(ENTRIES, "lraspp_mobilenet_v3_large"),
 )
 def test_logits_are_torchvisions(name):
     entry = ENTRIES[name]

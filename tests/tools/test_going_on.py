@@ -78,6 +78,7 @@ def test_a_finished_run_is_left_alone_and_other_flags_are_refused(run):
     assert (output / "metrics.csv").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_folder_in_place_of_a_file_of_the_run_ends_with_a_sentence(run, tmp_path):
     shutil.copytree(run[0], tmp_path / "run")
     (tmp_path / "run/metrics.csv").unlink()

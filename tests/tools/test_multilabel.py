@@ -86,6 +86,7 @@ def test_the_evaluation_is_that_of_the_predicted_labels(run, colours):
     assert [round(100 * value, 2) for value in figures["class_ap"].values()] == of_class
 
 
+@pytest.mark.slow
 def test_files_are_judged_by_map(run):
     arguments = ["kvision-export", f"--model={run}", "--calibration_images=8", "--max_drop=5", "--nocompare"]
     printed = command(*arguments, "--quantize=float16,int8")

@@ -117,6 +117,7 @@ def test_classes_in_another_order_are_matched_by_name(run, masks, tmp_path):
     assert "'triangle'" in command(*arguments, f"--data=masks:{other}", code=2)
 
 
+@pytest.mark.slow
 def test_a_dry_run_names_the_mask_that_does_not_fit(masks, tmp_path):
     shutil.copytree(masks, tmp_path / "masks")
     for path in (tmp_path / "masks/masks").iterdir():

@@ -71,7 +71,7 @@ def test_no_layer_decay_is_the_plain_optimizer():
     assert "update_step" in vars(optimizer_for(model, layer_decay=0.9))
 
 
-@pytest.mark.parametrize("what", mostly_slow(["trunk", "3", "none"], "trunk", "none"))
+@pytest.mark.parametrize("what", mostly_slow(["trunk", "3", "none"], "trunk"))
 def test_frozen_groups_stay_as_they_are(what):
     """In training, with weight decay, and batch statistics among them."""
     keras.utils.set_random_seed(0)

@@ -245,9 +245,14 @@ def test_paths_of_a_home_and_of_other_kinds(network, tensors, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("name", "ending", "other"),
     [
-        ("mobilenet_v3_small", ".keras", {"num_classes": 5, "input_shape": (64, 64, 4)}),
+        pytest.param(
+            "mobilenet_v3_small",
+            ".keras",
+            {"num_classes": 5, "input_shape": (64, 64, 4)},
+            marks=pytest.mark.slow,
+        ),
         ("resnet18", ".weights.h5", {"include_top": False, "input_shape": (64, 64, 1)}),
-        ("vit_tiny_patch16", ".weights.h5", {"input_shape": (96, 96, 3)}),
+        pytest.param("vit_tiny_patch16", ".weights.h5", {"input_shape": (96, 96, 3)}, marks=pytest.mark.slow),
         ("swin_tiny", ".keras", {"input_shape": (96, 96, 3)}),
     ],
 )
