@@ -10,7 +10,7 @@ from helpers import randomized, tiny
 from tflite import images, int8
 
 from kvision import networks
-from kvision.spec import Preprocess
+from kvision.spec import PLUS_MINUS_ONE, Preprocess
 from kvision.tasks import Accuracy, Score
 from kvision_export import advice, flatbuffer, metadata, quantize, runner, verify
 from kvision_export.census import census_of
@@ -20,7 +20,7 @@ from kvision_export.files import File
 
 @pytest.fixture(scope="module")
 def contents():
-    model = randomized(tiny("mobilenet_v1"))
+    model = randomized(tiny("resnet18", preprocess=PLUS_MINUS_ONE))
     files = {mode: convert(model, mode) for mode in ("float32", "float16", "dynamic")}
     files |= {dtype: int8(files["float32"], images(), io_dtype=dtype) for dtype in ("uint8", "int8")}
     preprocess = networks.preprocess_of(model)

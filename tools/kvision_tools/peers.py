@@ -1,7 +1,28 @@
-"""The names of our networks with peers."""
+"""The peers of our networks, and the names that these have there."""
 
 import kvision
 from kvision.errors import UserError
+
+PEERS = {  # of a task's networks
+    "classification": ("keras", "timm"),
+    "segmentation": ("keras", "torchvision"),
+    "detection": ("torchvision", "yolox"),
+}
+WEIGHTS = {
+    "torchvision": "https://download.pytorch.org/",
+    "yolox": "https://github.com/Megvii-BaseDetection/",
+}
+
+
+def check_peer(peer: str, model: str) -> None:
+    """Raises a UserError if a peer has no network of this name, of which we have no weights then."""
+    info = kvision.info(model)
+    if peer not in (peers := PEERS[info.task]):
+        raise UserError(
+            f"`against` takes {' or '.join(peers)} for networks of {info.task}, as {model} is; got {peer!r}."
+        )
+    if peer in WEIGHTS and not any(row.source.startswith(WEIGHTS[peer]) for row in info.weights):
+        raise UserError(f"{model} is not known by a name of {peer}'s: leave out --against={peer}.")
 
 
 def timm_name(model: str) -> str:

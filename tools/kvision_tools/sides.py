@@ -2,9 +2,9 @@
 
     python sides.py SIDE KIND MODEL IMAGE_SIZE CHANNELS BATCH_SIZE STEPS [DATA]
 
-SIDE is ours, keras, or timm or torchvision, whose interpreter needs neither kvision nor TensorFlow. KIND is
-train, forward or data; of data, a step is a batch. In training, `first` counts from the builder's call to the
-end of the first step.
+SIDE is ours, keras, or timm, torchvision or yolox, whose interpreter needs neither kvision nor TensorFlow.
+KIND is train, forward or data; of data, a step is a batch. In training, `first` counts from the call of the
+builder to the end of the first step.
 """
 
 import itertools
@@ -16,6 +16,7 @@ import time
 WARM_UP = 1  # calls after the first
 GROUP = 10  # steps in one call
 CLASSES = 10
+OBJECTS = 8  # in each image of a detector
 
 
 def measure(step, steps, group=1):
@@ -35,13 +36,28 @@ def taker(batches):
     return lambda: [next(batches) for _ in range(GROUP)]
 
 
-def random_batch(size, channels, batch, of_pixels=False):
-    """Images and their labels, or with `of_pixels` their masks."""
+def random_batch(size, channels, batch, target="label"):
+    """Images and their targets, as `kvision.tasks` has them in a batch."""
     import numpy as np
 
     random = np.random.default_rng(0)
     images = random.uniform(0, 255, (batch, size, size, channels)).astype("float32")
-    return images, random.integers(0, CLASSES, images.shape[:3] if of_pixels else batch)
+    shape = {"label": (batch,), "mask": images.shape[:3], "boxes": (batch, OBJECTS)}[target]
+    classes = random.integers(0, CLASSES, shape)
+    if target != "boxes":
+        return {"image": images, target: classes}
+    boxes = random_boxes(size, *shape)
+    return {"image": images, "boxes": boxes, "classes": classes, "crowd": np.zeros(shape)}
+
+
+def random_boxes(size, batch, count):
+    """Boxes in images, float32 `(batch, count, 4)`, of sides from an eighth of the image to half of it."""
+    import numpy as np
+
+    random = np.random.default_rng(1)
+    corners = random.uniform(0, size / 2, (batch, count, 2))
+    sides = random.uniform(size / 8, size / 2, corners.shape)
+    return np.concatenate([corners, corners + sides], -1).astype("float32")
 
 
 def our_side(kind, model, size, channels, batch, steps, data):
@@ -50,6 +66,7 @@ def our_side(kind, model, size, channels, batch, steps, data):
     import tensorflow as tf
 
     import kvision.data
+    from kvision.networks import proposals_of
     from kvision.tasks import TASKS
     from kvision_tools.loop import Loop
     from kvision_tools.optimizers import make_optimizer
@@ -60,19 +77,20 @@ def our_side(kind, model, size, channels, batch, steps, data):
         with kvision.data.read_errors([loaded]):
             return measure(taker(iter(loaded.dataset)), steps, GROUP)
     started = time.perf_counter()
-    shape = (size, size, channels)
-    network = kvision.create_model(model, input_shape=shape, num_classes=CLASSES, classifier_activation=None)
     task = TASKS[kvision.info(model).task](class_names=tuple(map(str, range(CLASSES))))
-    examples = random_batch(size, channels, batch, of_pixels=task.target == "mask")
+    shape = (size, size, channels)
+    network = kvision.create_model(model, input_shape=shape, num_classes=CLASSES, **task.building)
+    examples = random_batch(size, channels, batch, task.target) | {"weight": np.ones(batch, "float32")}
+    if proposals := proposals_of(network):
+        examples["proposals"] = random_boxes(size, batch, proposals)
     if kind == "forward":
-        return measure(forward_of(network, examples[0]), steps)
+        return measure(forward_of(network, task.served(examples)), steps)
     keras.utils.set_random_seed(0)
     optimizer = make_optimizer(
         "sgd", model=network, learning_rate=1e-3, weight_decay=0.0, steps=10_000, warmup_steps=0
     )
     loop = Loop(network, optimizer, tf.distribute.get_strategy(), task)
-    batch = dict(zip(("image", task.target), examples, strict=True)) | {"weight": np.ones(batch, "float32")}
-    batches = iter(tf.data.Dataset.from_tensors(batch).repeat().prefetch(2))
+    batches = iter(tf.data.Dataset.from_tensors(examples).repeat().prefetch(2))
 
     def step(count):
         return float(loop.train(batches, tf.constant(count))[0]["loss"])
@@ -107,7 +125,8 @@ def keras_side(kind, model, size, channels, batch, steps, data):
         network = kvision.create_model(
             model, input_shape=shape, num_classes=CLASSES, classifier_activation=None
         )
-    examples = random_batch(size, channels, batch, of_pixels=len(network.output_shape) == 4)
+    examples = random_batch(size, channels, batch, "mask" if len(network.output_shape) == 4 else "label")
+    examples = tuple(examples.values())
     if kind == "forward":
         return measure(forward_of(network, examples[0]), steps)
     network.compile(
@@ -129,12 +148,13 @@ def keras_side(kind, model, size, channels, batch, steps, data):
     return first, statistics.median(groups[WARM_UP:])
 
 
-def forward_of(network, images):
+def forward_of(network, inputs):
     """A function that takes the forward pass of a Keras network in one call."""
     import tensorflow as tf
 
-    forward, images = tf.function(lambda images: network(images, training=False)), tf.constant(images)
-    return lambda: forward(images).numpy()
+    forward = tf.function(lambda inputs: network(inputs, training=False))
+    inputs = tf.nest.map_structure(tf.constant, inputs)
+    return lambda: tf.nest.map_structure(lambda output: output.numpy(), forward(inputs))
 
 
 def application_of(model: str):
@@ -165,62 +185,100 @@ def timm_side(kind, model, size, channels, batch, steps, data):
     started = time.perf_counter()
     sized = {"img_size": size} if timm.get_pretrained_cfg(model).fixed_input_size else {}
     network = timm.create_model(model, num_classes=CLASSES, in_chans=channels, **sized)
-    return measure_pytorch(network, started, kind, random_batch(size, channels, batch), steps)
+    images, labels = in_pytorch(random_batch(size, channels, batch))
+    clock = {"network": network, "started": started, "kind": kind, "steps": steps}
+    return measure_pytorch(lambda: network(images), lambda: cross_entropy(network(images), labels), **clock)
 
 
 def torchvision_side(kind, model, size, channels, batch, steps, data):
-    import torch  # pyright: ignore
     import torchvision  # pyright: ignore
 
-    class Logits(torch.nn.Module):
-        """Output of its networks, which answer with a dict."""
+    started = time.perf_counter()
+    detects = hasattr(torchvision.models.detection, model)
+    columns = {"num_classes": CLASSES + 1} if detects else {"num_classes": CLASSES, "aux_loss": False}
+    if model.startswith("fasterrcnn"):
+        columns |= {"min_size": size, "max_size": size}
+    network = torchvision.models.get_model(model, weights=None, weights_backbone=None, **columns)
+    clock = {"network": network, "started": started, "kind": kind, "steps": steps}
+    if not detects:
+        images, masks = in_pytorch(random_batch(size, channels, batch, "mask"))
 
-        def __init__(self):
-            super().__init__()
-            self.network = torchvision.models.get_model(
-                model, weights=None, weights_backbone=None, num_classes=CLASSES, aux_loss=False
-            )
+        def logits():
+            return network(images)["out"]
 
-        def forward(self, images):
-            return self.network(images)["out"]
+        return measure_pytorch(logits, lambda: cross_entropy(logits(), masks), **clock)
+    images, boxes, classes, _ = in_pytorch(random_batch(size, channels, batch, "boxes"))
+    images = [*(images / 255)]
+    targets = [{"boxes": boxes[i], "labels": classes[i] + 1} for i in range(batch)]  # 0 is the background
+    return measure_pytorch(lambda: network(images), lambda: sum(network(images, targets).values()), **clock)
+
+
+def yolox_side(kind, model, size, channels, batch, steps, data):
+    import torch  # pyright: ignore
+    from yolox.exp import get_exp  # pyright: ignore
+    from yolox.utils import postprocess  # pyright: ignore
 
     started = time.perf_counter()
-    return measure_pytorch(Logits(), started, kind, random_batch(size, channels, batch, True), steps)
+    experiment = get_exp(None, model.replace("_", "-"))
+    experiment.num_classes = CLASSES
+    network = experiment.get_model()
+    images, boxes, classes, _ = in_pytorch(random_batch(size, channels, batch, "boxes"))
+    first, last = boxes.split(2, -1)
+    targets = torch.cat([classes[..., None], (first + last) / 2, last - first], -1)
+    return measure_pytorch(
+        lambda: postprocess(network(images), CLASSES, experiment.test_conf, experiment.nmsthre),
+        lambda: network(images, targets)["total_loss"],
+        network=network,
+        started=started,
+        kind=kind,
+        steps=steps,
+    )
 
 
-def measure_pytorch(network, started, kind, examples, steps):
-    """Times a network of PyTorch, which was begun to be built at `started`."""
+def in_pytorch(batch):
+    """The arrays of a batch as tensors; images are channels last in memory."""
     import torch  # pyright: ignore
 
-    network = network.to(memory_format=torch.channels_last)
-    images, labels = map(torch.from_numpy, examples)
-    images = images.permute(0, 3, 1, 2)  # which is channels last in memory
+    images, *targets = map(torch.from_numpy, batch.values())
+    return images.permute(0, 3, 1, 2), *targets
+
+
+def cross_entropy(logits, labels):
+    """The loss of classes."""
+    import torch  # pyright: ignore
+
+    return torch.nn.functional.cross_entropy(logits, labels)
+
+
+def measure_pytorch(answer, loss, *, network, started, kind, steps):
+    """Times the answer of a network of PyTorch, whose building began at `started`, or a step on its loss."""
+    import torch  # pyright: ignore
+
+    network.to(memory_format=torch.channels_last)
     if kind == "forward":
         network.eval()
-
-        def forward():
-            with torch.inference_mode():
-                return network(images)
-
-        return measure(forward, steps)
+        with torch.inference_mode():
+            return measure(answer, steps)
     optimizer = torch.optim.SGD(network.parameters(), 1e-3, momentum=0.9, nesterov=True)
 
     def step():
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(images), labels).backward()
+        loss().backward()
         optimizer.step()
 
     step()
     return time.perf_counter() - started, measure(step, steps)[1]
 
 
+SIDES = {
+    "ours": our_side,
+    "keras": keras_side,
+    "timm": timm_side,
+    "torchvision": torchvision_side,
+    "yolox": yolox_side,
+}
+
 if __name__ == "__main__":
     side, kind, model, *numbers = sys.argv[1:8]
-    function = {
-        "ours": our_side,
-        "keras": keras_side,
-        "timm": timm_side,
-        "torchvision": torchvision_side,
-    }[side]
-    first, step = function(kind, model, *map(int, numbers), *(sys.argv[8:] or [None]))
+    first, step = SIDES[side](kind, model, *map(int, numbers), *(sys.argv[8:] or [None]))
     print(json.dumps({"first": first, "step": step}))

@@ -8,7 +8,8 @@
 The sides take turns, each turn in a process of its own; a figure is the median of its turns, beside which
 stand the fastest and the slowest. keras is the network of keras.applications under Model.fit (our own network
 where it has none), and image_dataset_from_directory with RandomCrop and RandomFlip; timm is its network and
-loader on PyTorch, channels last; torchvision is its network for segmentation, the same way.
+loader on PyTorch, channels last; torchvision is its network for segmentation or detection and yolox that of
+YOLOX' authors, the same way. What detectors answer with includes the suppression of boxes.
 """
 
 import contextlib
@@ -26,16 +27,15 @@ import rich.console
 import rich.table
 from absl import flags
 
-import kvision
 from kvision import cli
 from kvision.errors import UserError
 from kvision.files import replacing
-from kvision_tools.peers import timm_name
+from kvision_tools.peers import PEERS, check_peer, timm_name
 
 FLAGS = flags.FLAGS
 KINDS = ("train", "data", "forward")
-PEERS = ("keras", "timm", "torchvision")
-OF_PYTORCH = ("timm", "torchvision")
+AGAINST = ("keras", "timm", "torchvision", "yolox")
+OF_PYTORCH = AGAINST[1:]
 SIDES = Path(__file__).parents[1] / "sides.py"
 
 
@@ -44,7 +44,7 @@ def define():
     flags.DEFINE_multi_string(
         "model", ["mobilenet_v2"], "Name of a network, as kvision-info lists it; repeatable."
     )
-    flags.DEFINE_list("against", [], f"Peers to time beside: {', '.join(PEERS)}; several with commas.")
+    flags.DEFINE_list("against", [], f"Peers to time beside: {', '.join(AGAINST)}; several with commas.")
     flags.DEFINE_string(
         "data", None, "Dataset of the data benchmark: folder:PATH, with a folder of images for each class."
     )
@@ -56,7 +56,7 @@ def define():
     flags.DEFINE_string(
         "pytorch_python",
         sys.executable,
-        "Python interpreter of an environment that has PyTorch, and timm or torchvision.",
+        "Python interpreter of an environment that has PyTorch, and timm, torchvision or yolox.",
     )
     flags.DEFINE_string("csv", None, "CSV file to which the table is written.")
 
@@ -68,19 +68,19 @@ def main(positional):
             got = f"; got {' '.join(positional)!r}" if positional else ""
             raise UserError(f"The first word says what is timed, one of {', '.join(KINDS)}{got}.")
         kind = positional[0]
-        if unknown := set(FLAGS.against) - set(PEERS):
-            raise UserError(f"`against` takes {', '.join(PEERS)}; got {', '.join(sorted(unknown))!r}.")
+        allowed = PEERS["classification"] if kind == "data" else AGAINST
+        if unknown := set(FLAGS.against) - {*allowed}:
+            raise UserError(f"`against` takes {', '.join(allowed)}; got {', '.join(sorted(unknown))!r}.")
         if kind == "data" and not (FLAGS.data or "").startswith("folder:"):
             raise UserError(f"`--data=folder:PATH` is what all sides read; got {FLAGS.data!r}.")
         cli.import_keras()
-        peers = {name: timm_name(name) for name in FLAGS.model if "timm" in FLAGS.against and kind != "data"}
-        for name in FLAGS.model:
-            if kvision.info(name).task == "detection":
-                raise UserError(f"Networks that classify images or pixels are timed; {name} is a detector.")
-            if kvision.info(name).task != "segmentation" and "torchvision" in FLAGS.against:
-                raise UserError(f"`against=torchvision` is for networks of segmentation; {name} is none.")
+        models = [] if kind == "data" else FLAGS.model
+        for name in models:
+            for peer in FLAGS.against:
+                check_peer(peer, name)
+        peers = {name: timm_name(name) for name in models if "timm" in FLAGS.against}
         check_interpreter()
-        names: list[str] = [FLAGS.data] if kind == "data" else FLAGS.model
+        names: list[str] = models or [FLAGS.data]
         rows = []
         for name in names:
             rows += compare(kind, name, peers.get(name, name))
