@@ -171,7 +171,7 @@ class Doubling(keras.layers.Layer):
     [
         (Doubling(), "'Doubling' in it belongs to neither Keras nor kvision"),
         (keras.layers.Dense(2, activation=doubled), "'doubled' in it belongs to neither Keras nor kvision"),
-        (keras.layers.Lambda(lambda x: 2 * x), "`Lambda` layer whose `function` is a Python lambda[.]$"),
+        (keras.layers.Lambda(lambda x: 2 * x), "`Lambda` layer (whose `function` )?is a Python lambda[.]$"),
     ],
     ids=str,
 )
