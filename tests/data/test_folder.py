@@ -297,9 +297,21 @@ def test_a_share_that_leaves_nothing_is_an_error(tmp_path):
 
 
 def test_classes_that_hold_folders_alone_are_named(tmp_path, capsys):
-    """As `unzip` leaves Kaggle's data sets, whose classes lie deeper."""
-    for split in ("training_set", "test_set"):
-        for name in ("cats", "dogs"):
-            write_images(tmp_path, f"{split}/{split}/{name}/0.png")
-    assert open_source(f"folder:{tmp_path}", "all").class_names == ("test_set", "training_set")
-    assert "all classes ('test_set', 'training_set') lie in deeper folders" in capsys.readouterr().err
+    for name in ("cats", "dogs"):
+        write_images(tmp_path, f"{name}/inside/0.png")
+    assert open_source(f"folder:{tmp_path}", "all").class_names == ("cats", "dogs")
+    assert "all classes ('cats', 'dogs') lie in deeper folders" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "splits",
+    [("test_set", "training_set"), ("dev", "train"), ("training_set", "validation"), ("train_images",)],
+)
+@pytest.mark.parametrize("below", ["", "again/"])  # as `unzip` leaves Kaggle's datasets
+def test_splits_under_other_names_are_no_classes(tmp_path, splits, below):
+    for split in splits:
+        write_images(tmp_path, *(f"{split}/{below}{name}/0.png" for name in ("cats", "dogs")))
+    with pytest.raises(
+        UserError, match=f"no class folders but '{splits[0]}'.*give 'folder:.*{splits[0]}', or"
+    ):
+        opened(tmp_path)

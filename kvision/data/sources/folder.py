@@ -1,6 +1,7 @@
 """Class folders."""
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ SYSTEM = {  # in small letters; besides, names that begin with a dot are hidden
     "__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found",
     "thumbs.db", "ehthumbs.db", "desktop.ini",
 }  # fmt: skip
+LIKE_A_SPLIT = re.compile("train|val|test|dev|eval|holdout", re.IGNORECASE)  # the beginning of its name
 
 
 def folder(path: str, split: str, options: Options) -> Source:
@@ -193,6 +195,8 @@ def _splits(whole: ClassFolders) -> dict[str, str]:
         if split := split_of(name):
             named.setdefault(split, []).append(name)
     folders = [name for names in named.values() for name in names]
+    if not whole.names:
+        return {}
     if "train" in named and len(named) > 1:
         if any(map(whole.holds_classes, folders)):
             for split, names in named.items():
@@ -202,7 +206,7 @@ def _splits(whole: ClassFolders) -> dict[str, str]:
                     )
             return {split: name for split, [name] in named.items()}
         say_once(f"{str(whole.root)!r}: {listed(folders)} hold no class folders and are taken as classes.")
-    elif (len(whole.names) == 1 or whole.names == sorted(folders) != []) and all(
+    elif (len(whole.names) == 1 or all(map(LIKE_A_SPLIT.match, whole.names))) and all(
         whole.holds_classes(name) and not whole.holds_files(name) for name in whole.names
     ):
         raise UserError(
