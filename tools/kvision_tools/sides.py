@@ -193,6 +193,8 @@ def timm_side(kind, model, size, channels, batch, steps, data):
 def torchvision_side(kind, model, size, channels, batch, steps, data):
     import torchvision  # pyright: ignore
 
+    if model.startswith("ssdlite320") and size != 320:
+        sys.exit(f"torchvision's {model} resizes images to 320x320: give --image_size=320.")
     started = time.perf_counter()
     detects = hasattr(torchvision.models.detection, model)
     columns = {"num_classes": CLASSES + 1} if detects else {"num_classes": CLASSES, "aux_loss": False}
