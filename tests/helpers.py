@@ -1,5 +1,6 @@
 """Helpers of several test files: tiny networks, and commands as a shell runs them."""
 
+import contextlib
 import csv
 import dataclasses
 import gc
@@ -7,6 +8,7 @@ import importlib.metadata
 import json
 import multiprocessing
 import os
+import resource
 import runpy
 import shutil
 import subprocess
@@ -31,6 +33,20 @@ from kvision_tools.loop import Loop
 def mostly_slow(values, *quick):
     """Parameters of a test; all but the `quick` ones are marked as slow."""
     return [value if value in quick else pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
+@contextlib.contextmanager
+def memory_within(limit: int):
+    """Fails where the process takes more than `limit` bytes beside those that it had, even for a moment.
+
+    tracemalloc beside TensorFlow's threads crashes Python 3.11 now and then (python/cpython#128679).
+    """
+    unit = 1 if sys.platform == "darwin" else 1024
+    if (reset := Path("/proc/self/clear_refs")).exists():
+        reset.write_text("5")  # Linux: the peak is what the process has now
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit < limit
 
 
 TINY = [  # a network with batch norms whose graph is traced in little time

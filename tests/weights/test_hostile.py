@@ -4,14 +4,13 @@ import json
 import pickle
 import struct
 import time
-import tracemalloc
 import zipfile
 
 import h5py
 import mutations
 import numpy as np
 import pytest
-from helpers import COMMANDS, mostly_slow
+from helpers import COMMANDS, memory_within, mostly_slow
 from pytorch import pickled, write_old_pth, write_pth
 
 import kvision
@@ -30,12 +29,9 @@ def network():
 @pytest.fixture
 def bounded():
     """A reader is done within seconds and 400 MB, whatever it reads."""
-    tracemalloc.start()
     start = time.monotonic()
-    yield
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 400e6
+    with memory_within(400_000_000):
+        yield
     assert time.monotonic() - start < 20
 
 
