@@ -30,7 +30,9 @@ NOTICES = r"[IWE]\d{4} |WARNING: All log messages before absl::"  # of its libra
 KERAS = {"backend": "tensorflow", "image_data_format": "channels_last"}  # settings of Keras that we need
 
 # The text of flags that several commands have.
-MAX_UNREADABLE = "Largest share of the images that may fail to decode and are skipped; more end the command."
+MAX_UNREADABLE = (
+    "Largest share of a split's images that may fail to decode and are skipped; more end the command."
+)
 
 NAMES = (
     "Class names of the network's outputs, in order; its own by default. A file with one name a line, "

@@ -33,14 +33,7 @@ def find(
         given: the normalisation that the flags ask for, for a model that lacks one.
     """
     right = expected.argmax(-1) == labels
-    chance = by_chance(expected.argmax(-1), labels, expected.shape[-1])
-    doubts = []
-    if share(right) <= chance and wilson(share(right), len(right), SURE)[1] < (1 + chance) / 2:
-        doubts.append(
-            f"The Keras model is right on {_percent(right)} of {counted(len(right), 'image')}, no better "
-            f"than chance ({100 * chance:.1f} %): its classes may have another order than the labels, or "
-            "it is untrained."
-        )
+    doubts = no_better_than_chance(expected, labels)
     few = len(images) < MOST
     some = slice(None, None, -(-len(images) // MOST))
     images, labels, right = images[some], labels[some], right[some]
@@ -67,6 +60,23 @@ def find(
             f"{better}, which may be chance: so few images cannot show a wrong pixel range ({ALL_FLAGS})."
         ]
     return doubts, []
+
+
+def no_better_than_chance(expected: np.ndarray, labels: np.ndarray) -> list[str]:
+    """A sentence on a model whose answers do not depend on the images; none where they do.
+
+    Args:
+        expected, labels: see `find`.
+    """
+    right = expected.argmax(-1) == labels
+    chance = by_chance(expected.argmax(-1), labels, expected.shape[-1])
+    if share(right) > chance or wilson(share(right), len(right), SURE)[1] >= (1 + chance) / 2:
+        return []
+    return [
+        f"The Keras model is right on {_percent(right)} of {counted(len(right), 'image')}, no better than "
+        f"chance ({100 * chance:.1f} %): its classes may have another order than the labels, or it is "
+        "untrained."
+    ]
 
 
 def unchecked(given: Preprocess | None, channels: int) -> str:

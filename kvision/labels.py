@@ -1,6 +1,7 @@
 """Class names: reading and checking them, and matching those of a network with those of a dataset."""
 
 import functools
+import logging
 import re
 import unicodedata
 import zipfile
@@ -14,6 +15,7 @@ import numpy as np
 from kvision.errors import NoLabels, UserError
 from kvision.names import check_class_names, counted, listed, quoted
 
+LOG = logging.getLogger("kvision")
 ASSETS = Path(__file__).parent / "assets"
 MEMBER, TASK = "labels.txt", "task.txt"  # of a `.keras` archive
 LARGEST = 2**24  # bytes of a file of names
@@ -86,8 +88,16 @@ def task_in_keras(path: str | Path) -> str | None:
 
 
 def named(text: str) -> tuple[str, ...]:
-    """The names of `--labels`: `imagenet`, `numbers` (no names: an empty tuple), or a file, see `read`."""
-    return imagenet() if text == "imagenet" else () if text == "numbers" else read(text)
+    """The names of `--labels`: `imagenet`, `numbers` (no names: an empty tuple), or a file, see `read`.
+
+    Names that a file has more than once are logged, not refused: some lists of ImageNet's classes have them.
+    """
+    if text in ("imagenet", "numbers"):
+        return imagenet() if text == "imagenet" else ()
+    names = read(text)
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        LOG.warning("%r has names more than once: %s.", text, listed(repeated))
+    return names
 
 
 def numbers(num_classes: int) -> tuple[str, ...]:
@@ -131,11 +141,13 @@ def match(class_names: Sequence[str], data_names: Sequence[str], *, named: bool)
                 f"The network has the class {quoted(twice[0])} more than once, in {listed(class_names)}: "
                 "`--labels=FILE` names its outputs in order, `--labels=numbers` takes positions."
             )
+        counts = Counter(places)
+        same = [name for name, p in zip(data_names, places, strict=True) if p is not None and counts[p] > 1]
         if {*places} != {None} or _are_numbers(class_names) == _are_numbers(data_names):
             # Where some names meet, the others may be slips of the pen.
             raise (NoLabels if {*places} == {None} else UserError)(
                 f"The data has classes that the network lacks, or that mean the same: "
-                f"{listed(unknown or data_names)}. Data: {listed(data_names)}; "
+                f"{listed(unknown + same)}. Data: {listed(data_names)}; "
                 f"network: {listed(class_names)}. "
                 "`--labels=FILE` names the network's outputs in order, `--labels=numbers` takes positions."
             )

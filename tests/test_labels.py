@@ -45,6 +45,12 @@ def test_classes_are_matched_by_name(names, data_names, named, places, words):
     ("names", "data_names", "named", "words"),
     [
         (("cat", "dog"), ("canine", "feline"), True, "'canine', 'feline'.*'cat', 'dog'.*--labels"),
+        (
+            ("cat", "dog"),
+            ("Cat", "cat", "dog"),
+            True,
+            "or that mean the same: 'Cat', 'cat'. Data: 'Cat', 'cat', 'd",
+        ),
         (("cat", "dog"), ("bird", "cat", "dog"), True, "lacks, or that mean the same: 'bird'"),
         (("cat", "dog"), ("Cat", "cat"), True, "'Cat', 'cat'"),
         (("Cat", "cat"), ("CAT", "dog"), True, "'CAT', 'dog'"),
@@ -147,3 +153,9 @@ def test_a_name_that_a_network_has_twice_is_pointed_out():
         labels.match(("red", "red", "blue"), ("blue", "green", "red"), named=True)
     twice = ("crane", "maillot", "crane")
     assert labels.match(twice, ("maillot",), named=True)[0] == [1]  # as ImageNet's
+
+
+def test_a_file_that_has_a_name_twice_is_pointed_out(tmp_path, caplog):
+    (tmp_path / "labels.txt").write_text("crane\nmaillot\ncrane\n")
+    assert labels.named(f"{tmp_path}/labels.txt") == ("crane", "maillot", "crane")
+    assert caplog.messages == [f"'{tmp_path}/labels.txt' has names more than once: 'crane'."]

@@ -212,7 +212,7 @@ def load(
 
     if own_size and not objects:
         batch_size = 1
-    skipped = Skipped(source, max_unreadable, exif)
+    skipped = Skipped(source, split, max_unreadable, exif)
 
     def note(position):
         def prepare_again():

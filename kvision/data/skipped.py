@@ -34,6 +34,7 @@ class Skipped:
 
     Args:
         source: of the images.
+        split: name of the split that they are.
         most: share of them that may fail to decode.
         exif: whether they are turned as their EXIF orientation says.
 
@@ -42,8 +43,8 @@ class Skipped:
         failure: what ended the reading; None if nothing did.
     """
 
-    def __init__(self, source: Source, most: float, exif: bool):
-        self.source, self.most, self.exif = source, most, exif
+    def __init__(self, source: Source, split: str, most: float, exif: bool):
+        self.source, self.split, self.most, self.exif = source, split, most, exif
         self.unreadable: dict[str, Unreadable] = {}
         self.failure: Exception | None = None
 
@@ -100,8 +101,8 @@ class Skipped:
         count, size = len(self.unreadable), self.source.size
         if count > self.most * size or count == size:
             raise UserError(
-                f"{count} of {counted(size, 'image')} failed to decode, `max_unreadable` is {self.most:g}; "
-                f"the last is {name!r}: {why}."
+                f"{count} of {counted(size, 'image')} of the split {self.split!r} failed to decode, "
+                f"`max_unreadable` is {self.most:g}; the last is {name!r}: {why}."
             )
 
     def _size(self, image) -> tuple[int, int]:

@@ -28,6 +28,10 @@ SCHEMES = (HUB, KERAS, URL)
 INDEX = (".safetensors.index.json", ".bin.index.json")
 KERAS_FILES = (".weights.h5", ".keras")
 ENDINGS = (".safetensors", *KERAS_FILES, ".pth", ".pt", ".bin", ".ckpt", ".pth.tar", *INDEX)
+OF_PYTHON = (  # whose sentences are on the reader, not on the file
+    AttributeError, IndexError, KeyError, OverflowError, RecursionError, TypeError, UnicodeDecodeError,
+    ValueError,
+)  # fmt: skip
 FILES = ("model.safetensors", "pytorch_model.bin")  # of a repository, the better first
 
 
@@ -122,7 +126,10 @@ def unreadable(origin, error) -> UserError:
     """The UserError for an exception that a damaged file makes its reader raise."""
     if isinstance(error, UserError) and str(error).startswith("`weights`: "):
         return error
-    reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
+    if type(error) in OF_PYTHON:
+        reason = f"it is damaged ({type(error).__name__} while it was read)"
+    else:
+        reason = (str(error).strip() or repr(error)).splitlines()[0].rstrip(".")
     return UserError(f"`weights`: failed to read {origin}: {shown(reason, 300)}.")
 
 

@@ -26,8 +26,8 @@ OLD_NAMES = (  # in the files of torchvision's first detectors, and those of tod
     (re.compile(r"(\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$"), r"\1.0.\2"),
     (re.compile(r"(rpn\.head\.conv)\.(weight|bias)$"), r"\1.0.0.\2"),
 )
-DEPTH = 3  # of dicts in dicts, and of prefixes in front of a name
-DEEPEST = 6  # of dicts and lists with an average in them
+DEPTH = 3  # of dicts in dicts
+DEEPEST = 6  # of dicts and lists with an average in them, and of prefixes in front of a name
 
 
 def fitting(state: Mapping, wanted: Collection[str]) -> tuple[dict, list[str]]:
@@ -49,6 +49,7 @@ def fitting(state: Mapping, wanted: Collection[str]) -> tuple[dict, list[str]]:
     """
     entries = [entry for entry in _entries(state, "", set()) if not STATISTICS.search(entry[0])]
     dicts = {path: _clean(value, wanted) for path, value in entries if isinstance(value, Mapping)}
+    dicts = dict(part for path, names in dicts.items() for part in _apart(path, names, wanted))
     unfit = {path: reason for path, value in entries if (reason := _unfit_average(path, value))}
     unfit |= dict.fromkeys(_averages_in_lists(state, "", set()), "is an average in a list or an optimizer")
     prefixes = {path: _prefixes(names, wanted) for path, names in dicts.items()}
@@ -153,12 +154,25 @@ def _renamed(name: str, wanted: Collection[str]) -> str:
     return next((candidate for candidate in new if candidate != name and candidate in wanted), name)
 
 
+def _apart(path: str, names: dict, wanted: Collection[str]) -> Iterator[tuple[str, dict]]:
+    """A dict of tensors by the key to it, or its parts where a network and its average are side by side."""
+    counts = _prefixes(names, wanted)
+    prefixes = sorted(prefix for prefix, count in counts.items() if count == max(counts.values()) > 0)
+    averages = [prefix.removesuffix("module.") for prefix in prefixes if AVERAGE.search(prefix)]
+    if len(averages) == len(prefixes):
+        averages = []
+    parts = {root: {k: v for k, v in names.items() if k.startswith(root)} for root in averages}
+    yield path, {name: value for name, value in names.items() if not name.startswith(tuple(averages))}
+    for root, part in parts.items():
+        yield f"{path}/{root}".strip("/."), {name.removeprefix(root): value for name, value in part.items()}
+
+
 def _prefixes(names: Collection[str], wanted: Collection[str]) -> Counter:
     """The number of wanted names behind each prefix, of which "" is the first."""
     counts = Counter({"": 0})
     for name in names:
         rest = name
-        for _ in range(DEPTH + 1):
+        for _ in range(DEEPEST + 1):
             if rest in wanted:
                 counts[name[: len(name) - len(rest)]] += 1
             rest = rest.partition(".")[2]

@@ -204,7 +204,8 @@ def test_what_is_damaged_is_skipped_and_counted(tmp_path):
         assert sum(len(batch["mask"]) for batch in batches) == (90 if training else 7)
         assert min(map(fits, batches)) > 0.97
     with pytest.raises(
-        UserError, match=r"3 of 10 images failed to decode, `max_unreadable` is 0.2; the last"
+        UserError,
+        match=r"3 of 10 images of the split 'all' failed to decode, `max_unreadable` is 0.2; the last",
     ):
         read(load(f"masks:{root}", "all", max_unreadable=0.2, **HOW))
     for path in (root / "masks").iterdir():

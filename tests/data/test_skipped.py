@@ -95,7 +95,8 @@ def test_damaged_files_are_skipped_up_to_a_share(images):
     assert reasons["03.png"] == "the file is empty"
     assert reasons["04.png"].startswith("its format is none of JPEG, PNG")
     with pytest.raises(
-        ValueError, match=r"3 of 40 images failed to decode, `max_unreadable` is 0.07; the last"
+        ValueError,
+        match=r"3 of 40 images of the split 'train' failed to decode, `max_unreadable` is 0.07; the last",
     ):
         read(load(f"folder:{images}", "train", max_unreadable=0.07, **how))
     with pytest.raises(ValueError, match="`max_unreadable` must be in"):

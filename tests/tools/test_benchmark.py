@@ -83,6 +83,9 @@ def test_a_side_that_fails_is_named_with_its_last_line(tmp_path, monkeypatch):
     (tmp_path / "keras.py").write_text("raise ValueError('it is\\nbroken')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert command("kvision-benchmark", "forward", code=2).endswith("The side ours failed: broken")
+    (tmp_path / "keras.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    sentence = command("kvision-benchmark", "forward", code=2)
+    assert sentence.endswith("The side ours failed: it was ended by SIGKILL")
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(kind, saved, capsys):
     trained.model.get_layer("dense").kernel.assign(np.zeros((2, 3)))
     DAMAGE[kind](folder / BEFORE)
     with pytest.raises(
-        ValueError, match="No checkpoint in .* can be used: .*Put back a good copy, or start anew with `over"
+        ValueError,
+        match=rf"No checkpoint in .* can be used: .*{NEWEST}.*{BEFORE}.*Put back a good copy, or start anew",
     ):
         checkpoints.restore(folder, trained, STATE)
     np.testing.assert_array_equal(trained.model.get_layer("dense").kernel, np.zeros((2, 3)))

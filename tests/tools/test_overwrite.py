@@ -94,9 +94,13 @@ def test_a_foreign_flags_txt_makes_no_run_folder(text, overwrite, parsed, tmp_pa
 def test_a_run_without_its_flags_is_not_begun_anew_in_silence(parsed, tmp_path):
     parsed()
     run = complete(tmp_path / "run")
-    (run / run_info.FLAGS).unlink()
-    with pytest.raises(ValueError, match="not empty and not a run folder"):
-        check(run, False)
+    for content in (None, b"", b"\xff\xfe\x00"):
+        (run / run_info.FLAGS).unlink() if content is None else (run / run_info.FLAGS).write_bytes(content)
+        before = contents(run)
+        for overwrite in (False, True):
+            with pytest.raises(ValueError, match=r"run/flags.txt', with the flags of the run, is missing or"):
+                check(run, overwrite)
+        assert contents(run) == before
     file = tmp_path / "file"
     file.touch()
     with pytest.raises(ValueError, match="is a file"):

@@ -79,6 +79,7 @@ def forms(tensors):
         "data parallel": prefixed(tensors, "module."),
         "compiled": prefixed(tensors, "_orig_mod."),
         "nested": {"model": prefixed(tensors, "module._orig_mod.")},
+        "nested four times": prefixed(tensors, "module.wrapped.student.encoder."),
         "wrapped inside": {n.replace(".conv", "._fsdp_wrapped_module.conv"): t for n, t in tensors.items()},
         "lightning": {"state_dict": prefixed(tensors, "model."), "hyper_parameters": OTHER, "epoch": 1},
         "lightning with metrics": {"state_dict": prefixed(tensors, "net.") | {"accuracy.hits": np.zeros(3)}},
@@ -97,6 +98,14 @@ def forms(tensors):
         "an average of PyTorch": {
             "model": average,
             "best": prefixed(tensors, "module.") | {"n_averaged": np.ones((), "int64")},
+        },
+        "an average beside it": prefixed(average, "model.") | prefixed(tensors, "ema_model."),
+        "an average below it": average | prefixed(tensors, "ema."),
+        "an average of PyTorch beside it": {
+            **prefixed(average, "net."),
+            **prefixed(tensors, "net_ema.module."),
+            "net_ema.n_averaged": np.ones((), "int64"),
+            "loss.weight": np.ones(3),
         },
         "an average without biases": {"model": tensors, "model_ema": partial},
         "statistics under the same names": {"momentum": statistics, "model": tensors},
@@ -124,7 +133,7 @@ def test_forms_of_checkpoints(form, write, name, tensors, tmp_path):
     ("change", "words"),
     [
         (lambda t: {"student": t, "teacher": t | {}}, "several networks.*'student', 'teacher'"),
-        (lambda t: prefixed(t, "model.") | prefixed(t, "ema_model."), "several networks.*'model.'"),
+        (lambda t: prefixed(t, "model.") | prefixed(t, "teacher."), "several networks.*'model.'"),
         (lambda t: t | {"f6.bias": t["f6.bias"] * np.nan}, "holds NaN or infinity in f6.bias"),
         (lambda t: t | {"f6.bias": np.full(5, 1e300)}, "holds NaN or infinity in f6.bias"),
         (lambda t: t | {"f6.bias": np.zeros(5, "int8")}, "f6.bias: it holds int8, not floats"),
@@ -290,7 +299,7 @@ def test_commands_take_a_checkpoint(tmp_path, tensors):
     write_pth(tmp_path / "a.pt", full | {"f6.bias": np.full(84, np.nan, "f4")})
     arguments = "kvision-evaluate", "--model=lenet5", f"--weights={tmp_path / 'a.pt'}", "--data=digits"
     assert "NaN or infinity in f6.bias" in command(*arguments, code=2)
-    assert "images" in command(*arguments, "--allow_nonfinite")
+    assert "no better than chance" in command(*arguments, "--allow_nonfinite")
 
 
 def averages_that_are_left_out(tensors):
@@ -317,6 +326,10 @@ def averages_that_are_left_out(tensors):
         ),
         "an object": ({"model": tensors, "ema": Call("mine.Ema")}, "it is an object of the class mine.Ema"),
         "none yet": ({"model": tensors, "swa": wrapped | {"n_averaged": counter}}, "it averages nothing yet"),
+        "none yet, beside it": (
+            prefixed(tensors, "net.") | prefixed(wrapped, "net_ema.") | {"net_ema.n_averaged": counter},
+            "'net_ema' was left out: it averages nothing yet",
+        ),
         "lightning": (
             {"state_dict": prefixed(tensors, "model."), "callbacks": callbacks},
             "'callbacks/SWA/average_model_state' was left out: it is an average without its batch norms'",

@@ -89,7 +89,7 @@ def restore(folder: Path, loop, like: dict | None = None) -> dict | None:
         return state
     if paths:
         raise UserError(
-            f"No checkpoint in {str(folder)!r} can be used: {faults[0]}. Put back a good copy, or "
+            f"No checkpoint in {str(folder)!r} can be used: {'; '.join(faults)}. Put back a good copy, or "
             "start anew with `overwrite=True`."
         )
     return None

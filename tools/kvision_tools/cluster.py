@@ -90,6 +90,8 @@ def _read_config(text: str) -> Cluster:
     addresses = (*listed["chief"], *listed["worker"])
     if len(listed["chief"]) > 1:
         raise UserError(f"TF_CONFIG has {len(listed['chief'])} chiefs; one at most was expected.")
+    if jobs and not addresses:
+        raise UserError(f"TF_CONFIG has a cluster without the address of a worker: {_short(jobs)}.")
     if len({address.lower() for address in addresses}) < len(addresses):
         raise UserError(f"TF_CONFIG lists an address twice: {_short(', '.join(addresses))}.")
     if len(addresses) < 2 and kind is None:

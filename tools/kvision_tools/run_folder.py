@@ -237,6 +237,11 @@ def _holds_this(folder, config, overwrite) -> bool:
                 "damaged: put it back, or `overwrite=True` starts anew."
             )
         return True
+    if names >= {run_info.RUN, run_info.DATASET}:
+        raise UserError(
+            f"'{folder / run_info.FLAGS}', with the flags of the run, is missing or damaged: put it back, or "
+            "give another `output`."
+        )
     if names - FIRST:
         raise UserError(f"'{folder}' is not empty and not a run folder: give another `output`.")
     return False

@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -141,7 +142,9 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess:
 
 
 def last_line(result: subprocess.CompletedProcess) -> str:
-    """The last line of what a program that failed said, or its exit code."""
+    """The last line of what a program that failed said, or its exit code, or the signal that ended it."""
+    if result.returncode < 0:
+        return f"it was ended by {signal.Signals(-result.returncode).name}"
     lines = result.stderr.strip().splitlines()
     return lines[-1] if lines else str(result.returncode)
 

@@ -114,9 +114,10 @@ def main(positional):
             )
     for remark in task.remarks(sums):
         print(remark, file=sys.stderr)
-    if networks.preprocess_of(opened.model):
-        return
+    own = networks.preprocess_of(opened.model)
     if task.target != "label":
+        if own:
+            return
         print(input_checks.unchecked(preprocess, networks.image_shape(model)[-1]), file=sys.stderr)
         return
     with cli.user_errors():
@@ -125,9 +126,12 @@ def main(positional):
             batch = next(mixed.dataset.as_numpy_iterator())
         images, labels = batch["image"], batch["label"]
         expected = model.predict_on_batch(images)
-        doubts, remarks = input_checks.find(
-            opened.model.predict_on_batch, images, labels, expected, given=preprocess
-        )
+        if own:
+            doubts, remarks = input_checks.no_better_than_chance(expected, labels), []
+        else:
+            doubts, remarks = input_checks.find(
+                opened.model.predict_on_batch, images, labels, expected, given=preprocess
+            )
     for sentence in (*remarks, *doubts):
         print(sentence, file=sys.stderr)
 
