@@ -33,7 +33,7 @@ def find(
         given: the normalisation that the flags ask for, for a model that lacks one.
     """
     right = expected.argmax(-1) == labels
-    doubts = no_better_than_chance(expected, labels)
+    doubts = no_better_than_chance(expected.argmax(-1), labels, expected.shape[-1])
     few = len(images) < MOST
     some = slice(None, None, -(-len(images) // MOST))
     images, labels, right = images[some], labels[some], right[some]
@@ -62,14 +62,15 @@ def find(
     return doubts, []
 
 
-def no_better_than_chance(expected: np.ndarray, labels: np.ndarray) -> list[str]:
+def no_better_than_chance(answers: np.ndarray, labels: np.ndarray, classes: int) -> list[str]:
     """A sentence on a model whose answers do not depend on the images; none where they do.
 
     Args:
-        expected, labels: see `find`.
+        answers: the classes that the model finds the most probable, integers `(images,)`.
+        labels: integers `(images,)`.
+        classes: number of the model's classes.
     """
-    right = expected.argmax(-1) == labels
-    chance = by_chance(expected.argmax(-1), labels, expected.shape[-1])
+    right, chance = answers == labels, by_chance(answers, labels, classes)
     if share(right) > chance or wilson(share(right), len(right), SURE)[1] >= (1 + chance) / 2:
         return []
     return [

@@ -143,7 +143,8 @@ def _read_safetensors(path: str) -> dict[str, np.ndarray]:
     try:
         return safetensors.numpy.load_file(path)
     except (AttributeError, KeyError) as error:
-        raise UserError(f"it holds tensors of a type that NumPy does not know: {error}") from None
+        kind = str(error).rpartition(" ")[2].strip("'")
+        raise UserError(f"it holds tensors of a type that NumPy does not know: {kind}") from None
 
 
 def _read_shards(path: str) -> dict[str, np.ndarray]:

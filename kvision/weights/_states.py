@@ -50,7 +50,8 @@ def fitting(state: Mapping, wanted: Collection[str]) -> tuple[dict, list[str]]:
     entries = [entry for entry in _entries(state, "", set()) if not STATISTICS.search(entry[0])]
     dicts = {path: _clean(value, wanted) for path, value in entries if isinstance(value, Mapping)}
     dicts = dict(part for path, names in dicts.items() for part in _apart(path, names, wanted))
-    unfit = {path: reason for path, value in entries if (reason := _unfit_average(path, value))}
+    found = dict(entries) | dicts
+    unfit = {path: reason for path, value in found.items() if (reason := _unfit_average(path, value))}
     unfit |= dict.fromkeys(_averages_in_lists(state, "", set()), "is an average in a list or an optimizer")
     prefixes = {path: _prefixes(names, wanted) for path, names in dicts.items()}
     fits = {path: max(counts.values()) for path, counts in prefixes.items()}

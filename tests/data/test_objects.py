@@ -53,8 +53,14 @@ def drawn(seed, first):
 
 @pytest.mark.parametrize(
     ("augment", "letterbox"),
-    [(augment, "centre") for augment in AUGMENTATIONS]
-    + [("none", "corner"), ("none", "stretch"), ("flip", "corner")],
+    mostly_slow(
+        [(augment, "centre") for augment in AUGMENTATIONS]
+        + [("none", "corner"), ("none", "stretch"), ("flip", "corner")],
+        ("flip", "corner"),
+        ("mosaic_mixup", "centre"),
+        ("none", "stretch"),
+        ("scale_crop_flip", "centre"),
+    ),
 )
 def test_boxes_are_those_of_the_pixels(augment, letterbox, monkeypatch):
     """Each object is moved alone: its box is that of the bright pixels; one without a box was cut off."""

@@ -72,7 +72,7 @@ def with_formula_weights(request):
     return name, model, formula_image(*entry["input"][:2])[None].astype("float32")
 
 
-@pytest.mark.parametrize("name", mostly_slow(PUBLISHED, SSD, SECOND))
+@pytest.mark.parametrize("name", mostly_slow(PUBLISHED, SSD))
 def test_parameters(name):
     model = built_without_memory(name)
     sizes = [sum(math.prod(v.shape) for v in of) for of in (model.trainable_variables, model.weights)]
@@ -176,6 +176,7 @@ def small():
     return trained(tiny_detector(RESNET))
 
 
+@pytest.mark.slow
 def test_weights_of_older_names(small):
     weights = kvision.weights.state_dict(small)
     old = {

@@ -73,7 +73,7 @@ def test_a_name_is_a_builder_and_a_network_of_the_task():
             builder(classifier_activation="sigmoid")
 
 
-@pytest.mark.parametrize("name", mostly_slow(PUBLISHED, "yolox_nano", "yolox_s"))
+@pytest.mark.parametrize("name", mostly_slow(PUBLISHED, "yolox_nano"))
 def test_parameters(name):
     variant = kvision.info(name).variant
     model = built_without_memory(name)

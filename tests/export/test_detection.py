@@ -113,7 +113,7 @@ def file_of(detector, given):
     return file_of
 
 
-@pytest.mark.parametrize("mode", mostly_slow(LEAST, "float32", "int8"))
+@pytest.mark.parametrize("mode", mostly_slow(LEAST, "int8"))
 def test_files_have_the_outputs_of_tflites_own_detectors(file_of, given, mode):
     interpreter = Interpreter(model_content=file_of(mode))
     count = named(given)["proposals"].shape[1] if given.dtype.names else 0
@@ -133,7 +133,7 @@ def test_files_have_the_outputs_of_tflites_own_detectors(file_of, given, mode):
     assert census.metadata.get("proposals", "0").startswith(f"{count}")
 
 
-@pytest.mark.parametrize("mode", mostly_slow(LEAST, "float32", "int8"))
+@pytest.mark.parametrize("mode", mostly_slow(LEAST, "int8"))
 def test_files_find_what_the_network_finds(detector, file_of, given, mode):
     judge = BoxJudge()
     expected, found = judge.of_model(detector, given), judge.of_file(file_of(mode), given)

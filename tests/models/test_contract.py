@@ -13,7 +13,6 @@ import tensorflow as tf
 from helpers import (
     DISTINCT,
     EACH,
-    EVERY_BLOCK,
     built_without_memory,
     mostly_slow,
     randomized,
@@ -29,6 +28,9 @@ SHARED = [
     "include_top", "weights", "input_shape", "pooling", "num_classes",
     "classifier_activation", "preprocess", "name", "allow_nonfinite",
 ]  # fmt: skip
+
+
+FEW = ("convnext_v2_atto", "deit_base_distilled", "densenet121", "lenet5", "mobilenet_v1", "resnet18")
 
 
 def pixels(model, batch=4):
@@ -106,7 +108,7 @@ def test_signature_shows_the_published_values(name):
     assert {column: parameters[column].default for column in COLUMNS[name]} == COLUMNS[name]
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", mostly_slow(DISTINCT, *FEW))
 def test_signature_shows_the_keywords_that_are_taken_and_what_they_are_by_default(name):
     builder = getattr(kvision.models, name)
     parameters = inspect.signature(builder).parameters
@@ -208,6 +210,7 @@ def test_keras_alone_opens_networks_of_its_own_layers(tmp_path):
         assert all(map(np.array_equal, again.get_weights(), model.get_weights()))
 
 
+@pytest.mark.parametrize("small", mostly_slow(DISTINCT, *FEW, "mobilenet_v4_hybrid_medium"), indirect=True)
 def test_mixed_precision_has_the_same_layers_and_normalises_and_answers_in_float32(small):
     name, again = small
     policy = keras.DTypePolicy("mixed_bfloat16")
@@ -228,7 +231,7 @@ FIXED = {"alexnet", "vgg", "vgg_cnn", "vit", "vit_hybrid", "deit", "swin"}
 
 @pytest.mark.parametrize(
     "small",
-    mostly_slow([name for name in DISTINCT if kvision.info(name).family not in FIXED], *EVERY_BLOCK),
+    mostly_slow([name for name in DISTINCT if kvision.info(name).family not in FIXED], *FEW),
     indirect=True,
 )
 def test_channels_and_any_size(small):

@@ -4,7 +4,7 @@ import re
 
 import keras
 import pytest
-from helpers import DISTINCT, tiny
+from helpers import DISTINCT, EVERY_BLOCK, tiny
 
 import kvision
 
@@ -13,7 +13,7 @@ def weighty(model):
     return [layer.name for layer in model.layers if layer.weights]
 
 
-ONE_OF_A_FAMILY = {kvision.info(name).family: name for name in DISTINCT}.values()
+ONE_OF_A_FAMILY = {kvision.info(name).family: name for name in (*DISTINCT, *EVERY_BLOCK)}.values()
 
 
 @pytest.mark.parametrize("small", ONE_OF_A_FAMILY, indirect=True)

@@ -184,7 +184,9 @@ def test_weights_fit_other_classes_and_the_auxiliary_head_may_be_left_out(caplog
         tiny_segmenter(name, auxiliary=True, weights=without_head)
 
 
-@pytest.mark.parametrize("name", ["fcn_resnet50", "deeplabv3_mobilenet_v3_large"])
+@pytest.mark.parametrize(
+    "name", mostly_slow(["fcn_resnet50", "deeplabv3_mobilenet_v3_large"], "deeplabv3_mobilenet_v3_large")
+)
 def test_the_backbone_takes_weights_of_the_classifier(name, tmp_path):
     backbone = kvision.info(name).variant.backbone
     padding = {"padding": "symmetric"} if backbone == "mobilenet_v3_large" else {}
@@ -244,7 +246,7 @@ def test_fcn_has_the_features_of_the_network_it_stands_on_and_starts_undecided()
 
 
 @pytest.mark.parametrize("output_stride", mostly_slow([8, 16], 8))
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v3_large"])
+@pytest.mark.parametrize("name", mostly_slow(["resnet18", "resnet50", "mobilenet_v3_large"], "resnet50"))
 def test_dilated_networks_keep_their_size_and_weights(name, output_stride):
     model = tiny(name, output_stride=output_stride, include_top=False, input_shape=(64, 96, 3))
     assert model.output_shape[1:3] == (64 // output_stride, 96 // output_stride)

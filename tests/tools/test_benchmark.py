@@ -16,7 +16,8 @@ def table(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("kind", [pytest.param("train", marks=pytest.mark.slow), "forward"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["train", "forward"])
 def test_a_table_of_both_sides(kind, tmp_path):
     printed = command("kvision-benchmark", kind, *LENET, f"--csv={tmp_path / 'times.csv'}")
     ours, keras = table(tmp_path / "times.csv")

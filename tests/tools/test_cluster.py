@@ -65,7 +65,7 @@ def test_tf_config(monkeypatch, config, expected):
     (job(["a:1", "b:2"], type="worker", index=2), "there is no index 2"),
     (job(["a:1", "b:2"], type="worker", index=-1), "there is no index -1"),
     (job(["a:1", "b:2"], type="worker", index="-1"), "there is no index -1"),
-    (job([], type="worker", index=0), "a cluster without the address of a worker: {'worker': []}"),
+    (job([], type="worker", index=0), "a cluster without the address of a worker: {'worker'"),
     (job(["a:1"], type="worker", index=1), "there is no index 1"),
     (job(["a:1", "b:2"], type="chief", index=0), "has 0 addresses of 'chief'"),
     ({"task": {"type": "worker", "index": 1}}, "there is no index 1"),

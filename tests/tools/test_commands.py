@@ -217,7 +217,7 @@ def test_errors_are_one_sentence(arguments, words, tmp_path, monkeypatch):
 
 def test_errors_with_a_run(run, folder, tmp_path):
     output, _ = run
-    assert "1 of 65 images failed to decode, `--max_unreadable` is 0;" in command(
+    assert "1 of 65 images of the split 'train' failed to decode, `--max_unreadable` is 0;" in command(
         "kvision-evaluate", f"--model={output}", "--split=train", "--max_unreadable=0", code=2
     )
     assert "has 10 classes ('0', '1'" in command(

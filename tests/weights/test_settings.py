@@ -42,12 +42,27 @@ def small(name, **columns):
     ("name", "trained", "sentence"),
     [
         ("mobilenet_v3_small", {"norm_epsilon": 1e-5}, "'bn1' has epsilon=1e-05 .* 0.001.*`norm_epsilon`"),
-        ("mobilenet_v3_small", {"padding": "symmetric"}, "'conv_stem' has padding='valid' .*`padding`"),
-        ("xception", {"padding": "symmetric"}, "pool_size=.*`padding`"),
+        pytest.param(
+            "mobilenet_v3_small",
+            {"padding": "symmetric"},
+            "'conv_stem' has padding='valid' .*`padding`",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("xception", {"padding": "symmetric"}, "pool_size=.*`padding`", marks=pytest.mark.slow),
         ("vit_tiny_patch16", {"num_heads": 4}, "'blocks.0.attn' has num_heads=4 instead of 2.*`num_heads`"),
-        ("lenet5", {"activation": "relu"}, "'c1.conv.act' has activation='relu' instead of 'tanh'"),
+        pytest.param(
+            "lenet5",
+            {"activation": "relu"},
+            "'c1.conv.act' has activation='relu' instead of 'tanh'",
+            marks=pytest.mark.slow,
+        ),
         ("lenet5", {"subsampling": "max"}, "'s2' has .*Max.* instead of .*Average.*`subsampling`"),
-        ("roadmap.gelu", "roadmap.fewer_activations", "it has the layer 'stem.act' .Activation"),
+        pytest.param(
+            "roadmap.gelu",
+            "roadmap.fewer_activations",
+            "it has the layer 'stem.act' .Activation",
+            marks=pytest.mark.slow,
+        ),
         ("roadmap.fewer_activations", "roadmap.gelu", "it lacks the layer 'stem.act' .Activation"),
     ],
 )

@@ -9,6 +9,7 @@ import math
 import sys
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 
 from kvision import cli, model_flags
@@ -91,13 +92,15 @@ def main(positional):
                 **keywords,
             )
 
-        data, sums = load(batch_size=FLAGS.batch_size), {}
+        data, sums, found = load(batch_size=FLAGS.batch_size), {}, []
         with read_errors([data]):
             for batch in data.dataset.as_numpy_iterator():
                 answers = model.predict_on_batch(task.served(batch))
                 if not networks.are_finite(answers) and not FLAGS.allow_nonfinite:
                     raise UserError(f"{model.name} answers with NaN or infinity: its weights are damaged.")
                 add(sums, task.judge(answers, batch))  # pyright: ignore  # TensorFlow's stubs know no dicts
+                if task.target == "label":
+                    found.append((answers.argmax(-1), batch["label"]))
         report_unreadable(data.unreadable, FLAGS.strict)
         readable = int(sums["images"])
         print(f"{model.name} on {counted(readable, 'image')}: {task.report(sums)}")
@@ -114,10 +117,13 @@ def main(positional):
             )
     for remark in task.remarks(sums):
         print(remark, file=sys.stderr)
-    own = networks.preprocess_of(opened.model)
+    if networks.preprocess_of(opened.model):
+        if found:
+            answers, labels = map(np.concatenate, zip(*found, strict=True))
+            for sentence in input_checks.no_better_than_chance(answers, labels, len(task.class_names)):
+                print(sentence, file=sys.stderr)
+        return
     if task.target != "label":
-        if own:
-            return
         print(input_checks.unchecked(preprocess, networks.image_shape(model)[-1]), file=sys.stderr)
         return
     with cli.user_errors():
@@ -126,12 +132,9 @@ def main(positional):
             batch = next(mixed.dataset.as_numpy_iterator())
         images, labels = batch["image"], batch["label"]
         expected = model.predict_on_batch(images)
-        if own:
-            doubts, remarks = input_checks.no_better_than_chance(expected, labels), []
-        else:
-            doubts, remarks = input_checks.find(
-                opened.model.predict_on_batch, images, labels, expected, given=preprocess
-            )
+        doubts, remarks = input_checks.find(
+            opened.model.predict_on_batch, images, labels, expected, given=preprocess
+        )
     for sentence in (*remarks, *doubts):
         print(sentence, file=sys.stderr)
 
