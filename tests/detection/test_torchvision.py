@@ -190,7 +190,8 @@ def test_weights_of_older_names(small):
         kvision.weights.load(again, {"conv.weight": PIXELS})
 
 
-@pytest.mark.parametrize("name", mostly_slow([RESNET, SSD], RESNET))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [RESNET, SSD])
 def test_weights_of_other_classes(name, small):
     weights = kvision.weights.state_dict(small if name == RESNET else tiny_detector(name))
     assert tiny_detector(name, num_classes=None, weights=weights).output

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
-from helpers import built_without_memory, mostly_slow
+from helpers import built_without_memory
 from tflite import images as smooth_images, operators
 
 import kvision
@@ -153,7 +153,8 @@ def test_detections_are_decoded_cell_by_cell():
     np.testing.assert_allclose(found["boxes"][:count], expected[:, 2:], rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", mostly_slow(["yolo_v1", "yolo_v1_fast"], "yolo_v1_fast"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["yolo_v1", "yolo_v1_fast"])
 def test_saving_files_and_gradients(name, tmp_path):
     model = tiny(name, score_threshold=0.0)
     model.save(tmp_path / "model.keras")

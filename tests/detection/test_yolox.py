@@ -156,6 +156,7 @@ def test_any_size_saving_and_other_precision(small, tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_every_weight_has_a_gradient(small):
     model = detection.raw(small[1])
     weights = model.get_weights()

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from helpers import SHALLOW, randomized, tiny
+from helpers import SHALLOW, mostly_slow, randomized, tiny
 from tflite import REWRITTEN, changed, images, int8, io_details, operators
 
 import kvision
@@ -241,8 +241,14 @@ def classifier():
     return convert(model)
 
 
-@pytest.mark.parametrize("backend", ["litert", "tf"])
-@pytest.mark.parametrize("dtype", ["uint8", "float32", "int8"])
+@pytest.mark.parametrize(
+    ("dtype", "backend"),
+    mostly_slow(
+        [(dtype, backend) for dtype in ("uint8", "float32", "int8") for backend in ("litert", "tf")],
+        ("uint8", "litert"),
+        ("float32", "tf"),
+    ),
+)
 def test_dtypes_of_the_input_and_the_output(dtype, backend, classifier):
     content = Int8Files(classifier, images(), io_dtype=dtype, backend=backend).make(REWRITTEN)
     image, probabilities, signatures = io_details(content)

@@ -35,7 +35,7 @@ APPLICATIONS = {  # ours: theirs, their keywords, our keywords
     "convnext_large": ("ConvNeXtLarge", {}, {}),
     "convnext_xlarge": ("ConvNeXtXLarge", {}, {}),
 }
-QUICK = ("mobilenet_v3_small", "xception")
+QUICK = ("mobilenet_v3_small",)
 
 
 def by_depth(model):

@@ -22,7 +22,6 @@ def floatx(request):
     "name",
     mostly_slow(
         ["mobilenet_v4_hybrid_medium", "deit_tiny_distilled", "swin_tiny", "alexnet"],
-        "mobilenet_v4_hybrid_medium",
         "swin_tiny",
     ),
 )

@@ -31,7 +31,7 @@ PUBLISHED = {  # trainable parameters with the auxiliary head: torchvision's num
 }
 PAPERS = {"fcn32s": 134_346_581, "fcn16s": 134_357_354, "fcn8s": 134_362_751}  # without the deconvolutions
 PIXELS = images(count=2)
-MARKED = mostly_slow(SEGMENTERS, "fcn8s", "deeplabv3_resnet50")
+MARKED = mostly_slow(SEGMENTERS, "fcn8s")
 
 
 def trained(model):

@@ -75,14 +75,10 @@ def test_the_evaluation_is_that_of_the_predicted_masks(run, masks, tmp_path):
     figures = json.loads(file.read_text())["metrics"]
     arguments = ["kvision-predict", f"--model={run}", f"--output={tmp_path}", masks / "images"]
     assert f"48 pictures in {tmp_path}" in command(*arguments)
-    arguments[-1] = masks / "images/00.png"
-    assert "00_overlay.png' is there already: `--overwrite` replaces it" in command(*arguments, code=2)
-    (tmp_path / "00_overlay.png").unlink()
-    assert "00_mask.png' is there already: `--overwrite` replaces it" in command(*arguments, code=2)
-    assert not (tmp_path / "00_overlay.png").exists()
-    command(*arguments, "--overwrite")
-    arguments[2] = f"--output={masks / 'classes.txt'}"
-    assert "`--output` must be a folder; " in command(*arguments, code=2)
+    (tmp_path / "01_overlay.png").unlink()
+    arguments[-1] = masks / "images/01.png"
+    assert "01_mask.png' is there already: `--overwrite` replaces it" in command(*arguments, code=2)
+    assert not (tmp_path / "01_overlay.png").exists()
     confusion = np.zeros((2, 2))
     for path in sorted((masks / "masks").iterdir()):
         with Image.open(path) as truth, Image.open(tmp_path / f"{path.stem}_mask.png") as predicted:
@@ -97,6 +93,16 @@ def test_the_evaluation_is_that_of_the_predicted_masks(run, masks, tmp_path):
         assert re.search(rf"  {name} +{100 * iou:.2f} %", evaluated)
     with Image.open(tmp_path / "00_overlay.png") as overlay, Image.open(masks / "images/00.png") as image:
         assert overlay.size[1] > image.size[1]
+
+
+@pytest.mark.slow
+def test_pictures_that_are_there_are_replaced_when_asked(run, masks, tmp_path):
+    arguments = ["kvision-predict", f"--model={run}", f"--output={tmp_path}", masks / "images/00.png"]
+    command(*arguments)
+    assert "00_overlay.png' is there already: `--overwrite` replaces it" in command(*arguments, code=2)
+    command(*arguments, "--overwrite")
+    arguments[2] = f"--output={masks / 'classes.txt'}"
+    assert "`--output` must be a folder; " in command(*arguments, code=2)
 
 
 @pytest.mark.slow

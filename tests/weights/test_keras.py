@@ -36,10 +36,10 @@ def test_keras_applications_are_a_source(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "application", "keywords", "words"),
     [
-        ("resnet50", "ResNet50", {}, "another network.*conv1"),
+        pytest.param("resnet50", "ResNet50", {}, "another network.*conv1", marks=pytest.mark.slow),
         ("densenet121", "DenseNet121", {}, "norm_epsilon=1.001e-05"),
         ("mobilenet_v2", "MobileNetV2", {"alpha": 0.35}, r"ours \(3, 3, 3, 32\)"),
-        ("vgg16", "VGG19", {}, "block3_conv4"),
+        pytest.param("vgg16", "VGG19", {}, "block3_conv4", marks=pytest.mark.slow),
     ],
 )
 def test_other_networks_of_keras_are_refused(name, application, keywords, words):
