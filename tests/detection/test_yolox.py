@@ -110,6 +110,7 @@ def test_raw_outputs_are_the_authors(name):
             assert np.linalg.norm(found - expected) < 2e-5 * np.linalg.norm(expected)
 
 
+@pytest.mark.slow
 def test_detections_are_the_decoded_raw_outputs():
     """Boxes by the paper's section 2.1, cell by cell, where no box suppresses another."""
     shape = (64, 96, 3)

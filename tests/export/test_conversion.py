@@ -223,6 +223,7 @@ def test_several_outputs_keep_their_names_in_every_mode():
             )
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_gives_the_same_file(monkeypatch):
     monkeypatch.setattr("kvision_export.convert.subprocess", subprocess)  # a new interpreter
     model = randomized(tiny("lenet5"))

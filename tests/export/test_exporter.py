@@ -74,6 +74,7 @@ def test_from_python_for_models_of_every_kind(make, tmp_path):
     assert model(images(1)).shape == (1, 2)
 
 
+@pytest.mark.slow
 def test_from_python_for_an_npu_without_labels(tmp_path):
     model = randomized(tiny("resnet18"))
     modes = ["int8", "int16x8", "int4"]

@@ -69,6 +69,7 @@ def test_other_pixels_are_doubted(flags, said, of_other_pixels):
     assert (asked in printed) == bool(flags)
 
 
+@pytest.mark.slow
 def test_pixels_that_contradict_themselves(of_other_pixels, tmp_path):
     arguments = of_other_pixels
     for flags, words in (

@@ -59,6 +59,7 @@ def test_regions_and_anchors_are_torchvisions(name):
         assert None not in model.output_shape[1:] or not fixed
 
 
+@pytest.mark.slow
 def test_files_have_built_in_operators_and_agree():
     """All layers in one file, and what they are given in its one input."""
     given = [*MAPS, BOXES, INSIDE, IMAGE]

@@ -13,6 +13,7 @@ import tensorflow as tf
 from helpers import (
     DISTINCT,
     EACH,
+    EVERY_BLOCK,
     built_without_memory,
     mostly_slow,
     randomized,
@@ -154,6 +155,11 @@ def test_every_weight_has_a_gradient(name):
         assert gradient.numpy().any(), variable.path
 
 
+@pytest.mark.parametrize(
+    "small",
+    mostly_slow(DISTINCT, *(name for name in EVERY_BLOCK if not name.startswith(("inception", "googlenet")))),
+    indirect=True,
+)
 def test_a_saved_model_gives_the_same_outputs(small, tmp_path):
     _, model = small
     model.save(tmp_path / "model.keras")

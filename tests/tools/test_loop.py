@@ -76,6 +76,7 @@ def test_a_step_is_that_of_model_fit():
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_side_classifiers_count_in_training_and_are_left_out_after(tmp_path):
     keras.utils.set_random_seed(0)
     columns = SMALL | {"input_shape": (64, 64, 3)}
