@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from helpers import SHALLOW, mostly_slow, randomized, tiny
+from helpers import SHALLOW, randomized, tiny
 from tflite import REWRITTEN, changed, images, int8, io_details, operators
 
 import kvision
@@ -243,11 +243,14 @@ def classifier():
 
 @pytest.mark.parametrize(
     ("dtype", "backend"),
-    mostly_slow(
-        [(dtype, backend) for dtype in ("uint8", "float32", "int8") for backend in ("litert", "tf")],
+    [
         ("uint8", "litert"),
         ("float32", "tf"),
-    ),
+        pytest.param("uint8", "tf", marks=pytest.mark.slow),
+        pytest.param("float32", "litert", marks=pytest.mark.slow),
+        pytest.param("int8", "litert", marks=pytest.mark.slow),
+        pytest.param("int8", "tf", marks=pytest.mark.slow),
+    ],
 )
 def test_dtypes_of_the_input_and_the_output(dtype, backend, classifier):
     content = Int8Files(classifier, images(), io_dtype=dtype, backend=backend).make(REWRITTEN)
