@@ -102,6 +102,7 @@ def test_sampling(positives, negatives, expected):
         assert of_kind == set(places[np.argsort(-overlaps[places])][: len(of_kind)])
 
 
+@pytest.mark.slow
 def test_training_shares_variables_and_norms_see_sampled_regions_alone():
     columns = TINY["fasterrcnn_resnet50_fpn"][0]
     model = kvision.create_model("fasterrcnn_resnet50_fpn_v2", input_shape=(96, 96, 3), **columns)

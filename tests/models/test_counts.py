@@ -107,6 +107,7 @@ ROADMAP = {  # GFLOPs of Table 10; "layer_norm" is 4.46 there, see kvision/model
 }
 
 
+@pytest.mark.slow
 def test_the_road_to_convnext():
     built = {step: built_without_memory("convnext_roadmap", step=step) for step in ROADMAP}
     assert [round(macs(model) / 1e9, 2) for model in built.values()] == list(ROADMAP.values())

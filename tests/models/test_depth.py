@@ -4,7 +4,7 @@ import re
 
 import keras
 import pytest
-from helpers import DISTINCT, EVERY_BLOCK, tiny
+from helpers import DISTINCT, EVERY_BLOCK, mostly_slow, tiny
 
 import kvision
 
@@ -16,7 +16,7 @@ def weighty(model):
 ONE_OF_A_FAMILY = {kvision.info(name).family: name for name in (*DISTINCT, *EVERY_BLOCK)}.values()
 
 
-@pytest.mark.parametrize("small", ONE_OF_A_FAMILY, indirect=True)
+@pytest.mark.parametrize("small", mostly_slow(ONE_OF_A_FAMILY, *EVERY_BLOCK), indirect=True)
 def test_groups_hold_each_layer_once_and_follow_each_other(small):
     name, model = small
     *trunk, top = kvision.depth_groups(model)
@@ -40,17 +40,19 @@ def test_groups_hold_each_layer_once_and_follow_each_other(small):
 @pytest.mark.parametrize(
     ("built", "blocks"),
     [  # of the papers' tables, but for the stem and the head
-        ("resnet50", 3 + 4 + 6 + 3),
+        pytest.param("resnet50", 3 + 4 + 6 + 3, marks=pytest.mark.slow),
         ("densenet121", 6 + 1 + 12 + 1 + 24 + 1 + 16),  # with the transitions
         ("mobilenet_v1", 13),
-        ("mobilenet_v2", 17 + 1),  # with the head convolution
-        ("efficientnet_b0", 16 + 1),
-        ("convnext_tiny", 3 + 3 + 9 + 3),
-        ("vit_tiny_patch16", 12),
-        ("deit_tiny_distilled", 12),
+        pytest.param("mobilenet_v2", 17 + 1, marks=pytest.mark.slow),  # with the head convolution
+        pytest.param("efficientnet_b0", 16 + 1, marks=pytest.mark.slow),
+        pytest.param("convnext_tiny", 3 + 3 + 9 + 3, marks=pytest.mark.slow),
+        pytest.param("vit_tiny_patch16", 12, marks=pytest.mark.slow),
+        pytest.param("deit_tiny_distilled", 12, marks=pytest.mark.slow),
         ("swin_tiny", 2 + 2 + 6 + 2),
-        ("vgg16_bn", 13 - 1),  # its first convolution is the stem
-        ("googlenet", 9 + 2),  # three convolutions come before the modules
+        pytest.param("vgg16_bn", 13 - 1, marks=pytest.mark.slow),  # its first convolution is the stem
+        pytest.param(
+            "googlenet", 9 + 2, marks=pytest.mark.slow
+        ),  # three convolutions come before the modules
     ],
     indirect=["built"],
 )
