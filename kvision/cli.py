@@ -134,7 +134,9 @@ def import_keras() -> None:
         with without_notices():
             import keras
     except (ImportError, ValueError) as error:
-        raise UserError(f"Keras cannot be imported: {error} ({settings})") from error
+        raise UserError(
+            f"Keras cannot be imported: {error}. The commands need its backend 'tensorflow' ({settings})."
+        ) from error
     keras.config.set_floatx("float32")  # --precision says what is computed in, not keras.json
     for name, expected in KERAS.items():
         value = getattr(keras.config, name)()

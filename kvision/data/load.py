@@ -16,6 +16,7 @@ from kvision.data.skipped import Skipped, Unreadable
 from kvision.data.sources import Source, open_source
 from kvision.data.transforms import AUGMENTATIONS, OF_OBJECTS, OTHERS, Frame
 from kvision.errors import UserError
+from kvision.names import counted
 
 MOST_OBJECTS = 120  # of several images together, unless one has more; as YOLOX has it for its mosaics
 
@@ -156,6 +157,8 @@ def load(
     objects, others = source.objects, OTHERS.get(augment, 0)
     if objects:
         objects.report(strict)
+        if training and not len(objects.boxes):
+            raise UserError(f"None of the {counted(source.size, 'image')} to train on has an object.")
         most = min((1 + others) * objects.most, max(objects.most, MOST_OBJECTS))
     elif others:
         raise UserError(f"`augment` {augment!r} needs boxes; got the target {target!r}.")

@@ -76,6 +76,8 @@ def _read_old(path):
         magic = _pickle.load(content, storage)
     except Exception:
         magic = None
+    if content[:4] == b"PK\3\4":
+        raise EOFError("it ends too early")
     if magic != MAGIC:
         raise UserError("it was not saved by PyTorch")
     _, system, state, keys = (_pickle.load(content, storage) for _ in range(4))

@@ -63,7 +63,8 @@ def fitting(state: Mapping, wanted: Collection[str]) -> tuple[dict, list[str]]:
         return max(dicts.values(), key=len), []
     best = [path for path in dicts if fits[path] == most]
     best = [path for path in best if path not in unfit] or best
-    averages = [path for path in best if AVERAGE.search(path) or "n_averaged" in dicts[path]]
+    averages = [path for path in best if AVERAGE.search(path)]
+    averages = averages or [path for path in best if "n_averaged" in dicts[path]]
     known = [path for key in KEYS for path in averages or best if path.rpartition("/")[2] == key]
     if len(averages or best) > 1 and not known:
         raise _several(best)
@@ -162,10 +163,14 @@ def _apart(path: str, names: dict, wanted: Collection[str]) -> Iterator[tuple[st
     averages = [prefix.removesuffix("module.") for prefix in prefixes if AVERAGE.search(prefix)]
     if len(averages) == len(prefixes):
         averages = []
-    parts = {root: {k: v for k, v in names.items() if k.startswith(root)} for root in averages}
-    yield path, {name: value for name, value in names.items() if not name.startswith(tuple(averages))}
-    for root, part in parts.items():
-        yield f"{path}/{root}".strip("/."), {name.removeprefix(root): value for name, value in part.items()}
+    if not averages:
+        yield path, names
+        return
+    counter = {name: value for name, value in names.items() if name == "n_averaged"}
+    yield path, {k: v for k, v in names.items() if not k.startswith((*averages, "n_averaged"))}
+    for root in averages:
+        part = {name.removeprefix(root): value for name, value in names.items() if name.startswith(root)}
+        yield f"{path}/{root}".strip("/."), counter | part
 
 
 def _prefixes(names: Collection[str], wanted: Collection[str]) -> Counter:

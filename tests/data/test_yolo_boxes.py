@@ -37,16 +37,25 @@ def test_yolo(yolo):
     data = f"yolo:{yolo}/data.yaml"
     check(data, crowds=False)
     check_list(data, "val", "d")
-    listing = "\n".join(f"./images/train/{name}.jpg" for name in "ca")
+    listing = "\n".join(f".\\images\\train\\{name}.jpg" for name in "ca")  # as Windows writes them
     (yolo / "list.txt").write_text(listing)
     (yolo / "labels/val/d.txt").write_bytes(b"\xef\xbb\xbf" + (yolo / "labels/val/d.txt").read_bytes())
     names = "names: ['cat', cow, \"dog\"]\nnc: 3\ndownload: |\n  rm nothing\n"
-    (yolo / "data.yaml").write_text(f"path: ../elsewhere\ntrain: [list.txt, ../images/val]\n{names}")
+    (yolo / "data.yaml").write_text(f"path: ../elsewhere\ntrain: [list.txt, ..\\images\\val]\n{names}")
     check_list(data, "train", "cad", crowds=False)
     (yolo / "labels/train/a.txt").write_text("2 0.1 0.1 0.3 0.1 0.3 0.5 0.2 0.5\n")
     BOX = ((8, 4, 24, 20), "dog", False)
     [batch] = read(load(data, "train", image_size=SIZE, target="boxes"))
     np.testing.assert_allclose(batch["boxes"][1, 0], BOX[0], atol=1e-4)
+    for text in (yolo / "labels").rglob("*.txt"):
+        text.write_text("")
+    with pytest.raises(UserError, match="None of the 3 images to train on has an object"):
+        load(data, "train", image_size=SIZE, target="boxes", training=True)
+    (yolo / "labels").rename(yolo / "Labels")
+    with pytest.raises(
+        UserError, match=r"none of the 3 images of the split 'train' .* is '.*/labels/train/c"
+    ):
+        load(data, "train", image_size=SIZE, target="boxes")
 
 
 @pytest.mark.parametrize(

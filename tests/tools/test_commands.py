@@ -40,12 +40,14 @@ def test_predict_takes_folders_and_patterns_and_skips_unreadable_files(run, fold
     output, _ = run
     shutil.copytree(output, tmp_path / "run")
     monkeypatch.setenv("HOME", str(tmp_path))
+    (folder / "dark" / "broken.png").symlink_to("nowhere")
     (folder / "dark" / ".hidden").mkdir()
     (folder / "dark" / ".hidden" / "0.png").write_bytes((folder / "dark" / "0.png").read_bytes())
     pattern = str(folder / "l*" / "[13].png")
     arguments = ["kvision-predict", "--model=~/run", "--topk=1", f"{folder}/dark", pattern]
     lines = command(*arguments, tmp_path / "a\x1b[31m[1].png").splitlines()
     paths = [line for line in lines if line.startswith("/")]
+    (folder / "dark" / "broken.png").unlink()
     pngs = sorted(str(path) for path in (folder / "dark").glob("*.png"))
     shutil.rmtree(folder / "dark" / ".hidden")
     assert paths == [
@@ -54,7 +56,8 @@ def test_predict_takes_folders_and_patterns_and_skips_unreadable_files(run, fold
         f"{tmp_path}/a\\x1b[31m[1].png",
     ]
     assert any(line.startswith(f"'{folder}/dark/notes.txt' failed to decode: ") for line in lines)
-    assert "Skipped 1 unreadable file." in lines
+    assert f"'{folder}/dark/broken.png' failed to decode: it is a broken link, or not a file." in lines
+    assert "Skipped 2 unreadable files." in lines
     assert "notes.txt' failed to decode" in command(*arguments, "--strict", code=2)
     (tmp_path / "empty").mkdir()
     for name, words in (("empty", "has no files"), ("*.gif", "No such file or directory")):

@@ -107,6 +107,12 @@ def forms(tensors):
             "net_ema.n_averaged": np.ones((), "int64"),
             "loss.weight": np.ones(3),
         },
+        "an average beside it and its counter": {
+            **prefixed(average, "model."),
+            **prefixed(tensors, "ema_model."),
+            "n_averaged": np.ones((), "int64"),
+        },
+        "an average by its name": {"model": average | {"n_averaged": np.ones(())}, "ema_model": tensors},
         "an average without biases": {"model": tensors, "model_ema": partial},
         "statistics under the same names": {"momentum": statistics, "model": tensors},
         "numbers beside them": tensors | {"epoch": 3, "args": OTHER, "name": "x", "none": None},

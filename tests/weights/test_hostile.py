@@ -201,6 +201,8 @@ def test_archives_are_as_large_as_their_file(network, tensors, tmp_path):
     refused(network, path, "CRC")
     path.write_bytes(content.replace(b"little", b"big   "))
     refused(network, path)
+    path.write_bytes(content[:-9])
+    refused(network, path, "it ends too early")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from kvision.data.sources.folder import ClassFolders, LeftOut
 from kvision.data.sources.inside import check_there
 from kvision.data.sources.source import SPLITS, Options, Source, of_files, parts
 from kvision.errors import UserError
-from kvision.names import listed, quoted, shown
+from kvision.names import counted, listed, quoted, shown
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
@@ -42,6 +42,11 @@ def yolo(path: str, split: str, options: Options) -> Source:
     source = of_files(root, names, images)
     check_there(source, path)
     texts = [_text_of(image) for image in images]
+    if not any(map(os.path.exists, texts)):
+        raise UserError(
+            f"{path!r}: none of the {counted(len(images), 'image')} of the split {split!r} has a text file "
+            f"of boxes; the first expected is {texts[0]!r}."
+        )
     boxes = [box for place, text in enumerate(texts) for box in _boxes(place, text)]
     places = {place: place for place in range(len(names))}
     objects = gather(boxes, places, len(images), lambda image: shown(texts[image]))
@@ -86,6 +91,7 @@ def _images(path, root, name, given, left_out) -> list[str]:
     """The paths of the images in a folder or a list."""
     if not isinstance(given, str) or "\0" in given:
         raise UserError(f"{path!r}: `{name}` must be a folder of images; got {quoted(given)}.")
+    given = given.replace("\\", "/")  # as Windows writes them
     forms = [given, given.removeprefix("../")]  # the second for files that tools export one folder too high
     place = next((p for form in forms if os.path.exists(p := os.path.join(root, form))), None)
     if place is None:
@@ -98,7 +104,7 @@ def _images(path, root, name, given, left_out) -> list[str]:
         left_out.add("no images by their endings", {f for f in files if not f.endswith(".txt")} - {*images})
         return images
     with open(place, encoding="utf-8", errors="surrogateescape") as lines:
-        listed_ones = [line.strip() for line in lines if line.strip()]
+        listed_ones = [line.strip().replace("\\", "/") for line in lines if line.strip()]
     return [os.path.normpath(os.path.join(os.path.dirname(place), image)) for image in listed_ones]
 
 

@@ -80,6 +80,8 @@ def main(arguments):
         settings = {"crop": opened.crop, "interpolation": opened.interpolation}
         for number, path in enumerate(paths):
             try:
+                if not os.path.isfile(path):
+                    raise UserError(f"{path!r} failed to decode: it is a broken link, or not a file.")
                 pixels = read_pixels(path, channels, exif)
             except UserError as error:
                 if FLAGS.strict:
@@ -162,7 +164,7 @@ def check_free(paths: Iterable[Path]) -> None:
 
 
 def _below(folder) -> list[str]:
-    inside = [path.relative_to(folder) for path in Path(folder).rglob("*") if path.is_file()]
+    inside = [path.relative_to(folder) for path in Path(folder).rglob("*") if not path.is_dir()]
     return sorted(
         str(Path(folder) / path) for path in inside if not any(part.startswith(".") for part in path.parts)
     )
