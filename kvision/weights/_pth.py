@@ -72,12 +72,12 @@ def _read_old(path):
 
     with open(path, "rb") as file:
         content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if content[:4] == b"PK\3\4":  # the head of an archive, whose end is missing
+        raise EOFError("it ends too early")
     try:
         magic = _pickle.load(content, storage)
     except Exception:
         magic = None
-    if content[:4] == b"PK\3\4":
-        raise EOFError("it ends too early")
     if magic != MAGIC:
         raise UserError("it was not saved by PyTorch")
     _, system, state, keys = (_pickle.load(content, storage) for _ in range(4))

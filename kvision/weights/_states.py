@@ -161,9 +161,7 @@ def _apart(path: str, names: dict, wanted: Collection[str]) -> Iterator[tuple[st
     counts = _prefixes(names, wanted)
     prefixes = sorted(prefix for prefix, count in counts.items() if count == max(counts.values()) > 0)
     averages = [prefix.removesuffix("module.") for prefix in prefixes if AVERAGE.search(prefix)]
-    if len(averages) == len(prefixes):
-        averages = []
-    if not averages:
+    if len(averages) in (0, len(prefixes)):
         yield path, names
         return
     counter = {name: value for name, value in names.items() if name == "n_averaged"}
