@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import NARROW, SMALL, small_columns, tiny_yolox
+from helpers import NARROW, SMALL, mostly_slow, small_columns, tiny_yolox
 
 import kvision
 from kvision import detection
@@ -30,7 +30,7 @@ def batch(*objects):
     return {"image": PIXELS, "boxes": boxes, "classes": classes, "crowd": crowd}
 
 
-@pytest.mark.parametrize("name", ANCHORS)
+@pytest.mark.parametrize("name", mostly_slow(ANCHORS, "fasterrcnn_resnet50_fpn"))
 def test_anchors_take_what_they_overlap(name):
     columns, threshold = ANCHORS[name]
     model = kvision.create_model(name, **SHAPE, **columns)

@@ -245,7 +245,7 @@ def classifier():
     ("dtype", "backend"),
     [
         ("uint8", "litert"),
-        ("float32", "tf"),
+        pytest.param("float32", "tf", marks=pytest.mark.slow),
         pytest.param("uint8", "tf", marks=pytest.mark.slow),
         pytest.param("float32", "litert", marks=pytest.mark.slow),
         pytest.param("int8", "litert", marks=pytest.mark.slow),

@@ -106,7 +106,7 @@ def test_enough_boxes_are_enough():
     ("multi_label", "own_boxes"),
     [
         (True, True),
-        (False, False),
+        pytest.param(False, False, marks=pytest.mark.slow),
         pytest.param(True, False, marks=pytest.mark.slow),
         pytest.param(False, True, marks=pytest.mark.slow),
     ],

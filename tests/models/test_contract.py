@@ -12,7 +12,6 @@ import pytest
 import tensorflow as tf
 from helpers import (
     DISTINCT,
-    EACH,
     built_without_memory,
     equal,
     mostly_slow,
@@ -139,7 +138,7 @@ def test_docstring(name, says):
     assert all(text in doc for text in says)
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", mostly_slow(DISTINCT, *FEW, "mobilenet_v4_hybrid_medium", "swin_v2_base"))
 def test_every_weight_has_a_gradient(name):
     keras.utils.set_random_seed(0)
     model = randomized(tiny(name, dropout_rate=0.0, classifier_activation=None))
@@ -155,6 +154,9 @@ def test_every_weight_has_a_gradient(name):
         assert gradient.numpy().any(), variable.path
 
 
+@pytest.mark.parametrize(
+    "small", mostly_slow(DISTINCT, *FEW, "mobilenet_v3_large", "swin_v2_base"), indirect=True
+)
 def test_a_saved_model_gives_the_same_outputs(small, tmp_path):
     _, model = small
     model.save(tmp_path / "model.keras")

@@ -42,7 +42,8 @@ LIKE_OTHERS = {  # of other numbers of the same blocks
     "deit_tiny_patch16_224", "mobilenetv4_conv_small", "tf_mobilenetv3_large_minimal_100",
     "deit_tiny_distilled_patch16_224", "mobilenetv2_140", "mobilenetv4_conv_medium", "tf_efficientnet_lite1",
     "tf_efficientnet_lite2", "tf_efficientnet_lite3", "tf_efficientnetv2_b2", "tf_mobilenetv3_small_075",
-    "vit_tiny_patch16_224",
+    "vit_tiny_patch16_224", "tf_efficientnet_lite0", "tf_mobilenetv3_small_100", "convnext_atto",
+    "deit_tiny_distilled_patch16_224 at 288x288",
 }  # fmt: skip
 
 

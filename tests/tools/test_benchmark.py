@@ -69,7 +69,7 @@ def test_input(tmp_path):
         ),
         (["data", "--data=digits"], "`--data=folder:PATH` is what all sides read"),
         (["train", "--model=lenet5", "--against=timm"], "not known by a name of timm's"),
-        (["train", "--model=lenet"], "Did you mean 'lenet5'"),
+        (["train", "--model=lenet"], "^kvision-benchmark: Unknown model 'lenet'. Did you mean 'lenet5'"),
         pytest.param(
             ["forward", "--image_size=1"], "The side ours failed: .*32 x 32", marks=pytest.mark.slow
         ),

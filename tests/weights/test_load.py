@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import safetensors.numpy
-from helpers import SHALLOW, built_without_memory, equal, small_columns, tiny
+from helpers import SHALLOW, built_without_memory, equal, mostly_slow, small_columns, tiny
 from pytorch import write_pth
 
 import kvision
@@ -100,7 +100,7 @@ def test_a_smaller_image_without_the_top_takes_the_trunk():
     assert all(np.array_equal(tensors[k], v) for k, v in loaded.items())
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v1", "resnet18", "vit_tiny_patch16"])
+@pytest.mark.parametrize("name", mostly_slow(["mobilenet_v1", "resnet18", "vit_tiny_patch16"], "resnet18"))
 def test_a_grey_image_gives_what_its_rgb_copy_gave(name):
     columns = small_columns(name) | {"input_shape": (64, 64, 3), "classifier_activation": None}
     rgb = kvision.create_model(name, **columns)

@@ -28,6 +28,7 @@ import rich.console
 import rich.table
 from absl import flags
 
+import kvision
 from kvision import cli
 from kvision.errors import UserError
 from kvision.files import replacing
@@ -77,6 +78,7 @@ def main(positional):
         cli.import_keras()
         models = [] if kind == "data" else FLAGS.model
         for name in models:
+            kvision.info(name)  # raises, with the nearest names
             for peer in FLAGS.against:
                 check_peer(peer, name)
         peers = {name: timm_name(name) for name in models if "timm" in FLAGS.against}
