@@ -35,10 +35,10 @@ LIKE_OTHERS = {  # made of the same blocks as another network or another test's,
     "densenet121", "efficientnet_b0", "efficientnet_lite0", "efficientnet_v2_b0", "efficientnet_v2_l",
     "efficientnet_v2_m", "efficientnet_v2_s", "googlenet", "googlenet_bn", "inception_v3", "mobilenet_v1",
     "mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_large_minimal", "mobilenet_v3_small",
-    "mobilenet_v3_small_minimal", "mobilenet_v4_conv_large", "mobilenet_v4_conv_medium", "mobilenet_v4_conv_small",
-    "mobilenet_v4_hybrid_medium", "resnet101", "resnet18", "resnext101_32x4d", "swin_base", "swin_v2_base",
-    "vgg11_bn", "vgg_f", "vgg_m", "vgg_s", "vit_base_patch16", "vit_base_patch32", "vit_base_r50_s16",
-    "vit_huge_patch14", "vit_small_r26_s32", "xception",
+    "mobilenet_v3_small_minimal", "mobilenet_v4_conv_large", "mobilenet_v4_conv_medium",
+    "mobilenet_v4_conv_small", "mobilenet_v4_hybrid_medium", "resnet101", "resnet18", "resnext101_32x4d",
+    "swin_base", "swin_v2_base", "vgg11_bn", "vgg_f", "vgg_m", "vgg_s", "vit_base_patch16",
+    "vit_base_patch32", "vit_base_r50_s16", "vit_huge_patch14", "vit_small_r26_s32", "xception",
 }  # fmt: skip
 
 TRANSFORMERS = (
