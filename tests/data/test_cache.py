@@ -16,7 +16,7 @@ from kvision.data.cache import Disk
 from kvision.data.identity import Files
 
 
-@pytest.mark.parametrize("cache", ["ram", "disk"])
+@pytest.mark.parametrize("cache", mostly_slow(["ram", "disk"], "disk"))
 @pytest.mark.parametrize("augment", mostly_slow(["none", "crop"], "crop"))
 def test_caches_hold_what_was_read(folder, tmp_path_factory, monkeypatch, cache, augment):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))

@@ -141,6 +141,7 @@ def test_segmenters_in_every_mode_and_with_every_end(name):
         np.testing.assert_array_equal(found.logits, logits.logits)
 
 
+@pytest.mark.slow
 def test_sigmoids_in_every_mode_and_with_every_end():
     logits, pixels = tiny("lenet5", classifier_activation=None), images(8, channels=1)
     classifier = logits.get_layer("classifier")

@@ -200,6 +200,7 @@ def test_results_without_annotations_are_numbered(run, pictures, tmp_path, monke
     )
 
 
+@pytest.mark.slow
 def test_results_lack_nothing_of_the_annotations(run, pictures, tmp_path):
     content = json.loads((pictures / "annotations.json").read_text())
     file = tmp_path / "other.json"

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from helpers import examples, make_loop, run_python, tiny
+from helpers import examples, make_loop, mostly_slow, run_python, tiny
 
 import kvision
 from kvision.opening import open_model
@@ -197,7 +197,7 @@ def test_the_rate_warms_up_and_falls_to_zero():
     np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.1, 0], atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", mostly_slow(["sgd", "adamw"], "adamw"))
 def test_a_restored_run_goes_on_bit_for_bit(name, tmp_path):
     """With dropout and stochastic depth, whose seeds `tf.train.Checkpoint` would leave out."""
 

@@ -187,7 +187,7 @@ def comparable(history):
 
 
 @pytest.mark.parametrize(  # of the first epoch's weights and their average, and of the next
-    "batch", mostly_slow([2, 4, 6, 8], 4, 6)
+    "batch", mostly_slow([2, 4, 6, 8], 6)
 )
 def test_an_end_that_is_asked_for_in_a_validation(batch, tmp_path, capsys):
     def with_average(folder):

@@ -268,7 +268,7 @@ def test_paths_of_a_home_and_of_other_kinds(network, tensors, tmp_path, monkeypa
         ),
         ("resnet18", ".weights.h5", {"include_top": False, "input_shape": (64, 64, 1)}),
         pytest.param("vit_tiny_patch16", ".weights.h5", {"input_shape": (96, 96, 3)}, marks=pytest.mark.slow),
-        ("swin_tiny", ".keras", {"input_shape": (96, 96, 3)}),
+        pytest.param("swin_tiny", ".keras", {"input_shape": (96, 96, 3)}, marks=pytest.mark.slow),
     ],
 )
 def test_files_of_keras_adapt_as_pytorchs_do(name, ending, other, tmp_path):

@@ -212,6 +212,7 @@ def test_rows_of_the_table_are_downloaded_from_where_they_live(hub, of_resnet18)
     assert all(np.array_equal(of_resnet18[k], v) for k, v in kvision.weights.state_dict(model).items())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LITE0.exists(), reason="the real weights (18 MB) are not here")
 def test_real_weights_through_the_hub(hub):
     hub.publish("timm/tf_efficientnet_lite0.in1k", safetensors.numpy.load_file(LITE0))

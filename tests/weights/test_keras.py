@@ -37,7 +37,7 @@ def test_keras_applications_are_a_source(tmp_path, monkeypatch):
     ("name", "application", "keywords", "words"),
     [
         pytest.param("resnet50", "ResNet50", {}, "another network.*conv1", marks=pytest.mark.slow),
-        ("densenet121", "DenseNet121", {}, "norm_epsilon=1.001e-05"),
+        pytest.param("densenet121", "DenseNet121", {}, "norm_epsilon=1.001e-05", marks=pytest.mark.slow),
         ("mobilenet_v2", "MobileNetV2", {"alpha": 0.35}, r"ours \(3, 3, 3, 32\)"),
         pytest.param("vgg16", "VGG19", {}, "block3_conv4", marks=pytest.mark.slow),
     ],

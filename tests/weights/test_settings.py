@@ -81,7 +81,7 @@ def test_files_of_networks_with_other_settings_are_refused(name, trained, senten
         assert equal(again, source)
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("ending", mostly_slow(ENDINGS, ".keras"))
 def test_the_normalisation_is_that_of_the_file(ending, tmp_path):
     other = kvision.Preprocess((10.0, 20.0, 30.0), (58.395, 57.12, 57.375))
     path = saved(shallow(preprocess=other), tmp_path / f"a{ending}")
