@@ -1,4 +1,4 @@
-"""Writes a `masks:` dataset of real pictures: stamps of Tux Paint, pasted on photographs.
+"""Writes a `masks:` and `coco:` dataset of real pictures: stamps of Tux Paint, pasted on photographs.
 
     apt-get download tuxpaint-stamps-default && dpkg-deb -x tuxpaint-stamps-default_*.deb stamps
     pip install scikit-image scikit-learn matplotlib
@@ -6,9 +6,10 @@
 
 Each of 600 training and 150 validation images is a crop of a photograph, 256 x 256, with one to four stamps,
 scaled, turned and mirrored, that do not overlap. Validation has photographs that training does not see; the
-stamps are the same. Pixels on the edge of a stamp, which mix both, are 255.
+stamps are the same. Pixels on the edge of a stamp, which mix both, are 255. A stamp's box holds all of it.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -65,23 +66,24 @@ def transformed(stamp, random):
 
 
 def draw(photographs, stamps, random):
-    """An image and its mask."""
+    """An image, its mask, and the boxes of its stamps: class, left, top, width and height."""
     image = crop(photographs[random.integers(len(photographs))], random)
-    mask = np.zeros((SIZE, SIZE), np.uint8)
+    mask, boxes = np.zeros((SIZE, SIZE), np.uint8), []
     for _ in range(random.integers(1, MOST + 1)):
         label = random.integers(len(CLASSES))
         stamp = transformed(stamps[label][random.integers(len(stamps[label]))], random)
         width, height = stamp.size
         for _ in range(TRIES):
             left, top = random.integers(0, SIZE - width + 1), random.integers(0, SIZE - height + 1)
-            box = mask[top : top + height, left : left + width]
-            if not box.any():
+            place = mask[top : top + height, left : left + width]
+            if not place.any():
                 alpha = np.asarray(stamp.getchannel("A"))
-                box[alpha > 255 - OPAQUE] = 255
-                box[alpha > OPAQUE] = label + 1
+                place[alpha > 255 - OPAQUE] = 255
+                place[alpha > OPAQUE] = label + 1
                 image.paste(stamp, (int(left), int(top)), stamp)
+                boxes.append((int(label), int(left), int(top), width, height))
                 break
-    return image, Image.fromarray(mask)
+    return image, Image.fromarray(mask), boxes
 
 
 def main(folder, output):
@@ -92,11 +94,24 @@ def main(folder, output):
     for seed, (split, count) in enumerate(COUNTS.items()):
         photographs = [Image.open(path).convert("RGB") for path in PHOTOGRAPHS[split]]
         random = np.random.default_rng(seed)
+        listed = {
+            "images": [],
+            "annotations": [],
+            "categories": [{"id": label, "name": name} for label, name in enumerate(CLASSES, start=1)],
+        }
         for number in range(count):
-            for kind, picture in zip(("images", "masks"), draw(photographs, stamps, random), strict=True):
+            *pictures, boxes = draw(photographs, stamps, random)
+            for kind, picture in zip(("images", "masks"), pictures, strict=True):
                 path = Path(output, split, kind, f"{number:03}.png")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 picture.save(path)
+            image = {"id": number, "file_name": f"images/{number:03}.png", "width": SIZE, "height": SIZE}
+            listed["images"].append(image)
+            for label, *box in boxes:
+                fields = {"image_id": number, "category_id": label + 1, "bbox": box, "iscrowd": 0}
+                fields |= {"id": len(listed["annotations"]), "area": box[2] * box[3]}
+                listed["annotations"].append(fields)
+        Path(output, split, "_annotations.coco.json").write_text(json.dumps(listed))
     Path(output, "classes.txt").write_text("\n".join(["background", *CLASSES]) + "\n")
 
 
