@@ -213,6 +213,7 @@ def export(
             "target": target,
             "preprocess": about.preprocess and dataclasses.asdict(about.preprocess),
             "images": len(images),
+            "calibration_images": count,
             "keras": keras_accuracy and dataclasses.asdict(keras_accuracy),
             "remarks": remarks,
             "doubts": doubts,

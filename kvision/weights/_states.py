@@ -61,6 +61,11 @@ def fitting(state: Mapping, wanted: Collection[str]) -> tuple[dict, list[str]]:
         raise UserError(f"it holds no tensors by name, as a `state_dict()` does, but {there or 'nothing'}")
     if not most:
         return max(dicts.values(), key=len), []
+    unfit |= {
+        path: f"holds {count} of the network's {most} tensors"
+        for path, count in fits.items()
+        if 0 < count < most and AVERAGE.search(path)
+    }
     best = [path for path in dicts if fits[path] == most]
     best = [path for path in best if path not in unfit] or best
     averages = [path for path in best if AVERAGE.search(path)]
@@ -87,7 +92,9 @@ def fitting(state: Mapping, wanted: Collection[str]) -> tuple[dict, list[str]]:
     outside = [name for name in dicts[taken] if not name.startswith(prefix) and not name.endswith(IGNORED)]
     tensors = {name: dicts[taken][name] for name in outside if name in wanted} | tensors
     if left := [name for name in outside if name not in wanted]:
-        notes.append(f"{len(left)} tensors outside of {prefix!r:.80} were left out ({left[0]!r:.80})")
+        average = next((name for name in left if AVERAGE.search(name.rpartition(".")[0])), None)
+        example = f"some of an average: {average!r:.80}" if average else f"{left[0]!r:.80}"
+        notes.append(f"{len(left)} tensors outside of {prefix!r:.80} were left out ({example})")
     return tensors, notes
 
 

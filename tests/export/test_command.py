@@ -45,6 +45,8 @@ def test_the_command_writes_files_and_a_report(run):
     assert page.count("data:image/png;base64,") == 3 * 20
     assert "http" not in page
     assert report["doubts"] == []
+    assert report["calibration_images"] == 2 * 20
+    assert "Ranges come from 40 calibration images" in page
     check_figures(report, page)
 
 

@@ -68,7 +68,7 @@ def test_tf_config(monkeypatch, config, expected):
     (job([], type="worker", index=0), "a cluster without the address of a worker: {'worker'"),
     (job(["a:1"], type="worker", index=1), "there is no index 1"),
     (job(["a:1", "b:2"], type="chief", index=0), "has 0 addresses of 'chief'"),
-    ({"task": {"type": "worker", "index": 1}}, "there is no index 1"),
+    ({"task": {"type": "worker", "index": 1}}, "has no addresses, so its only worker has index 0; got 1"),
     (job(["a:1", "b:2"], type="evaluator", index=0), "'evaluator'; the workers of kvision-train evaluate"),
     ({"task": {"type": "evaluator", "index": 0}}, "'evaluator'; the workers of kvision-train evaluate"),
     (job(["a:1", "b:2"], type="ps", index=0), "'ps'; kvision-train has no parameter servers"),

@@ -315,6 +315,7 @@ def averages_that_are_left_out(tensors):
     arrays = list(other.values())
     shadow = {"decay": 0.99, "num_updates": 7, "shadow_params": arrays}
     callbacks = {"SWA": {"n_averaged": 1, "average_model_state": prefixed(other, "model.")}}
+    fewer = dict([*other.items()][:8])
     nameless = "was left out: it is a list of tensors without names"
     return {
         "torch_ema": ({"model": tensors, "ema": shadow}, f"'ema/shadow_params' {nameless}"),
@@ -335,6 +336,14 @@ def averages_that_are_left_out(tensors):
         "none yet, beside it": (
             prefixed(tensors, "net.") | prefixed(wrapped, "net_ema.") | {"net_ema.n_averaged": counter},
             "'net_ema' was left out: it averages nothing yet",
+        ),
+        "parameters alone": (
+            {"state_dict": tensors, "state_dict_ema": fewer},
+            r"'state_dict_ema' was left out: it holds 8 of the network's 10 tensors",
+        ),
+        "parameters alone, beside it": (
+            prefixed(tensors, "model.") | prefixed(fewer, "ema_model."),
+            r"8 tensors outside of 'model.' were left out \(some of an average: 'ema_model.c1",
         ),
         "lightning": (
             {"state_dict": prefixed(tensors, "model."), "callbacks": callbacks},

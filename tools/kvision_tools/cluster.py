@@ -99,11 +99,11 @@ def _read_config(text: str) -> Cluster:
     if kind is None:
         raise UserError(f"TF_CONFIG must say which of its {len(addresses)} workers this is: {FORM}.")
     index = _index(task.get("index", 0 if len(addresses) < 2 else None))
-    most = len(listed[kind]) if addresses else 1
-    if not 0 <= index < most:
-        raise UserError(
-            f"TF_CONFIG has {counted(most, 'address')} of {kind!r}, so there is no index {index} (from 0)."
-        )
+    if index and not addresses:
+        raise UserError(f"TF_CONFIG has no addresses, so its only worker has index 0; got {index}: {FORM}.")
+    if addresses and not 0 <= index < len(listed[kind]):
+        there = counted(len(listed[kind]), "address")
+        raise UserError(f"TF_CONFIG has {there} of {kind!r}, so there is no index {index} (from 0).")
     if len(addresses) < 2:
         return Cluster()
     return Cluster(addresses, index + (len(listed["chief"]) if kind == "worker" else 0))
