@@ -2,16 +2,16 @@
 
 import contextlib
 import json
+import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from helpers import memory_within, mostly_slow
+from helpers import COMMANDS, memory_within, mostly_slow
 
 from kvision.data.identity import Identity
 from kvision.errors import UserError
@@ -306,21 +306,21 @@ def test_ports_that_cannot_be_taken():
     )
 
 
-def test_a_signal_ends_the_wait():
-    script = (
-        "import signal, sys\n"
-        "from kvision_tools.cluster import Cluster\n"
-        "from kvision_tools.rendezvous import meet\n"
-        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
-        "print('there', flush=True)\n"
-        f"meet(Cluster({addresses(2)!r}, 0), {{}}, 60)\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    process.stdout.readline()
+def meet_alone(addresses, there, text):
+    """Waits for another worker, who does not come."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+    os.dup2(os.open(text, os.O_WRONLY | os.O_CREAT), 2)
+    there.set()
+    meet(Cluster(addresses, 0), {}, 60)
+
+
+def test_a_signal_ends_the_wait(tmp_path):
+    there = COMMANDS.Event()
+    process = COMMANDS.Process(target=meet_alone, args=(addresses(2), there, tmp_path / "stderr"))
+    process.start()
+    assert there.wait(60)
     time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=10)
-    assert process.returncode == 75
-    assert "Traceback" not in errors
+    process.terminate()
+    process.join(10)
+    assert process.exitcode == 75
+    assert "Traceback" not in (tmp_path / "stderr").read_text()

@@ -2,16 +2,17 @@
 
 import json
 import os
-import subprocess
-import sys
+import time
 
 import numpy as np
 import pytest
+from helpers import COMMANDS
 from run_folders import Command, check, contents, identities, made, trained
 
 from kvision import run_info
 from kvision.data.identity import Files, identify
 from kvision_tools import run_folder
+from kvision_tools.config import TrainConfig
 
 
 def test_a_run_goes_on_with_its_own_flags_alone(parsed, tmp_path):
@@ -120,39 +121,33 @@ def test_a_run_may_become_longer(parsed, tmp_path, capsys):
             check(run, False)
 
 
-HOLDER = """
-import sys
-from pathlib import Path
-import numpy as np
-from kvision.data.identity import identify
-from kvision_tools import run_folder
-from kvision_tools.config import TrainConfig
-here = identify(("cat", "dog"), np.array((0, 0, 1)), None)
-settings = {{"model_kwarg": {{"a": 1, "b": 2}}, "crop": 1, "interpolation": "bilinear"}}
-config = TrainConfig(model="lenet5", data="digits", **settings)
-lock = run_folder.make(Path({run!r}), config, {{"train": here, "val": here}}, False)
-print("made", flush=True)
-sys.stdin.read()
-"""
+def hold(run, made):
+    """Begins a run, whose folder this process then holds."""
+    settings = {"model_kwarg": {"a": 1, "b": 2}, "crop": 1, "interpolation": "bilinear"}
+    config = TrainConfig(model="lenet5", data="digits", **settings)
+    here = identify(("cat", "dog"), np.array((0, 0, 1)), None)
+    lock = run_folder.make(run, config, {"train": here, "val": here}, False)
+    made.set()
+    time.sleep(100)
+    lock.close()
 
 
 def test_one_training_at_a_time(parsed, tmp_path):
     run = tmp_path / "run"
     parsed()
-    code = HOLDER.format(run=str(run))
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    with holder:
-        assert holder.stdout.readline() == b"made\n"
-        before = contents(run)
-        for overwrite in (False, True):
-            with pytest.raises(ValueError, match=f"Another training .*'process {holder.pid} on .*, since"):
-                check(run, overwrite)
-            with pytest.raises(ValueError, match="Another training"):
-                made(run, overwrite)
-        assert contents(run) == before
-        holder.kill()
+    begun = COMMANDS.Event()
+    holder = COMMANDS.Process(target=hold, args=(run, begun))
+    holder.start()
+    assert begun.wait(60)
+    before = contents(run)
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match=f"Another training .*'process {holder.pid} on .*, since"):
+            check(run, overwrite)
+        with pytest.raises(ValueError, match="Another training"):
+            made(run, overwrite)
+    assert contents(run) == before
+    holder.kill()
+    holder.join()
     assert check(run, False)  # at once
     lock = run_folder.make(run, Command.config, identities(), False)
     with pytest.raises(ValueError, match=f"'process {os.getpid()} on"):
