@@ -3,6 +3,7 @@
 FORMS = "digits, folder:PATH, csv:PATH, tfrecord:GLOB or tfds:NAME"  # of a dataset with labels
 MASK_FORMS = "shapes, masks:PATH, voc:PATH or tfds:NAME"  # of a dataset with masks
 BOX_FORMS = "shapes, coco:PATH, voc:PATH, yolo:FILE, csv:PATH or tfds:NAME"  # of a dataset with boxes
+DATASETS = f"{FORMS}; of masks, {MASK_FORMS}; of boxes, {BOX_FORMS}"
 LETTERBOXES = ("centre", "corner", "stretch")  # where an image lies in the network's input
 TASKS = ("classification", "multilabel", "segmentation", "detection")
 SPLITS = ("train", "val")  # of a training

@@ -65,6 +65,8 @@ def read(folder: Path) -> RunInfo:
             "interpolation": flags.get("interpolation", RunInfo.interpolation),
             "exif": flags.get("exif", "true") == "true",
         }
+        if flags.get("task") in TASKS:
+            settings["task"] = flags["task"]
         return RunInfo(model=flags.get("model", ""), data=flags.get("data"), **settings)
     except (ValueError, KeyError, TypeError):
         pass

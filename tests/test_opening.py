@@ -138,6 +138,13 @@ def test_the_file_of_a_run_is_opened_as_the_run(run):
     assert (of_file.crop, of_file.class_names) == (0.9, ("dark", "light"))
 
 
+@pytest.mark.parametrize(("line", "task"), [("", "classification"), ("--task=multilabel\n", "multilabel")])
+def test_the_flags_of_a_run_without_run_json_say_what_it_learned(line, task, run):
+    with open(run / "flags.txt", "a") as flags:
+        flags.write(line)
+    assert opening.open_model(str(run)).task.name == task
+
+
 def test_weights_of_nan_are_refused(run):
     model = keras.saving.load_model(run / "model.keras")
     model.layers[-1].bias.assign([0, np.nan])

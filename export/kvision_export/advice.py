@@ -26,7 +26,7 @@ def warnings_of(mode: str, census: Census, target: str, share: float) -> list[st
     """
     warnings = []
     if mode == "int4" and not any(kind.startswith(mode) for kind in census.stored_as):
-        warnings.append("It has no dense layer, and only these get int4 weights: it is as `dynamic`.")
+        warnings.append("It has no dense layer: only these get int4 weights, others int8 ones.")
     if share > 1.1:
         warnings.append(f"On this processor it takes {share:.1f} times as long as {REFERENCE}.")
     if {*census.left_out} - {*OWN_KERNELS}:

@@ -17,7 +17,7 @@ says what is in files that are there, and ends with 1 where one has a fault.
 from absl import flags
 
 from kvision import cli, model_flags
-from kvision.choices import FORMS, MASK_FORMS
+from kvision.choices import DATASETS
 from kvision.errors import UserError
 from kvision_export.choices import ANSWERS, BACKENDS, IO_DTYPES, TARGETS
 from kvision_export.modes import MODES
@@ -56,7 +56,7 @@ def define():
     flags.DEFINE_string(
         "calibration",
         None,
-        f"{FORMS}; for segmentation {MASK_FORMS}; a run folder's own by default. Its training images give "
+        f"Dataset: {DATASETS}; a run folder's own by default. Its training images give "
         "the int8 ranges, its held-out ones the report. A folder of images without class folders, or with "
         "those of other classes, will do: the score is left out then.",
     )

@@ -147,7 +147,7 @@ def export(
     try:
         expected = judge.of_model(model, images)
         doubts, unchecked = [], []
-        if isinstance(labels, np.ndarray) and task.target == "label":
+        if isinstance(labels, np.ndarray) and task.one_class:
             doubts, unchecked = input_checks.find(
                 lambda pixels: bare.predict(pixels, verbose=0),
                 images,

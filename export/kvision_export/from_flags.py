@@ -97,7 +97,7 @@ def load_images(
         labeled=labeled,
         own_size=bool(compared),
     )
-    balanced = balanced and labeled and target == "label"
+    balanced = balanced and labeled and opened.task.one_class
     most = -(-count // len(data.class_names)) if balanced else count
     class_counts = dict.fromkeys(range(len(data.class_names)), 0)
     chosen, rest = [], []

@@ -44,7 +44,9 @@ def write(
     def figure(number, answer):
         known = {"Keras": expected.at(number), "file": answer}
         if labels is not None:
-            known = {"": (task.target_at(labels, number, images.shape[1:3]),)} | known
+            target = task.target_at(labels, number, images.shape[1:3])
+            judged = {title: (task.judged(given, target), *rest) for title, (given, *rest) in known.items()}
+            known = {"": (target,)} | judged
         pixels = np.rint(images[number]).astype(np.uint8)
         pictures = [_png(Image.fromarray(pixels.squeeze()))]
         pictures += [

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from kvision.names import counted
 from kvision.tasks import Answers, Classification, Task
 from kvision_export import flatbuffer, runner
 from kvision_export.activations import FAINTEST, SMALLEST, Activation, Softmax
@@ -139,7 +140,9 @@ def remarks(
             "with the Keras model."
         )
     if count < FEW:
-        images = "1 image" if count == 1 else f"{count} images, each of which is {100 / count:.1f} %"
+        images = counted(count, "image")
+        if task.one_class and count > 1:
+            images += f", each of which is {100 / count:.1f} %"
         sentences.append(f"The files are judged on {images}: small differences show on {FEW} or more.")
     if calibrating is not None and calibrating < FEW_RANGES:
         sentences.append(

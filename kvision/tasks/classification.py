@@ -37,6 +37,7 @@ class Classification(Classifying):
     rank: ClassVar = 2
     monitor: ClassVar = "accuracy"
     score: ClassVar = "top-1"
+    one_class: ClassVar = True
 
     label_smoothing: float = 0.0
 

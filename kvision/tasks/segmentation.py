@@ -113,9 +113,7 @@ class Segmentation(Classifying):
         Raises:
             UserError: no pixel of the masks has a class.
         """
-        confusion = sums["confusion"]
-        if not np.any(confusion):
-            raise UserError(f"No pixel of the masks has a class: all are {IGNORED}, which is ignored.")
+        confusion = _some(sums["confusion"])
         by_class = dict(zip(self.class_names, class_iou(confusion).tolist(), strict=True))
         return {**scores(confusion), "class_iou": by_class}
 
@@ -160,13 +158,21 @@ class Segmentation(Classifying):
             for image, mask in zip(batch["image"], batch["mask"], strict=True)
         ]
 
+    def judged(self, answer, target):
+        """See `Exported.judged`: pixels that the mask ignores are ignored in the answer."""
+        return np.where(target == IGNORED, IGNORED, answer)
+
     def picture(self, image, answer):
         """The mask in colour."""
         return visualize.mask_image(answer)
 
     def remarks(self, sums):
-        """The classes of which masks have no pixel."""
-        pixels = np.asarray(sums["confusion"]).sum(1)
+        """The classes of which masks have no pixel.
+
+        Raises:
+            UserError: no pixel of the masks has a class.
+        """
+        pixels = np.asarray(_some(sums["confusion"])).sum(1)
         absent = [name for name, count in zip(self.class_names, pixels, strict=True) if not count]
         if not absent:
             return []
@@ -251,6 +257,13 @@ def scores(confusion: np.ndarray) -> dict[str, float]:
         "mean_accuracy": float(np.mean(right[present] / pixels[present])) if present.any() else 0.0,
         "frequency_weighted_iou": float(np.nansum(frequency * iou)),
     }
+
+
+def _some(confusion):
+    """The confusion matrix, which counts a pixel at least."""
+    if not np.any(confusion):
+        raise UserError(f"No pixel of the masks has a class: all are {IGNORED}, which is ignored.")
+    return confusion
 
 
 def class_iou(confusion: np.ndarray) -> np.ndarray:

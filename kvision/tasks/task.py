@@ -88,6 +88,8 @@ class Task(abc.ABC):
         compared: fields of a batch that `Exported.compare` takes, at the images' own sizes; () for the target
             alone, as the network sees it.
         agreement: a clause on the share of answers that an exported file has in common with the Keras model.
+        one_class: whether an image has one class, so that a model's accuracy is compared with chance, and its
+            pixels are doubted.
         class_names: in the order of the outputs.
     """
 
@@ -103,6 +105,7 @@ class Task(abc.ABC):
     monitor: ClassVar[str]
     score: ClassVar[str]
     compared: ClassVar[tuple[str, ...]] = ()
+    one_class: ClassVar[bool] = False
     agreement: ClassVar[str] = "it gives the Keras model's first class for {share} of {images}"
 
     class_names: tuple[str, ...]
@@ -257,7 +260,11 @@ class Task(abc.ABC):
         """The metrics in words, on one or more lines, from the sums of `judge`."""
 
     def remarks(self, sums: Mapping[str, np.ndarray]) -> list[str]:
-        """Sentences on what a reader of the metrics should know, from the sums of `sums` or `judge`."""
+        """Sentences on what a reader of the metrics should know, from the sums of `sums` or `judge`.
+
+        Raises:
+            UserError: there is nothing to learn.
+        """
         return []
 
     def detections(self, prediction) -> list[dict]:
@@ -346,6 +353,14 @@ class Exported(Task):
             answer: of an image: its classes, see `Answers`, or its boxes.
             probabilities: those of the classes; None for a target.
         """
+
+    def judged(self, answer, target):
+        """The part of an answer that is compared with a target; by default all.
+
+        Args:
+            answer, target: as `caption` takes them.
+        """
+        return answer
 
     def picture(self, image: np.ndarray, answer) -> Image.Image | None:
         """A picture of an answer or a target on its image; None where `caption` says all."""

@@ -78,7 +78,7 @@ def test_int4_without_dense_layers_says_so(contents):
         census = census_of(quantize.four_bits(convert(network, "float32")))
         said = advice.warnings_of("int4", census, "gpu", 1.0)
         assert [*said] == (
-            [] if dense else ["It has no dense layer, and only these get int4 weights: it is as `dynamic`."]
+            [] if dense else ["It has no dense layer: only these get int4 weights, others int8 ones."]
         )
 
 

@@ -102,3 +102,10 @@ def test_scores_by_hand():
         "frequency_weighted_iou": 0.8 * 6 / 9 + 0.2 / 3,
     })  # fmt: skip
     assert set(scores(np.zeros((3, 3))).values()) == {0.0}
+
+
+def test_captions_count_the_pixels_that_have_a_class():
+    task = Segmentation(class_names=("sky", "sea"))
+    mask, answer = np.array([[0, 1, 255, 255]]), np.array([[0, 1, 1, 1]])
+    judged = task.judged(answer, mask)
+    assert task.caption(judged) == task.caption(mask) == "50.0 %  0  sky, 50.0 %  1  sea"

@@ -170,3 +170,22 @@ def test_masks_in_which_255_was_meant_as_a_class_are_pointed_out(training, run, 
     if training:
         arguments = ["kvision-train", *SMALL, "--epochs=1", f"--output={tmp_path}/run"]
     assert sentence in command(*arguments, f"--data=masks:{other}")
+
+
+@pytest.mark.parametrize(
+    ("value", "names", "words"),
+    [
+        (255, True, "No pixel of the masks has a class: all are 255, which is ignored."),
+        (0, False, "has masks with the class 0 alone: classes are numbered from 0 on, and pixels of 255"),
+    ],
+)
+def test_masks_of_nothing_are_refused(value, names, words, masks, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(masks, other)
+    if not names:
+        (other / "classes.txt").unlink()
+    for path in (other / "masks").iterdir():
+        with Image.open(path) as image:
+            Image.fromarray(np.where(np.array(image) == 1, 255, value).astype(np.uint8)).save(path)
+    flags = [f"--data=masks:{other}", "--epochs=1", f"--output={tmp_path}/run"]
+    assert words in command("kvision-train", *SMALL, *flags, code=2)

@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 
 from kvision import cli
-from kvision.choices import AUGMENTATIONS, CACHES, FORMS, INTERPOLATIONS, MASK_FORMS, TASKS, WEIGHTS
+from kvision.choices import AUGMENTATIONS, CACHES, DATASETS, INTERPOLATIONS, TASKS, WEIGHTS
 from kvision.errors import UserError
 from kvision.spec import did_you_mean
 from kvision_tools.choices import LEARNING_RATES, STRATEGIES
@@ -66,7 +66,7 @@ class TrainConfig:
     freeze: str = setting(
         "none", "Layers that are not trained: none, trunk (all but the top), or N, the first N groups."
     )
-    data: str = setting("", f"Dataset: {FORMS}; of masks, {MASK_FORMS}.")
+    data: str = setting("", f"Dataset: {DATASETS}.")
     val_fraction: float = setting(0.2, "Share held out where the dataset has no split of its own.")
     allow_outside: bool = setting(False, "Whether a CSV file may list images outside its own folder.")
     strict: bool = setting(False, "Whether the run ends at the first file that fails to decode.")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from kvision import labels
 from kvision.data.identity import trace
-from kvision.data.masks import classes_in
+from kvision.data.masks import IGNORED, classes_in
 from kvision.data.sources.folder import ClassFolders, LeftOut
 from kvision.data.sources.source import (
     Options,
@@ -124,6 +124,11 @@ def _class_names(path, folders: Mapping[str, tuple[str, str]]) -> tuple[str, ...
     values = classes_in(contents(), "\n".join(map(trace, paths)))
     if not values:
         raise UserError(f"{path!r} has no mask with a class.")
+    if values[-1] == 0:
+        raise UserError(
+            f"{path!r} has masks with the class 0 alone: classes are numbered from 0 on, and pixels of "
+            f"{IGNORED} are ignored."
+        )
     if 2 * len(values) < values[-1] + 1:
         raise UserError(
             f"{path!r} has masks with the values {listed(values)} alone, which look like grey levels: number "

@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 
 from kvision import cli, model_flags
-from kvision.choices import ALL_SPLITS, FORMS, INTERPOLATIONS
+from kvision.choices import ALL_SPLITS, DATASETS, INTERPOLATIONS
 from kvision.errors import UserError
 from kvision.files import check_file, replacing
 from kvision.names import counted
@@ -25,7 +25,7 @@ def define():
     """Defines the flags."""
     model_flags.define_model()
     model_flags.define_dataset()
-    flags.DEFINE_string("data", None, f"Dataset: {FORMS}; a run folder's own by default.")
+    flags.DEFINE_string("data", None, f"Dataset: {DATASETS}; a run folder's own by default.")
     flags.DEFINE_enum("split", "val", ALL_SPLITS, "Split to evaluate.")
     flags.DEFINE_float(
         "crop",
@@ -99,7 +99,7 @@ def main(positional):
                 if not networks.are_finite(answers) and not FLAGS.allow_nonfinite:
                     raise UserError(f"{model.name} answers with NaN or infinity: its weights are damaged.")
                 add(sums, task.judge(answers, batch))  # pyright: ignore  # TensorFlow's stubs know no dicts
-                if task.target == "label":
+                if task.one_class:
                     found.append((answers.argmax(-1), batch["label"]))
         report_unreadable(data.unreadable, FLAGS.strict)
         readable = int(sums["images"])
@@ -123,7 +123,7 @@ def main(positional):
             for sentence in input_checks.no_better_than_chance(answers, labels, len(task.class_names)):
                 print(sentence, file=sys.stderr)
         return
-    if task.target != "label":
+    if not task.one_class:
         print(input_checks.unchecked(preprocess, networks.image_shape(model)[-1]), file=sys.stderr)
         return
     with cli.user_errors():
