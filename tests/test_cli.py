@@ -110,6 +110,19 @@ def test_a_command_opens_networks_by_name_and_from_files(by_name, tmp_path):
     assert done.stderr == ""
 
 
+@pytest.mark.slow
+def test_attempts_to_reach_the_hub_are_one_line(tmp_path):
+    """Also in a new process, where its client has not made ready to log."""
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "1.png")
+    arguments = "--model=resnet18", "--weights=imagenet", str(tmp_path / "1.png")
+    code = f"import time; time.sleep = lambda seconds: None\nassert command(*{arguments}) == 2"
+    done = child("kvision-predict", code, HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    tries, sentence = done.stderr.splitlines()
+    assert tries == "The hub cannot be reached; trying again for about half a minute."
+    assert "model.safetensors cannot be downloaded: the hub cannot be reached" in sentence
+
+
 SCRIPTS = sorted(
     script.name
     for script in importlib.metadata.entry_points(group="console_scripts")

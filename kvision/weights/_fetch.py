@@ -211,7 +211,7 @@ def _from_hub(source: str, name: str) -> Path:
 @contextlib.contextmanager
 def _quiet_hub():
     """Replaces the lines of the hub's client, of which each new attempt to connect is one, by one line."""
-    logger = logging.getLogger("huggingface_hub")
+    logger = huggingface_hub.logging.get_logger("huggingface_hub")  # with the handler that it then has
     handlers, propagate = logger.handlers, logger.propagate
     logger.handlers, logger.propagate = [_Retries()], False
     try:

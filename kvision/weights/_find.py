@@ -72,7 +72,7 @@ def find(weights, model: str | None, variant: Variant, default: Variant) -> Weig
     needed = [_differing(row, variant, default) for row in rows]
     if rows:
         keywords = " or ".join(map(_keywords, needed))
-        raise UserError(f"`weights={word!r}` of {model} need {keywords}.")
+        raise UserError(f"`weights={word!r}` of {model} needs the keywords {keywords}.")
     rows, whose = rows_of(model or ""), model or "This network"
     if word == "imagenet":
         there = ", ".join(

@@ -39,6 +39,19 @@ def test_a_second_ctrl_c_ends_at_once():
         )
 
 
+def test_the_cursor_comes_back_at_once():
+    """The line of progress hides it."""
+    terminal, its_end = os.openpty()
+    code = LISTENS.replace("startup.save_first", "0 and startup.save_first")
+    with subprocess.Popen([sys.executable, "-c", code], stdout=its_end, stderr=subprocess.DEVNULL) as process:
+        assert os.read(terminal, 100) == b"ready\r\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == REQUEUE
+        assert os.read(terminal, 100) == b"\x1b[?25h\r\n"
+    os.close(terminal)
+    os.close(its_end)
+
+
 @pytest.mark.parametrize("asks", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_are_heard_while_tensorflow_is_imported(asks, tmp_path):
     (tmp_path / "tensorflow.py").write_text("import time; print('importing', flush=True); time.sleep(60)")

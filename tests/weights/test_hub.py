@@ -227,7 +227,7 @@ def test_a_repository_of_an_architecture_with_other_columns_is_refused(hub):
     hub.publish("me/b0", tiny_tensors())
     config = hub.files["/me/b0/resolve/main/config.json"].replace(b'"any"', b'"efficientnet_b0"')
     hub.files["/me/b0/resolve/main/config.json"] = config
-    with pytest.raises(ValueError, match="need norm_epsilon=1e-05, padding='symmetric'"):
+    with pytest.raises(ValueError, match="needs the keywords norm_epsilon=1e-05, padding='symmetric'"):
         kvision.models.efficientnet_b0(weights="hf-hub:me/b0")
     with pytest.raises(ValueError, match="it is a efficientnet_b0, not a resnet18"):
         kvision.models.resnet18(weights="hf-hub:me/b0")

@@ -11,6 +11,8 @@ from collections.abc import Callable
 REQUEUE = 75  # EX_TEMPFAIL of sysexits.h: what was asked for is not done; start the command again
 SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 
+SHOW_CURSOR = b"\x1b[?25h\n"  # which the line of progress hides
+
 _ask: list[Callable[[str], None]] = []  # who saves before the command ends
 
 
@@ -41,6 +43,8 @@ def _listen(heard, stderr):
         name = signal.Signals(number).name
         if not _ask or (interrupted and number == signal.SIGINT):
             when = "again: ended without saving" if _ask else "before the training began"
+            if os.isatty(1):
+                os.write(1, SHOW_CURSOR)
             os.write(stderr, f"{name} {when}; the same command goes on from what is saved.\n".encode())
             os._exit(REQUEUE)
         interrupted |= number == signal.SIGINT
