@@ -33,6 +33,7 @@ class MultiLabel(Classification):
     targets: ClassVar = "labels"
     activation: ClassVar = "sigmoid"
     fewest_classes: ClassVar = 1
+    one_class: ClassVar = False
     monitor: ClassVar = "macro_f1"
     score: ClassVar = "mAP"
     agreement: ClassVar = (
