@@ -45,8 +45,10 @@ def write(
         known = {"Keras": expected.at(number), "file": answer}
         if labels is not None:
             target = task.target_at(labels, number, images.shape[1:3])
-            judged = {title: (task.judged(given, target), *rest) for title, (given, *rest) in known.items()}
-            known = {"": (target,)} | judged
+            of_target = {"": (target,)}
+            known = of_target | {
+                title: (task.comparable(given, target), *rest) for title, (given, *rest) in known.items()
+            }
         pixels = np.rint(images[number]).astype(np.uint8)
         pictures = [_png(Image.fromarray(pixels.squeeze()))]
         pictures += [

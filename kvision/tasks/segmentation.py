@@ -113,7 +113,7 @@ class Segmentation(Classifying):
         Raises:
             UserError: no pixel of the masks has a class.
         """
-        confusion = _some(sums["confusion"])
+        confusion = _nonempty(sums["confusion"])
         by_class = dict(zip(self.class_names, class_iou(confusion).tolist(), strict=True))
         return {**scores(confusion), "class_iou": by_class}
 
@@ -158,8 +158,8 @@ class Segmentation(Classifying):
             for image, mask in zip(batch["image"], batch["mask"], strict=True)
         ]
 
-    def judged(self, answer, target):
-        """See `Exported.judged`: pixels that the mask ignores are ignored in the answer."""
+    def comparable(self, answer, target):
+        """See `Exported.comparable`: pixels that the mask ignores are ignored in the answer."""
         return np.where(target == IGNORED, IGNORED, answer)
 
     def picture(self, image, answer):
@@ -172,7 +172,7 @@ class Segmentation(Classifying):
         Raises:
             UserError: no pixel of the masks has a class.
         """
-        pixels = np.asarray(_some(sums["confusion"])).sum(1)
+        pixels = np.asarray(_nonempty(sums["confusion"])).sum(1)
         absent = [name for name, count in zip(self.class_names, pixels, strict=True) if not count]
         if not absent:
             return []
@@ -259,7 +259,7 @@ def scores(confusion: np.ndarray) -> dict[str, float]:
     }
 
 
-def _some(confusion):
+def _nonempty(confusion):
     """The confusion matrix, which counts a pixel at least."""
     if not np.any(confusion):
         raise UserError(f"No pixel of the masks has a class: all are {IGNORED}, which is ignored.")

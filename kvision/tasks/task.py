@@ -354,7 +354,7 @@ class Exported(Task):
             probabilities: those of the classes; None for a target.
         """
 
-    def judged(self, answer, target):
+    def comparable(self, answer, target):
         """The part of an answer that is compared with a target; by default all.
 
         Args:

@@ -107,5 +107,5 @@ def test_scores_by_hand():
 def test_captions_count_the_pixels_that_have_a_class():
     task = Segmentation(class_names=("sky", "sea"))
     mask, answer = np.array([[0, 1, 255, 255]]), np.array([[0, 1, 1, 1]])
-    judged = task.judged(answer, mask)
-    assert task.caption(judged) == task.caption(mask) == "50.0 %  0  sky, 50.0 %  1  sea"
+    comparable = task.comparable(answer, mask)
+    assert task.caption(comparable) == task.caption(mask) == "50.0 %  0  sky, 50.0 %  1  sea"

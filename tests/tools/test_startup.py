@@ -42,13 +42,16 @@ def test_a_second_ctrl_c_ends_at_once():
 def test_the_cursor_comes_back_at_once():
     """The line of progress hides it."""
     terminal, its_end = os.openpty()
-    code = LISTENS.replace("startup.save_first", "0 and startup.save_first")
-    with subprocess.Popen([sys.executable, "-c", code], stdout=its_end, stderr=subprocess.DEVNULL) as process:
-        assert os.read(terminal, 100) == b"ready\r\n"
+    code = LISTENS.replace("startup.save_first(lambda name: print(name, flush=True))", "")
+    call = [sys.executable, "-c", code]
+    with (
+        open(terminal, "rb", buffering=0) as printed,
+        subprocess.Popen(call, stdout=its_end, stderr=subprocess.DEVNULL) as process,
+    ):
+        assert printed.readline() == b"ready\r\n"
         process.send_signal(signal.SIGINT)
         assert process.wait(5) == REQUEUE
-        assert os.read(terminal, 100) == b"\x1b[?25h\r\n"
-    os.close(terminal)
+        assert printed.readline() == b"\x1b[?25h\r\n"
     os.close(its_end)
 
 

@@ -103,7 +103,9 @@ def _read_config(text: str) -> Cluster:
         raise UserError(f"TF_CONFIG has no addresses, so its only worker has index 0; got {index}: {FORM}.")
     if addresses and not 0 <= index < len(listed[kind]):
         there = counted(len(listed[kind]), "address")
-        raise UserError(f"TF_CONFIG has {there} of {kind!r}, so there is no index {index} (from 0).")
+        raise UserError(
+            f"`index` of TF_CONFIG's task must count the {there} of {kind!r} from 0; got {index}."
+        )
     if len(addresses) < 2:
         return Cluster()
     return Cluster(addresses, index + (len(listed["chief"]) if kind == "worker" else 0))
