@@ -24,7 +24,7 @@ from kvision.errors import UserError
 from kvision.layers import Bilinear, CropLike, PadToMultiple, ResizeLike
 from kvision.models._resnet import ResNetVariant
 from kvision.segmentation._family import SegmentationFamily, check_network
-from kvision.spec import Variant, column
+from kvision.spec import Variant, column, did_you_mean
 
 COARSE = 32  # stride of the backbone's last map
 TAPS = ("c3", "c4", "c5")
@@ -71,9 +71,11 @@ class FCNFamily(SegmentationFamily):
                 raise UserError("`norm_momentum` needs the name of a `backbone`; a model has its own.")
             if backbone_weights is not None:
                 raise UserError("`backbone_weights` need the name of a `backbone`; a model has weights.")
-        elif backbone not in registry.list_models(task="classification"):
-            registry.info(backbone)  # raises, with the nearest names
-            raise UserError(f"`backbone` must be a classifier; {backbone!r} is none.")
+        elif backbone not in (classifiers := registry.list_models(task="classification")):
+            raise UserError(
+                f"`backbone` must be a classifier's name, or a model; got {backbone!r:.100}. "
+                f"{did_you_mean(str(backbone), classifiers)}"
+            )
         family = dataclasses.replace(self, backbone=backbone, backbone_weights=backbone_weights)
         return SegmentationFamily.build(family, variant, backbone_weights=backbone_weights, **keywords)
 

@@ -207,10 +207,10 @@ class Segmentation(Classifying):
         """The mean IoU and the pixel accuracy over all images, and then over samples of them."""
         confusions = map(self._confusion, predicted, masks)
         sums = [(np.diag(matrix), matrix.sum(0) + matrix.sum(1)) for matrix in confusions]
-        right, sides = (samples(len(sums)) @ np.array(parts) for parts in zip(*sums, strict=True))
-        present = sides > 0
-        iou = np.divide(right, sides - right, out=np.zeros_like(right), where=present)
-        return quotients(iou.sum(-1), present.sum(-1)), quotients(2 * right.sum(-1), sides.sum(-1))
+        right, areas = (samples(len(sums)) @ np.array(parts) for parts in zip(*sums, strict=True))
+        present = areas > 0
+        iou = np.divide(right, areas - right, out=np.zeros_like(right), where=present)
+        return quotients(iou.sum(-1), present.sum(-1)), quotients(2 * right.sum(-1), areas.sum(-1))
 
     def _loss(self, logits, mask):
         known = ops.cast(mask != IGNORED, "float32")

@@ -211,10 +211,11 @@ def test_fcn_stands_on_any_backbone_with_taps():
         assert logits.std() > 0
     with pytest.raises(UserError, match="no tap 'c3'. Did you mean 'c4'"):
         segmentation.fcn8s(backbone=tiny("vit_tiny_patch16"))
-    with pytest.raises(UserError, match="Unknown model 'resnet5'"):
-        segmentation.fcn8s(backbone="resnet5")
-    with pytest.raises(UserError, match="must be a classifier"):
-        segmentation.fcn8s(backbone="fcn8s")
+    for name in ("resnet5", "fcn_resnet50"):
+        with pytest.raises(UserError, match=f"classifier's name, or a model; got '{name}'. Did you mean 'resn"):
+            segmentation.fcn8s(backbone=name)
+    with pytest.raises(UserError, match="got 50. Valid names: alexnet"):
+        segmentation.fcn8s(backbone=50)
     with pytest.raises(UserError, match="need the name of a `backbone`"):
         segmentation.fcn8s(backbone=tiny("resnet18"), backbone_weights="imagenet")
     with pytest.raises(UserError, match="takes 3 channels"):

@@ -21,7 +21,7 @@ def table(path):
 def test_a_table_of_both_sides(kind, tmp_path):
     printed = command("kvision-benchmark", kind, *LENET, f"--csv={tmp_path / 'times.csv'}")
     ours, keras = table(tmp_path / "times.csv")
-    assert (ours["side"], keras["side"]) == ("ours", "keras")
+    assert (ours["library"], keras["library"]) == ("kvision", "keras")
     assert float(keras["speed"]) == pytest.approx(
         float(keras["step_seconds"]) / float(ours["step_seconds"]), rel=0.01
     )
@@ -67,11 +67,11 @@ def test_input(tmp_path):
             ["forward", "--model=fcn8s", "--against=torchvision"],
             "fcn8s is not known by a name of torch",
         ),
-        (["data", "--data=digits"], "`--data=folder:PATH` is what all sides read"),
+        (["data", "--data=digits"], "`--data=folder:PATH` is what all libraries read"),
         (["train", "--model=lenet5", "--against=timm"], "not known by a name of timm's"),
         (["train", "--model=lenet"], "^kvision-benchmark: Unknown model 'lenet'. Did you mean 'lenet5'"),
         pytest.param(
-            ["forward", "--image_size=1"], "The side ours failed: .*32 x 32", marks=pytest.mark.slow
+            ["forward", "--image_size=1"], "The turn of kvision failed: .*32 x 32", marks=pytest.mark.slow
         ),
     ],
 )
@@ -83,10 +83,10 @@ def test_errors(arguments, words):
 def test_a_side_that_fails_is_named_with_its_last_line(tmp_path, monkeypatch):
     (tmp_path / "keras.py").write_text("raise ValueError('it is\\nbroken')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert command("kvision-benchmark", "forward", code=2).endswith("The side ours failed: broken")
+    assert command("kvision-benchmark", "forward", code=2).endswith("The turn of kvision failed: broken")
     (tmp_path / "keras.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     sentence = command("kvision-benchmark", "forward", code=2)
-    assert sentence.endswith("The side ours failed: it was ended by SIGKILL")
+    assert sentence.endswith("The turn of kvision failed: it was ended by SIGKILL")
 
 
 @pytest.mark.parametrize(

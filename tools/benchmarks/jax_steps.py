@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=jax python tools/benchmarks/jax_steps.py [MODEL ...]
 
-kvision needs no TensorFlow for it. Both sides take turns in one process, on batches that lie on the GPU.
+kvision needs no TensorFlow for it. Both take turns in one process, on batches that lie on the GPU.
 PyTorch runs eagerly, with its channels last and cuDNN's choice of kernels. Prints medians, and the fastest
 and slowest turns. Without a GPU the same steps run on the processor.
 """
@@ -114,10 +114,10 @@ def main(names):
         images = random.uniform(0, 255, (batch_size, size, size, 3)).astype("float32")
         of_pixels = kvision.info(name).task == "segmentation"
         targets = random.integers(0, classes, images.shape[:3] if of_pixels else batch_size)
-        sides = [side(name, images, targets, classes) for side in (ours, theirs)]
-        for steps in sides:
+        both = [make(name, images, targets, classes) for make in (ours, theirs)]
+        for steps in both:
             steps()
-        times = [[milliseconds(steps) for steps in sides] for _ in range(TURNS)]
+        times = [[milliseconds(steps) for steps in both] for _ in range(TURNS)]
         kvision_ms, peer_ms = map(statistics.median, zip(*times, strict=True))
         spread = ", ".join(f"{min(turns):.1f} to {max(turns):.1f}" for turns in zip(*times, strict=True))
         print(

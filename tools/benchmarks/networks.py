@@ -4,7 +4,7 @@
 
 `build`: seconds to build each network that both have, with fresh weights. `forward`: milliseconds for a batch
 of ConvNeXt-T. `groups`: a training step of ResNeXt-50 with this package's grouped convolution and with
-`keras.layers.Conv2D(groups=32)`. Both sides take turns in one process; the figures are medians.
+`keras.layers.Conv2D(groups=32)`. Both take turns in one process; the figures are medians.
 """
 
 import statistics

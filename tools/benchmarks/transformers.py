@@ -2,7 +2,7 @@
 
     python tools/benchmarks/transformers.py [PYTHON]
 
-PYTHON is an interpreter that has timm, this one by default. The two sides take turns, each in processes of
+PYTHON is an interpreter that has timm, this one by default. The two take turns, each in processes of
 its own; a figure is the least median of three turns.
 """
 
@@ -76,8 +76,8 @@ def theirs(name, batch):
     return median(forward), median(step)
 
 
-def turn(python, side, name, batch):
-    command = [python, __file__, side, name, str(batch)]
+def turn(python, library, name, batch):
+    command = [python, __file__, library, name, str(batch)]
     output = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     return json.loads(output.stdout.splitlines()[-1])
 
@@ -89,17 +89,18 @@ def main(python):
     table = rich.table.Table("network", "", "kvision s", "timm s", "timm / kvision")
     for name, (peer, batch) in NETWORKS.items():
         turns = [
-            (turn(sys.executable, "ours", name, batch), turn(python, "theirs", peer, batch)) for _ in range(3)
+            (turn(sys.executable, "kvision", name, batch), turn(python, "timm", peer, batch))
+            for _ in range(3)
         ]
         for i, what in enumerate(("forward", "training step")):
-            our, their = (min(t[side][i] for t in turns) for side in (0, 1))
+            our, their = (min(pair[place][i] for pair in turns) for place in (0, 1))
             table.add_row(name, f"{what}, {batch} images", f"{our:.3f}", f"{their:.3f}", f"{their / our:.2f}")
     rich.console.Console(highlight=False).print(table)
 
 
 if __name__ == "__main__":
-    sides = {"ours": ours, "theirs": theirs}
-    if sys.argv[1:] and sys.argv[1] in sides:
-        print(json.dumps(sides[sys.argv[1]](sys.argv[2], int(sys.argv[3]))))
+    libraries = {"kvision": ours, "timm": theirs}
+    if sys.argv[1:] and sys.argv[1] in libraries:
+        print(json.dumps(libraries[sys.argv[1]](sys.argv[2], int(sys.argv[3]))))
     else:
         main(sys.argv[1] if sys.argv[1:] else sys.executable)

@@ -5,7 +5,7 @@
     kvision-benchmark data --data=folder:PATH --image_size=224 --batch_size=32 --against=keras
     kvision-benchmark forward --model=efficientnet_b0 --against=keras --csv=forward.csv
 
-The sides take turns, each turn in a process of its own; a figure is the median of its turns, beside which
+The libraries take turns, each turn in a process of its own; a figure is the median of its turns, beside which
 stand the fastest and the slowest. keras is the network of keras.applications under Model.fit (our own network
 where it has none), and image_dataset_from_directory with RandomCrop and RandomFlip; timm is its network and
 loader on PyTorch, channels last; torchvision is its network for segmentation or detection and yolox that of
@@ -38,7 +38,7 @@ FLAGS = flags.FLAGS
 KINDS = ("train", "data", "forward")
 AGAINST = ("keras", "timm", "torchvision", "yolox")
 OF_PYTORCH = AGAINST[1:]
-SIDES = Path(__file__).parents[1] / "sides.py"
+TURN = Path(__file__).parents[1] / "turn.py"
 
 
 def define():
@@ -54,7 +54,7 @@ def define():
     flags.DEFINE_integer("channels", 3, "Channels of the input: 3 for RGB, 1 for grey.")
     flags.DEFINE_integer("batch_size", 16, "Number of images in a step.", 1)
     flags.DEFINE_integer("steps", 20, "Number of steps that are timed in a turn.", 1)
-    flags.DEFINE_integer("turns", 3, "Number of turns of each side.", 1)
+    flags.DEFINE_integer("turns", 3, "Number of turns of each library.", 1)
     flags.DEFINE_string(
         "pytorch_python",
         sys.executable,
@@ -74,7 +74,7 @@ def main(positional):
         if unknown := set(FLAGS.against) - {*allowed}:
             raise UserError(f"`against` takes {', '.join(allowed)}; got {', '.join(sorted(unknown))!r}.")
         if kind == "data" and not (FLAGS.data or "").startswith("folder:"):
-            raise UserError(f"`--data=folder:PATH` is what all sides read; got {FLAGS.data!r}.")
+            raise UserError(f"`--data=folder:PATH` is what all libraries read; got {FLAGS.data!r}.")
         cli.import_keras()
         models = [] if kind == "data" else FLAGS.model
         for name in models:
@@ -96,20 +96,20 @@ def main(positional):
 
 
 def compare(kind: str, name: str, name_in_timm: str) -> list[dict]:
-    """Rows of medians, first that of our side; `speed` is our speed over the other side's."""
-    turns = {side: [] for side in ("ours", *FLAGS.against)}
+    """Rows of medians, first that of kvision; `speed` is its speed over the other library's."""
+    turns = {library: [] for library in ("kvision", *FLAGS.against)}
     for _ in range(FLAGS.turns):
-        for side, its_turns in turns.items():
-            its_turns.append(take_turn(side, kind, name_in_timm if side == "timm" else name))
+        for library, its_turns in turns.items():
+            its_turns.append(take_turn(library, kind, name_in_timm if library == "timm" else name))
     rows = []
-    for side, its_turns in turns.items():
+    for library, its_turns in turns.items():
         first, step = (statistics.median(turn[key] for turn in its_turns) for key in ("first", "step"))
         steps = [turn["step"] for turn in its_turns]
         base = rows[0] if rows else {"step_seconds": step, "first_seconds": first}
         rows.append(
             {
                 "what": name,
-                "side": side,
+                "library": library,
                 "step_seconds": round(step, 6),
                 "step_seconds_least": round(min(steps), 6),
                 "step_seconds_most": round(max(steps), 6),
@@ -124,16 +124,16 @@ def compare(kind: str, name: str, name_in_timm: str) -> list[dict]:
 
 
 def check_interpreter():
-    """Checks that the interpreter of the peers on PyTorch has them, before any side takes its turn."""
-    for side in [name for name in OF_PYTORCH if name in FLAGS.against]:
+    """Checks that the interpreter of the peers on PyTorch has them, before any library takes its turn."""
+    for library in [name for name in OF_PYTORCH if name in FLAGS.against]:
         try:
-            result = run([FLAGS.pytorch_python, "-c", f"import {side}, torch; print('both')"])
+            result = run([FLAGS.pytorch_python, "-c", f"import {library}, torch; print('both')"])
             reason = last_line(result) if result.returncode else "it is another program"
         except OSError as error:
             result, reason = None, error.strerror
         if not result or result.stdout.split() != ["both"]:
             raise UserError(
-                f"`pytorch_python` must be a Python interpreter with PyTorch and {side}; got "
+                f"`pytorch_python` must be a Python interpreter with PyTorch and {library}; got "
                 f"{FLAGS.pytorch_python!r}: {reason}."
             )
 
@@ -151,14 +151,14 @@ def last_line(result: subprocess.CompletedProcess) -> str:
     return lines[-1] if lines else str(result.returncode)
 
 
-def take_turn(side: str, kind: str, name: str) -> dict:
-    """Seconds of a turn of a side: "first" and "step"."""
+def take_turn(library: str, kind: str, name: str) -> dict:
+    """Seconds of a turn of a library: "first" and "step"."""
     numbers = (FLAGS.image_size, FLAGS.channels, FLAGS.batch_size, FLAGS.steps)
-    interpreter = FLAGS.pytorch_python if side in OF_PYTORCH else sys.executable
+    interpreter = FLAGS.pytorch_python if library in OF_PYTORCH else sys.executable
     data = [FLAGS.data] if kind == "data" else []
-    result = run([interpreter, str(SIDES), side, kind, name, *map(str, numbers), *data])
+    result = run([interpreter, str(TURN), library, kind, name, *map(str, numbers), *data])
     if result.returncode:
-        raise UserError(f"The side {side} failed: {last_line(result)}")
+        raise UserError(f"The turn of {library} failed: {last_line(result)}")
     return json.loads(result.stdout.splitlines()[-1])
 
 
@@ -172,25 +172,25 @@ def processor() -> str:
 
 
 def show(kind, rows):
-    """Prints the rows; a speed above 1 says how many times as fast ours is."""
+    """Prints the rows; a speed above 1 says how many times as fast kvision is."""
     table = rich.table.Table(
         "",
-        "side",
+        "library",
         "a batch" if kind == "data" else "a step",
         "turns",
         "images/s",
         "first",
-        "ours is",
+        "kvision is",
     )
     for row in rows:
         table.add_row(
             row["what"],
-            row["side"],
+            row["library"],
             f"{1000 * row['step_seconds']:.1f} ms",
             f"{1000 * row['step_seconds_least']:.0f} to {1000 * row['step_seconds_most']:.0f}",
             f"{row['images_per_second']:.0f}",
             f"{row['first_seconds']:.2f} s",
-            "" if row["side"] == "ours" else f"{row['speed']:.2f} x as fast",
+            "" if row["library"] == "kvision" else f"{row['speed']:.2f} x as fast",
         )
     rich.console.Console(highlight=False).print(table)
     print(f"Processor: {rows[0]['processor']}")

@@ -1,8 +1,9 @@
-"""One side of a benchmark, in a process of its own: prints its seconds as JSON.
+"""A library's turn in a benchmark, in a process of its own: prints its seconds as JSON.
 
-    python sides.py SIDE KIND MODEL IMAGE_SIZE CHANNELS BATCH_SIZE STEPS [DATA]
+    python turn.py LIBRARY KIND MODEL IMAGE_SIZE CHANNELS BATCH_SIZE STEPS [DATA]
 
-SIDE is ours, keras, or timm, torchvision or yolox, whose interpreter needs neither kvision nor TensorFlow.
+LIBRARY is kvision, keras, timm, torchvision or yolox; the interpreter of the last three needs neither kvision
+nor TensorFlow.
 KIND is train, forward or data; of data, a step is a batch. In training, `first` counts from the call of the
 builder to the end of the first step.
 """
@@ -60,7 +61,7 @@ def random_boxes(size, batch, count):
     return np.concatenate([corners, corners + sides], -1).astype("float32")
 
 
-def our_side(kind, model, size, channels, batch, steps, data):
+def kvision_turn(kind, model, size, channels, batch, steps, data):
     import keras
     import numpy as np
     import tensorflow as tf
@@ -100,7 +101,7 @@ def our_side(kind, model, size, channels, batch, steps, data):
     return first, measure(lambda: step(GROUP), steps, GROUP)[1]
 
 
-def keras_side(kind, model, size, channels, batch, steps, data):
+def keras_turn(kind, model, size, channels, batch, steps, data):
     import keras
     import tensorflow as tf
 
@@ -166,7 +167,7 @@ def application_of(model: str):
     return getattr(keras.applications, name) if name else None
 
 
-def timm_side(kind, model, size, channels, batch, steps, data):
+def timm_turn(kind, model, size, channels, batch, steps, data):
     if kind == "data":
         from timm.data import create_dataset, create_loader  # pyright: ignore
 
@@ -190,7 +191,7 @@ def timm_side(kind, model, size, channels, batch, steps, data):
     return measure_pytorch(lambda: network(images), lambda: cross_entropy(network(images), labels), **clock)
 
 
-def torchvision_side(kind, model, size, channels, batch, steps, data):
+def torchvision_turn(kind, model, size, channels, batch, steps, data):
     import torchvision  # pyright: ignore
 
     if model.startswith("ssdlite320") and size != 320:
@@ -215,7 +216,7 @@ def torchvision_side(kind, model, size, channels, batch, steps, data):
     return measure_pytorch(lambda: network(images), lambda: sum(network(images, targets).values()), **clock)
 
 
-def yolox_side(kind, model, size, channels, batch, steps, data):
+def yolox_turn(kind, model, size, channels, batch, steps, data):
     import torch  # pyright: ignore
     from yolox.exp import get_exp  # pyright: ignore
     from yolox.utils import postprocess  # pyright: ignore
@@ -272,15 +273,15 @@ def measure_pytorch(answer, loss, *, network, started, kind, steps):
     return time.perf_counter() - started, measure(step, steps)[1]
 
 
-SIDES = {
-    "ours": our_side,
-    "keras": keras_side,
-    "timm": timm_side,
-    "torchvision": torchvision_side,
-    "yolox": yolox_side,
+TURNS = {
+    "kvision": kvision_turn,
+    "keras": keras_turn,
+    "timm": timm_turn,
+    "torchvision": torchvision_turn,
+    "yolox": yolox_turn,
 }
 
 if __name__ == "__main__":
-    side, kind, model, *numbers = sys.argv[1:8]
-    first, step = SIDES[side](kind, model, *map(int, numbers), *(sys.argv[8:] or [None]))
+    library, kind, model, *numbers = sys.argv[1:8]
+    first, step = TURNS[library](kind, model, *map(int, numbers), *(sys.argv[8:] or [None]))
     print(json.dumps({"first": first, "step": step}))
