@@ -212,7 +212,7 @@ def test_fcn_stands_on_any_backbone_with_taps():
     with pytest.raises(UserError, match="no tap 'c3'. Did you mean 'c4'"):
         segmentation.fcn8s(backbone=tiny("vit_tiny_patch16"))
     for name in ("resnet5", "fcn_resnet50"):
-        with pytest.raises(UserError, match=f"classifier's name, or a model; got '{name}'. Did you mean 'resn"):
+        with pytest.raises(UserError, match=f"name, or a model; got '{name}'. Did you mean 'resn"):
             segmentation.fcn8s(backbone=name)
     with pytest.raises(UserError, match="got 50. Valid names: alexnet"):
         segmentation.fcn8s(backbone=50)
