@@ -1,15 +1,20 @@
 """Faster R-CNN (Ren et al. 2015, https://arxiv.org/abs/1506.01497) on feature pyramids, as in torchvision.
 
+`backbone` puts another network below the pyramid: its maps of strides 4 to 32 in ResNet's place, those of
+strides 16 and 32 in MobileNetV3's.
+
 The second version (Li et al. 2021, https://arxiv.org/abs/2111.11429) has two convolutions in its region
 proposal network, four in its box head, and batch norms. The others' batch norms are frozen.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import keras
 from keras import ops
 
-from kvision._backbones import BackboneFamily, BackboneRow
+from kvision._backbones import AnyBackboneFamily, BackboneRow
+from kvision._features import features
 from kvision.blocks import conv_norm_act, feature_pyramid, head_norm
 from kvision.detection._decoding import DecodeBoxes, Proposals
 from kvision.detection._family import DetectionRow
@@ -97,6 +102,7 @@ MOBILENETS = {  # trainable parameters: torchvision
 }
 RESNET_LEVELS = (("c2", 4), ("c3", 8), ("c4", 16), ("c5", 32))  # layers and their strides
 MOBILENET_LEVELS = (("backbone.body.13.block.3.1", 32), ("c5", 32))  # torchvision's choice
+TWO_LEVELS = RESNET_LEVELS[2:]  # of other backbones in MobileNetV3's place
 RESNET_SIZES = ((32,), (64,), (128,), (256,), (512,))
 MOBILENET_SIZES = ((32, 64, 128, 256, 512),) * 3
 
@@ -104,14 +110,11 @@ MOBILENET_SIZES = ((32, 64, 128, 256, 512),) * 3
 class FasterRCNNFamily(TorchvisionFamily):
     """As torchvision, where the trunk is a body behind which there is a pyramid."""
 
-    def paths(self, backbone):
-        paths = BackboneFamily.paths(self, backbone)
-        return {name: path.replace("backbone.", "backbone.body.", 1) for name, path in paths.items()}
+    prefix: ClassVar[str] = "backbone.body."
 
     def network(self, variant, input_shape, preprocess) -> keras.Model:
-        network = BackboneFamily.network(
-            self, variant, input_shape, preprocess, after={"preprocess": PadToMultiple(COARSEST, name="pad")}
-        )
+        after = {"preprocess": PadToMultiple(COARSEST, name="pad")}
+        network = AnyBackboneFamily.network(self, variant, input_shape, preprocess, after)
         for layer in network.layers:
             if variant.version == 1 and isinstance(layer, keras.layers.BatchNormalization):
                 layer.trainable = False
@@ -119,15 +122,15 @@ class FasterRCNNFamily(TorchvisionFamily):
 
 
 def decode(network, v: FasterRCNNRow, num_classes):
-    resnet = isinstance(v, ResNetVariant)
-    levels = RESNET_LEVELS if resnet else MOBILENET_LEVELS
+    levels, sizes = _levels(network, v)
+    maps = features(network, [name for name, _ in levels]).output
     pyramid = feature_pyramid(
-        [network.get_layer(name).output for name, _ in levels],
+        [maps[name] for name, _ in levels],
         filters=v.pyramid_filters,
         norm=head_norm if v.version == 2 else None,
         name="backbone.fpn",
     )
-    anchors = AnchorBoxes(RESNET_SIZES if resnet else MOBILENET_SIZES, name="anchors")
+    anchors = AnchorBoxes(sizes, name="anchors")
     padded, image = network.get_layer("pad").output, network.input
     raw = propose(pyramid, anchors, v.pyramid_filters, v, padded, image, depth=v.version)
     regions = RoIAlign(ROI_SIZE, strides=[stride for _, stride in levels], name="roi_heads.box_roi_pool")(
@@ -135,6 +138,14 @@ def decode(network, v: FasterRCNNRow, num_classes):
     )
     head = _convolutional_head if v.version == 2 else _dense_head
     return detect(regions, raw, v, num_classes, image, head)
+
+
+def _levels(network, v):
+    """The layers whose outputs the pyramid has, with their strides, and the sizes of the anchors."""
+    if isinstance(v, ResNetVariant):
+        return RESNET_LEVELS, RESNET_SIZES
+    own = any(layer.name == MOBILENET_LEVELS[0][0] for layer in network.layers)
+    return MOBILENET_LEVELS if own else TWO_LEVELS, MOBILENET_SIZES
 
 
 def propose(maps, anchors, filters, v, padded, image, depth=1):

@@ -1,4 +1,7 @@
-"""SSDLite on MobileNetV3 (Howard et al. 2019, https://arxiv.org/abs/1905.02244, 6.3), as in torchvision."""
+"""SSDLite on MobileNetV3 (Howard et al. 2019, https://arxiv.org/abs/1905.02244, 6.3), as in torchvision.
+
+`backbone` puts another network in MobileNetV3's place, whose last maps of strides 16 and 32 are looked at.
+"""
 
 from dataclasses import dataclass
 
@@ -6,6 +9,7 @@ import keras
 import numpy as np
 
 from kvision._backbones import BackboneFamily, BackboneRow
+from kvision._features import features
 from kvision.blocks import Row, batch_norm_of, conv, conv_block, conv_norm_act, depthwise_conv
 from kvision.detection._decoding import DecodeBoxes
 from kvision.detection._family import DetectionRow
@@ -48,6 +52,7 @@ VARIANTS = {  # trainable parameters: torchvision
         backbone="mobilenet_v3_large", rows=REDUCED, head_filters=1280, params=3_440_060
     ),
 }
+EXPANSION = "blocks.5.0.bn1.act"
 SPLIT = 13  # the block behind whose expansion the first map is taken
 
 
@@ -71,8 +76,8 @@ def _path(path):
 
 def decode(network, v: SSDLiteVariant, num_classes):
     norm = batch_norm_of(v)
-    x = network.output
-    maps = [network.get_layer("blocks.5.0.bn1.act").output, x]
+    maps = _maps(network)
+    x = maps[-1]
     for place, filters in enumerate(v.extra_filters):
         x = _extra(x, filters, norm, f"backbone.extra.{place}")
         maps.append(x)
@@ -94,6 +99,13 @@ def decode(network, v: SSDLiteVariant, num_classes):
     return NonMaxSuppression(
         v.max_detections, v.candidates, v.score_threshold, v.iou_threshold, name="detections"
     )(boxes, scores)
+
+
+def _maps(network):
+    """The maps of strides 16 and 32: those of the paper, or the taps of another backbone."""
+    if any(layer.name == EXPANSION for layer in network.layers):
+        return [network.get_layer(EXPANSION).output, network.output]
+    return list(features(network, ("c4", "c5")).output.values())
 
 
 def _extra(x, filters, norm, name):

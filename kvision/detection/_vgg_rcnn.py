@@ -2,7 +2,8 @@
 
 Fast R-CNN (https://arxiv.org/abs/1504.08083) is given proposals; Faster R-CNN
 (https://arxiv.org/abs/1506.01497) has a network that proposes regions. Both pool regions of the last feature
-map, on which two hidden layers stand that are as wide as VGG's.
+map, on which two hidden layers stand that are as wide as VGG's. `backbone` puts another network in VGG's
+place, whose map of the row's `stride` is pooled.
 
 Departures: `backbone_weights` are those of the convolutions, and the hidden layers are fresh; the region
 proposal network has one logit for each anchor, not two, and learns from anchors that cross the image's border
@@ -16,6 +17,7 @@ from typing import ClassVar
 import keras
 
 from kvision._backbones import BackboneRow
+from kvision._features import features
 from kvision.detection._family import DetectionRow, with_proposals
 from kvision.detection._faster_rcnn import ROI_SIZE, detect, propose
 from kvision.detection._torchvision import CLASSES, TorchvisionFamily
@@ -92,28 +94,28 @@ class FastRCNNFamily(VGGFamily):
 
 
 def fast_decode(network, v: FastRCNNVariant, num_classes):
-    features, raw = _features(network, v), {"proposals": network.input["proposals"]}
-    return _detect(features, raw, v, num_classes, network.input["image"])
+    raw = {"proposals": network.input["proposals"]}
+    return _detect(_last_map(network, v), raw, v, num_classes, network.input["image"])
 
 
 def faster_decode(network, v: FasterRCNNVariant, num_classes):
-    features, image = _features(network, v), network.input
+    x, image = _last_map(network, v), network.input
     anchors = AnchorBoxes([v.anchor_sizes], name="anchors")
-    raw = propose([features], anchors, v.rpn_filters, v, image, image)
-    return _detect(features, raw, v, num_classes, image)
+    raw = propose([x], anchors, v.rpn_filters, v, image, image)
+    return _detect(x, raw, v, num_classes, image)
 
 
-def _features(network, v):
+def _last_map(network, v):
     """The map of the row's stride, where the trunk ends."""
     tap = f"c{v.stride.bit_length() - 1}"
     if v.stride not in (2, 4, 8, 16, 32):
         raise UserError(f"`stride` must be 2, 4, 8, 16 or 32; got {v.stride}.")
-    return keras.layers.Identity(name="trunk")(network.get_layer(tap).output)
+    return keras.layers.Identity(name="trunk")(features(network, tap).output[tap])
 
 
-def _detect(features, raw, v, num_classes, image):
+def _detect(x, raw, v, num_classes, image):
     pool = RoIPool(ROI_SIZE, stride=v.stride, name="roi_heads.box_roi_pool")
-    return detect(pool(features, raw["proposals"]), raw, v, num_classes, image, stddevs=STDDEVS)
+    return detect(pool(x, raw["proposals"]), raw, v, num_classes, image, stddevs=STDDEVS)
 
 
 CLASSIFIER = "roi_heads.box_predictor.cls_score"

@@ -2,12 +2,9 @@
 
 import keras
 
-from kvision._backbones import rebuilt
+from kvision._backbones import OF_FIXED_SIZE, check_network, rebuilt
 from kvision.errors import UserError
-from kvision.layers import PositionEmbedding, TokenTap, WindowAttention
-from kvision.segmentation._family import check_network
 
-OF_FIXED_SIZE = PositionEmbedding, TokenTap, WindowAttention
 KEPT = (  # layers of a top that answer for each place alone
     keras.layers.Activation, keras.layers.BatchNormalization, keras.layers.Conv2D, keras.layers.Dropout,
     keras.layers.Identity, keras.layers.LayerNormalization,

@@ -4,8 +4,6 @@ import dataclasses
 from typing import ClassVar
 
 from kvision._backbones import BackboneFamily
-from kvision._nested import check_model
-from kvision.errors import UserError
 
 STRIDE_8 = "backbone.4.block.3.1"  # MobileNetV3's first map of stride 8: torchvision's choice
 
@@ -26,7 +24,7 @@ Args:
     name: of the model.
     allow_nonfinite: whether weights may be NaN or infinity.
     backbone: the network that it stands on, where that can be chosen: the name of a classifier, or one of
-        kvision's networks with its weights, which are copied.
+        kvision's networks with its weights, which are copied; None for the row's.
     backbone_weights: of the network that it stands on, as that one's builder takes them.
     {columns}: columns of the table, see `{row}`.
 
@@ -49,10 +47,3 @@ class SegmentationFamily(BackboneFamily):
     doc: ClassVar[str] = DOC
 
     task: str = "segmentation"
-
-
-def check_network(model, key: str) -> None:
-    """Raises a UserError for a model that is not a network of kvision."""
-    check_model(model, key)
-    if not any(layer.name == "trunk" for layer in model.layers):
-        raise UserError(f"`{key}` must be a network of kvision; {model.name} has no layer `trunk`.")

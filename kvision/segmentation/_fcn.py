@@ -11,27 +11,25 @@ too. On another backbone the hidden dense layers are kept where there are some, 
 resizing.
 """
 
-import dataclasses
 from dataclasses import dataclass
 
 import keras
 
 from kvision import registry
-from kvision._backbones import BackboneRow, rebuilt
+from kvision._backbones import AnyBackboneFamily, BackboneRow, normalizing, padded, rebuilt
 from kvision._features import features
 from kvision.blocks import conv, fcn_head, resize_to_image
-from kvision.errors import UserError
 from kvision.layers import Bilinear, CropLike, PadToMultiple, ResizeLike
 from kvision.models._resnet import ResNetVariant
-from kvision.segmentation._family import SegmentationFamily, check_network
-from kvision.spec import Variant, column, did_you_mean
+from kvision.segmentation._family import SegmentationFamily
+from kvision.spec import Variant, column
 
 COARSE = 32  # stride of the backbone's last map
 TAPS = ("c3", "c4", "c5")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FCNVariant(Variant):
+class FCNVariant(BackboneRow, Variant):
     """A row of the table.
 
     Attributes:
@@ -40,6 +38,7 @@ class FCNVariant(Variant):
         norm_momentum: of the backbone's batch norms; None for its own.
     """
 
+    backbone: str = "vgg16"
     stride: int
     norm_momentum: float | None = column(None, free=True)
     input_size: int = 500
@@ -55,66 +54,27 @@ VARIANTS = {  # section 4.2; the sums over VGG-16's layers, the score layers and
 
 
 @dataclass(frozen=True, kw_only=True)
-class FCNFamily(SegmentationFamily):
-    """The paper's networks, on any backbone.
-
-    Attributes:
-        backbone: of the network that is being built: a name or a model.
-    """
-
-    backbone: str | keras.Model = "vgg16"
-
-    def build(self, variant, *, backbone="vgg16", backbone_weights=None, **keywords) -> keras.Model:
-        if isinstance(backbone, keras.Model):
-            check_network(backbone, "backbone")
-            if keywords.get("norm_momentum") is not None:
-                raise UserError("`norm_momentum` needs the name of a `backbone`; a model has its own.")
-            if backbone_weights is not None:
-                raise UserError("`backbone_weights` need the name of a `backbone`; a model has weights.")
-        elif backbone not in (classifiers := registry.list_models(task="classification")):
-            raise UserError(
-                f"`backbone` must be a classifier's name, or a model; got {backbone!r:.100}. "
-                f"{did_you_mean(str(backbone), classifiers)}"
-            )
-        family = dataclasses.replace(self, backbone=backbone, backbone_weights=backbone_weights)
-        return SegmentationFamily.build(family, variant, backbone_weights=backbone_weights, **keywords)
+class FCNFamily(SegmentationFamily, AnyBackboneFamily):
+    """The paper's networks, on any backbone."""
 
     def network(self, variant, input_shape, preprocess) -> keras.Model:
-        padded = tuple(size and -(-size // COARSE) * COARSE for size in input_shape[:2])
-        backbone = self.backbone
+        backbone, columns, shape = self.backbone or variant.backbone, {}, padded(input_shape, COARSE)
         if isinstance(backbone, str):
-            info = registry.info(backbone)
-            hidden = hasattr(info.variant, "hidden_filters")
-            size = (info.variant.image_size,) * 2 if hidden else padded
-            columns = {"dropout_rate": variant.dropout_rate} if hidden else {}
-            if variant.norm_momentum is not None:
-                if "norm_momentum" not in info.variant.columns():
-                    raise UserError(f"`norm_momentum` is for batch norms; {backbone} has none.")
-                columns["norm_momentum"] = variant.norm_momentum
-            backbone = registry.create_model(
-                backbone,
-                include_top=hidden,
-                weights=self.backbone_weights,
-                input_shape=(*size, input_shape[-1]),
-                preprocess=preprocess,
-                **columns,
-            )
-        elif backbone.input_shape[-1] != input_shape[-1]:
-            raise UserError(
-                f"`backbone` takes {backbone.input_shape[-1]} channels; `input_shape` has {input_shape[-1]}."
-            )
+            of_backbone = registry.info(backbone).variant
+            if hidden := hasattr(of_backbone, "hidden_filters"):  # which are for the classifier's own size
+                shape = (of_backbone.image_size, of_backbone.image_size, input_shape[-1])
+                columns["dropout_rate"] = variant.dropout_rate
+            columns["include_top"] = hidden
+        backbone = self.model(backbone, shape, preprocess, **columns)
         features(backbone, TAPS)  # raises where it lacks one
+        end, hidden_layers = _before_classifier(backbone)
+        normalize = normalizing(preprocess)
 
         def make(layer):
-            if layer.name == "preprocess" and preprocess:
-                constants = preprocess.for_channels(layer.output.shape[-1]).constants
-                return keras.layers.Rescaling(*constants, dtype=layer.dtype_policy, name=layer.name)
             if layer.name in hidden_layers and isinstance(layer, keras.layers.Conv2D):
-                config = layer.get_config() | {"padding": "same"}
-                return keras.layers.Conv2D.from_config(config)
-            return None
+                return keras.layers.Conv2D.from_config(layer.get_config() | {"padding": "same"})
+            return normalize(layer)
 
-        end, hidden_layers = _before_classifier(backbone)
         return rebuilt(
             keras.Model(backbone.input, end),
             input_shape,

@@ -210,7 +210,7 @@ def test_fcn_stands_on_any_backbone_with_taps():
         assert logits.shape == (1, *size, 3)
         assert logits.std() > 0
     with pytest.raises(UserError, match="no tap 'c3'. Did you mean 'c4'"):
-        segmentation.fcn8s(backbone=tiny("vit_tiny_patch16"))
+        segmentation.fcn8s(backbone=tiny("vit_tiny_patch16"), input_shape=(64, 64, 3))
     for name in ("resnet5", "fcn_resnet50"):
         with pytest.raises(UserError, match=f"name, or a model; got '{name}'. Did you mean 'resn"):
             segmentation.fcn8s(backbone=name)
@@ -267,7 +267,7 @@ def test_the_momentum_of_a_backbones_batch_norms():
     model = built_without_memory("fcn32s", backbone="mobilenet_v1", norm_momentum=0.5)
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert {layer.momentum for layer in norms} == {0.5}
-    with pytest.raises(ValueError, match="`norm_momentum` is for batch norms; convnext_atto has none"):
+    with pytest.raises(ValueError, match="of vgg16, which `backbone` replaces; convnext_atto has none"):
         segmentation.fcn32s(backbone="convnext_atto", norm_momentum=0.5)
-    with pytest.raises(ValueError, match="needs the name of a `backbone`"):
+    with pytest.raises(ValueError, match="which `backbone` replaces; a model has its own"):
         segmentation.fcn32s(backbone=tiny("resnet18"), norm_momentum=0.5)
