@@ -1,6 +1,7 @@
 """Local response normalisation (Krizhevsky et al. 2012, section 3.3)."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from kvision.errors import UserError
@@ -26,11 +27,14 @@ class LocalResponseNormalization(keras.layers.Layer):
         self.size, self.alpha, self.beta, self.k = size, alpha, beta, k
 
     def call(self, x):
-        radius, channels = self.size // 2, x.shape[-1]
+        places = np.arange(x.shape[-1])
+        near = np.abs(places - places[:, None]) <= self.size // 2
         squares = ops.square(ops.cast(x, keras.backend.result_type(x.dtype, "float32")))
-        squares = ops.pad(squares, ((0, 0), (0, 0), (0, 0), (radius, radius)))
-        sums = sum(squares[..., i : i + channels] for i in range(self.size))
-        return x * ops.cast(ops.power(self.k + self.alpha * sums, -self.beta), x.dtype)
+        sums = ops.conv(
+            squares, ops.convert_to_tensor(near[None, None], squares.dtype), data_format="channels_last"
+        )
+        factors = ops.exp(-self.beta * ops.log(self.k + self.alpha * sums))  # faster than a power on CPUs
+        return x * ops.cast(factors, x.dtype)
 
     def compute_output_shape(self, shape):
         return shape
