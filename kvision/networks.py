@@ -110,7 +110,8 @@ def preprocess_of(model: keras.Model) -> Preprocess | None:
     for layer in all_layers(model):
         if layer.name == PREPROCESS and isinstance(layer, keras.layers.Rescaling):
             scale, offset = np.broadcast_arrays(layer.scale, layer.offset)
-            found = Preprocess(tuple(np.ravel(0 - offset / scale)), tuple(np.ravel(1 / scale)))
+            values = (0 - offset / scale, 1 / scale)  # rounded, as a division leaves 57.37499999999999
+            found = Preprocess(*(tuple(np.ravel(value).round(9)) for value in values))
             return found.for_channels(max(len(found.mean), image_shape(model)[-1]))
     return None
 

@@ -218,6 +218,8 @@ class ModelInfo:
 def select(pattern: str, names: Iterable[str], kind: str) -> set[str]:
     """The names that match a shell pattern; for a word, the name that it is, or else all that contain it.
 
+    Capitals in the pattern match small letters, which names have.
+
     Raises:
         UserError: no name contains the word; the sentence calls the names by their kind, such as "model".
     """
@@ -225,6 +227,7 @@ def select(pattern: str, names: Iterable[str], kind: str) -> set[str]:
         raise UserError(f"`pattern` must be a text such as '*resnet*'; got {reprlib.repr(pattern)}.")
     names = set(names)
     wild = any(character in pattern for character in "*?[")
+    pattern = pattern if pattern in names else pattern.lower()
     chosen = set(fnmatch.filter(names, pattern if wild or pattern in names else f"*{pattern}*"))
     if not wild and not chosen:
         families = {name.partition(".")[0] for name in names}

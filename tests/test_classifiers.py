@@ -97,7 +97,7 @@ def test_a_normalisation_becomes_a_layer():
         mean, std = np.array(preprocess.mean, "float32"), np.array(preprocess.std, "float32")
         np.testing.assert_allclose(model(PIXELS), bare((PIXELS - mean) / std), atol=1e-5)
         found = networks.preprocess_of(model)
-        assert str(found) == str(preprocess.for_channels(3))
+        assert found == preprocess.for_channels(3)
         with pytest.raises(UserError, match="has a layer 'preprocess' already"):
             networks.normalized(model, preprocess)
     assert networks.preprocess_of(bare) is None

@@ -175,6 +175,7 @@ def test_a_word_finds_the_names_that_contain_it():
             find("mobilnet_v2")
     with pytest.raises(UserError, match="Unknown weights 'resnet51'. Did you mean 'resnet50'"):
         kvision.list_weights("resnet51")
+    assert kvision.list_models("ResNet*50") == kvision.list_models("resnet*50") != []
     assert kvision.list_models("lite?") == []
     assert kvision.list_weights("deit_base.fb_in1k") == kvision.list_weights("deit_base.fb_in1[k]")
     assert kvision.list_weights("lite0") == kvision.list_weights("efficientnet_lite0.*") != []

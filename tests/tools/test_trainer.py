@@ -290,6 +290,12 @@ def test_the_progress_line_has_metrics_once_there_are_some():
     assert not re.search("nan|loss|images/s", line())
     progress.on_train_batch_end(2, {"loss": 0.5, "accuracy": 0.25})
     assert "loss 0.500 accuracy 0.250 rate 0.1" in line()
+    assert "images/s" not in line()  # the first call traced
+    progress.on_train_batch_end(5, {"loss": 0.5, "accuracy": 0.25})
+    assert re.search("[1-9][0-9]* images/s", line())
+    progress.on_epoch_begin(1, {})
+    progress.on_train_batch_end(2, {"loss": 0.5, "accuracy": 0.25})
+    assert re.search("[1-9][0-9]* images/s", line())
 
 
 def write_epochs(events, count):

@@ -49,22 +49,27 @@ class Progress(keras.callbacks.Callback):
             transient=True,
         )
         self.task = self.bar.add_task("training", total=epochs * steps, completed=first, metrics="")
+        self.started, self.uncounted = None, -1  # time from which, and step after which, speed is measured
 
     def on_train_begin(self, logs):
         self.bar.start()
 
     def on_epoch_begin(self, epoch, logs):
         self.bar.update(self.task, description=f"epoch {epoch + 1}/{self.epochs}")
-        self.started, self.first, self.done = time.monotonic(), None, epoch * self.steps
+        self.done = epoch * self.steps
+        if self.started is not None:
+            self.started, self.uncounted = time.monotonic(), -1
 
     def on_train_batch_end(self, batch, logs):
-        if self.first is None:  # the first call traces the step; speed is measured after it
-            self.started, self.first = time.monotonic(), batch
-        speed = (batch - self.first) * self.batch_size / max(time.monotonic() - self.started, 1e-9)
+        if self.started is None:  # the first call traces the step; speed is measured after it
+            self.started, self.uncounted, speed = time.monotonic(), batch, ""
+        else:
+            images = (batch - self.uncounted) * self.batch_size
+            speed = f"{images / max(time.monotonic() - self.started, 1e-9):.0f} images/s "
         self.bar.update(
             self.task,
             completed=self.done + batch + 1,
-            metrics=f"{speed:.0f} images/s loss {logs['loss']:.3f}{self._monitored(' ', logs)} "
+            metrics=f"{speed}loss {logs['loss']:.3f}{self._monitored(' ', logs)} "
             f"rate {float(self.model.optimizer.learning_rate):.2g}",
         )
 
