@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import keras
 
 from kvision import registry
+from kvision._features import features
 from kvision._nested import check_model
 from kvision.errors import UserError
 from kvision.layers import PositionEmbedding, TokenTap, WholeConv2D, WindowAttention
@@ -155,6 +156,12 @@ class AnyBackboneFamily(BackboneFamily):
                 f"`input_shape={input_shape}`."
             )
         return backbone
+
+
+def maps_of(network: keras.Model, *names: str) -> list:
+    """The outputs of taps; the last is that of a layer `trunk`, behind which a top begins."""
+    *finer, last = features(network, names).output.values()
+    return [*finer, keras.layers.Identity(name="trunk")(last)]
 
 
 def padded(input_shape: tuple, multiple: int) -> tuple:

@@ -13,8 +13,7 @@ from typing import ClassVar
 import keras
 from keras import ops
 
-from kvision._backbones import AnyBackboneFamily, BackboneRow
-from kvision._features import features
+from kvision._backbones import AnyBackboneFamily, BackboneRow, maps_of
 from kvision.blocks import conv_norm_act, feature_pyramid, head_norm
 from kvision.detection._decoding import DecodeBoxes, Proposals
 from kvision.detection._family import DetectionRow
@@ -123,9 +122,8 @@ class FasterRCNNFamily(TorchvisionFamily):
 
 def decode(network, v: FasterRCNNRow, num_classes):
     levels, sizes = _levels(network, v)
-    maps = features(network, [name for name, _ in levels]).output
     pyramid = feature_pyramid(
-        [maps[name] for name, _ in levels],
+        maps_of(network, *(name for name, _ in levels)),
         filters=v.pyramid_filters,
         norm=head_norm if v.version == 2 else None,
         name="backbone.fpn",

@@ -151,8 +151,9 @@ def rcnn_decode(network, v: RCNNVariant, num_classes):
     if v.crop_size < least:
         raise UserError(f"`crop_size` must be at least {least}, AlexNet's smallest image; got {v.crop_size}.")
     context = round(CONTEXT * v.crop_size / PUBLISHED_CROP)
-    crops = RoIWarp(v.crop_size, context, name="regions")(network.output, network.input["proposals"])
-    x = classic_stages(_each(crops), _rows(v))
+    pixels = network.get_layer("trunk").input
+    crops = RoIWarp(v.crop_size, context, name="regions")(pixels, network.input["proposals"])
+    x = keras.layers.Identity(name="trunk")(classic_stages(_each(crops), _rows(v)))
     pooled = keras.layers.Flatten(name="box_features")(x)
     x = hidden_layers(
         x,

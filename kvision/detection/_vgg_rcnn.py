@@ -16,8 +16,7 @@ from typing import ClassVar
 
 import keras
 
-from kvision._backbones import BackboneRow
-from kvision._features import features
+from kvision._backbones import BackboneRow, maps_of
 from kvision.detection._family import DetectionRow, with_proposals
 from kvision.detection._faster_rcnn import ROI_SIZE, detect, propose
 from kvision.detection._torchvision import CLASSES, TorchvisionFamily
@@ -110,7 +109,7 @@ def _last_map(network, v):
     tap = f"c{v.stride.bit_length() - 1}"
     if v.stride not in (2, 4, 8, 16, 32):
         raise UserError(f"`stride` must be 2, 4, 8, 16 or 32; got {v.stride}.")
-    return keras.layers.Identity(name="trunk")(features(network, tap).output[tap])
+    return maps_of(network, tap)[0]
 
 
 def _detect(x, raw, v, num_classes, image):

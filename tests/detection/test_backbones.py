@@ -47,6 +47,11 @@ def test_a_backbone_keeps_its_weights_and_its_pixels(name, tmp_path):
     found, expected = ours(inputs(name)), theirs(inputs("faster_rcnn_vgg16"))
     for tap in taps:
         np.testing.assert_allclose(found[tap], expected[tap], rtol=1e-5, atol=1e-6)
+    stem, *_, top = kvision.depth_groups(model)
+    assert stem[0].endswith(".conv_stem")
+    assert all(
+        layer.startswith(("backbone.fpn.", "backbone.extra.", "head.", "rpn.", "roi_")) for layer in top
+    )
     outputs = detection.raw(model)(inputs(name))
     places = sum((-(-SIZE // stride)) ** 2 for stride in HEADS[name])
     if "anchors" in outputs:

@@ -76,6 +76,13 @@ def test_regions_have_the_pyramid_of_their_crop():
         np.testing.assert_array_equal(pooled, SpatialPyramidPooling()(crop)[0])
 
 
+def test_the_convolutions_are_the_trunk():
+    for name in TINY:
+        *trunk, top = kvision.depth_groups(tiny(name))
+        assert [len(group) for group in trunk] == [1] * 5
+        assert {"classifier", "svm", "box_regressor"} < {*top}
+
+
 def test_regions_of_fine_tuning():
     """The object and the proposals near it are positive; SPPNet's background overlaps an object by 0.1."""
     near = {(8, 8, 60, 52), (12, 6, 64, 50), (10, 8, 62, 50)}

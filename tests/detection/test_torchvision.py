@@ -144,6 +144,9 @@ def test_any_size_saving_and_training(name, tmp_path):
         np.testing.assert_array_equal(again[key], value)
         np.testing.assert_allclose(whole[key], value, rtol=1e-3, atol=1e-2)
     assert np.max(dynamic(PIXELS[:, :70, :90])["boxes"][..., 2]) <= 90
+    stem, *_, top = kvision.depth_groups(model)
+    assert stem[0].startswith("backbone.")
+    assert not any(".body." in layer for layer in top)
     raw = detection.raw(model)
     trained_by_loss = {v.path for v in raw.trainable_variables}
     assert trained_by_loss == {v.path for v in model.trainable_variables}
