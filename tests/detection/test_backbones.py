@@ -5,26 +5,24 @@ import math
 import keras
 import numpy as np
 import pytest
-from helpers import built_without_memory, tiny
+from helpers import built_without_memory, mostly_slow, small_columns, tiny
 
 import kvision
 from kvision import detection
 
 SIZE = 64
-HEADS = {  # strides of the maps that are looked at
-    "fasterrcnn_resnet50_fpn": (4, 8, 16, 32, 64),
-    "fasterrcnn_mobilenet_v3_large_320_fpn": (16, 32, 64),
-    "ssdlite320_mobilenet_v3_large": (16, 32, 64, 128, 256, 512),
-    "fast_rcnn_vgg16": (),
-    "faster_rcnn_vgg16": (16,),
+PYRAMID = {"hidden_filters": 8, "pyramid_filters": 8, "proposals": 10, "proposal_candidates": 20}
+HEADS = {  # columns of small forms, and strides of the maps that have anchors
+    "fasterrcnn_resnet50_fpn": (PYRAMID, (4, 8, 16, 32, 64)),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": (PYRAMID, (16, 32, 64)),
+    "ssdlite320_mobilenet_v3_large": ({"extra_filters": (8,) * 4}, (16, 32, 64, 128, 256, 512)),
+    "fast_rcnn_vgg16": ({"hidden_filters": 8, "proposals": 10}, ()),
+    "faster_rcnn_vgg16": ({"hidden_filters": 8, "proposals": 10, "proposal_candidates": 20}, (16,)),
 }
 
 
 def detector(name, backbone, **columns):
-    own = {"proposals": 10} if name == "fast_rcnn_vgg16" else {}
-    if name != "ssdlite320_mobilenet_v3_large":
-        own["hidden_filters"] = 8
-    columns = {"input_shape": (SIZE, SIZE, 3), "num_classes": 3} | own | columns
+    columns = {"input_shape": (SIZE, SIZE, 3), "num_classes": 3} | HEADS[name][0] | columns
     return getattr(detection, name)(backbone=backbone, **columns)
 
 
@@ -37,9 +35,9 @@ def inputs(name):
     return {"image": images, "proposals": np.concatenate([corners, corners + 20], -1).astype("float32")}
 
 
-@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("name", mostly_slow(HEADS, "fasterrcnn_resnet50_fpn", "fast_rcnn_vgg16"))
 def test_a_backbone_keeps_its_weights_and_its_pixels(name, tmp_path):
-    backbone = tiny("mobilenet_v2", input_shape=(SIZE, SIZE, 3))
+    backbone = tiny("resnet18")
     model = detector(name, backbone)
     taps = {"fast_rcnn_vgg16": ["c4"], "faster_rcnn_vgg16": ["c4"]}.get(name, ["c4", "c5"])
     ours = kvision.features(keras.Model(model.input, detection.raw(model).output), taps)
@@ -48,12 +46,12 @@ def test_a_backbone_keeps_its_weights_and_its_pixels(name, tmp_path):
     for tap in taps:
         np.testing.assert_allclose(found[tap], expected[tap], rtol=1e-5, atol=1e-6)
     stem, *_, top = kvision.depth_groups(model)
-    assert stem[0].endswith(".conv_stem")
+    assert stem[0].endswith(".conv1")
     assert all(
         layer.startswith(("backbone.fpn.", "backbone.extra.", "head.", "rpn.", "roi_")) for layer in top
     )
     outputs = detection.raw(model)(inputs(name))
-    places = sum((-(-SIZE // stride)) ** 2 for stride in HEADS[name])
+    places = sum((-(-SIZE // stride)) ** 2 for stride in HEADS[name][1])
     if "anchors" in outputs:
         assert outputs["anchors"].shape[1] % places == 0
     model.save(tmp_path / "model.keras")
@@ -74,16 +72,16 @@ def test_torchvisions_network_on_a_smaller_resnet():
 
 
 def test_a_backbone_by_name_takes_its_columns_and_weights(tmp_path):
-    columns = {"width_multiplier": 0.1, "norm_momentum": 0.5}
-    backbone = tiny("mobilenet_v2", **columns)
+    columns = small_columns("resnet18") | {"norm_momentum": 0.5}
+    backbone = tiny("resnet18", **columns)
     backbone.save(tmp_path / "backbone.keras")
     weights = {"backbone_weights": tmp_path / "backbone.keras"}
-    model = detector("ssdlite320_mobilenet_v3_large", "mobilenet_v2", **columns, **weights)
-    norm = model.get_layer("backbone.blocks.1.0.bn1")
+    model = detector("fasterrcnn_resnet50_fpn", "resnet18", **columns, **weights)
+    norm = model.get_layer("backbone.body.layer2.0.bn1")
     assert norm.momentum == 0.5
-    np.testing.assert_array_equal(norm.gamma, backbone.get_layer("blocks.1.0.bn1").gamma)
-    kernel = model.get_layer("backbone.conv_stem").kernel
-    np.testing.assert_array_equal(kernel, backbone.get_layer("conv_stem").kernel)
+    np.testing.assert_array_equal(norm.gamma, backbone.get_layer("layer2.0.bn1").gamma)
+    kernel = model.get_layer("backbone.body.conv1").kernel
+    np.testing.assert_array_equal(kernel, backbone.get_layer("conv1").kernel)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +114,7 @@ def test_a_backbone_by_name_takes_its_columns_and_weights(tmp_path):
     ],
 )
 def test_backbones_that_do_not_fit(name, backbone, columns, message):
-    models = {"model": "mobilenet_v2", "transformer": "vit_tiny_patch16"}
+    models = {"model": "resnet18", "transformer": "vit_tiny_patch16"}
     backbone = tiny(models[backbone]) if backbone in models else backbone
     with pytest.raises(ValueError if name != "yolox_nano" else TypeError, match=message):
         kvision.create_model(name, backbone=backbone, **({"input_shape": (SIZE, SIZE, 3)} | columns))
