@@ -112,7 +112,7 @@ def fit_stages(model: keras.Model, images: Callable[[], Iterable[dict]]) -> bool
             continue
         near, nearest = _near(proposals, objects)
         boxes = np.concatenate([objects, proposals[near]])
-        hidden, pooled = _numpy(features, image, boxes)
+        hidden, pooled = features.predict_on_batch([image, boxes[None]])
         norms.append([np.linalg.norm(part, axis=1).mean() for part in (hidden, pooled)])
         deltas = ops.convert_to_numpy(box_math.encode(objects[nearest], proposals[near]))
         for number in range(num_classes):
@@ -135,7 +135,7 @@ def fit_stages(model: keras.Model, images: Callable[[], Iterable[dict]]) -> bool
     for image, objects, classes, proposals in _each_image(images()):
         boxes = np.concatenate([objects, proposals])
         if len(boxes):
-            hidden = _numpy(features, image, boxes)[0] * scales[0]
+            hidden = features.predict_on_batch([image, boxes[None]])[0] * scales[0]
         for number, svm in enumerate(svms):
             of_class = objects[classes == number]
             negative = np.ones(len(boxes), bool)
@@ -164,10 +164,6 @@ def _each_image(batches):
                 batch["classes"][place][counts],
                 proposals[(proposals[:, 2:] > proposals[:, :2]).all(1)],
             )
-
-
-def _numpy(features, image, boxes):
-    return [ops.convert_to_numpy(part) for part in features([image, boxes[None]], training=False)]
 
 
 def _overlaps(boxes, others):
