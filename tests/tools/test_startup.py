@@ -39,6 +39,15 @@ def test_a_second_ctrl_c_ends_at_once():
         )
 
 
+def test_nothing_is_saved_behind_the_last_epoch():
+    code = LISTENS.replace('print("ready"', 'startup.end_at_once("behind the last epoch"); print("ready"')
+    with start(sys.executable, "-c", code) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == REQUEUE
+        assert process.stderr.read().startswith("SIGTERM behind the last epoch; the same command goes on")
+
+
 def test_the_cursor_comes_back_at_once():
     """The line of progress hides it."""
     terminal, its_end = os.openpty()

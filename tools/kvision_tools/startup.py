@@ -14,6 +14,7 @@ SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 SHOW_CURSOR = b"\x1b[?25h\n"  # which the line of progress hides
 
 _ask: list[Callable[[str], None]] = []  # who saves before the command ends
+_when = ["before the training began"]  # a signal comes while nobody has to save
 
 
 def begin() -> None:
@@ -36,13 +37,19 @@ def save_first(ask: Callable[[str], None]) -> None:
     _ask[:] = [ask]
 
 
+def end_at_once(when: str) -> None:
+    """From now on a signal ends the command at once, as all is saved; `when` says that in the message."""
+    _when[:] = [when]
+    _ask.clear()
+
+
 def _listen(heard, stderr):
     interrupted = False
     while True:
         number = signal.sigwait(heard)
         name = signal.Signals(number).name
         if not _ask or (interrupted and number == signal.SIGINT):
-            when = "again: ended without saving" if _ask else "before the training began"
+            when = "again: ended without saving" if _ask else _when[0]
             if os.isatty(1):
                 os.write(1, SHOW_CURSOR)
             os.write(stderr, f"{name} {when}; the same command goes on from what is saved.\n".encode())

@@ -185,6 +185,7 @@ class Training:
         learn = task.last_stages(prepared.model) if prepared.writes else None
         if not learn:
             return
+        startup.end_at_once("behind the last epoch")
         model = keras.saving.load_model(path, compile=False)
         with kvision.data.read_errors(prepared.opened):
             learned = learn(model, prepared.training_images)
