@@ -24,7 +24,7 @@ def figures(name, run, *flags):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["yolox", "rcnn", "fast_rcnn", "faster_rcnn"])
+@pytest.mark.parametrize("name", ["yolox", "rcnn", "sppnet", "fast_rcnn", "faster_rcnn"])
 def test_shapes_are_found(name, tmp_path):
     assert figures(name, tmp_path / "run")["ap50"] > 0.9
     if name == "faster_rcnn":
