@@ -107,10 +107,10 @@ def clip(boxes, height, width):
 
 
 def _floats(boxes):
-    """A tensor of floats: integers overflow in areas."""
-    if ops.is_tensor(boxes) and keras.backend.is_float_dtype(keras.backend.standardize_dtype(boxes.dtype)):
-        return boxes
-    return ops.convert_to_tensor(boxes, "float32")
+    """A tensor of float32 or wider: areas overflow in other dtypes."""
+    if not ops.is_tensor(boxes):
+        return ops.convert_to_tensor(boxes, "float32")
+    return boxes if keras.backend.standardize_dtype(boxes.dtype) == "float64" else ops.cast(boxes, "float32")
 
 
 def _intersection(boxes, others):

@@ -12,6 +12,7 @@ from kvision.data.masks import IGNORED
 ROW = 18  # pixels of a line of the legend
 GAP = 6  # pixels between pictures of a sheet
 SMALLEST = 160  # side of a picture in a sheet
+LONGEST = 4096  # side of a picture that was enlarged for its boxes
 SHORTEST = 320  # side of a picture with boxes, in pixels; with fewer there is no room for labels
 
 
@@ -118,7 +119,7 @@ def draw_boxes(
     """An image with its boxes, each in the colour of its class and with a label that lies inside the picture.
 
     Boxes and labels of higher scores lie above others. Images whose shorter side has fewer than 320 pixels
-    are enlarged by a whole factor.
+    are enlarged by a whole factor, to at most 4,096 in the other direction.
 
     Args:
         image: pixels `(height, width, channels)` in [0, 255], of 1 or 3 channels.
@@ -130,7 +131,7 @@ def draw_boxes(
         thin: more boxes and their classes, which have thin lines below the others, and no labels.
     """
     height, width = np.shape(image)[:2]
-    scale = max(1, math.ceil(SHORTEST / min(height, width)))
+    scale = max(1, min(math.ceil(SHORTEST / min(height, width)), LONGEST // max(height, width)))
     drawn = picture(image).resize((scale * width, scale * height), Image.Resampling.NEAREST)
     draw = ImageDraw.Draw(drawn)
     line = max(2, round(min(drawn.size) / 250))

@@ -36,6 +36,8 @@ def test_integers_are_computed_with_as_floats():
     for overlap in (boxes.iou, boxes.giou):
         np.testing.assert_allclose(np.ravel(overlap(one, other)), [1 / 3], rtol=1e-6)
     np.testing.assert_allclose(boxes.decode(boxes.encode(other, one), one), other, rtol=1e-5)
+    large = keras.ops.cast([[0, 0, 640, 640]], "float16")  # whose area float16 does not hold
+    np.testing.assert_allclose(boxes.iou(large, large), [[1.0]])
 
 
 def test_empty_boxes():

@@ -67,6 +67,7 @@ def test_small_images_are_enlarged_so_that_labels_are_readable():
     picture = visualize.draw_boxes(image, np.zeros((0, 4)), np.zeros(0, int))
     np.testing.assert_array_equal(picture, image.repeat(10, 0).repeat(10, 1))
     picture = np.array(visualize.draw_boxes(image, [[5, 10, 45, 30]], [254]))
+    assert visualize.draw_boxes(np.zeros((2, 300, 3), np.uint8), [[0, 0, 9, 2]], [0]).size == (3900, 26)
     assert (picture[100:300, [50, 449]] == [128, 0, 0]).all(), "the 255th class has the colour of the first"
 
 

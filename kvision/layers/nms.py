@@ -155,6 +155,10 @@ class NonMaxSuppression(keras.layers.Layer):
         if shapes[0][1] != shapes[1][1] and None not in (shapes[0][1], shapes[1][1]):
             raise UserError(f"There must be as many boxes as rows of scores; got {shapes}.")
         boxes, scores = (ops.cast(x, "float32") for x in (boxes, scores))
+        if 0 in (shapes[0][1], shapes[1][1]):  # one box that counts as none
+            boxes, scores = (
+                ops.pad(x, ((0, 0), (0, 1), *[(0, 0)] * (len(x.shape) - 2))) for x in (boxes, scores)
+            )
         boxes, scores, classes = self._candidates(boxes, scores)
         groups = ops.where(scores > self.score_threshold, classes, NONE)
         places = suppress(boxes, self.iou_threshold, self.max_detections, groups)

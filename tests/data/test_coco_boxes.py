@@ -60,6 +60,13 @@ def test_coco(coco_folder, monkeypatch):
     assert open_source(f"coco:{coco_folder}", "all", labeled=False).size == 4
 
 
+def test_flags_of_crowds_may_be_texts(coco_folder):
+    annotations = [annotation | {"iscrowd": "0"} for annotation in coco("d")["annotations"]]
+    file = coco_folder / "annotations/instances_val2017.json"
+    file.write_text(json.dumps(coco("d", annotations=annotations)))
+    assert not open_source(f"coco:{coco_folder}", "val", target="boxes").objects.crowd.any()
+
+
 def test_a_box_that_is_there_twice_is_told(coco_folder, capsys):
     content = coco("d", annotations=coco("d")["annotations"] * 2)
     (coco_folder / "annotations/instances_val2017.json").write_text(json.dumps(content))
@@ -99,8 +106,15 @@ def test_the_identity_covers_boxes(coco_folder):
         (coco("d", categories=[{"id": 1}]), "categories, entry 1: an 'id' and a 'name' were expected; got"),
         (coco("d", images=[{"id": 1, "file_name": "d.jpg"}]), "entry 1: .* a 'height' and a 'width' were"),
         (coco("d", annotations=[{"image_id": 5}]), "annotations, entry 1: an 'image_id' of the images"),
-        (coco("d", annotations=[ANNOTATION | {"image_id": 5}]), "got {'bbox': .*_id': ., 'image_id': 5}"),
+        (coco("d", annotations=[ANNOTATION | {"image_id": 5}]), "got image_id 5, category_id 7, bbox .16"),
         (coco("d", annotations=[ANNOTATION | {"bbox": [0, 0, 0.5, 1]}]), "No box is larger than a pixel"),
+        (coco("d", annotations=[ANNOTATION | {"iscrowd": "false"}]), "'iscrowd' of 0 or 1 .*iscrowd 'false'"),
+        (coco("d", annotations=[ANNOTATION | {"area": -5}]), "and an 'area' were expected; .*area -5"),
+        (coco("d", annotations=[ANNOTATION | {"bbox": "1234"}]), "annotations, entry 1: .*bbox '1234'"),
+        (coco("d", annotations=[ANNOTATION | {"category_id": 3.7}]), "entry 1: .*category_id 3.7"),
+        (coco("d", categories=[{"id": 1, "name": None}]), "categories, entry 1: an 'id' and a 'name'"),
+        (coco("d", images=[IMAGE | {"id": [1]}]), "images, entry 1: an 'id', a 'file_name'"),
+        (coco("d", images=[IMAGE | {"file_name": "."}]), "image 1: a path of a file was expected; got '.'"),
         (coco("d", images=[IMAGE, IMAGE | {"id": 99}]), "lists '.*d.jpg' as several images"),
         (coco("d", images=coco("d")["images"] * 2), "has several images with the same id"),
         (coco("d", images=[IMAGE | {"file_name": "x.jpg"}]), "1 of the 1 images .* not there; .*x.jpg"),

@@ -33,6 +33,12 @@ def test_csv(tmp_path):
         "\n".join([header, *(short[i].replace("TEST", "UNASSIGNED") for i in (2, 3))])
     )
     check_list(data, "val", "c", classes=("cat", "cow"))
+    order = (2, 5, 3, 6, 4, 0, 1)  # of the columns
+    header = "set,path,label,x_min,y_min,x_max,y_max"
+    named = [header, *(short[i].replace("TEST", "UNASSIGNED") for i in (2, 3))]
+    named = [[row.split(",")[place] for place in order] for row in named]
+    (tmp_path / "list.csv").write_text("\n\n" + "\n".join(map(",".join, named)))
+    check_list(data, "val", "c", classes=("cat", "cow"))
 
 
 @pytest.mark.parametrize(
@@ -46,6 +52,9 @@ def test_csv(tmp_path):
         ("TRAIN,x.jpg,dog,0.1,0.1,,,0.3,0.3,,", "1 of the 1 images that '.*list.csv' lists are not there"),
         ("TRAIN,../a.jpg,dog,0.1,0.1,,,0.3,0.3,,", "row 1: a path below the file's folder was expected"),
         ("TRAIN,a.jpg,dog,10,10,,,30,30,,", "None of 1 box can be used: 1 outside of the image"),
+        ("set,path,label,x_min,y_min,width,height", "row 1: names of the columns 'set', .* any order, were"),
+        ("path,label,set,x_min,y_min,x_max,y_max\na.jpg,dog", "row 2: 7 fields were expected, as the first"),
+        ("TRAIN,.,dog,0.1,0.1,,,0.3,0.3,,", "row 1: a path of a file was expected; got '.'"),
         ("TRAIN,a.jpg,,,,,,,,,", "lists no boxes for the split 'train'"),
         ("TRAIN,a.jpg,,,,,,,,,\nTEST,a.jpg,,,,,,,,,", "row 2: 'a.jpg' is in the sets 'train' and 'test'"),
     ],

@@ -64,6 +64,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bb">]><annotation><object><name>&b;</name></obj
         ("<annotation/>", "d.xml' is not an annotation of VOC: a 'size' with"),
         (voc_xml("d", BOXES[3], (0, 0)), "d.xml' is not an annotation of VOC: a 'size' with .* above 0"),
         (voc_xml("d", BOXES[3]).replace("xmin", "left"), "in each .* 'bndbox' with the numbers 'xmin'"),
+        (voc_xml("d", BOXES[3]).replace("<difficult>0", "<difficult>no"), "given a 'difficult' of 0 or 1"),
         (voc_xml("d", [((1, 2, 3, 4), "hat", False)]), "classes 'hat', and none of .*: name all .*classes"),
     ],
 )  # fmt: skip

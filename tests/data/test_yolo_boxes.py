@@ -43,6 +43,9 @@ def test_yolo(yolo):
     names = "names: ['cat', cow, \"dog\"]\nnc: 3\ndownload: |\n  rm nothing\n"
     (yolo / "data.yaml").write_text(f"path: ../elsewhere\ntrain: [list.txt, ..\\images\\val]\n{names}")
     check_list(data, "train", "cad", crowds=False)
+    (yolo / "data.yaml").write_text(f"train: images/train\nval: images/train\n{names}")
+    assert open_source(data, "all", target="boxes").size == 3
+    (yolo / "data.yaml").write_text(f"path: ../elsewhere\ntrain: [list.txt, ..\\images\\val]\n{names}")
     (yolo / "labels/train/a.txt").write_text("2 0.1 0.1 0.3 0.1 0.3 0.5 0.2 0.5\n")
     BOX = ((8, 4, 24, 20), "dog", False)
     [batch] = read(load(data, "train", image_size=SIZE, target="boxes"))
@@ -65,6 +68,7 @@ def test_yolo(yolo):
         ("data.yaml", "!!python/object/apply:os.system ['true']", "is not YAML: could not determine"),
         ("data.yaml", "nothing", "must have the keys 'train', 'val' and 'names'; got 'nothing'"),
         ("data.yaml", "val: images/val\nnames: {0: a, 2: b}", "`names` must be a list of classes"),
+        ("data.yaml", "val: images/val\nnames: [yes, no]", "marks around YAML's yes, no and null; got"),
         ("data.yaml", "val: images/val\nnames: [a, b]\nnc: 3", "`nc` is 3 and `names` has 2 classes"),
         ("data.yaml", f"val: image/val\n{NAMES}", "`val` is 'image/val', and there is no '.*image/val'"),
         ("data.yaml", NAMES, "has none of 'train', 'val', 'test'"),

@@ -80,6 +80,8 @@ def test_few_boxes_or_none_leave_zeros():
     ]
     assert [len(rows) > 0 for rows in expected] == [True, False]
     check(layer(boxes, scores), expected)
+    for boxes in (np.zeros((2, 0, 4)), np.zeros((2, 0, 3, 4))):
+        assert not np.any(layer(boxes, np.zeros((2, 0, 3)))["count"])
 
 
 def test_chains_are_decided_from_their_start():

@@ -1,7 +1,6 @@
 """A training run, from its configuration to its end."""
 
 import contextlib
-import math
 import shlex
 import sys
 from dataclasses import dataclass
@@ -202,7 +201,8 @@ class Training:
                 visualize.sheet(task.preview(prepared.model, batch)).save(tmp_path, format="PNG")
             print(f"First batch: {self.folder / DEBUG_BATCH}")
         if not step:
-            size, images = min(prepared.part_size, SAMPLE), min(prepared.train_data.size, SAMPLE)
-            batches = prepared.sample(size, math.ceil(images / size))
+            images = min(prepared.train_data.size, SAMPLE)
+            size = min(prepared.part_size, images)
+            batches = prepared.sample(size, images // size)  # each image at most once
             for sentence in task.doubts(prepared.model, batches):
                 print(sentence, file=sys.stderr)

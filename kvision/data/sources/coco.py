@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import re
 from collections import Counter
@@ -149,11 +150,15 @@ def _read(file, folder) -> Listed:
                 yield convert(item)
             except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
                 where = f"{file!r}, {key}, entry {place + 1}"
-                got = {field: item.get(field) for field in fields} if isinstance(item, dict) else item
-                raise UserError(f"{where}: {form} were expected; got {quoted(got)}.") from None
+                got = quoted(item)
+                if isinstance(item, dict):
+                    got = ", ".join(f"{key} {quoted(item[key])}" for key in fields if key in item) or "none"
+                raise UserError(f"{where}: {form} were expected; got {got}.") from None
 
     form, fields = "an 'id' and a 'name'", ("id", "name")
-    categories = list(each("categories", form, fields, lambda item: (int(item["id"]), str(item["name"]))))
+    categories = list(
+        each("categories", form, fields, lambda item: (_whole(item["id"]), _text(item["name"])))
+    )
     classes = dict(categories)
     if len(classes) < len(categories) or len({*classes.values()}) < len(classes):
         raise UserError(f"{file!r} has categories with the same id or name: {quoted(categories)}.")
@@ -162,8 +167,11 @@ def _read(file, folder) -> Listed:
     places = {number: place for place, (number, _, _) in enumerate(images)}
     if len(places) < len(images):
         raise UserError(f"{file!r} has several images with the same id.")
-    form = "an 'image_id' of the images, a 'category_id' and a 'bbox' of 4 numbers"
-    fields = ("image_id", "category_id", "bbox")
+    form = (
+        "an 'image_id' of the images, a 'category_id', a 'bbox' of 4 numbers and, where they are given, an "
+        "'iscrowd' of 0 or 1 and an 'area'"
+    )
+    fields = ("image_id", "category_id", "bbox", "iscrowd", "area")
     boxes = list(each("annotations", form, fields, lambda item: _box(item, places)))
     names, sizes = [name for _, name, _ in images], [size for _, _, size in images]
     parents = {
@@ -175,9 +183,10 @@ def _read(file, folder) -> Listed:
 
 
 def _image(item: Mapping) -> tuple[object, str, tuple[int, int]]:
-    name, size = item["file_name"], (int(item["height"]), int(item["width"]))
+    name, size = item["file_name"], (_whole(item["height"]), _whole(item["width"]))
     if (
-        not isinstance(name, str)
+        not isinstance(item["id"], int | float | str)
+        or not isinstance(name, str)
         or not name
         or "\0" in name
         or min(size) < 1
@@ -188,12 +197,25 @@ def _image(item: Mapping) -> tuple[object, str, tuple[int, int]]:
 
 
 def _box(item: Mapping, places: Mapping) -> Box:
-    left, top, width, height = map(float, item["bbox"])
-    area = item.get("area")
-    return Box(
-        places[item["image_id"]],
-        (left, top, left + width, top + height),
-        int(item["category_id"]),
-        bool(item.get("iscrowd", 0)),
-        None if area is None else float(area),
-    )
+    bbox, crowd, area = item["bbox"], _whole(item.get("iscrowd") or 0), item.get("area")
+    left, top, width, height = map(float, bbox)
+    area = None if area is None else float(area)
+    if isinstance(bbox, str) or crowd not in (0, 1) or not 0 <= (area or 0) < math.inf:
+        raise ValueError
+    corners = (left, top, left + width, top + height)
+    return Box(places[item["image_id"]], corners, _whole(item["category_id"]), bool(crowd), area)
+
+
+def _whole(value) -> int:
+    """A whole number, also where it is written as a text or with a point."""
+    number = int(value)
+    if isinstance(value, float) and number != value:
+        raise ValueError
+    return number
+
+
+def _text(value) -> str:
+    """A name, also where it is written as a number."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise TypeError
+    return str(value)

@@ -17,7 +17,7 @@ from kvision.data.sources.source import (
     split_of,
 )
 from kvision.errors import UserError
-from kvision.names import quoted, shown
+from kvision.names import listed, quoted, shown
 
 # https://cloud.google.com/vision/automl/object-detection/docs/csv-format
 VERTICES = ("set", "path", "label", "x_min", "y_min", "x_max", "y_min", "x_max", "y_max", "x_min", "y_max")
@@ -39,12 +39,12 @@ class Row(NamedTuple):
 def csv_boxes(path: str, split: str, options: Options) -> Source:
     """A CSV file with a row for each box: `set,path,label,x_min,y_min,,,x_max,y_max,,`, or all four vertices.
 
-    A row of 7 fields, `set,path,label,x_min,y_min,x_max,y_max`, will do as well, and a first row that names
-    the columns. Coordinates are shares of the image's width and height. The set is TRAIN, VALIDATION, TEST or
-    UNASSIGNED; of images that are not assigned a share is held out as "val". A row with a path alone is an
-    image without boxes. Paths are those of `csv_list`.
+    A row of 7 fields, `set,path,label,x_min,y_min,x_max,y_max`, will do as well. A first row may name the
+    columns; then these 7 may have any order. Coordinates are shares of the image's width and height. The set
+    is TRAIN, VALIDATION, TEST or UNASSIGNED; of images that are not assigned a share is held out as "val". A
+    row with a path alone is an image without boxes. Paths are those of `csv_list`.
     """
-    rows = [row for number, fields in read_csv(path) if (row := _row(path, number, fields))]
+    rows = _rows(path)
     root = os.path.dirname(path)
     inside = Inside(path, root, options.allow_outside)
     images: dict[str, str] = {}  # real paths, and the set
@@ -86,9 +86,33 @@ def csv_boxes(path: str, split: str, options: Options) -> Source:
     return dataclasses.replace(source, objects=objects)
 
 
-def _row(path, number, fields) -> Row | None:
-    """A row; None for names of columns."""
-    fields = [field.strip() for field in fields]
+def _rows(path) -> list[Row]:
+    """The rows behind names of columns, where the first has these."""
+    numbered = [(number, [field.strip() for field in fields]) for number, fields in read_csv(path)]
+    names = [field.casefold() for field in numbered[0][1]] if numbered else []
+    if VERTICES[0] not in names and not {*CORNERS[3:]} & {*names}:
+        return [_row(path, number, fields) for number, fields in numbered]
+    (number, header), *numbered = numbered
+    if all(name in ("", own) for name, own in zip(names, VERTICES, strict=False)):
+        return [_row(path, number, fields) for number, fields in numbered]
+    if sorted(names) != sorted(CORNERS):
+        raise UserError(
+            f"{path!r}, row {number}: names of the columns {listed(CORNERS)}, in any order, were expected; "
+            f"got {quoted(header)}."
+        )
+    rows = []
+    for number, fields in numbered:
+        if len(fields) != len(names):
+            raise UserError(
+                f"{path!r}, row {number}: {len(names)} fields were expected, as the first row names; got "
+                f"{len(fields)}: {quoted(fields)}."
+            )
+        of_name = dict(zip(names, fields, strict=True))
+        rows.append(_row(path, number, [of_name[name] for name in CORNERS]))
+    return rows
+
+
+def _row(path, number, fields) -> Row:
     where = f"{path!r}, row {number}"
     while len(fields) > len(VERTICES) and not fields[-1]:
         del fields[-1]
@@ -98,8 +122,6 @@ def _row(path, number, fields) -> Row | None:
             f"the empty ones; got {len(fields)}: {quoted(fields)}."
         )
     of_set, name, label, *coordinates = fields
-    if number == 1 and of_set.casefold() == VERTICES[0]:
-        return None
     known = SETS.get(of_set.casefold()) or split_of(of_set)
     if not known:
         raise UserError(f"{where}: TRAIN, VALIDATION, TEST or UNASSIGNED was expected; got {quoted(of_set)}.")

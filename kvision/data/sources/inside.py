@@ -30,6 +30,8 @@ class Inside:
                 self._refuse(where, given, "a path of another system is not found here", False)
             name = name.replace("\\", "/")
         parts = PurePosixPath(name).parts
+        if not parts:
+            self._refuse(where, given, "a path of a file was expected", False)
         path = os.path.join(self.root, *parts)
         if not self.allow_outside and (".." in parts or parts[0] == "/"):
             self._refuse(where, given, f"a path below {self._folder()} was expected", True)

@@ -20,6 +20,7 @@ CLASSES = (  # Everingham et al., "The PASCAL Visual Object Classes Challenge 20
 LISTS = {"mask": os.path.join("ImageSets", "Segmentation"), "boxes": os.path.join("ImageSets", "Main")}
 FOLDERS = {"mask": "SegmentationClass", "boxes": "Annotations"}
 NAMES = "classes.txt"
+DIFFICULT = ("0", "1")
 SIDES = ("xmin", "ymin", "xmax", "ymax")
 
 
@@ -107,12 +108,13 @@ def _objects(root, names, class_names) -> Objects:
             for found in annotation.iterfind("object"):
                 left, top, right, bottom = (float(_text(found, f"bndbox/{side}")) for side in SIDES)
                 corners = (left - 1, top - 1, right, bottom)  # stored ones count from 1, and include the last
-                crowd = found.findtext("difficult", "0").strip() == "1"
-                boxes.append(Box(image, corners, _text(found, "name").strip(), crowd))
+                crowd = DIFFICULT.index(found.findtext("difficult", "0").strip())
+                boxes.append(Box(image, corners, _text(found, "name").strip(), crowd == 1))
         except ValueError:
             raise UserError(
                 f"{file!r} is not an annotation of VOC: a 'size' with a 'height' and 'width' above 0 was "
-                f"expected, and in each 'object' a 'name' and a 'bndbox' with the numbers {listed(SIDES)}."
+                f"expected, and in each 'object' a 'name' and a 'bndbox' with the numbers {listed(SIDES)}, "
+                "and where it is given a 'difficult' of 0 or 1."
             ) from None
     places = {name: place for place, name in enumerate(class_names)}
     if boxes and not any(box.label in places for box in boxes):

@@ -36,6 +36,7 @@ def yolo(path: str, split: str, options: Options) -> Source:
         given = content[name]
         for one in given if isinstance(given, list) else [given]:
             images += _images(path, root, name, one, left_out)
+    images = [*dict.fromkeys(images)] if split == "all" else images  # which splits may share
     left_out.say()
     if not images:
         raise UserError(f"{path!r} has no images for the split {split!r}.")
@@ -68,10 +69,14 @@ def _names(path, content) -> list[str]:
     names = content.get("names")
     if isinstance(names, dict) and sorted(names, key=str) == sorted(range(len(names)), key=str):
         names = [names[place] for place in range(len(names))]
-    if not isinstance(names, list) or not names or any(isinstance(name, list | dict) for name in names):
+    if (
+        not isinstance(names, list)
+        or not names
+        or any(isinstance(name, bool) or not isinstance(name, str | int | float) for name in names)
+    ):
         raise UserError(
-            f"{path!r}: `names` must be a list of classes, or have the numbers from 0 on; got "
-            f"{quoted(names)}."
+            f"{path!r}: `names` must be a list of classes, or have the numbers from 0 on, with quotation "
+            f"marks around YAML's yes, no and null; got {quoted(names)}."
         )
     names = list(map(str, names))
     if len({*names}) < len(names):
