@@ -169,10 +169,15 @@ def padded(input_shape: tuple, multiple: int) -> tuple:
     return (*(size and -(-size // multiple) * multiple for size in input_shape[:2]), input_shape[-1])
 
 
+def has_layer(model: keras.Model, name: str) -> bool:
+    """Whether a layer of the model has this name."""
+    return any(layer.name == name for layer in model.layers)
+
+
 def check_network(model, key: str) -> None:
     """Raises a UserError for a model that is not a network of kvision."""
     check_model(model, key)
-    if not any(layer.name == "trunk" for layer in model.layers):
+    if not has_layer(model, "trunk"):
         raise UserError(f"`{key}` must be a network of kvision; {model.name} has no layer `trunk`.")
 
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 import keras
 from keras import ops
 
-from kvision._backbones import AnyBackboneFamily, BackboneRow, maps_of
+from kvision._backbones import AnyBackboneFamily, BackboneRow, has_layer, maps_of
 from kvision.blocks import conv_norm_act, feature_pyramid, head_norm
 from kvision.detection._decoding import DecodeBoxes, Proposals
 from kvision.detection._family import DetectionRow
@@ -142,7 +142,7 @@ def _levels(network, v):
     """The layers whose outputs the pyramid has, with their strides, and the sizes of the anchors."""
     if isinstance(v, ResNetVariant):
         return RESNET_LEVELS, RESNET_SIZES
-    own = any(layer.name == MOBILENET_LEVELS[0][0] for layer in network.layers)
+    own = has_layer(network, MOBILENET_LEVELS[0][0])
     return MOBILENET_LEVELS if own else TWO_LEVELS, MOBILENET_SIZES
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
-from kvision._backbones import BackboneFamily, BackboneRow, maps_of
+from kvision._backbones import BackboneFamily, BackboneRow, has_layer, maps_of
 from kvision.blocks import Row, batch_norm_of, conv, conv_block, conv_norm_act, depthwise_conv
 from kvision.detection._decoding import DecodeBoxes
 from kvision.detection._family import DetectionRow
@@ -102,7 +102,7 @@ def decode(network, v: SSDLiteVariant, num_classes):
 
 def _maps(network):
     """The maps of strides 16 and 32: those of the paper, or the taps of another backbone."""
-    if any(layer.name == EXPANSION for layer in network.layers):
+    if has_layer(network, EXPANSION):
         return [network.get_layer(EXPANSION).output, network.output]
     return maps_of(network, "c4", "c5")
 
