@@ -188,12 +188,13 @@ def export(
             mixed=mixed,
             finished=job.finished,
             judge=judge,
+            tolerance=Tolerance(),
             say=say,
         )
         files = []
         for mode in modes:
-            made = MODES[mode].make(given)
             bounds = (tolerances or {}).get(mode) or tolerance(mode)
+            made = MODES[mode].make(dataclasses.replace(given, tolerance=bounds))
             files.append(job.write(mode, made, tmp_path / f"{model.name}_{mode}.tflite", bounds))
         if convert.PEER in converted:
             files.append(job.peer())

@@ -123,14 +123,26 @@ class Int8Files:
                 prefixes.append(names)
         return prefixes
 
-    def last_layers(self, settings: Settings) -> tuple[str, ...]:
-        """Layers that float operators alone read, as those of a detector's raw outputs."""
+    def last_layers(self, settings: Settings, depth: int = 1) -> tuple[str, ...]:
+        """Operators that stay float with the last layers before others that do, as in a detector's heads.
+
+        Args:
+            settings: of the file.
+            depth: number of layers in a row, on the longest way.
+        """
         model = self.float_file(settings).model
-        graph, floats, names = model.subgraphs[0], {*float_operators(model)}, ()
-        for layer in flatbuffer.layers(model):
-            readers = flatbuffer.consumers(graph, layer.outputs[0])
-            if readers and floats.issuperset(_name(model, reader) for reader in readers):
-                names = *names, _name(model, layer)
+        graph, floats = model.subgraphs[0], {*float_operators(model)}
+        rest: dict[int, int] = {}  # how many layers before an operator may stay float too
+        names = ()
+        for operator in reversed(graph.operators):
+            if _name(model, operator) in floats:
+                rest[id(operator)] = depth
+                continue
+            readers = [reader for index in operator.outputs for reader in flatbuffer.consumers(graph, index)]
+            left = min((rest[id(reader)] for reader in readers), default=0)
+            if left:
+                names = *names, _name(model, operator)
+            rest[id(operator)] = max(left - flatbuffer.is_layer(model, operator), 0)
         return names
 
     def own_errors(self, content: bytes, settings: Settings, images: np.ndarray) -> dict[str, float]:

@@ -29,6 +29,7 @@ class Given:
         calibration: such images that give ranges; half of them choose between the steps of int8.
         backend, io_dtype: see `int8.Int8Files`.
         mixed, finished, judge: see `search.Search`.
+        tolerance: of the mode.
         say: called with a line of progress now and then.
     """
 
@@ -40,6 +41,7 @@ class Given:
     mixed: bool
     finished: Callable[[bytes], bytes]
     judge: Judge
+    tolerance: Tolerance
     say: Callable[[str], None]
 
 
@@ -114,6 +116,7 @@ def _int8(given: Given) -> Made:
         ),
         given.calibration[half:],
         mixed=given.mixed,
+        agreement=given.tolerance.agreement or 0.0,
         finished=given.finished,
         judge=given.judge,
         say=given.say,

@@ -10,8 +10,8 @@ from kvision_export.int8 import Int8Files, Settings
 from kvision_export.judges import ClassJudge, Judge
 from kvision_export.layer_errors import SAMPLE
 
-FIRST_LAYERS, WORST_LAYERS = (1, 2, 3, 6), (1, 2, 4)  # how many may stay float
-SLOWER, LARGER = 1.01, 1.003  # what they may cost in time and bytes
+FIRST_LAYERS, LAST_LAYERS, WORST_LAYERS = (1, 2, 3, 6), (1, 2, 4, 6), (1, 2, 4)  # how many may stay float
+SLOWER, LARGER = 1.01, 1.003  # what they may cost in time and bytes where integers agree well enough
 LESS = 0.99  # of error times time, which noise does not reach
 
 
@@ -62,6 +62,7 @@ class Search:
         selection_images: float32 `(images, height, width, channels)` in [0, 255], see `inputs`, by which
             steps are judged; no range comes from them.
         mixed: whether layers may stay float.
+        agreement: agreement from which on float layers may cost hardly any time and bytes.
         finished: function from a file to the one that is written in the end, whose size and time count.
         judge: compares the files' answers with the float file's.
         say: called with a line of progress now and then.
@@ -77,12 +78,13 @@ class Search:
         selection_images: np.ndarray,
         *,
         mixed: bool = True,
+        agreement: float = 0.0,
         finished: Callable[[bytes], bytes] = bytes,
         judge: Judge | None = None,
         say: Callable[[str], None] = lambda text: None,
     ):
         self.int8_files, self.selection_images = int8_files, selection_images
-        self.mixed = mixed and int8_files.io_dtype != "int8"
+        self.mixed, self.agreement = mixed and int8_files.io_dtype != "int8", agreement
         self.finished, self.judge, self.say = finished, judge or ClassJudge(), say
         self.expected = self._answers(int8_files.content)
         self.steps: list[Step] = []
@@ -102,8 +104,9 @@ class Search:
         self._try("ranges without the outermost 0.01 %", method="percentile")
         self._try("ranges of least squared error", method="mse")
         if self.mixed:
-            if lasts := self.int8_files.last_layers(self.best.settings):
-                self._try("layers of the raw outputs float", floats=lasts)
+            for depth in LAST_LAYERS:
+                if lasts := self.int8_files.last_layers(self.best.settings, depth):
+                    self._try(f"{_layers(depth)} before the decoding float", floats=lasts)
             firsts = self.int8_files.first_layers(self.best.settings)
             lasts = self.best.settings.floats
             for count in (count for count in FIRST_LAYERS if count < len(firsts)):
@@ -136,7 +139,8 @@ class Search:
         drift = self.best.step.latency_ms / times["best"]  # of the computer, since the first step
         step = self._step(name, content, finished, drift * times["tried"])
         integers = dataclasses.replace(self.integers.step, latency_ms=drift * times["integers"])
-        better = _better(step, self.best.step) and (not settings.floats or _affordable(step, integers))
+        affordable = not settings.floats or _affordable(step, integers, self.agreement)
+        better = affordable and _better(step, self.best.step)
         self._note(step, better)
         if better:
             self.best = Candidate(settings, content, finished, step)
@@ -181,10 +185,15 @@ def _better(new: Step, old: Step) -> bool:
     return new.error * new.latency_ms < LESS * old.error * old.latency_ms
 
 
-def _affordable(new: Step, integers: Step) -> bool:
-    """Whether float layers cost hardly more time and bytes than none."""
-    return new.latency_ms <= SLOWER * integers.latency_ms and new.size <= LARGER * integers.size
+def _affordable(new: Step, integers: Step, agreement: float) -> bool:
+    """Whether float layers cost hardly more time and bytes than none, or integers alone agree too little."""
+    cheap = new.latency_ms <= SLOWER * integers.latency_ms and new.size <= LARGER * integers.size
+    return cheap or integers.agreement < agreement
 
 
 def _kept_float(which, count):
-    return f"{which} {count} layers float" if count > 1 else f"{which} layer float"
+    return f"{which} {_layers(count)} float"
+
+
+def _layers(count):
+    return f"{count} layers" if count > 1 else "layer"

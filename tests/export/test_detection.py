@@ -28,6 +28,7 @@ from kvision_export.judges import BoxJudge
 from kvision_export.metadata import About, write
 from kvision_export.modes import MODES, Given
 from kvision_export.runner import named_outputs
+from kvision_export.tolerance import Tolerance
 from kvision_export.versions import set_versions
 
 PIXELS = images(8)
@@ -103,7 +104,7 @@ def file_of(detector, given):
             making = Given(
                 forms={name: form(name) for name in {"float32", mode} & {*FLOATS}}, images=given,
                 calibration=given, backend="litert", io_dtype="uint8", mixed=True, finished=bytes,
-                judge=BoxJudge(), say=print,
+                judge=BoxJudge(), tolerance=Tolerance(), say=print,
             )  # fmt: skip
             content = MODES[mode].make(making).content
         model = flatbuffer.read(content)
@@ -153,6 +154,24 @@ def test_boxes_are_decoded_in_floats(file_of):
     assert computed["int8"].keys() & {"CONV_2D", "DEPTHWISE_CONV_2D"}
     assert computed["float32"].keys() >= {"TOPK_V2", "SELECT_V2", "SUB", "DIV"}
     assert not computed["int8"].keys() & {"SUB", "DIV", "EXP", "SELECT_V2", "GATHER"}
+
+
+def test_the_last_layers_before_the_decoding(detector, given, file_of):
+    """Those of one depth are those of a lower one and more, up to all; only these compute in floats."""
+    files = Int8Files(file_of("float32"), given[:1])
+    model = files.float_file(Settings()).model
+    tensors = model.subgraphs[0].tensors
+    layers = {tensors[layer.outputs[0]].name.decode() for layer in flatbuffer.layers(model)}
+    before = set()
+    for depth in (1, 2, 1000):
+        names = {*files.last_layers(Settings(), depth)}
+        assert before < names & layers
+        before = names & layers
+    assert before == layers
+    lasts = files.last_layers(Settings())
+    computed = census_of(files.make(Settings(floats=lasts))).computed_in
+    floats = sum(computed["float32"].get(kind, 0) for kind in flatbuffer.WEIGHTED)
+    assert floats == len(layers.intersection(lasts))
 
 
 def test_fidelity_of_detections():
