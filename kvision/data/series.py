@@ -88,9 +88,10 @@ class Series:
         return dataclasses.replace(self, columns=tuple(columns), **arrays)
 
     def digest(self) -> bytes:
-        """Bytes that change when a value, a series or a split does."""
+        """Bytes that change when a column does, a series, or a value that the split predicts or sees."""
         digest = hashlib.sha256("\n".join(self.columns).encode())
-        for array, dtype in ((self.values, "<f4"), (self.starts, "<i8"), (self.predicted, "u1"), (self.visible, "u1")):
+        used = self.values[self.predicted | self.visible]
+        for array, dtype in ((used, "<f4"), (self.starts, "<i8"), (self.predicted, "u1"), (self.visible, "u1")):
             digest.update(array.astype(dtype).tobytes())
         return digest.digest()
 

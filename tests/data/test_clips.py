@@ -185,8 +185,8 @@ def test_splits_in_folders(root):
     for name in ("jump", "walk"):
         (root / name).rename(root / f".{name}")
     assert [open_source(f"video:{root}", split, target="clip").size for split in ("train", "val")] == [2, 2]
+    (root / "valid").rename(root / ".valid")
     with pytest.raises(UserError, match="give 'video:.*/train', or 'train' and 'val' side by side"):
-        (root / "valid").rename(root / ".valid")
         open_source(f"video:{root}", "train", target="clip")
 
 

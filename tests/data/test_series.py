@@ -143,10 +143,11 @@ def test_values_that_change_are_noticed(one, tmp_path):
     path = tmp_path / "one.csv"
     path.write_text(path.read_text().replace("109", "110"))
     assert before["val"].changes(identities()["val"])
+    assert before["train"] == identities()["train"]  # which neither predicts nor sees it
     path.write_text(path.read_text().replace("day 9,110", "day 9,109\n10,day 10,110"))
     [change] = before["train"].changes(identities()["train"])
     assert before["train"].divided
-    assert "9" in change or "images" in change
+    assert change == "there are 9 images instead of 8"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_values_that_change_are_noticed(one, tmp_path):
         ("x,y\n1,2\n3,nan\n", "next", "x.csv', row 3: a number was expected in the column 'y'; got 'nan'."),
         ("x,y\n1,2\n3,\n", "next", "x.csv', row 3: a number was expected in the column 'y'; got ''."),
         ("x\n1\n1e99\n", "next", "x.csv', row 3: a number was expected in the column 'x'; got '1e99'."),
-        ("x,y\n1,2\n3\n", "next", "x.csv', row 3: 2 fields were expected, as in the header; got 1: ..3...."),
+        ("x,y\n1,2\n3\n", "next", "x.csv', row 3: 2 fields were expected, as in the header; got 1: .*3"),
         ("x,x\n1,2\n", "next", "x.csv', row 1: a header with a name for each column, each once, was expected"),
         ("x,\n1,2\n", "next", "x.csv', row 1: a header with a name for each column, each once, was expected"),
         ("x,set\n1,dev\n", "next", "x.csv', row 2: the set must be train, val or test; got 'dev'."),

@@ -46,7 +46,6 @@ def draw(seed: int, index: int) -> tuple[np.ndarray, str]:
         shape comes first. Their colours differ.
     """
     random = np.random.default_rng([seed, index])
-    image = background(random, SIZE)
     while True:  # until they lie plainly in one direction
         sides = np.array([random.integers(least, most + 1) for least, most in SIDES])
         corners = random.integers(0, SIZE - sides[:, None] + 1, (2, 2))  # rows and columns
@@ -55,17 +54,13 @@ def draw(seed: int, index: int) -> tuple[np.ndarray, str]:
         if abs(apart[axis]) >= max(sides.sum() / 2, PLAIN * abs(apart[1 - axis])):
             break
     shapes = [SHAPES[place] for place in random.integers(len(SHAPES), size=2)]
-    inside = [
-        covered(shape, *corner, side, SIZE) for shape, corner, side in zip(shapes, corners, sides, strict=True)
-    ]
-    while True:  # until both can be seen
-        colours = random.permutation([*COLOURS])[:2].tolist()
-        levels = [np.array(COLOURS[colour]) for colour in colours]
-        contrasts = [np.abs(level - image[mask].mean(0)).max() for level, mask in zip(levels, inside, strict=True)]
-        if min(contrasts) >= CONTRAST:
-            break
-    for level, mask in zip(levels, inside, strict=True):
-        image[mask] = level
+    colours = random.permutation([*COLOURS])[:2].tolist()
+    levels = [np.array(COLOURS[colour]) for colour in colours]
+    image = background(random, SIZE)
+    while min(np.abs(image - level).max(-1).min() for level in levels) < CONTRAST:
+        image = background(random, SIZE)
+    for shape, corner, side, level in zip(shapes, corners, sides, levels, strict=True):
+        image[covered(shape, *corner, side, SIZE)] = level
     relation = RELATIONS[axis][int(apart[axis] > 0)]
     [first, second] = [f"a {colour} {shape}" for colour, shape in zip(colours, shapes, strict=True)]
     return noisy(random, image), f"{first} {relation} {second}"
