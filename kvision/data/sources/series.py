@@ -17,7 +17,7 @@ OTHERS = ("sequence", "set", "label")  # columns that are no features
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The rows of a file, in its order: their lines, features, and what `OTHERS` say, "" where they do not."""
+    """The rows of a file in its order: their lines, features, and what `OTHERS` say, "" where they are not."""
 
     path: str
     columns: tuple[str, ...]
@@ -61,8 +61,8 @@ def _predicted(table, rows, split, options) -> Source:
 def _labeled(table, rows, split, options) -> Source:
     if "" in table.sequences:
         raise UserError(
-            f"{table.path!r} must have the column 'sequence', whose rows with the same name are a series; its "
-            f"columns are {listed(table.columns)}."
+            f"{table.path!r} must have the column 'sequence', whose rows with the same name are a series; "
+            f"its features are {listed(table.columns)}."
         )
     for what, values in (("label", table.labels), ("set", table.sets)):
         for of_one in rows:
@@ -79,7 +79,9 @@ def _labeled(table, rows, split, options) -> Source:
         of_label = defaultdict(list)
         for place, of_one in enumerate(rows):
             of_label[table.labels[of_one[0]]].append(place)
-        held_out = {place for places in of_label.values() for place in part(places, "val", options.val_fraction)}
+        held_out = {
+            place for places in of_label.values() for place in part(places, "val", options.val_fraction)
+        }
         of_row = ["val" if place in held_out else "train" for place in range(len(rows))]
     used = parts(split, {*of_row}, repr(table.path))
     sets = np.empty(len(table.lines), object)
@@ -90,7 +92,14 @@ def _labeled(table, rows, split, options) -> Source:
     labels = [class_names.index(table.labels[of_one[0]]) if options.labeled else 0 for of_one in chosen]
     everything = np.full(len(table.lines), True)
     return _source(
-        table, chosen, everything, sets, split, class_names=class_names, labels=np.array(labels), divided=divided
+        table,
+        chosen,
+        everything,
+        sets,
+        split,
+        class_names=class_names,
+        labels=np.array(labels),
+        divided=divided,
     )
 
 
@@ -144,7 +153,9 @@ def _table(path, labeled) -> Table:
         say_once(f"{path!r}: columns without numbers are no features: {listed(words)}.")
     features = {name: numbers for name, numbers in features.items() if name not in words}
     if not features:
-        raise UserError(f"{path!r} has no column of numbers beside {listed(OTHERS)}; got {listed(of_column)}.")
+        raise UserError(
+            f"{path!r} has no column of numbers beside {listed(OTHERS)}; got {listed(of_column)}."
+        )
     for name, numbers in features.items():
         if None in numbers:
             row = numbers.index(None)
@@ -157,14 +168,22 @@ def _table(path, labeled) -> Table:
         others["set"] = [split_of(name) or name for name in others["set"]]
         for line, name in zip(lines, others["set"], strict=True):
             if split_of(name) is None:
-                raise UserError(f"{path!r}, row {line}: the set must be train, val or test; got {quoted(name)}.")
+                raise UserError(
+                    f"{path!r}, row {line}: the set must be train, val or test; got {quoted(name)}."
+                )
     for name in ("sequence", "label") if labeled else ("sequence",):
         if name in of_column and "" in others[name]:
             line = lines[others[name].index("")]
             raise UserError(f"{path!r}, row {line}: the column {name!r} is empty.")
     values = np.array([*features.values()], np.float32).T
     return Table(
-        path, tuple(features), lines, np.ascontiguousarray(values), others["sequence"], others["set"], others["label"]
+        path,
+        tuple(features),
+        lines,
+        np.ascontiguousarray(values),
+        others["sequence"],
+        others["set"],
+        others["label"],
     )
 
 

@@ -27,7 +27,9 @@ def video(path: str, split: str, options: Options) -> Source:
     clips = [clip for clips in of_class for clip in clips]
     videos = [clip[0] for clip in clips if ending_of(clip[0]) in VIDEOS]
     if videos and not has_pyav():
-        raise MissingPackage(f"{videos[0]!r} is a video file, which needs PyAV: pip install 'kvision[video]'.")
+        raise MissingPackage(
+            f"{videos[0]!r} is a video file, which needs PyAV: pip install 'kvision[video]'."
+        )
 
     def name_of(index):
         first = clips[index][0]
@@ -46,7 +48,7 @@ def video(path: str, split: str, options: Options) -> Source:
 
 
 def _clips(files: list[str], root: str | None, left_out: LeftOut) -> list[list[str]]:
-    """The clips among files below a folder: the frames of each, or one film. What lies in `root` is no frame."""
+    """The clips among files: the frames in each folder, or a film each. What lies in `root` is no frame."""
     films = [[file] for file in files if ending_of(file) in FILMS]
     frames = sorted(
         (file for file in files if ending_of(file) in IMAGES),
