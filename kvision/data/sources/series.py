@@ -13,11 +13,12 @@ from kvision.errors import UserError
 from kvision.names import listed, quoted, say_once
 
 OTHERS = ("sequence", "set", "label")  # columns that are no features
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The rows of a file in its order: their lines, features, and what `OTHERS` say, "" where they are not."""
+    """The rows of a file in its order: their lines, features, and what `OTHERS` say, "" without these."""
 
     path: str
     columns: tuple[str, ...]
@@ -123,10 +124,11 @@ def _source(table, rows, predicted, sets, split, *, class_names, labels=None, di
 
 
 def _table(path, labeled) -> Table:
-    columns, lines, rows = None, [], []
+    columns: list[str] = []
+    lines, rows = [], []
     for number, fields in read_csv(path):
         fields = [field.strip() for field in fields]
-        if columns is None:
+        if not columns:
             columns = fields
             twice = [name for name in columns if columns.count(name) > 1 or not name]
             if twice:
@@ -146,7 +148,7 @@ def _table(path, labeled) -> Table:
         rows.append(fields)
     if not rows:
         raise UserError(f"{path!r} has no rows behind a header: names of columns, and numbers were expected.")
-    of_column = dict(zip(columns, zip(*rows, strict=True), strict=True))
+    of_column = {name: [fields[place] for fields in rows] for place, name in enumerate(columns)}
     features = {name: [*map(_number, texts)] for name, texts in of_column.items() if name not in OTHERS}
     words = [name for name, numbers in features.items() if all(number is None for number in numbers)]
     if words and len(words) < len(features):
@@ -163,7 +165,7 @@ def _table(path, labeled) -> Table:
                 f"{path!r}, row {lines[row]}: a number was expected in the column {quoted(name)}; got "
                 f"{quoted(of_column[name][row])}."
             )
-    others = {name: list(of_column.get(name, [""] * len(rows))) for name in OTHERS}
+    others = {name: of_column.get(name, [""] * len(rows)) for name in OTHERS}
     if "set" in of_column:
         others["set"] = [split_of(name) or name for name in others["set"]]
         for line, name in zip(lines, others["set"], strict=True):
@@ -193,4 +195,4 @@ def _number(text) -> float | None:
         number = float(text)
     except ValueError:
         return None
-    return number if math.isfinite(number) and abs(number) <= np.finfo(np.float32).max else None
+    return number if math.isfinite(number) and abs(number) <= LARGEST else None

@@ -55,6 +55,6 @@ def _clips(files: list[str], root: str | None, left_out: LeftOut) -> list[list[s
         key=lambda file: (os.path.dirname(file), naturally(os.path.basename(file))),
     )
     folders = {folder: [*of_folder] for folder, of_folder in groupby(frames, os.path.dirname)}
-    left_out.add("beside the folders of clips", folders.pop(root, ()))
+    left_out.add("beside the folders of clips", folders.pop(root or "", ()))
     left_out.add("of other kinds", [file for file in files if ending_of(file) not in (*FILMS, *IMAGES)])
     return sorted([*films, *folders.values()])
