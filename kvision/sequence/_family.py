@@ -72,7 +72,8 @@ class SequenceRow(Variant):
 
     @property
     def input_text(self) -> str:
-        return "{} steps of {}".format(*self.default_shape)
+        steps, features = self.default_shape
+        return f"{steps} step{'s' * (steps > 1)} of {features}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
