@@ -5,7 +5,10 @@ MASK_FORMS = "shapes, masks:PATH, voc:PATH or tfds:NAME"  # of a dataset with ma
 BOX_FORMS = "shapes, coco:PATH, voc:PATH, yolo:FILE, csv:PATH or tfds:NAME"  # of a dataset with boxes
 DATASETS = f"{FORMS}; of masks, {MASK_FORMS}; of boxes, {BOX_FORMS}"
 LETTERBOXES = ("centre", "corner", "stretch")  # where an image lies in the network's input
-TASKS = ("classification", "multilabel", "segmentation", "detection")
+TASKS = (
+    "classification", "multilabel", "segmentation", "detection", "video", "sequence", "forecasting",
+    "captioning",
+)  # fmt: skip
 SPLITS = ("train", "val")  # of a training
 ALL_SPLITS = (*SPLITS, "test", "all")  # of an evaluation
 INTERPOLATIONS = {"bilinear": "triangle", "bicubic": "keyscubic"}  # and TensorFlow's name of the kernel

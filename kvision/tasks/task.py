@@ -76,6 +76,8 @@ class Task(abc.ABC):
         name: key of the task in `kvision.tasks.TASKS`.
         target: name of the batch's field that is learned, see `kvision.data.load`.
         targets: what messages call several of them.
+        input: name of the batch's field that the network is given.
+        input_rank: of the input: 4 for images, 5 for clips, 3 for series.
         rank: of the output: 2 for one answer an image, 3 for any number of boxes, 4 for one a pixel.
         activation: from logits to probabilities: "softmax", where one class is right, or "sigmoid", where any
             number of them is; "" where the network ends in neither.
@@ -96,6 +98,8 @@ class Task(abc.ABC):
     name: ClassVar[str]
     target: ClassVar[str]
     targets: ClassVar[str]
+    input: ClassVar[str] = "image"
+    input_rank: ClassVar[int] = 4
     rank: ClassVar[int]
     activation: ClassVar[str] = "softmax"
     building: ClassVar[Mapping[str, object]] = {"classifier_activation": None}
@@ -132,12 +136,13 @@ class Task(abc.ABC):
         Raises:
             UserError: the network has other inputs or outputs.
         """
-        return networks.with_probabilities(model, cls.rank, cls.activation)
+        return networks.with_probabilities(model, cls.rank, cls.activation, cls.input_rank)
 
     @classmethod
     def fits(cls, model) -> bool:
-        """Whether a network has such outputs."""
-        return networks.rank_of(model) == cls.rank
+        """Whether a network has such inputs and outputs."""
+        ranks = len(networks.image_shape(model)), networks.rank_of(model)
+        return ranks == (cls.input_rank, cls.rank)
 
     @classmethod
     def classes_of(cls, model) -> int:
@@ -174,11 +179,15 @@ class Task(abc.ABC):
 
     def inputs(self, batch):
         """The part of a batch that the trained network is given."""
-        return batch["image"]
+        return batch[self.input]
 
     def served(self, batch):
         """The part of a batch that the network is given where it is used, see `serving`."""
-        return batch["image"]
+        return batch[self.input]
+
+    def answer(self, model, batch):
+        """The answers of a network, see `serving`, to a batch of arrays, as `judge` and `restore` take them."""
+        return model.predict_on_batch(self.served(batch))
 
     @abc.abstractmethod
     def losses(self, outputs, batch, training: bool) -> dict:

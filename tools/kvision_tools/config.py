@@ -17,7 +17,7 @@ from kvision import cli
 from kvision.choices import AUGMENTATIONS, CACHES, DATASETS, INTERPOLATIONS, TASKS, WEIGHTS
 from kvision.errors import UserError
 from kvision.spec import did_you_mean
-from kvision_tools.choices import LEARNING_RATES, STRATEGIES
+from kvision_tools.choices import LEARNING_RATES, SCHEDULES, STRATEGIES
 
 POSITIVE = (  # settings that must not be 0
     "crop", "min_crop_area", "learning_rate", "learning_rate_per_256", "layer_decay", "clip_norm",
@@ -84,6 +84,11 @@ class TrainConfig:
         cli.LARGEST_IMAGE,
     )
     channels: int = setting(3, "Channels of the input: 3 for RGB, 1 for grey.")
+    length: int | None = setting(
+        None,
+        "Number of frames, words or steps that a network of sequences takes; the network's own by default.",
+        1,
+    )
     augment: str = setting(
         "none",
         "Augmentation of the training images; crop_flip cuts out random boxes and mirrors half of them.",
@@ -134,9 +139,15 @@ class TrainConfig:
     )
     warmup_epochs: float | None = setting(
         None,
-        "Epochs over which the learning rate grows linearly from 0, before it falls along a cosine. By "
+        "Epochs over which the learning rate grows linearly from 0, before it falls by --schedule. By "
         "default that of the run in --output, or else 1, or half of --epochs=1.",
         0,
+    )
+    schedule: str = setting(
+        "cosine",
+        "How the learning rate falls after the warm-up: to 0 along a cosine, or with the inverse square root "
+        "of the number of steps, as for the first Transformer.",
+        choices=SCHEDULES,
     )
     weight_decay: float = setting(0.0, "Decoupled weight decay of kernels; norms and biases have none.", 0)
     layer_decay: float = setting(
@@ -278,6 +289,8 @@ class TrainConfig:
             yield "`learning_rate` and `learning_rate_per_256` exclude each other: give one."
         if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
             yield f"`warmup_epochs` ({self.warmup_epochs}) must be below `epochs` ({self.epochs})."
+        if self.schedule == "inverse_sqrt" and self.warmup_epochs == 0:
+            yield "`schedule=inverse_sqrt` needs `warmup_epochs` above 0, from whose end on the rate falls."
         if self.min_crop_area != TrainConfig.min_crop_area and not self.augment.startswith("crop"):
             yield "`min_crop_area` needs `augment=crop` or crop_flip, which cut the boxes."
         if self.plain_epochs and not self.augment.startswith("mosaic"):

@@ -98,6 +98,7 @@ class Preparation:
                 weight_decay=config.weight_decay,
                 steps=self.steps * config.epochs,
                 warmup_steps=warmup_steps,
+                schedule=config.schedule,
                 layer_decay=config.layer_decay,
             )
         self.loop = Loop(

@@ -92,7 +92,7 @@ def main(arguments):
             batch = {"image": np.array(task.prepare(pixels, size, **settings))[None]}
             if count := networks.proposals_of(model):
                 batch["proposals"] = letterboxed_proposals(pixels, size, count)[None]
-            answers = model.predict_on_batch(task.served(batch))
+            answers = task.answer(model, batch)
             if not networks.are_finite(answers) and not FLAGS.allow_nonfinite:
                 raise UserError(f"{model.name} answers with NaN to {path!r}: its weights are damaged.")
             answer = keras.tree.map_structure(lambda part: part[0], answers)
