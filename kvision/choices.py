@@ -3,7 +3,14 @@
 FORMS = "digits, folder:PATH, csv:PATH, tfrecord:GLOB or tfds:NAME"  # of a dataset with labels
 MASK_FORMS = "shapes, masks:PATH, voc:PATH or tfds:NAME"  # of a dataset with masks
 BOX_FORMS = "shapes, coco:PATH, voc:PATH, yolo:FILE, csv:PATH or tfds:NAME"  # of a dataset with boxes
-DATASETS = f"{FORMS}; of masks, {MASK_FORMS}; of boxes, {BOX_FORMS}"
+VIDEO_FORMS = "shapes or video:PATH"  # of a dataset with clips
+CAPTION_FORMS = "shapes or captions:PATH"  # of a dataset with sentences about images
+SERIES_FORMS = "series:FILE.csv"  # of a dataset with series of numbers, whose next ones are predicted
+SEQUENCE_FORMS = "shapes or series:FILE.csv"  # of a dataset with series of numbers that have a label each
+DATASETS = (
+    f"{FORMS}; of masks, {MASK_FORMS}; of boxes, {BOX_FORMS}; of clips, {VIDEO_FORMS}; of captions, "
+    f"{CAPTION_FORMS}; of series, {SERIES_FORMS}; of sequences with labels, {SEQUENCE_FORMS}"
+)
 LETTERBOXES = ("centre", "corner", "stretch")  # where an image lies in the network's input
 TASKS = (
     "classification", "multilabel", "segmentation", "detection", "video", "sequence", "forecasting",

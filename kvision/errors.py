@@ -16,6 +16,10 @@ class NoLabels(UserError):
     """A dataset whose images have no class of the network's, but can be read without labels."""
 
 
+class MissingPackage(UserError, ImportError):
+    """A package that is installed on demand, and is needed here."""
+
+
 class UnknownKeyword(UserError, TypeError):
     """A keyword that a builder does not have."""
 

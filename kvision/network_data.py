@@ -68,7 +68,7 @@ def load_data(
     if labeled and is_own and split == "val" and opened.trained_on:
         _check_held_out(opened, data, source, open_split)
     if labeled:
-        places, remark = match(source.class_names)
+        places, remark = ((), "") if source.captions else match(source.class_names)
         if remark:
             say_once(f"{opened.model.name} on {data!r}: {remark}")
         source = source.with_classes(opened.class_names, places)
@@ -112,7 +112,7 @@ def is_inside(path: Path, data: str) -> bool:
     """Whether a path is that of a dataset's class folders or below, where it would be taken for a class."""
     kind, _, folder = data.partition(":")
     return (
-        kind == "folder"
+        kind in ("folder", "video")
         and folder != ""
         and path.resolve().is_relative_to(Path(folder).expanduser().resolve())
     )

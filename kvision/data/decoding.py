@@ -60,7 +60,7 @@ def decode_examined(contents, channels, exif, orientation):
         return turn(to_channels(image, channels), orientation)
 
     def by_pillow():
-        pixels = called(lambda contents: _pixels(contents, channels, exif), contents, tf.uint8)
+        pixels = called(lambda contents: pixels_in(contents, channels, exif), contents, tf.uint8)
         return tf.ensure_shape(pixels, (None, None, channels))
 
     return tf.cond(orientation == BY_PILLOW, by_pillow, by_tensorflow)
@@ -146,7 +146,7 @@ def reason(contents: bytes) -> str | None:
     except tf.errors.OpError:
         pass
     try:  # Pillow says more exactly what is wrong
-        _pixels(contents, channels, exif=False)
+        pixels_in(contents, channels, exif=False)
     except Exception as error:
         return in_words(error)
     return "its data is damaged"
@@ -194,21 +194,26 @@ def _look(contents: bytes, exif) -> np.int32:
         return np.int32((_orientation(image) if exif else UPRIGHT) if jpeg else BY_PILLOW)
 
 
-def _pixels(contents: bytes, channels, exif) -> np.ndarray:
+def pixels_in(contents: bytes, channels, exif=True) -> np.ndarray:
+    """`decode` by Pillow alone."""
     with open_image(contents) as image:
-        image.load()
-        image.info.pop("transparency", None)  # of a palette, Pillow warns that it is dropped
-        if image.mode in ("I", "F"):
-            raise ValueError(f"its pixels, of Pillow's mode {image.mode}, have no known range")
-        if image.mode.startswith("I;16"):
-            pixels = np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], channels, -1)
-        else:
-            pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
-            pixels = pixels.reshape(*pixels.shape[:2], channels)
+        pixels = pixels_of(image, channels)
         orientation = _orientation(image) if exif else UPRIGHT
     pixels = pixels.swapaxes(0, 1) if orientation >= 5 else pixels
     rows, columns = (-1 if mirrored else 1 for mirrored in MIRRORED[orientation])
     return np.ascontiguousarray(pixels[::rows, ::columns])
+
+
+def pixels_of(image: PIL.Image.Image, channels) -> np.ndarray:
+    """The pixels of one of Pillow's images as they are stored, see `decode`."""
+    image.load()
+    image.info.pop("transparency", None)  # of a palette, Pillow warns that it is dropped
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels, of Pillow's mode {image.mode}, have no known range")
+    if image.mode.startswith("I;16"):
+        return np.repeat((np.asarray(image) >> 8).astype(np.uint8)[..., None], channels, -1)
+    pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
+    return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def _orientation(image) -> int:

@@ -115,7 +115,7 @@ def identify(
     labels: np.ndarray | None,
     *files: Files | None,
     size: int = 0,
-    objects: bytes = b"",
+    others: bytes = b"",
 ) -> Identity:
     """The identity of a split.
 
@@ -123,7 +123,7 @@ def identify(
         class_names, labels: of a `Source`.
         *files: those that images and targets are read from. Without files, the labels alone count.
         size: number of images of a split without labels.
-        objects: what changes when an object in an image does.
+        others: what changes when an object in an image, a caption or a series does.
     """
     if labels is None:
         counts, digest = (size,), hashlib.sha256(str(size).encode())
@@ -132,7 +132,7 @@ def identify(
         digest = hashlib.sha256(labels.astype("<i8").tobytes())
     else:
         counts, digest = tuple(labels.sum(0).tolist()), hashlib.sha256(labels.tobytes())
-    digest.update(objects)
+    digest.update(others)
     times = hashlib.sha256()
     present = [part for part in files if part is not None]
     for part in present:

@@ -1,24 +1,17 @@
 """From a dataset's name to batches."""
 
-import dataclasses
 from dataclasses import dataclass
 
 import tensorflow as tf
 
 from kvision.choices import CACHES, LETTERBOXES
-from kvision.data.cache import Disk, keep
+from kvision.data.examples import of_captions, of_clips, of_images, of_sequences, of_windows
 from kvision.data.images import check_fit
-from kvision.data.masks import IGNORED, checked_mask, decode_mask
-from kvision.data.objects import padded
 from kvision.data.pipeline import make_batches
-from kvision.data.proposals import proposals_in
 from kvision.data.skipped import Skipped, Unreadable
-from kvision.data.sources import Source, open_source
-from kvision.data.transforms import AUGMENTATIONS, OF_OBJECTS, OTHERS, Frame
+from kvision.data.sources import LENGTHS, Source, open_source
+from kvision.data.transforms import AUGMENTATIONS, Frame
 from kvision.errors import UserError
-from kvision.names import counted
-
-MOST_OBJECTS = 120  # of several images together, unless one has more; as YOLOX has it for its mosaics
 
 
 @dataclass(frozen=True)
@@ -34,9 +27,22 @@ class Data:
             `(batch, most, 4)`, left, top, right and bottom in pixels of the batch's images; `"classes"`,
             int32 `(batch, most)`, -1 for padding; and `"crowd"`, uint8 `(batch, most)`, 1 for
             objects that are ignored (COCO's crowds, VOC's difficult ones). An error in it is best met within
-            `kvision.data.read_errors`.
-        class_names: in the order of the labels, or of the classes in masks.
-        size: number of images; unreadable ones are counted.
+            `kvision.data.read_errors`. Of the targets that have a length:
+
+            - "clip": `"image"`, float32 `(batch, length, height, width, channels)`, and `"label"`.
+            - "tokens": `"image"` and `"tokens"`, int32 `(batch, length + 1)`, the numbers of a caption's
+              words behind the start, an end and padding, see `kvision.vocabulary`; in evaluation also
+              `"references"`, int32 `(batch, most, length)`, the words of all captions of the image, 0 behind
+              the last of each, and those that are not in the vocabulary beyond its numbers.
+            - "next": `"series"`, float32 `(batch, length, features)`, and `"next"`, float32 `(batch,
+              features)`; in evaluation also `"future"`, float32 `(batch, horizon, features)`, of which
+              `"next"` is the first, and NaN where the series has ended.
+            - "sequence": `"series"`, float32 `(batch, length, features)`, zeros behind the end of a shorter
+              one, and `"label"`.
+        class_names: in the order of the labels, or of the classes in masks; of captions the words of the
+            vocabulary, of "next" the features.
+        size: number of examples, which are images, unreadable ones too, but captions in training, and windows
+            of series.
         skipped: which images were left out so far, and what ended the reading.
     """
 
@@ -55,7 +61,7 @@ def load(
     data: str | Source,
     split: str,
     *,
-    image_size: tuple[int, int],
+    image_size: tuple[int, int] | None = None,
     channels: int = 3,
     batch_size: int = 32,
     training: bool = False,
@@ -76,18 +82,25 @@ def load(
     letterbox: str | None = None,
     strict: bool = False,
     proposals: int = 0,
+    length: int | None = None,
+    horizon: int = 1,
+    min_word_count: int = 1,
+    max_words: int | None = None,
 ) -> Data:
     """Opens a split of a dataset.
 
     Args:
         data: "digits", "folder:PATH", "csv:PATH", "tfrecord:GLOB" or "tfds:NAME" have labels; "shapes",
             "masks:PATH", "voc:PATH" or "tfds:NAME" have masks; "shapes", "coco:PATH" or
-            "coco:FILE.json,FOLDER", "voc:PATH", "yolo:FILE", "csv:PATH" or "tfds:NAME" have boxes. Or what
-            `open_source` made of it, which already is of one split.
+            "coco:FILE.json,FOLDER", "voc:PATH", "yolo:FILE", "csv:PATH" or "tfds:NAME" have boxes;
+            "shapes" or "video:PATH" have clips; "shapes", "captions:FILE.json,FOLDER", "captions:FOLDER" or
+            "captions:FILE.csv" have captions; "shapes" or "series:FILE.csv" have sequences with labels, and
+            the latter series whose next values are predicted. Or what `open_source` made of it, which already
+            is of one split.
         split: "train", "val", "test" or "all", of those that the dataset has; "val" is its test images where
             it holds out no others.
         image_size: `(height, width)`; an image is resized and cut to it, or letterboxed if it has a mask
-            or boxes.
+            or boxes. Series need none.
         channels: 3, or 1 for grey.
         batch_size: images a batch. Training batches are always full.
         training: shuffled and endless; else once, in order.
@@ -122,10 +135,17 @@ def load(
         proposals: number of proposals that a batch has for each image, see `kvision.data.proposals`: as
             `"proposals"`, float32 `(batch, proposals, 4)`, xyxy in pixels of the batch's images, 0 where
             there are fewer. They move with the boxes; of several images together each has an equal share.
+        length: number of frames, tokens or rows of the last four targets. Frames are at equal distances over
+            the clip, in training over a random stretch of at least half of it, and augmented alike. Of
+            captions and labelled sequences what is longer is cut, and stderr says so.
+        horizon: number of rows in "future".
+        min_word_count, max_words: how often a word must occur in the captions to train on to be in the
+            vocabulary, and most words in it; see `Vocabulary.of_texts`.
 
     Raises:
         ValueError: a value outside its range.
         ValueError, FileNotFoundError: an unknown or empty dataset.
+        ImportError: a video file needs a package that is not installed.
     """
     if augment not in AUGMENTATIONS:
         raise UserError(f"`augment` must be one of {', '.join(AUGMENTATIONS)}; got {augment!r}.")
@@ -140,81 +160,74 @@ def load(
     letterbox = letterbox or ("corner" if target == "boxes" else "centre")
     if letterbox not in forms:
         raise UserError(f"`letterbox` of {target!r} must be one of {', '.join(forms)}; got {letterbox!r}.")
+    steps = _steps(target, length)
+    if horizon < 1:
+        raise UserError(f"`horizon` must be 1 or more; got {horizon}.")
     if isinstance(data, Source):
         source = data
     else:
-        source = open_source(data, split, channels, val_fraction, allow_outside, target=target)
-    frame = Frame(
-        size=image_size,
-        channels=channels,
-        crop=crop,
-        interpolation=interpolation,
-        min_crop_area=min_crop_area,
-        exif=exif,
-        whole=target in ("mask", "boxes"),
-        letterbox=letterbox,
-    )
-    objects, others = source.objects, OTHERS.get(augment, 0)
-    if objects:
-        objects.report(strict)
-        if training and not len(objects.boxes):
-            raise UserError(f"None of the {counted(source.size, 'image')} to train on has an object.")
-        most = min((1 + others) * objects.most, max(objects.most, MOST_OBJECTS))
-    elif others:
-        raise UserError(f"`augment` {augment!r} needs boxes; got the target {target!r}.")
-    kept = _kept(source, cache, frame)
+        source = open_source(
+            data,
+            split,
+            channels,
+            val_fraction,
+            allow_outside,
+            target=target,
+            min_word_count=min_word_count,
+            max_words=max_words,
+        )
+    if target in ("next", "sequence"):
+        if augment != "none":
+            raise UserError(f"`augment` of {target!r} must be 'none'; got {augment!r}.")
+        if target == "next":
+            examples = of_windows(source, length=steps, horizon=horizon, training=training)
+        else:
+            examples = of_sequences(source, length=steps)
+    else:
+        if image_size is None:
+            raise UserError(f"`image_size` of {target!r} must be a height and a width; got None.")
+        frame = Frame(
+            size=image_size,
+            channels=channels,
+            crop=crop,
+            interpolation=interpolation,
+            min_crop_area=min_crop_area,
+            exif=exif,
+            whole=target in ("mask", "boxes"),
+            letterbox=letterbox,
+        )
+        if target == "clip":
+            if cache != "none":
+                raise UserError(f"`cache` of clips must be 'none'; got {cache!r}.")
+            examples = of_clips(source, frame, augment=augment, length=steps, training=training)
+        else:
+            examples = of_images(
+                source,
+                frame,
+                target=target,
+                augment=augment,
+                training=training,
+                cache=cache,
+                own_size=own_size,
+                strict=strict,
+                proposals=proposals,
+            )
+        if source.captions:
+            examples = of_captions(source.captions, examples, length=steps, training=training)
+    if own_size and not source.objects:
+        batch_size = 1
 
     def index_at(position):
         if not training:
             return position
-        seeds = tf.stack([seed, position // source.size])
+        seeds = tf.stack([seed, position // examples.count])
         shuffle = tf.random.experimental.index_shuffle  # pyright: ignore  # TensorFlow's stubs lack it
-        return shuffle(position % source.size, seeds, source.size - 1)
-
-    def others_at(position):
-        seeds = (seed, -1 - position)  # other numbers than those of the augmentation
-        return tf.random.stateless_uniform((others,), seeds, 0, source.size, tf.int64)
-
-    def read(index):
-        """An example; its objects are in pixels of its image."""
-        example = kept.example(index)
-        if objects or proposals:
-            example["image"] = frame.pixels(example["image"])
-        if objects:
-            example |= objects.of(index, tf.shape(example["image"])[:2])
-        if proposals:
-            example["proposals"] = proposals_in(example["image"])[: proposals // (1 + others)]
-        return example
+        return shuffle(position % examples.count, seeds, examples.count - 1)
 
     def prepare(position):
-        example = read(index_at(position))
-        if others:
-            example["others"] = [read(index) for index in tf.unstack(others_at(position))]
-        if "mask" in example:
-            image = frame.pixels(example["image"])
-            classes = len(source.places or source.class_names)
-            mask = checked_mask(decode_mask(example["mask"]), tf.shape(image)[:2], classes)
-            if source.places:
-                places = tf.constant(source.places, tf.int32)
-                mask = tf.where(mask == IGNORED, IGNORED, tf.gather(places, tf.minimum(mask, classes - 1)))
-            example |= {"image": image, "mask": mask}
-        if target == "labels" and source.single_labels is not None:
-            example["labels"] = tf.one_hot(example.pop("label"), len(source.class_names), dtype=tf.uint8)
-        moved = AUGMENTATIONS[augment](example, (seed, position), frame)
-        if own_size:
-            moved |= {name: example[name] for name in ("mask", *OF_OBJECTS) if name in example}
-        if objects:
-            area = moved.pop("area")
-            of_image = {name: moved[name] for name in OF_OBJECTS} | ({"area": area} if own_size else {})
-            moved |= padded(of_image, most)
-            moved |= {"size": tf.shape(example["image"])[:2]} if own_size else {}
-        if proposals:
-            moved |= padded({"proposals": moved["proposals"]}, proposals)
-        image = tf.ensure_shape(moved["image"], (*image_size, channels))
-        return position, moved | {"image": image, "weight": tf.constant(1.0)}
+        example = examples.make(index_at(position), (seed, position))
+        return position, example | {"weight": tf.constant(1.0)}
 
-    if own_size and not objects:
-        batch_size = 1
     skipped = Skipped(source, split, max_unreadable, exif)
 
     def note(position):
@@ -222,31 +235,17 @@ def load(
             return next(iter(tf.data.Dataset.from_tensors(tf.constant(position, tf.int64)).map(prepare)))
 
         place = tf.constant(position, tf.int64)
-        indices = [int(index_at(place)), *(others_at(place).numpy().tolist() if others else ())]
-        skipped.add(indices, prepare_again)
+        skipped.add(examples.images(index_at(place), (seed, place)), prepare_again)
 
-    stop = 2**62 if training else source.size
+    stop = 2**62 if training else examples.count
     batches = make_batches(prepare, start + shard[0], stop, shard[1], batch_size, note, fill=training)
-    return Data(batches.prefetch(2), source.class_names, source.size, skipped)
+    return Data(batches.prefetch(2), source.class_names, examples.count, skipped)
 
 
-def _kept(source: Source, cache: str, frame: Frame) -> Source:
-    """The source, of which what was read once is kept as `load` says."""
-    if not source.encoded:  # it is in memory anyway
-        return source
-    if cache == "disk" and source.files:
-        files = {"image": source.files, **source.target_files}
-        fields = {"image": source.image, **source.targets}
-        kept = {name: keep(fields[name], Disk(files[name].key), tf.string, ()) for name in files}
-    elif cache == "ram":
-        shape = (None, None, frame.channels)
-        kept = {"image": keep(lambda index: frame.pixels(source.image(index)), {}, tf.uint8, shape)}
-        if "mask" in source.targets:
-
-            def mask(index):
-                return tf.cast(decode_mask(source.targets["mask"](index)), tf.uint16)
-
-            kept["mask"] = keep(mask, {}, tf.uint16, (None, None))
-    else:
-        return source
-    return dataclasses.replace(source, image=kept.pop("image"), targets={**source.targets, **kept})
+def _steps(target, length) -> int:
+    """The length that a target has; 0 for others."""
+    if target not in LENGTHS:
+        return 0
+    if length is None or length < 1:
+        raise UserError(f"`length` of {target!r} must be a number of {LENGTHS[target]}, 1 or more; got {length}.")
+    return length

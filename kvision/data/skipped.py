@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import tensorflow as tf
 
-from kvision.data import decoding, masks
+from kvision.data import clips, decoding, masks
 from kvision.data.sources import Source
 from kvision.errors import UserError
 from kvision.names import counted, plain, shown
@@ -75,7 +76,9 @@ class Skipped:
 
     def _is_unreadable(self, index) -> bool:
         """Whether an image fails to decode; if so, it is noted."""
-        fields = {"image": self.source.image, **self.source.targets}
+        if self.source.clip:
+            return self._is_damaged(index, self.source.clip)
+        fields = self.source.fields
         names = {field: self.source.name(index, field) for field in fields}
         if not self.unreadable.keys().isdisjoint(names.values()):
             return True
@@ -92,6 +95,19 @@ class Skipped:
             except UserError as error:
                 raise UserError(f"{names['image']!r} {error}.") from None
         return False
+
+    def _is_damaged(self, index, clip) -> bool:
+        """Whether a clip has a frame that fails to decode; if so, it is noted."""
+        name = self.source.name_of(index)
+        if name in self.unreadable:
+            return True
+        try:
+            why = clips.reason(clip(index, np.arange, self.exif))
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{name!r} is not there any more.") from None
+        if why is not None:
+            self._note(index, name, why)
+        return why is not None
 
     def _note(self, index, name, why):
         source = self.source

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from kvision.data import masks
+from kvision.data import clips, masks
 from kvision.data.decoding import decode
 from kvision.data.sources.source import Source
 from kvision.errors import UserError
@@ -57,7 +57,7 @@ def check_images(source: Source, channels: int, where: str, *, complete: bool) -
         """The names of the images before the first that can be read, by what is wrong; None if one can."""
         faults = {}
         for index in group.tolist():
-            for field in ("image", *source.targets):
+            for field in source.fields or ("clip",):
                 if fault := _fault(source, index, field, channels):
                     faults.setdefault(fault, []).append(source.name(index, field))
                     break
@@ -99,9 +99,10 @@ def check_images(source: Source, channels: int, where: str, *, complete: bool) -
 
 def _fault(source, index, field, channels) -> str | None:
     """The fault of a field of an example, as a predicate of several; None where it can be read."""
-    read = source.image if field == "image" else source.targets[field]
+    if source.clip:
+        return _fault_of_clip(source.clip, index)
     try:
-        contents = read(tf.constant(index, tf.int64))
+        contents = source.fields[field](tf.constant(index, tf.int64))
     except tf.errors.NotFoundError:
         return "are absent"
     except tf.errors.PermissionDeniedError:
@@ -121,6 +122,17 @@ def _fault(source, index, field, channels) -> str | None:
         except UserError as error:
             raise UserError(f"{source.name(index, field)!r} {error}.") from None
     return None
+
+
+def _fault_of_clip(clip, index) -> str | None:
+    """`_fault` of a clip, of which the first frame is looked at."""
+    try:
+        why = clips.reason(clip(index, lambda count: np.zeros(1, np.int64), True))
+    except FileNotFoundError:
+        return "are absent"
+    except PermissionError:
+        return "cannot be opened without permission"
+    return None if why is None else "failed to decode"
 
 
 def _form(contents: bytes) -> str:

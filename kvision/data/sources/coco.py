@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +18,8 @@ from kvision.errors import UserError
 from kvision.names import listed, quoted, shown
 
 PAIR = re.compile(r"(.+\.json),(.+)", re.DOTALL)
-ANNOTATIONS, PREFIX = "annotations", "instances_"
+ANNOTATIONS = "annotations"
+PREFIXES = {"coco": "instances_", "captions": "captions_"}  # of its files, by the kind of dataset
 BESIDE = "_annotations.coco.json"  # in the folder of its images, as Roboflow has it
 KEYS = ("images", "annotations", "categories")
 
@@ -47,7 +48,7 @@ def coco(path: str, split: str, options: Options) -> Source:
         check_divided(split, repr(path))
         used = [(pair[1], os.path.expanduser(pair[2]))]
     else:
-        pairs = _pairs(path)
+        pairs = pairs_in(path, "coco")
         used = [pairs[name] for name in parts(split, pairs, repr(path))]
     lists = [_read(file, folder) for file, folder in used]
     for one in lists[1:]:
@@ -96,11 +97,11 @@ def ids_of(file: str) -> tuple[dict, dict[str, int]]:
     return dict(zip(names, content.ids, strict=True)), categories
 
 
-def _pairs(path) -> dict[str, tuple[str, str]]:
-    """The file of annotations and the folder of images of each split."""
-    folder = os.path.join(path, ANNOTATIONS)
+def pairs_in(path: str, kind: str) -> dict[str, tuple[str, str]]:
+    """The file of annotations and the folder of images of each split; `kind` is a key of `PREFIXES`."""
+    folder, prefix = os.path.join(path, ANNOTATIONS), PREFIXES[kind]
     if not os.path.isdir(path):
-        raise FileNotFoundError(f"There is no folder {path!r}; another form is coco:FILE.json,FOLDER.")
+        raise FileNotFoundError(f"There is no folder {path!r}; another form is {kind}:FILE.json,FOLDER.")
     pairs: dict[str, tuple[str, str]] = {}
     if not os.path.isdir(folder):
         for name in sorted(os.listdir(path)):
@@ -111,14 +112,14 @@ def _pairs(path) -> dict[str, tuple[str, str]]:
             return pairs
         raise UserError(
             f"{path!r} has no folder {ANNOTATIONS!r}, and no 'train/{BESIDE}'; another form is "
-            "coco:FILE.json,FOLDER."
+            f"{kind}:FILE.json,FOLDER."
         )
     for name in sorted(os.listdir(folder)):
         stem, ending = os.path.splitext(name)
-        split = split_of(stem.removeprefix(PREFIX))
-        if ending != ".json" or not stem.startswith(PREFIX) or not split:
+        split = split_of(stem.removeprefix(prefix))
+        if ending != ".json" or not stem.startswith(prefix) or not split:
             continue
-        file, stem = os.path.join(folder, name), stem.removeprefix(PREFIX)
+        file, stem = os.path.join(folder, name), stem.removeprefix(prefix)
         places = [os.path.join(path, stem), os.path.join(path, "images", stem)]
         images = next((place for place in places if os.path.isdir(place)), None)
         if images is None:
@@ -130,31 +131,46 @@ def _pairs(path) -> dict[str, tuple[str, str]]:
             )
         pairs[split] = file, images
     if not pairs:
-        raise UserError(f"{folder!r} has no '{PREFIX}train2017.json' or the like.")
+        raise UserError(f"{folder!r} has no '{prefix}train2017.json' or the like.")
     return pairs
 
 
-def _read(file, folder) -> Listed:
-    with open(file, "rb") as content:
-        try:
-            found = json.load(content)
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{file!r} is not JSON: {error}.") from None
-    if not isinstance(found, dict) or not all(isinstance(found.get(key), list) for key in KEYS):
-        keys = listed(found) if isinstance(found, dict) else type(found).__name__
-        raise UserError(f"{file!r} must have the lists {listed(KEYS)}, as COCO's instances have; got {keys}.")
+class Lists:
+    """The lists in a JSON file, of which each entry is looked at.
 
-    def each(key, form, fields, convert):
-        for place, item in enumerate(found[key]):
+    Args:
+        file: its path.
+        keys: the lists that it must have.
+        whose: what has such lists, for messages.
+    """
+
+    def __init__(self, file: str, keys: Sequence[str], whose: str):
+        self.file = file
+        with open(file, "rb") as content:
+            try:
+                self.lists = json.load(content)
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{file!r} is not JSON: {error}.") from None
+        if not isinstance(self.lists, dict) or not all(isinstance(self.lists.get(key), list) for key in keys):
+            got = listed(self.lists) if isinstance(self.lists, dict) else type(self.lists).__name__
+            raise UserError(f"{file!r} must have the lists {listed(keys)}, as {whose} have; got {got}.")
+
+    def each(self, key: str, form: str, fields: Sequence[str], convert: Callable) -> Iterator:
+        """What `convert` makes of each entry of a list; where it fails, `form` and `fields` say what is wrong."""
+        for place, item in enumerate(self.lists[key]):
             try:
                 yield convert(item)
             except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
-                where = f"{file!r}, {key}, entry {place + 1}"
+                where = f"{self.file!r}, {key}, entry {place + 1}"
                 got = quoted(item)
                 if isinstance(item, dict):
                     got = ", ".join(f"{key} {quoted(item[key])}" for key in fields if key in item) or "none"
                 raise UserError(f"{where}: {form} were expected; got {got}.") from None
 
+
+def _read(file, folder) -> Listed:
+    content = Lists(file, KEYS, "COCO's instances")
+    each = content.each
     form, fields = "an 'id' and a 'name'", ("id", "name")
     categories = list(
         each("categories", form, fields, lambda item: (_whole(item["id"]), _text(item["name"])))
@@ -175,7 +191,9 @@ def _read(file, folder) -> Listed:
     boxes = list(each("annotations", form, fields, lambda item: _box(item, places)))
     names, sizes = [name for _, name, _ in images], [size for _, _, size in images]
     parents = {
-        str(parent) for item in found["categories"] if (parent := item.get("supercategory")) != item["name"]
+        str(parent)
+        for item in content.lists["categories"]
+        if (parent := item.get("supercategory")) != item["name"]
     }
     used = {box.label for box in boxes}
     classes = {number: name for number, name in classes.items() if number in used or name not in parents}

@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from kvision.data.sources.source import (
@@ -32,37 +32,69 @@ def folder(path: str, split: str, options: Options) -> Source:
     Images lie in a class folder at any depth. Hidden, system and empty entries are left out. Without labels,
     images lie anywhere below `PATH`, or below its splits.
     """
-    if not os.path.isdir(path):
-        raise FileNotFoundError(f"There is no folder {path!r}.")
-    left_out = LeftOut(path)
-    whole = ClassFolders(path)
-    apart = _splits(whole)
-    if not options.labeled:
-        classes, of_class = [UNLABELED], [_anywhere(whole, apart, split, options, left_out)]
-    elif not apart:
-        check_divided(split, repr(path))
-        classes = _classes(whole, left_out, options)
-        of_class = [part(whole.files(name, left_out), split, options.val_fraction) for name in classes]
-    else:
-        left_out.add("beside the splits", whole.paths({*whole.names, *whole.others} - {*apart.values()}))
-        used = parts(split, apart, repr(path))
-        folders = {name: ClassFolders(os.path.join(path, apart[name])) for name in {"train", *used}}
-        classes = _classes(folders["train"], left_out, options)
-        for name in used:
-            _check_known(folders[name], folders[name].classes(left_out), classes)
-        of_class = [[file for s in used for file in folders[s].files(name, left_out)] for name in classes]
-    left_out.say()
+    classes, of_class, divided = in_classes("folder", path, split, options)
     paths = [file for files in of_class for file in files]
-    if not paths:
-        share = "" if apart else f"; `val_fraction` is {options.val_fraction}, of each class"
-        raise UserError(f"{path!r} has no files for the split {split!r}{share}.")
     in_class = zip(classes, of_class, strict=True)
     if options.labeled and not any(
         os.path.basename(os.path.dirname(file)) == name for name, files in in_class for file in files
     ):
         say_once(f"{path!r}: the images of all classes ({listed(classes)}) lie in deeper folders.")
-    labels = [label for label, files in enumerate(of_class) for _ in files]
-    return of_files(path, classes, paths, labels, divided=not apart)
+    return of_files(path, classes, paths, labels_of(of_class), divided=divided)
+
+
+def in_classes(
+    kind: str, path: str, split: str, options: Options, items_of: Callable | None = None
+) -> tuple[list[str], list[list], bool]:
+    """What belongs to each class of a split of `folder`.
+
+    Args:
+        kind: of the dataset, for messages.
+        path, split, options: of `folder`.
+        items_of: from the sorted paths of the files in a folder, the folder, and a `LeftOut`, to the items
+            that are split; None for the files.
+
+    Returns:
+        The names of the classes, the items of each, and whether the split is a share of them.
+    """
+    if not os.path.isdir(path):
+        raise FileNotFoundError(f"There is no folder {path!r}.")
+    left_out = LeftOut(path)
+    whole = ClassFolders(path)
+    apart = _splits(whole, kind)
+
+    def items(folders, name=None):
+        files = folders.all_files(left_out) if name is None else folders.files(name, left_out)
+        return items_of(files, str(folders.root / (name or "")), left_out) if items_of else files
+
+    if apart:
+        if options.labeled:
+            beside = {*whole.names, *whole.others} - {*apart.values()}
+            left_out.add("beside the splits", whole.paths(beside))
+        used = parts(split, apart, repr(path))
+        folders = {name: ClassFolders(os.path.join(path, apart[name])) for name in {"train", *used}}
+    else:
+        check_divided(split, repr(path))
+        used, folders = [""], {"": whole}
+    if not options.labeled:
+        classes, of_class = [UNLABELED], [[item for name in used for item in items(folders[name])]]
+    else:
+        classes = _classes(folders["train" if apart else ""], left_out, options)
+        for name in used if apart else []:
+            _check_known(folders[name], folders[name].classes(left_out), classes)
+        of_class = [[item for s in used for item in items(folders[s], name)] for name in classes]
+    if not apart:
+        of_class = [part(of_one, split, options.val_fraction) for of_one in of_class]
+    left_out.say()
+    if not any(of_class):
+        share = "" if apart else f"; `val_fraction` is {options.val_fraction}, of each class"
+        what = "clips" if items_of else "files"
+        raise UserError(f"{path!r} has no {what} for the split {split!r}{share}.")
+    return classes, of_class, not apart
+
+
+def labels_of(of_class: Sequence[Sequence]) -> list[int]:
+    """The label of each item, given those of each class."""
+    return [label for label, items in enumerate(of_class) for _ in items]
 
 
 def _classes(folders: "ClassFolders", left_out, options) -> list[str]:
@@ -70,15 +102,6 @@ def _classes(folders: "ClassFolders", left_out, options) -> list[str]:
     if options.check_classes:
         options.check_classes(classes)
     return classes
-
-
-def _anywhere(whole: "ClassFolders", apart, split, options, left_out) -> list[str]:
-    """The paths of a split's files, at any depth below its folder."""
-    if apart:
-        used = [ClassFolders(str(whole.root / apart[name])) for name in parts(split, apart, repr(whole.root))]
-        return [file for folders in used for file in folders.all_files(left_out)]
-    check_divided(split, repr(whole.root))
-    return part(whole.all_files(left_out), split, options.val_fraction)
 
 
 class LeftOut:
@@ -188,7 +211,7 @@ class ClassFolders:
                         left_out.add("linked to nothing, or no file", [entry.path])
 
 
-def _splits(whole: ClassFolders) -> dict[str, str]:
+def _splits(whole: ClassFolders, kind: str) -> dict[str, str]:
     """The name of each split's folder; empty where the folders are classes."""
     named: dict[str, list[str]] = {}
     for name in whole.names:
@@ -211,7 +234,7 @@ def _splits(whole: ClassFolders) -> dict[str, str]:
     ):
         raise UserError(
             f"{str(whole.root)!r} has no class folders but {listed(whole.names)} with folders inside: give "
-            f"{f'folder:{whole.root / whole.names[0]}'!r}, or 'train' and 'val' side by side."
+            f"{f'{kind}:{whole.root / whole.names[0]}'!r}, or 'train' and 'val' side by side."
         )
     return {}
 

@@ -7,14 +7,14 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.data.objects import Box, gather
+from kvision.data.sources import moving, two_shapes
+from kvision.data.sources.drawing import CONTRAST, SHAPES, background, covered, noisy
 from kvision.data.sources.source import Options, Source, check_divided
 
-CLASSES = ("background", "circle", "square", "triangle")
+CLASSES = ("background", *SHAPES)
 SIDES = (16, 48)  # smallest and largest side of a shape's box
 MOST = 4  # shapes in a picture
 TRIES = 20  # to find a place that is free
-CONTRAST = 60  # least difference of a shape's colour from the background's, in its strongest channel
-NOISE = 12  # standard deviation
 
 
 class Pictures(NamedTuple):
@@ -50,9 +50,13 @@ def shapes(_, split: str, options: Options) -> Source:
     """Pictures for training and others for validation, whatever `val_fraction`.
 
     With masks, 400 and 100 of 96 x 96 pixels, and the background is a class; with boxes, 600 and 150 of
-    128 x 128.
+    128 x 128. With captions see `two_shapes`, for clips and sequences `moving`.
     """
     check_divided(split, "'shapes'")
+    if options.target == "tokens":
+        return two_shapes.pictures(split, options)
+    if options.target in ("clip", "sequence"):
+        return moving.squares(split, options)
     drawn = WITH_BOXES if options.target == "boxes" else WITH_MASKS
     pictures = [
         picture
@@ -96,12 +100,7 @@ def draw(seed: int, index: int, size: int = WITH_MASKS.size) -> Picture:
     One to four shapes that do not overlap, each of a random colour that differs from the background's.
     """
     random = np.random.default_rng([seed, index])
-    rows, columns = np.mgrid[:size, :size] + 0.5
-    angle = random.uniform(0, 2 * np.pi)
-    slope = (np.cos(angle) * rows + np.sin(angle) * columns) / size
-    slope = ((slope - slope.min()) / np.ptp(slope))[..., None]
-    start, end = random.uniform(30, 225, (2, 3))
-    image, mask = start + (end - start) * slope, np.zeros((size, size), np.uint8)
+    image, mask = background(random, size), np.zeros((size, size), np.uint8)
     placed = []
     for _ in range(random.integers(1, MOST + 1)):
         for _ in range(TRIES):
@@ -112,7 +111,7 @@ def draw(seed: int, index: int, size: int = WITH_MASKS.size) -> Picture:
         else:
             continue
         label = int(random.integers(1, len(CLASSES)))
-        inside = _inside(label, rows - top, columns - left, side)
+        inside = covered(CLASSES[label], top, left, side, size)
         behind = image[inside].mean(0)
         colour = random.uniform(0, 255, 3)
         while np.abs(colour - behind).max() < CONTRAST:
@@ -122,19 +121,7 @@ def draw(seed: int, index: int, size: int = WITH_MASKS.size) -> Picture:
         placed.append(
             Shape(label, *(int(place) for place in (ys.min(), xs.min(), ys.max() + 1, xs.max() + 1)))
         )
-    image += random.normal(0, NOISE, image.shape)
-    return Picture(np.clip(image.round(), 0, 255).astype(np.uint8), mask, placed)
-
-
-def _inside(label, rows, columns, side) -> np.ndarray:
-    """Mask of the pixels that a shape covers; their centres are given from the corner of its box."""
-    in_box = (rows > 0) & (rows < side) & (columns > 0) & (columns < side)
-    middle = side / 2
-    return {
-        "circle": (rows - middle) ** 2 + (columns - middle) ** 2 < middle**2,
-        "square": in_box,
-        "triangle": in_box & (np.abs(columns - middle) < rows / 2),  # its point is above
-    }[CLASSES[label]]
+    return Picture(noisy(random, image), mask, placed)
 
 
 @functools.cache

@@ -3,16 +3,20 @@
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tensorflow as tf
 
+from kvision.data.captions import Captions
+from kvision.data.clips import Choose
 from kvision.data.identity import Files, Identity, identify
 from kvision.data.objects import Objects
+from kvision.data.series import Series
 from kvision.errors import UserError
 from kvision.names import listed, shown
+from kvision.vocabulary import Vocabulary
 
 SPLITS = ("train", "val", "test")
 UNLABELED = "unlabeled"  # the only class of images whose labels are not read
@@ -37,10 +41,13 @@ class Source:
     """One split of a dataset, of which any image can be had without those before it.
 
     Attributes:
-        class_names: in the order of the labels, or of the classes in masks.
+        class_names: in the order of the labels, or of the classes in masks; or the words of captions, see
+            `kvision.vocabulary`, or the features of series whose next values are predicted.
         labels: int64 `(images,)`, each a place in `class_names`; of images with several classes uint8
-            `(images, classes)`, 1 for those that an image has; None where an image has a mask or boxes.
-        image: from an index tensor to an encoded image, or to pixels `(height, width, channels)`.
+            `(images, classes)`, 1 for those that an image has; None where an image has a mask, boxes or
+            captions, and of series without labels.
+        image: from an index tensor to an encoded image, or to pixels `(height, width, channels)`; None of
+            clips and series.
         name_of: from an index to a name for messages, which a terminal can print.
         files: what images are read from, see `identity.Files`; None for what comes with the package.
         encoded: whether images are encoded, or pixels.
@@ -48,20 +55,27 @@ class Source:
             encoded mask, or to integers `(height, width)`.
         target_files: what targets are read from, by name.
         objects: those in the images; None where boxes are not the target.
-        count: number of images of a split without labels.
+        clip: from an index, a `clips.Choose`, and whether frames are turned as their EXIF orientation says,
+            to the chosen frames of a clip, see `clips.read_frames`; None of single images.
+        captions: of the images; None where they are not the target.
+        series: of which windows or wholes are the examples; None of images.
+        count: number of images of a split without labels, or of the values in series to be predicted.
         places: the place in `class_names` of each class that masks hold; None for their own order.
         divided: whether the split is a share of images that have no splits of their own, see `part`.
     """
 
     class_names: tuple[str, ...]
     labels: np.ndarray | None
-    image: Callable
+    image: Callable | None
     name_of: Callable[[int], str] = str
     files: Files | None = None
     encoded: bool = True
     targets: Mapping[str, Callable] = field(default_factory=dict)
     target_files: Mapping[str, Files] = field(default_factory=dict)
     objects: Objects | None = None
+    clip: Callable[[int, Choose, bool], Iterator[np.ndarray]] | None = None
+    captions: Captions | None = None
+    series: Series | None = None
     count: int = 0
     places: tuple[int, ...] | None = None
     divided: bool = False
@@ -76,22 +90,46 @@ class Source:
         """The labels of images with one class each; None of others."""
         return self.labels if self.labels is not None and self.labels.ndim == 1 else None
 
+    @property
+    def fields(self) -> dict[str, Callable]:
+        """What is read of an image: itself, where there is one, and its targets."""
+        return ({"image": self.image} if self.image else {}) | {**self.targets}
+
+    @property
+    def mean(self) -> np.ndarray | None:
+        """float32 `(features,)`, the mean of the training's values; None of images."""
+        return self.series and self.series.mean
+
+    @property
+    def std(self) -> np.ndarray | None:
+        """float32 `(features,)`, their standard deviation, 1 in place of 0; None of images."""
+        return self.series and self.series.std
+
     def example(self, index) -> dict:
         """The image at an index tensor, its label or labels, and its targets, as they are read."""
-        example = {"image": self.image(index)}
+        example = {name: read(index) for name, read in self.fields.items()}
         if self.labels is not None:
             with tf.init_scope():  # so that a graph refers to them and holds no copy
                 labels = tf.constant(self.labels)
             example["labels" if self.single_labels is None else "label"] = labels[index]
-        return example | {name: target(index) for name, target in self.targets.items()}
+        return example
 
     def with_classes(self, class_names: Sequence[str], places: Sequence[int]) -> "Source":
-        """The same images with the classes of a network.
+        """The same images with the classes of a network, or with its vocabulary or features.
 
         Args:
             class_names: the network's.
-            places: of each class of this source, its place among the network's.
+            places: of each class or feature of this source, its place among the network's; words need none.
+
+        Raises:
+            UserError: the network has features that the series lack; its class names are no vocabulary.
         """
+        if self.captions:
+            captions = replace(self.captions, vocabulary=Vocabulary(tuple(class_names)))
+            return replace(self, class_names=tuple(class_names), captions=captions)
+        if self.series and self.labels is None:
+            series = self.series.with_columns(class_names, places)
+            return replace(self, class_names=series.columns, series=series)
         moved = np.array(places, np.int64)
         if (labels := self.single_labels) is not None:
             labels = moved[labels]
@@ -118,10 +156,8 @@ class Source:
     def identity(self) -> Identity:
         """The identity of the split, to compare it with another."""
         files = dict.fromkeys([self.files, *self.target_files.values()])
-        objects = self.objects.digest() if self.objects else b""
-        identity = identify(
-            self.class_names, self.labels, *filter(None, files), size=self.size, objects=objects
-        )
+        others = b"".join(part.digest() for part in (self.objects, self.captions, self.series) if part)
+        identity = identify(self.class_names, self.labels, *filter(None, files), size=self.size, others=others)
         return replace(identity, divided=self.divided)
 
 
@@ -130,7 +166,7 @@ class Options:
     """Options for opening a dataset: the arguments of `open_source` with these names.
 
     Attributes:
-        target: "label", "mask" or "boxes".
+        target: a key of `TARGETS`, but "label" in place of "labels".
         several: whether an image may have several labels, where the dataset can say so.
     """
 
@@ -141,6 +177,8 @@ class Options:
     check_classes: Callable[[Sequence[str]], object] | None = None
     target: str = "label"
     several: bool = False
+    min_word_count: int = 1
+    max_words: int | None = None
 
 
 def of_files(
