@@ -51,7 +51,7 @@ def load_data(
         if val_fraction not in (None, run.val_fraction):
             raise UserError(f"`val_fraction` of the run is {run.val_fraction}; got {val_fraction}.")
         val_fraction = run.val_fraction
-    channels = networks.image_shape(opened.model)[-1]
+    channels = networks.image_shape(opened.model)[-1] if opened.task.images else 3
 
     def match(class_names):
         try:

@@ -11,7 +11,7 @@ from keras import ops
 from kvision import bleu, networks, sequence, visualize
 from kvision.data.images import fit
 from kvision.tasks.task import Task
-from kvision.vocabulary import PADDING, START, decode
+from kvision.vocabulary import END, PADDING, START, Vocabulary
 
 BEAM = 3  # sentences that are followed at once, as in Show and Tell's released code
 
@@ -34,6 +34,7 @@ class Captioning(Task):
     targets: ClassVar = "captions"
     rank: ClassVar = 3
     building: ClassVar = {}
+    opening: ClassVar = ("min_word_count", "max_words")
     fewest_classes: ClassVar = 5  # the four that mean no word, and one
     monitor: ClassVar = "accuracy"
     score: ClassVar = "BLEU-4"
@@ -46,9 +47,22 @@ class Captioning(Task):
         """See `Task.fits`."""
         return {*networks.given(model)} == {"image", "tokens"}
 
+    def network_keywords(self, variant, source, image_shape, length):
+        """See `Task.network_keywords`."""
+        return super().network_keywords(variant, source, image_shape, length) | ({"length": length} if length else {})
+
+    def examples(self, source):
+        """See `Task.examples`: each caption is one."""
+        return len(source.captions.owners)
+
     def fitted(self, model):
         """See `Task.fitted`."""
         return dataclasses.replace(self, length=networks.given(model)["tokens"].shape[1])
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The words, of which the class names are the list."""
+        return Vocabulary(self.class_names)
 
     @property
     def loading(self):
@@ -121,13 +135,13 @@ class Captioning(Task):
     def preview(self, model, batch):
         """See `Task.preview`: the images with their captions."""
         return [
-            (visualize.picture(image), decode(tokens, self.class_names))
+            (visualize.picture(image), self.vocabulary.decode(tokens))
             for image, tokens in zip(batch["image"], batch["tokens"], strict=True)
         ]
 
     def describe(self, prediction, most):
         """The sentence."""
-        return [decode(prediction, self.class_names)]
+        return [self.vocabulary.decode(prediction)]
 
     def _words(self, batch):
         """The word at each place, `(batch, length)`, and 1 where there is one."""
@@ -137,6 +151,6 @@ class Captioning(Task):
 
 def _sentence(numbers) -> tuple[int, ...]:
     """The words alone of a row of numbers, up to its end."""
-    ends = (PADDING, START, 2)
+    ends = (PADDING, START, END)
     first = next((place for place, number in enumerate(numbers) if number in ends), len(numbers))
     return tuple(int(number) for number in numbers[:first])

@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from kvision import networks, sequence, visualize
+from kvision.tasks.sequence import series_keywords
 from kvision.tasks.task import Task
 
 HORIZON = 16  # steps ahead up to which errors are measured
@@ -30,6 +31,7 @@ class Forecasting(Task):
     targets: ClassVar = "series"
     input: ClassVar = "series"
     input_rank: ClassVar = 3
+    images: ClassVar = False
     rank: ClassVar = 2
     activation: ClassVar = "linear"
     building: ClassVar = {}
@@ -39,6 +41,14 @@ class Forecasting(Task):
 
     length: int = dataclasses.field(default=0, metadata={"of_model": True})
     scale: tuple[float, ...] = dataclasses.field(default=(), metadata={"of_model": True})
+
+    def network_keywords(self, variant, source, image_shape, length):
+        """See `Task.network_keywords`."""
+        return series_keywords(variant, source, length)
+
+    def examples(self, source):
+        """See `Task.examples`: each window is one."""
+        return len(source.series.targets(self.length))
 
     def fitted(self, model):
         """See `Task.fitted`."""

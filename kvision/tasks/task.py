@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from kvision import networks, visualize
+from kvision.data.sources import Source
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,9 @@ class Task(abc.ABC):
         activation: from logits to probabilities: "softmax", where one class is right, or "sigmoid", where any
             number of them is; "" where the network ends in neither.
         building: keywords with which builders give networks to train.
+        opening: settings with which the dataset is opened, see `open_source`.
         fewest_classes: with fewer there is nothing to learn.
+        images: whether the network sees images, which are resized and augmented.
         draws: whether predictions have `pictures`.
         own_size: whether answers are judged at the images' own sizes, and not as the network sees them.
         monitor: metric by which the best epoch is chosen; higher is better. Of equal ones the lower loss is.
@@ -103,7 +106,9 @@ class Task(abc.ABC):
     rank: ClassVar[int]
     activation: ClassVar[str] = "softmax"
     building: ClassVar[Mapping[str, object]] = {"classifier_activation": None}
+    opening: ClassVar[tuple[str, ...]] = ()
     fewest_classes: ClassVar[int] = 2
+    images: ClassVar[bool] = True
     draws: ClassVar[bool] = False
     own_size: ClassVar[bool] = False
     monitor: ClassVar[str]
@@ -116,9 +121,30 @@ class Task(abc.ABC):
 
     @classmethod
     def options(cls) -> list[str]:
-        """The names of the task's own settings."""
+        """The names of the task's own settings, with which it is made."""
         fields = dataclasses.fields(cls)
         return [f.name for f in fields if f.name != "class_names" and not f.metadata.get("of_model")]
+
+    @classmethod
+    def settings(cls) -> set[str]:
+        """The names of all settings that other tasks may lack."""
+        has_length = any(field.name == "length" for field in dataclasses.fields(cls))
+        return {*cls.options(), *cls.opening, *(["length"] if has_length else [])}
+
+    def network_keywords(self, variant, source: Source, image_shape: tuple, length: int | None) -> dict:
+        """Keywords with which the network is built for a dataset.
+
+        Args:
+            variant: the network's row, with the columns that were given.
+            source: the training's split.
+            image_shape: `(height, width, channels)`.
+            length: number of frames, words or steps that was asked for; None for the network's own.
+        """
+        return {"input_shape": image_shape, "num_classes": len(self.class_names)}
+
+    def examples(self, source: Source) -> int:
+        """The number of examples in an epoch of training."""
+        return source.size
 
     def fitted(self, model):
         """The task with what the network decides, the fields marked `of_model`; by default as it is."""

@@ -28,6 +28,10 @@ class Video(Classification):
 
     length: int = dataclasses.field(default=0, metadata={"of_model": True})
 
+    def network_keywords(self, variant, source, image_shape, length):
+        """See `Task.network_keywords`."""
+        return super().network_keywords(variant, source, image_shape, length) | ({"frames": length} if length else {})
+
     def fitted(self, model):
         """See `Task.fitted`."""
         return dataclasses.replace(self, length=networks.image_of(model).shape[1])

@@ -154,13 +154,17 @@ class TrainConfig:
         1.0, "Factor on the learning rate of each group of layers, relative to the group after it.", 0, 1
     )
     clip_norm: float | None = setting(None, "Global norm to which gradients are clipped.", 0)
-    label_smoothing: float = setting(0.0, "Share of an image's labels that is spread over all classes.", 0, 1)
+    label_smoothing: float = setting(0.0, "Share of a label that is spread over all classes, or of a word over all words.", 0, 1)
     class_weights: tuple[float, ...] | None = setting(
         None, "Weights of the classes in the cross-entropy of segmentation, with commas between them."
     )
     dice_weight: float = setting(
         0.0, "Weight of the Dice loss, added to the cross-entropy of segmentation.", 0
     )
+    min_word_count: int = setting(
+        1, "How often a word must occur in the captions to train on to be in the vocabulary.", 1
+    )
+    max_words: int | None = setting(None, "Most words in the vocabulary, the most frequent ones; all by default.", 1)
     norm_momentum: float | None = setting(
         None, "Momentum of the moving statistics of batch norms; a short run needs 0.9.", 0, 1
     )

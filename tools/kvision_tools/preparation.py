@@ -15,7 +15,7 @@ from kvision import network_data, opening
 from kvision.choices import SPLITS
 from kvision.data.identity import Identity
 from kvision.data.skipped import Unreadable
-from kvision.data.sources import open_source
+from kvision.data.sources import Source, open_source
 from kvision.data.transforms import OTHERS
 from kvision.errors import UserError
 from kvision.names import counted
@@ -50,6 +50,8 @@ class Preparation:
         opened: the datasets that were read from.
         steps: number of steps in an epoch.
         model: the network, which ends in logits.
+        task: what it learns.
+        examples: number of examples in an epoch.
         optimizer: of the network.
         loop: what takes the steps.
 
@@ -81,16 +83,17 @@ class Preparation:
         self.opened: list[kvision.data.Data] = []
         options = {name: getattr(config, name) for name in kind_of_task.options()}
         task = kind_of_task(class_names=self.train_data.class_names, **options)
-        self.steps = self.train_data.size // config.batch_size
-        warmup_steps = self._warmup_steps()
         keras.utils.set_random_seed(config.seed)
         keras.config.set_floatx("float32")
         mixed = "" if config.precision == "float32" else "mixed_"
         keras.config.set_dtype_policy(mixed + config.precision)
         with self.strategy.scope():
-            self.model = build_model(config, task, self.image_shape)
+            self.model = build_model(config, task, self.train_data, self.image_shape)
             transfer.freeze(self.model, config.freeze)
-            task = task.fitted(self.model)
+            self.task = task = task.fitted(self.model)
+            self.examples = task.examples(self.train_data)
+            self.steps = self.examples // config.batch_size
+            warmup_steps = self._warmup_steps()
             self.optimizer = optimizers.make_optimizer(
                 config.optimizer,
                 model=self.model,
@@ -156,6 +159,7 @@ class Preparation:
                 config.val_fraction,
                 config.allow_outside,
                 target=kind_of_task.target,
+                **{name: getattr(config, name) for name in kind_of_task.opening},
             )
             for split in SPLITS
         )
@@ -180,8 +184,8 @@ class Preparation:
         """
         config = self.config
         if not self.steps:
-            images = counted(self.train_data.size, "training image")
-            raise UserError(f"`batch_size` {config.batch_size} exceeds the {images}.")
+            examples = counted(self.examples, f"training {'image' if self.task.images else 'example'}")
+            raise UserError(f"`batch_size` {config.batch_size} exceeds the {examples}.")
         steps, warmup_steps = self.steps * config.epochs, round(self.steps * (config.warmup_epochs or 0))
         if warmup_steps >= steps:
             raise UserError(
@@ -211,7 +215,7 @@ class Preparation:
             split,
             image_size=self.image_shape[:2],
             channels=self.image_shape[2],
-            **self.loop.task.loading,
+            **self.task.loading,
             **{name: getattr(self.config, name) for name in READING},
             **keywords,
         )
@@ -269,18 +273,25 @@ def task_of(config: TrainConfig) -> type[Task]:
         raise UserError(f"`task` of {config.model} must be {' or '.join(able)}; got {task.name}.")
     if task.own_size and config.crop not in (None, 1.0):
         raise UserError(f"`crop` is for networks that classify images; {config.model} sees whole ones.")
+    if not task.images:
+        for name in ("image_size", "channels", "augment", "crop", "interpolation", "cache", "weights"):
+            if getattr(config, name) != getattr(TrainConfig, name):
+                raise UserError(f"`{name}` is for networks that see images; {config.model} learns from series.")
     if config.augment in OTHERS and task.target != "boxes":
         raise UserError(f"`augment={config.augment}` needs boxes; {config.model} learns {task.targets}.")
     for other in TASKS.values():
-        for option in {*other.options()} - {*task.options()}:
+        for option in other.settings() - task.settings():
             if getattr(config, option) != getattr(TrainConfig, option):
                 raise UserError(f"`{option}` is for {other.name}; {config.model} learns {task.name}.")
     return task
 
 
 def input_size(config: TrainConfig) -> int:
-    """Height and width of the network's input."""
-    return config.image_size or kvision.info(config.model).variant.image_size
+    """Height and width of the images that the network sees; 0 where it sees none."""
+    info = kvision.info(config.model)
+    if not TASKS[info.task].images:
+        return 0
+    return config.image_size or info.variant.image_size
 
 
 def completed(config: TrainConfig, folder: Path) -> TrainConfig:
@@ -309,18 +320,19 @@ def completed(config: TrainConfig, folder: Path) -> TrainConfig:
     )
 
 
-def build_model(config: TrainConfig, task: Task, input_shape: tuple[int, int, int]) -> keras.Model:
+def build_model(config: TrainConfig, task: Task, source: Source, image_shape: tuple) -> keras.Model:
     """The network to train."""
-    keywords = dict(task.building) | dict(config.model_kwarg)
+    default = kvision.info(config.model).variant
+    columns = {name: value for name, value in config.model_kwarg.items() if name in default.columns()}
+    variant = dataclasses.replace(default, **columns)
+    of_data = task.network_keywords(variant, source, image_shape, config.length)
+    keywords = dict(task.building) | of_data | dict(config.model_kwarg)
     if config.norm_momentum is not None:
         keywords["norm_momentum"] = config.norm_momentum
     try:
         return kvision.create_model(
             config.model,
-            weights=config.weights,
-            input_shape=input_shape,
-            num_classes=len(task.class_names),
-            allow_nonfinite=config.allow_nonfinite,
+            **({"weights": config.weights, "allow_nonfinite": config.allow_nonfinite} if task.images else {}),
             **keywords,
         )
     except (UserError, OSError):
