@@ -8,7 +8,8 @@ import numpy as np
 from keras import ops
 
 from kvision import networks, sequence, visualize
-from kvision.tasks.sequence import series_keywords
+from kvision.errors import UserError
+from kvision.tasks.sequence import sequences_in, series_keywords
 from kvision.tasks.task import Task
 
 HORIZON = 16  # steps ahead up to which errors are measured
@@ -129,6 +130,16 @@ class Forecasting(Task):
         """See `Task.preview`: curves of the features, with the next values."""
         joined = np.concatenate([batch["series"], batch["next"][:, None]], 1)
         return [(visualize.curves(series), "") for series in joined]
+
+    def items(self, paths):
+        """See `Task.items`: the series in CSV files, float32 `(rows, features)`."""
+        return sequences_in(paths, self.target)
+
+    def read(self, item, channels, exif):
+        """See `Task.read`: the last rows of a series."""
+        if len(item) < self.length:
+            raise UserError(f"The network takes {self.length} rows; the series has {len(item)}.")
+        return item[-self.length :]
 
     def prepare(self, image, size, *, crop, interpolation):
         """See `Task.prepare`: a series as it is."""

@@ -1,11 +1,14 @@
 """Sequences: one class a row of measurements."""
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from kvision import visualize
-from kvision.data.sources import Source
+from kvision.data.sources import Source, open_source
 from kvision.spec import Preprocess
 from kvision.tasks.classification import Classification
 
@@ -40,6 +43,19 @@ class Sequence(Classification):
         """See `Task.loading`."""
         return {"target": self.target, "length": self.length}
 
+    def items(self, paths):
+        """See `Task.items`: the sequences in CSV files, float32 `(rows, features)`."""
+        return sequences_in(paths, self.target)
+
+    def read(self, item, channels, exif):
+        """See `Task.read`: the first rows, zeros behind them where there are fewer than the network takes."""
+        rows = item[: self.length]
+        return np.pad(rows, ((0, self.length - len(rows)), (0, 0)))
+
+    def prepare(self, image, size, *, crop, interpolation):
+        """See `Task.prepare`: rows as they are."""
+        return image
+
     def preview(self, model, batch):
         """See `Task.preview`: curves of the features, with the class."""
         return [
@@ -54,3 +70,14 @@ def series_keywords(variant, source: Source, length: int | None) -> dict:
     assert series is not None
     preprocess = Preprocess(tuple(series.mean.tolist()), tuple(series.std.tolist()))
     return {"input_shape": (length or variant.default_shape[0], len(series.columns)), "preprocess": preprocess}
+
+
+def sequences_in(paths: Iterable[str], target: str) -> list[tuple[str, np.ndarray]]:
+    """The series in CSV files by their names, float32 `(rows, features)`; see `kvision.data.sources.series`."""
+    found = []
+    for path in paths:
+        series = open_source(f"series:{path}", "all", labeled=False, target=target).series
+        assert series is not None
+        starts = zip(series.starts, series.starts[1:], strict=False)
+        found += [(name, series.values[start:end]) for name, (start, end) in zip(series.names, starts, strict=True)]
+    return found

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,7 +11,9 @@ import numpy as np
 from PIL import Image
 
 from kvision import networks, visualize
+from kvision.data.decoding import read_pixels
 from kvision.data.sources import Source
+from kvision.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -253,6 +256,28 @@ class Task(abc.ABC):
                 of images, at least one; in evaluation also lists of the rows that `kept` gives.
         """
         return {name: float(value / sums["images"]) for name, value in sums.items() if name != "images"}
+
+    def items(self, paths: Iterable[str]) -> list[tuple[str, Any]]:
+        """What there is to predict in files: names to print, and what `read` takes; by default an image each."""
+        return [(path, path) for path in paths]
+
+    def read(self, item, channels: int, exif: bool) -> np.ndarray:
+        """Reads one of the `items`.
+
+        Args:
+            item: by default the path of an image.
+            channels: of the network's input.
+            exif: whether images are turned as their EXIF orientation says.
+
+        Returns:
+            What `prepare` takes.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        if not os.path.isfile(item):
+            raise UserError(f"{item!r} failed to decode: it is a broken link, or not a file.")
+        return read_pixels(item, channels, exif)
 
     @abc.abstractmethod
     def prepare(self, image, size, *, crop, interpolation):

@@ -1,13 +1,17 @@
 """Video: one class a clip."""
 
 import dataclasses
+import os
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
-from keras import ops
+import numpy as np
 
 from kvision import networks, visualize
+from kvision.data.clips import Damaged, chosen, clips_in, is_film, read_frames
 from kvision.data.images import fit
+from kvision.errors import UserError
 from kvision.tasks.classification import Classification
 
 SHOWN = 4  # frames of a clip in a picture
@@ -41,9 +45,20 @@ class Video(Classification):
         """See `Task.loading`."""
         return {"target": self.target, "length": self.length}
 
+    def items(self, paths):
+        """See `Task.items`: films, and folders of frames."""
+        return [(clip[0] if is_film(clip[0]) else os.path.dirname(clip[0]), clip) for clip in clips_in(paths)]
+
+    def read(self, item, channels, exif):
+        """See `Task.read`: the frames of a clip that the network takes, uint8 `(frames, height, width, channels)`."""
+        try:
+            return np.stack([*read_frames(item, partial(chosen, length=self.length), channels, exif)])
+        except Damaged as error:
+            raise UserError(f"{item[0]!r} failed to decode: {error}.") from None
+
     def prepare(self, image, size, *, crop, interpolation):
         """See `Task.prepare`: each frame of a clip `(frames, height, width, channels)`."""
-        return ops.stack([fit(frame, size, crop=crop, interpolation=interpolation) for frame in image])
+        return np.stack([fit(frame, size, crop=crop, interpolation=interpolation) for frame in image])
 
     def preview(self, model, batch):
         """See `Task.preview`: some frames side by side, with the class."""

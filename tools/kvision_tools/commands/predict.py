@@ -53,7 +53,6 @@ def main(arguments):
         import keras
 
         from kvision import networks
-        from kvision.data import read_pixels
         from kvision.data.proposals import letterboxed_proposals
         from kvision_tools.coco_results import CocoResults
 
@@ -62,6 +61,9 @@ def main(arguments):
         if preprocess := model_flags.preprocess():
             model = networks.normalized(model, preprocess)
         size, channels = opened.image_size, networks.image_shape(model)[-1]
+        items = task.items(paths)
+        if not items:
+            raise UserError(f"None of the files has {task.targets}, which {model.name} takes.")
         exif = opened.exif if FLAGS.exif is None else FLAGS.exif
         if not task.draws and FLAGS["output"].present:
             raise UserError(f"`--output` is for pictures of masks or boxes; {model.name} classifies images.")
@@ -78,18 +80,16 @@ def main(arguments):
             folder.mkdir(parents=True, exist_ok=True)
         unreadable, written = 0, 0
         settings = {"crop": opened.crop, "interpolation": opened.interpolation}
-        for number, path in enumerate(paths):
+        for number, (path, item) in enumerate(items):
             try:
-                if not os.path.isfile(path):
-                    raise UserError(f"{path!r} failed to decode: it is a broken link, or not a file.")
-                pixels = read_pixels(path, channels, exif)
+                pixels = task.read(item, channels, exif)
             except UserError as error:
                 if FLAGS.strict:
                     raise
                 unreadable += 1
                 print(shown(str(error)), file=sys.stderr)
                 continue
-            batch = {"image": np.array(task.prepare(pixels, size, **settings))[None]}
+            batch = {task.input: np.array(task.prepare(pixels, size, **settings))[None]}
             if count := networks.proposals_of(model):
                 batch["proposals"] = letterboxed_proposals(pixels, size, count)[None]
             answers = task.answer(model, batch)
@@ -112,12 +112,12 @@ def main(arguments):
                 written += 1
         if written:
             print(f"{counted(written, 'picture')} in {FLAGS.output}")
-        if results and unreadable < len(paths):
+        if results and unreadable < len(items):
             results.write()
             print(f"{counted(len(results.entries), 'detection')} in {shown(str(results.file))}")
             if results.left_out:
                 print(results.remark, file=sys.stderr)
-        if unreadable == len(paths):
+        if unreadable == len(items):
             raise UserError("None of the files can be read as an image.")
         if unreadable:
             print(f"Skipped {counted(unreadable, 'unreadable file')}.", file=sys.stderr)
