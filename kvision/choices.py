@@ -13,7 +13,7 @@ DATASETS = (
 )
 LETTERBOXES = ("centre", "corner", "stretch")  # where an image lies in the network's input
 TASKS = (
-    "classification", "multilabel", "segmentation", "detection", "video", "sequence", "forecasting",
+    "classification", "multilabel", "segmentation", "detection", "video", "forecasting", "sequence",
     "captioning",
 )  # fmt: skip
 SPLITS = ("train", "val")  # of a training

@@ -72,6 +72,7 @@ def load_data(
         if remark:
             say_once(f"{opened.model.name} on {data!r}: {remark}")
         source = source.with_classes(opened.class_names, places)
+    opened.task.check(source)
     return load(
         source,
         split,

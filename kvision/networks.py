@@ -80,8 +80,8 @@ def are_finite(answers) -> bool:
     return all(np.isfinite(part).all() for part in keras.tree.flatten(answers))
 
 
-def functional(model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
-    """The model as a functional one of images of one shape, `(height, width, channels)`."""
+def functional(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+    """The model as a functional one of images of one shape, `(height, width, channels)`, or of clips."""
     pixels = keras.Input(shape, name="image")
     named = given(model)
     inputs = named | {"image": pixels} if named else pixels
@@ -116,7 +116,7 @@ def preprocess_of(model: keras.Model) -> Preprocess | None:
         if layer.name == PREPROCESS and isinstance(layer, keras.layers.Rescaling):
             scale, offset = np.broadcast_arrays(layer.scale, layer.offset)
             values = (0 - offset / scale, 1 / scale)  # rounded, as a division leaves 57.37499999999999
-            found = Preprocess(*(tuple(np.ravel(value).round(9)) for value in values))
+            found = Preprocess(*(tuple(float(f"{v:.12g}") for v in np.ravel(value)) for value in values))
             return found.for_channels(max(len(found.mean), image_shape(model)[-1]))
     return None
 
@@ -148,12 +148,14 @@ def of_size(model: keras.Model, size: int | None) -> keras.Model:
     """The model for square images; one that takes any size is given this one."""
     if size is None:
         return model
-    height, width, channels = image_shape(model)[-3:]
+    if len(image_shape(model)) < 4:
+        raise UserError(f"{model.name} takes no images; got `image_size` {size}.")
+    *frames, height, width, channels = image_shape(model)[1:]
     if (height, width) == (size, size):
         return model
     if None not in (height, width):
         raise UserError(f"{model.name} takes images of {(height, width)} pixels; got `image_size` {size}.")
-    return functional(model, (size, size, channels))
+    return functional(model, (*frames, size, size, channels))
 
 
 def _judged(model):

@@ -84,6 +84,19 @@ def picture(image: np.ndarray) -> Image.Image:
     return Image.fromarray(np.rint(np.clip(pixels, 0, 255)).astype(np.uint8))
 
 
+def spotlight(image: np.ndarray, shares: np.ndarray) -> Image.Image:
+    """An image that is bright where attention lies: all of its light at the largest share, a quarter at none.
+
+    Args:
+        image: pixels `(height, width, channels)` in [0, 255], of 1 or 3 channels.
+        shares: of the attention, `(rows, columns)` over the image.
+    """
+    light = Image.fromarray(np.asarray(255 * (0.25 + 0.75 * shares / max(shares.max(), 1e-9)), np.uint8))
+    height, width = np.shape(image)[:2]
+    light = light.resize((width, height), Image.Resampling.BICUBIC)
+    return picture(np.asarray(image, np.float32) * np.asarray(light, np.float32)[..., None] / 255)
+
+
 def strip(clip: np.ndarray, count: int) -> Image.Image:
     """Frames of a clip side by side, taken evenly from the first to the last.
 

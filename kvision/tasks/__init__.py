@@ -21,8 +21,8 @@ TASKS = {
         Segmentation,
         Detection,
         Video,
+        Forecasting,  # before Sequence, of whose logits there may be as many as features
         Sequence,
-        Forecasting,
         Captioning,
     )
 }

@@ -10,6 +10,7 @@ from keras import ops
 
 from kvision import bleu, networks, sequence, visualize
 from kvision.data.images import fit
+from kvision.layers import DecoderBlock
 from kvision.tasks.task import Task
 from kvision.vocabulary import END, PADDING, START, Vocabulary
 
@@ -27,6 +28,8 @@ class Captioning(Task):
     Attributes:
         label_smoothing: share of a word that is spread over all words in training, in [0, 1).
         length: number of words, with the end.
+        attends: whether the network looks at parts of the image, see `kvision.sequence.attention`.
+        beam: number of sentences that are followed at once; 1 for the likeliest next word at each place.
     """
 
     name: ClassVar = "captioning"
@@ -41,6 +44,8 @@ class Captioning(Task):
 
     label_smoothing: float = 0.0
     length: int = dataclasses.field(default=0, metadata={"of_model": True})
+    attends: bool = dataclasses.field(default=False, metadata={"of_model": True})
+    beam: int = dataclasses.field(default=BEAM, metadata={"of_answers": True})
 
     @classmethod
     def fits(cls, model):
@@ -49,7 +54,8 @@ class Captioning(Task):
 
     def network_keywords(self, variant, source, image_shape, length):
         """See `Task.network_keywords`."""
-        return super().network_keywords(variant, source, image_shape, length) | ({"length": length} if length else {})
+        words = {"length": length} if length else {}
+        return super().network_keywords(variant, source, image_shape, length) | words
 
     def examples(self, source):
         """See `Task.examples`: each caption is one."""
@@ -57,7 +63,13 @@ class Captioning(Task):
 
     def fitted(self, model):
         """See `Task.fitted`."""
-        return dataclasses.replace(self, length=networks.given(model)["tokens"].shape[1])
+        attends = any(isinstance(layer, DecoderBlock) for layer in model.layers)
+        return dataclasses.replace(self, length=networks.given(model)["tokens"].shape[1], attends=attends)
+
+    @property
+    def draws(self):
+        """See `Task.draws`."""
+        return self.attends
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -90,30 +102,34 @@ class Captioning(Task):
         """How many words are the most probable ones, "right", and how many there are, "words"."""
         words, there = self._words(batch)
         there = there * batch["weight"][:, None]
-        right = there * ops.cast(ops.equal(ops.argmax(outputs, -1), ops.cast(words, "int64")), "float32")
-        return {"right": ops.sum(right), "words": ops.sum(there)}
+        right = keras.metrics.sparse_categorical_accuracy(words, outputs)
+        return {"right": ops.sum(there * ops.cast(right, "float32")), "words": ops.sum(there)}
 
     def metrics(self, sums):
         """The loss, and the "accuracy" of the next word, given the true ones before it."""
         means = super().metrics({name: sums[name] for name in sums if name not in ("right", "words")})
         return means | {"accuracy": float(sums["right"] / max(sums["words"], 1))}
 
-    def answer(self, model, batch):
-        """See `Task.answer`: the words of the best sentences that a beam of three finds, `(batch, length)`."""
-        return sequence.beam(model, batch["image"], BEAM, self.length)
+    def answer(self, model, batch, drawn=False):
+        """See `Task.answer`: "tokens", int32 `(batch, length)`; and where it looked in "image", "attention"."""
+        image = batch["image"]
+        tokens = sequence.beam(model, image, self.beam, self.length)
+        if not drawn:
+            return {"tokens": tokens}
+        return {"tokens": tokens, "attention": sequence.attention(model, image, tokens), "image": image}
 
     def prepare(self, image, size, *, crop, interpolation):
         """See `Task.prepare`: as `kvision.data.images.fit`."""
         return fit(image, size, crop=crop, interpolation=interpolation)
 
     def restore(self, answer, shape, size):
-        """The words of the sentence, integers."""
+        """The answer for an image, see `answer`."""
         return answer
 
     def judge(self, answers, batch):
         """The sums of BLEU, and the number of sentences that equal a caption of their image."""
         totals = {"images": np.sum(batch["weight"]), "exact": 0}
-        for answer, references in zip(answers, batch["references"], strict=True):
+        for answer, references in zip(answers["tokens"], batch["references"], strict=True):
             own = _sentence(answer)
             others = [sentence for row in references if len(sentence := _sentence(row))]
             totals["exact"] += own in others
@@ -129,8 +145,8 @@ class Captioning(Task):
     def report(self, sums):
         """The share of exact sentences, and BLEU."""
         figures = self.figures(sums)
-        scores = ", ".join(f"BLEU-{name[-1]} {100 * score:.2f} %" for name, score in figures.items() if "bleu" in name)
-        return f"exact match {100 * figures['exact']:.2f} %, {scores}"
+        scores = [f"{name.replace('bleu_', 'BLEU-')} {100 * value:.2f} %" for name, value in figures.items()]
+        return ", ".join(scores).replace("exact", "exact match")
 
     def preview(self, model, batch):
         """See `Task.preview`: the images with their captions."""
@@ -141,7 +157,13 @@ class Captioning(Task):
 
     def describe(self, prediction, most):
         """The sentence."""
-        return [self.vocabulary.decode(prediction)]
+        return [self.vocabulary.decode(prediction["tokens"])]
+
+    def pictures(self, image, prediction):
+        """The image as the network sees it, once a word, bright where it looked for that."""
+        words = self.vocabulary.decode(prediction["tokens"]).split()
+        lit = (visualize.spotlight(prediction["image"], shares) for shares in prediction["attention"])
+        return {"_attention.png": visualize.sheet([*zip(lit, words, strict=False)])} if words else {}
 
     def _words(self, batch):
         """The word at each place, `(batch, length)`, and 1 where there is one."""

@@ -1,30 +1,33 @@
 """Forecasting: the next values of a series."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 from keras import ops
 
-from kvision import networks, sequence, visualize
+from kvision import labels, networks, sequence, visualize
 from kvision.errors import UserError
-from kvision.tasks.sequence import sequences_in, series_keywords
+from kvision.tasks.series import OF_IMAGES, network_keywords, series_in
 from kvision.tasks.task import Task
 
-HORIZON = 16  # steps ahead up to which errors are measured
-STEPS = (1, 4, 16)  # of which reports tell the error
+HORIZON = 16  # steps ahead
+ERRORS = ("mse", "persistence_mse")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forecasting(Task):
     """The next values `(batch, features)` of a series `(batch, steps, features)`, in its own units.
 
-    Errors are compared with those of persistence, which forecasts the last value again.
+    Errors are compared with those of persistence, which forecasts the last value again. The class names are
+    the features.
 
     Attributes:
         length: number of steps that the network takes.
         scale: standard deviation of each feature, by which errors are divided; as the network has it.
+        horizon: number of steps that are forecast, each of which follows from those before.
     """
 
     name: ClassVar = "forecasting"
@@ -32,9 +35,11 @@ class Forecasting(Task):
     targets: ClassVar = "series"
     input: ClassVar = "series"
     input_rank: ClassVar = 3
+    kind: ClassVar = "window"
     images: ClassVar = False
+    refused: ClassVar = OF_IMAGES
     rank: ClassVar = 2
-    activation: ClassVar = "linear"
+    activation: ClassVar = ""
     building: ClassVar = {}
     fewest_classes: ClassVar = 1
     monitor: ClassVar = "skill"
@@ -42,10 +47,16 @@ class Forecasting(Task):
 
     length: int = dataclasses.field(default=0, metadata={"of_model": True})
     scale: tuple[float, ...] = dataclasses.field(default=(), metadata={"of_model": True})
+    horizon: int = dataclasses.field(default=HORIZON, metadata={"of_answers": True})
+
+    @classmethod
+    def fits(cls, model):
+        """See `Task.fits`: as many values come out as there are features."""
+        return super().fits(model) and model.inputs[0].shape[-1] == model.outputs[0].shape[-1]
 
     def network_keywords(self, variant, source, image_shape, length):
         """See `Task.network_keywords`."""
-        return series_keywords(variant, source, length)
+        return network_keywords(source.series, length or variant.default_shape[0])
 
     def examples(self, source):
         """See `Task.examples`: each window is one."""
@@ -61,7 +72,7 @@ class Forecasting(Task):
     @property
     def loading(self):
         """See `Task.loading`."""
-        return {"target": self.target, "length": self.length, "horizon": HORIZON}
+        return {"target": self.target, "length": self.length, "horizon": self.horizon}
 
     @classmethod
     def serving(cls, model):
@@ -70,61 +81,53 @@ class Forecasting(Task):
 
     def losses(self, outputs, batch, training):
         """The mean squared error, of features divided by their scale."""
-        return {"loss": ops.mean(self._squares(outputs, batch["next"]), -1)}
+        return {"loss": self._error(outputs, batch["next"])}
 
     def sums(self, outputs, batch):
         """Squared errors of the forecast, "mse", and of persistence, "persistence_mse"."""
-        errors = {"mse": outputs, "persistence_mse": batch["series"][:, -1]}
-        return {
-            name: ops.sum(batch["weight"] * ops.mean(self._squares(forecast, batch["next"]), -1))
-            for name, forecast in errors.items()
-        }
+        forecasts = outputs, batch["series"][:, -1]
+        errors = (ops.sum(batch["weight"] * self._error(forecast, batch["next"])) for forecast in forecasts)
+        return dict(zip(ERRORS, errors, strict=True))
 
     def metrics(self, sums):
         """The means, and the "skill": one minus the quotient of the errors, 1 for a perfect forecast."""
         means = super().metrics(sums)
-        return means | {"skill": _skill(means["mse"], means["persistence_mse"])}
+        return means | {"skill": _skill(*(means[name] for name in ERRORS))}
 
-    def answer(self, model, batch):
-        """See `Task.answer`: the forecast of some steps, `(batch, steps, features)`; each follows from those before."""
-        return sequence.forecast(model, batch["series"], HORIZON)
+    def answer(self, model, batch, drawn=False):
+        """See `Task.answer`: the forecast, `(batch, horizon, features)`."""
+        return sequence.forecast(model, batch["series"], self.horizon)
 
     def judge(self, answers, batch):
-        """Squared errors by the number of steps ahead, and how many of them are known."""
-        future, last = batch["future"], batch["series"][:, -1:]
-        known = np.isfinite(future).all(-1)  # (batch, steps)
-        errors = {"squares": answers, "persistence_squares": np.broadcast_to(last, future.shape)}
-        return {
-            "images": np.sum(batch["weight"]),
-            "known": known.sum(0),
-            **{
-                name: np.where(known, np.mean(((forecast - future) / self.scale) ** 2, -1), 0).sum(0)
-                for name, forecast in errors.items()
-            },
-        }
+        """Squared errors by the number of steps ahead, and how many forecasts they are of, "known"."""
+        future = batch["future"]
+        known = np.isfinite(future).all(-1)  # (batch, horizon)
+        forecasts = answers, batch["series"][:, -1:]
+        errors = ((forecast - future) / np.float32(self.scale) for forecast in forecasts)
+        squares = (np.sum(np.where(known, np.mean(error**2, -1), 0), 0) for error in errors)
+        counts = {"images": np.sum(batch["weight"]), "known": np.sum(known, 0)}
+        return counts | dict(zip(ERRORS, squares, strict=True))
 
     def figures(self, sums):
-        """ "mse", "persistence_mse" and "skill" of one step ahead, and the same of each number of steps by it."""
-        known = np.maximum(np.asarray(sums["known"]), 1)
-        errors, naive = (np.asarray(sums[name]) / known for name in ("squares", "persistence_squares"))
+        """ "mse", "persistence_mse" and "skill" of one step ahead, and of all together "by_step"."""
+        known = [int(count) for count in sums["known"] if count]
+        means = {name: np.asarray(sums[name])[: len(known)] / known for name in ERRORS}
         by_step = {
-            str(step): {"mse": float(error), "persistence_mse": float(other), "skill": _skill(error, other)}
-            for step, (error, other, count) in enumerate(zip(errors, naive, sums["known"], strict=True), 1)
-            if count
+            str(step): dict(zip(ERRORS, map(float, errors), strict=True)) | {"skill": _skill(*errors)}
+            for step, errors in enumerate(zip(*means.values(), strict=True), 1)
         }
         return {**by_step["1"], "by_step": by_step}
 
     def report(self, sums):
-        """The errors some steps ahead beside those of persistence."""
+        """The errors of 1, 2, 4, ... steps ahead beside those of persistence."""
         by_step = self.figures(sums)["by_step"]
-        return "\n".join(
-            ["squared errors in units of the features' variances"]
-            + [
-                f"  {step:>2} ahead: {of['mse']:.4f}, persistence {of['persistence_mse']:.4f}, skill {100 * of['skill']:.1f} %"
-                for step in map(str, STEPS)
-                if (of := by_step.get(step))
-            ]
-        )
+        lines = [
+            f"  {step:>5} ahead  {of['mse']:.4f}  {of['persistence_mse']:.4f}  skill {100 * of['skill']:.1f} %"
+            for step, of in by_step.items()
+            if math.log2(int(step)).is_integer()
+        ]
+        first = "mean squared errors, in variances of the features, beside those of persistence:"
+        return "\n".join([first, *lines])
 
     def preview(self, model, batch):
         """See `Task.preview`: curves of the features, with the next values."""
@@ -133,7 +136,12 @@ class Forecasting(Task):
 
     def items(self, paths):
         """See `Task.items`: the series in CSV files, float32 `(rows, features)`."""
-        return sequences_in(paths, self.target)
+        items = []
+        for path in paths:
+            series, numbers = series_in(path, self.target), labels.numbers(len(self.class_names))
+            places, _ = labels.match(self.class_names, series.columns, named=self.class_names != numbers)
+            items += series.with_columns(self.class_names, places).each()
+        return items
 
     def read(self, item, channels, exif):
         """See `Task.read`: the last rows of a series."""
@@ -146,20 +154,22 @@ class Forecasting(Task):
         return image
 
     def restore(self, answer, shape, size):
-        """The forecast `(steps, features)`."""
+        """The forecast `(horizon, features)`."""
         return answer
 
     def describe(self, prediction, most):
         """The next values, a line a step."""
         return [
-            f"{step:>3} ahead: " + ", ".join(f"{name} {value:.6g}" for name, value in zip(self.class_names, row, strict=True))
-            for step, row in enumerate(prediction[:most], 1)
+            f"{step:>5} ahead  "
+            + ", ".join(f"{name} {value:.6g}" for name, value in zip(self.class_names, row, strict=True))
+            for step, row in enumerate(prediction, 1)
         ]
 
-    def _squares(self, forecast, expected):
-        return ops.square((forecast - expected) / ops.convert_to_tensor(self.scale, "float32"))
+    def _error(self, forecast, expected):
+        """The mean of the features' squared errors, `(batch,)`."""
+        return ops.mean(ops.square((forecast - expected) / np.float32(self.scale)), -1)
 
 
 def _skill(error, other) -> float:
     """One minus the quotient of two errors; 0 where both are 0."""
-    return float(1 - error / other) if other else float(0.0 if not error else -np.inf)
+    return float(1 - error / other) if other else -math.inf if error else 0.0

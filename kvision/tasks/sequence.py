@@ -1,16 +1,17 @@
 """Sequences: one class a row of measurements."""
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from kvision import visualize
-from kvision.data.sources import Source, open_source
-from kvision.spec import Preprocess
+from kvision.data.sources import Source
+from kvision.errors import UserError
+from kvision.names import counted, listed
 from kvision.tasks.classification import Classification
+from kvision.tasks.series import OF_IMAGES, network_keywords, series_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,24 +20,35 @@ class Sequence(Classification):
 
     Attributes:
         length: number of steps that the network takes.
+        features: number of values of a step.
     """
 
     name: ClassVar = "sequence"
     target: ClassVar = "sequence"
-    targets: ClassVar = "sequences"
+    targets: ClassVar = "sequences with labels"
     input: ClassVar = "series"
     input_rank: ClassVar = 3
+    kind: ClassVar = "sequence"
     images: ClassVar = False
+    refused: ClassVar = OF_IMAGES
 
     length: int = dataclasses.field(default=0, metadata={"of_model": True})
+    features: int = dataclasses.field(default=0, metadata={"of_model": True})
 
     def network_keywords(self, variant, source, image_shape, length):
-        """See `Task.network_keywords`."""
-        return series_keywords(variant, source, length) | {"num_classes": len(self.class_names)}
+        """See `Task.network_keywords`; by default, the network takes the longest sequence as a whole."""
+        length = length or source.series.longest
+        return network_keywords(source.series, length) | {"num_classes": len(self.class_names)}
 
     def fitted(self, model):
         """See `Task.fitted`."""
-        return dataclasses.replace(self, length=model.inputs[0].shape[1])
+        length, features = model.inputs[0].shape[1:]
+        return dataclasses.replace(self, length=length, features=features)
+
+    def check(self, source):
+        """See `Task.check`: sequences of other features."""
+        assert source.series is not None
+        self._check(source.series)
 
     @property
     def loading(self):
@@ -45,7 +57,7 @@ class Sequence(Classification):
 
     def items(self, paths):
         """See `Task.items`: the sequences in CSV files, float32 `(rows, features)`."""
-        return sequences_in(paths, self.target)
+        return [item for path in paths for item in self._check(series_in(path, self.target)).each()]
 
     def read(self, item, channels, exif):
         """See `Task.read`: the first rows, zeros behind them where there are fewer than the network takes."""
@@ -63,21 +75,10 @@ class Sequence(Classification):
             for series, label in zip(batch["series"], batch["label"], strict=True)
         ]
 
-
-def series_keywords(variant, source: Source, length: int | None) -> dict:
-    """Keywords for networks of series: the shape of the input, and the normalisation by the training's values."""
-    series = source.series
-    assert series is not None
-    preprocess = Preprocess(tuple(series.mean.tolist()), tuple(series.std.tolist()))
-    return {"input_shape": (length or variant.default_shape[0], len(series.columns)), "preprocess": preprocess}
-
-
-def sequences_in(paths: Iterable[str], target: str) -> list[tuple[str, np.ndarray]]:
-    """The series in CSV files by their names, float32 `(rows, features)`; see `kvision.data.sources.series`."""
-    found = []
-    for path in paths:
-        series = open_source(f"series:{path}", "all", labeled=False, target=target).series
-        assert series is not None
-        starts = zip(series.starts, series.starts[1:], strict=False)
-        found += [(name, series.values[start:end]) for name, (start, end) in zip(series.names, starts, strict=True)]
-    return found
+    def _check(self, series):
+        if len(series.columns) != self.features:
+            raise UserError(
+                f"The network takes {counted(self.features, 'feature')}; {series.names[0]} has "
+                f"{len(series.columns)}: {listed(series.columns)}."
+            )
+        return series

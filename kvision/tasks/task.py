@@ -88,8 +88,10 @@ class Task(abc.ABC):
         building: keywords with which builders give networks to train.
         opening: settings with which the dataset is opened, see `open_source`.
         fewest_classes: with fewer there is nothing to learn.
+        learner: task of the networks that learn it; "" for its own.
+        kind: what messages call one of the things that it judges.
         images: whether the network sees images, which are resized and augmented.
-        draws: whether predictions have `pictures`.
+        refused: settings of a training that are not for it.
         own_size: whether answers are judged at the images' own sizes, and not as the network sees them.
         monitor: metric by which the best epoch is chosen; higher is better. Of equal ones the lower loss is.
         score: metric by which an exported file is judged, as reports call it; higher is better.
@@ -111,8 +113,10 @@ class Task(abc.ABC):
     building: ClassVar[Mapping[str, object]] = {"classifier_activation": None}
     opening: ClassVar[tuple[str, ...]] = ()
     fewest_classes: ClassVar[int] = 2
+    learner: ClassVar[str] = ""
+    kind: ClassVar[str] = "image"
     images: ClassVar[bool] = True
-    draws: ClassVar[bool] = False
+    refused: ClassVar[tuple[str, ...]] = ()
     own_size: ClassVar[bool] = False
     monitor: ClassVar[str]
     score: ClassVar[str]
@@ -124,15 +128,14 @@ class Task(abc.ABC):
 
     @classmethod
     def options(cls) -> list[str]:
-        """The names of the task's own settings, with which it is made."""
-        fields = dataclasses.fields(cls)
-        return [f.name for f in fields if f.name != "class_names" and not f.metadata.get("of_model")]
+        """The names of the task's own settings of a training, with which it is made."""
+        return [f.name for f in dataclasses.fields(cls) if f.name != "class_names" and not f.metadata]
 
     @classmethod
     def settings(cls) -> set[str]:
-        """The names of all settings that other tasks may lack."""
-        has_length = any(field.name == "length" for field in dataclasses.fields(cls))
-        return {*cls.options(), *cls.opening, *(["length"] if has_length else [])}
+        """The names of all settings of a training that other tasks may lack."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        return {*cls.options(), *cls.opening, *(names & {"length"})}
 
     def network_keywords(self, variant, source: Source, image_shape: tuple, length: int | None) -> dict:
         """Keywords with which the network is built for a dataset.
@@ -152,6 +155,14 @@ class Task(abc.ABC):
     def fitted(self, model):
         """The task with what the network decides, the fields marked `of_model`; by default as it is."""
         return self
+
+    def check(self, source: Source) -> None:
+        """Raises a UserError where the network cannot be given the examples of a source; by default never."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether predictions have `pictures`."""
+        return False
 
     @property
     def loading(self) -> dict:
@@ -214,8 +225,14 @@ class Task(abc.ABC):
         """The part of a batch that the network is given where it is used, see `serving`."""
         return batch[self.input]
 
-    def answer(self, model, batch):
-        """The answers of a network, see `serving`, to a batch of arrays, as `judge` and `restore` take them."""
+    def answer(self, model, batch, drawn: bool = False):
+        """The answers of a network to a batch, as `judge` and `restore` take them.
+
+        Args:
+            model: see `serving`.
+            batch: see `Task`, as arrays.
+            drawn: whether the answers have all that `pictures` needs.
+        """
         return model.predict_on_batch(self.served(batch))
 
     @abc.abstractmethod
@@ -258,7 +275,7 @@ class Task(abc.ABC):
         return {name: float(value / sums["images"]) for name, value in sums.items() if name != "images"}
 
     def items(self, paths: Iterable[str]) -> list[tuple[str, Any]]:
-        """What there is to predict in files: names to print, and what `read` takes; by default an image each."""
+        """What there is to predict in files: a name to print, and what `read` takes; by default an image each."""
         return [(path, path) for path in paths]
 
     def read(self, item, channels: int, exif: bool) -> np.ndarray:
@@ -266,7 +283,7 @@ class Task(abc.ABC):
 
         Args:
             item: by default the path of an image.
-            channels: of the network's input.
+            channels: of the network's input, or features.
             exif: whether images are turned as their EXIF orientation says.
 
         Returns:

@@ -29,12 +29,15 @@ class Video(Classification):
     target: ClassVar = "clip"
     targets: ClassVar = "clips"
     input_rank: ClassVar = 5
+    kind: ClassVar = "clip"
+    refused: ClassVar = ("cache",)
 
     length: int = dataclasses.field(default=0, metadata={"of_model": True})
 
     def network_keywords(self, variant, source, image_shape, length):
         """See `Task.network_keywords`."""
-        return super().network_keywords(variant, source, image_shape, length) | ({"frames": length} if length else {})
+        frames = {"frames": length} if length else {}
+        return super().network_keywords(variant, source, image_shape, length) | frames
 
     def fitted(self, model):
         """See `Task.fitted`."""
@@ -47,10 +50,11 @@ class Video(Classification):
 
     def items(self, paths):
         """See `Task.items`: films, and folders of frames."""
-        return [(clip[0] if is_film(clip[0]) else os.path.dirname(clip[0]), clip) for clip in clips_in(paths)]
+        clips = clips_in(paths)
+        return [(clip[0] if is_film(clip[0]) else os.path.dirname(clip[0]), clip) for clip in clips]
 
     def read(self, item, channels, exif):
-        """See `Task.read`: the frames of a clip that the network takes, uint8 `(frames, height, width, channels)`."""
+        """See `Task.read`: the frames that the network takes, uint8 `(frames, height, width, channels)`."""
         try:
             return np.stack([*read_frames(item, partial(chosen, length=self.length), channels, exif)])
         except Damaged as error:

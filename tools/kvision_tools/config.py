@@ -25,7 +25,7 @@ POSITIVE = (  # settings that must not be 0
 )  # fmt: skip
 OF_THE_DATA = {  # keywords of a builder that --model_kwarg does not set
     "num_classes": "the dataset has them",
-    "input_shape": "`image_size` and `channels` say it",
+    "input_shape": "`image_size`, `channels` and `length` say it",
     "weights": "`weights` says it",
     "classifier_activation": "training needs logits",
     "include_top": "training needs a classifier",
@@ -86,7 +86,8 @@ class TrainConfig:
     channels: int = setting(3, "Channels of the input: 3 for RGB, 1 for grey.")
     length: int | None = setting(
         None,
-        "Number of frames, words or steps that a network of sequences takes; the network's own by default.",
+        "Number of frames, words or steps that a network of sequences takes; by default the network's own, or "
+        "that of the longest sequence with a label.",
         1,
     )
     augment: str = setting(
@@ -154,7 +155,9 @@ class TrainConfig:
         1.0, "Factor on the learning rate of each group of layers, relative to the group after it.", 0, 1
     )
     clip_norm: float | None = setting(None, "Global norm to which gradients are clipped.", 0)
-    label_smoothing: float = setting(0.0, "Share of a label that is spread over all classes, or of a word over all words.", 0, 1)
+    label_smoothing: float = setting(
+        0.0, "Share of a label that is spread over all classes, or of a word over all words.", 0, 1
+    )
     class_weights: tuple[float, ...] | None = setting(
         None, "Weights of the classes in the cross-entropy of segmentation, with commas between them."
     )
@@ -164,7 +167,9 @@ class TrainConfig:
     min_word_count: int = setting(
         1, "How often a word must occur in the captions to train on to be in the vocabulary.", 1
     )
-    max_words: int | None = setting(None, "Most words in the vocabulary, the most frequent ones; all by default.", 1)
+    max_words: int | None = setting(
+        None, "Most words in the vocabulary, the most frequent ones; all by default.", 1
+    )
     norm_momentum: float | None = setting(
         None, "Momentum of the moving statistics of batch norms; a short run needs 0.9.", 0, 1
     )

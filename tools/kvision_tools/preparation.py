@@ -18,7 +18,7 @@ from kvision.data.skipped import Unreadable
 from kvision.data.sources import Source, open_source
 from kvision.data.transforms import OTHERS
 from kvision.errors import UserError
-from kvision.names import counted
+from kvision.names import counted, listed
 from kvision.tasks import TASKS, Task
 from kvision_tools import checkpoints, optimizers, run_folder, strategy, transfer
 from kvision_tools.cluster import RESTARTED, find_cluster
@@ -91,7 +91,7 @@ class Preparation:
             self.model = build_model(config, task, self.train_data, self.image_shape)
             transfer.freeze(self.model, config.freeze)
             self.task = task = task.fitted(self.model)
-            self.examples = task.examples(self.train_data)
+            self.examples, _ = map(task.examples, (self.train_data, self.val_data))
             self.steps = self.examples // config.batch_size
             warmup_steps = self._warmup_steps()
             self.optimizer = optimizers.make_optimizer(
@@ -169,10 +169,10 @@ class Preparation:
             meeting.compare(
                 {what: self.identities[split].to_json() for what, split in data.items()}, _changed_data
             )
-        classes = len(self.train_data.class_names)
-        if classes < kind_of_task.fewest_classes:
+        names = self.train_data.class_names
+        if len(names) < kind_of_task.fewest_classes:
             raise UserError(
-                f"{config.data!r} has {counted(classes, 'class')}; {kind_of_task.name} needs "
+                f"{config.data!r} has {counted(len(names), 'class')}, {listed(names)}; {kind_of_task.name} needs "
                 f"{kind_of_task.fewest_classes} or more."
             )
 
@@ -184,7 +184,7 @@ class Preparation:
         """
         config = self.config
         if not self.steps:
-            examples = counted(self.examples, f"training {'image' if self.task.images else 'example'}")
+            examples = counted(self.examples, f"training {self.task.kind}")
             raise UserError(f"`batch_size` {config.batch_size} exceeds the {examples}.")
         steps, warmup_steps = self.steps * config.epochs, round(self.steps * (config.warmup_epochs or 0))
         if warmup_steps >= steps:
@@ -268,15 +268,15 @@ def task_of(config: TrainConfig) -> type[Task]:
     """
     own = TASKS[kvision.info(config.model).task]
     task = TASKS[config.task or own.name]
-    if task.rank != own.rank:
-        able = [other.name for other in TASKS.values() if other.rank == own.rank]
+    able = [other.name for other in TASKS.values() if own.name in (other.name, other.learner)]
+    if task.name not in able:
         raise UserError(f"`task` of {config.model} must be {' or '.join(able)}; got {task.name}.")
-    if task.own_size and config.crop not in (None, 1.0):
-        raise UserError(f"`crop` is for networks that classify images; {config.model} sees whole ones.")
-    if not task.images:
-        for name in ("image_size", "channels", "augment", "crop", "interpolation", "cache", "weights"):
-            if getattr(config, name) != getattr(TrainConfig, name):
-                raise UserError(f"`{name}` is for networks that see images; {config.model} learns from series.")
+    if (task.own_size or not task.images) and config.crop not in (None, 1.0):
+        sees = "whole ones" if task.images else "none"
+        raise UserError(f"`crop` is for networks that classify images; {config.model} sees {sees}.")
+    for name in task.refused:
+        if getattr(config, name) != getattr(TrainConfig, name):
+            raise UserError(f"`{name}` is not for {task.targets}, which {config.model} learns.")
     if config.augment in OTHERS and task.target != "boxes":
         raise UserError(f"`augment={config.augment}` needs boxes; {config.model} learns {task.targets}.")
     for other in TASKS.values():
@@ -322,17 +322,19 @@ def completed(config: TrainConfig, folder: Path) -> TrainConfig:
 
 def build_model(config: TrainConfig, task: Task, source: Source, image_shape: tuple) -> keras.Model:
     """The network to train."""
-    default = kvision.info(config.model).variant
-    columns = {name: value for name, value in config.model_kwarg.items() if name in default.columns()}
-    variant = dataclasses.replace(default, **columns)
-    of_data = task.network_keywords(variant, source, image_shape, config.length)
-    keywords = dict(task.building) | of_data | dict(config.model_kwarg)
+    row = kvision.info(config.model).variant
+    row = dataclasses.replace(
+        row, **{name: value for name, value in config.model_kwarg.items() if name in row.columns()}
+    )
+    of_data = task.network_keywords(row, source, image_shape, config.length)
+    keywords = {**task.building, **of_data, **config.model_kwarg}
+    if task.images:
+        keywords |= {"weights": config.weights, "allow_nonfinite": config.allow_nonfinite}
     if config.norm_momentum is not None:
         keywords["norm_momentum"] = config.norm_momentum
     try:
         return kvision.create_model(
             config.model,
-            **({"weights": config.weights, "allow_nonfinite": config.allow_nonfinite} if task.images else {}),
             **keywords,
         )
     except (UserError, OSError):

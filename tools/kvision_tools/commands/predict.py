@@ -1,7 +1,9 @@
-"""kvision-predict: the most probable classes of images, or of their pixels, or the objects in them.
+"""kvision-predict: the classes of images, of their pixels, of clips and of sequences, objects, captions, forecasts.
 
 kvision-predict --model=runs/demo IMAGE...
 kvision-predict --model=efficientnet_lite0 --weights=imagenet FOLDER 'PATTERN*.jpg'
+kvision-predict --model=runs/video FOLDER_OF_FRAMES CLIP.gif
+kvision-predict --model=runs/series --horizon=4 FILE.csv
 """
 
 import errno
@@ -27,11 +29,12 @@ def define():
     """Defines the flags."""
     model_flags.define_model()
     model_flags.define_reading()
+    model_flags.define_answers()
     flags.DEFINE_integer("topk", 5, "Number of classes, or of objects, to print for each image.", 1)
     flags.DEFINE_string(
         "output",
         "predictions",
-        "Folder of the pictures, which networks that classify pixels or find objects give.",
+        "Folder of the pictures, which networks that classify pixels, find objects or attend to an image give.",
     )
     flags.DEFINE_bool("overwrite", False, "Whether files in --output are replaced.")
     flags.DEFINE_string(
@@ -48,7 +51,6 @@ def main(arguments):
         if not arguments:
             raise UserError("Which images? kvision-predict --model=MODEL IMAGE...")
         paths = list(files(arguments))
-        names = distinct(paths)
         cli.import_keras()
         import keras
 
@@ -64,9 +66,10 @@ def main(arguments):
         items = task.items(paths)
         if not items:
             raise UserError(f"None of the files has {task.targets}, which {model.name} takes.")
+        names = distinct([name for name, _ in items])
         exif = opened.exif if FLAGS.exif is None else FLAGS.exif
         if not task.draws and FLAGS["output"].present:
-            raise UserError(f"`--output` is for pictures of masks or boxes; {model.name} classifies images.")
+            raise UserError(f"`--output` is for pictures of masks, boxes or attention; {model.name} has none.")
         if not FLAGS.output:
             raise UserError("`--output` must be a folder; got ''.")
         folder, results = Path(FLAGS.output).expanduser(), None
@@ -92,7 +95,7 @@ def main(arguments):
             batch = {task.input: np.array(task.prepare(pixels, size, **settings))[None]}
             if count := networks.proposals_of(model):
                 batch["proposals"] = letterboxed_proposals(pixels, size, count)[None]
-            answers = task.answer(model, batch)
+            answers = task.answer(model, batch, drawn=task.draws)
             if not networks.are_finite(answers) and not FLAGS.allow_nonfinite:
                 raise UserError(f"{model.name} answers with NaN to {path!r}: its weights are damaged.")
             answer = keras.tree.map_structure(lambda part: part[0], answers)
@@ -118,7 +121,7 @@ def main(arguments):
             if results.left_out:
                 print(results.remark, file=sys.stderr)
         if unreadable == len(items):
-            raise UserError("None of the files can be read as an image.")
+            raise UserError(f"None of the files has a readable {task.kind}.")
         if unreadable:
             print(f"Skipped {counted(unreadable, 'unreadable file')}.", file=sys.stderr)
 
