@@ -86,7 +86,11 @@ def define_answers() -> None:
         1,
     )
     flags.DEFINE_integer(
-        "horizon", None, "Number of steps that are forecast, 16 by default; each follows from those before.", 1, 10**4
+        "horizon",
+        None,
+        "Number of steps that are forecast, 16 by default; each follows from those before.",
+        1,
+        10**4,
     )
 
 

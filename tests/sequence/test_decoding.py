@@ -119,7 +119,9 @@ def test_attention_of_a_transformer():
 def test_refusals():
     model, images = tiny_captioner(decoder="transformer"), images_for(1)
     for call in (sequence.encoder, sequence.stepper, lambda m: sequence.greedy(m, images)):
-        with pytest.raises(UserError, match="`model` must be a captioner of kvision; frame_classifier is none"):
+        with pytest.raises(
+            UserError, match="`model` must be a captioner of kvision; frame_classifier is none"
+        ):
             call(tiny_video("mean"))
         with pytest.raises(UserError, match="`model` must be a `keras.Model`; got 'captioner'"):
             call("captioner")

@@ -69,7 +69,9 @@ def main(arguments):
         names = distinct([name for name, _ in items])
         exif = opened.exif if FLAGS.exif is None else FLAGS.exif
         if not task.draws and FLAGS["output"].present:
-            raise UserError(f"`--output` is for pictures of masks, boxes or attention; {model.name} has none.")
+            raise UserError(
+                f"`--output` is for pictures of masks, boxes or attention; {model.name} has none."
+            )
         if not FLAGS.output:
             raise UserError("`--output` must be a folder; got ''.")
         folder, results = Path(FLAGS.output).expanduser(), None
