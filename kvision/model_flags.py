@@ -88,7 +88,7 @@ def define_answers() -> None:
     flags.DEFINE_integer(
         "horizon",
         None,
-        "Number of steps that are forecast, 16 by default; each follows from those before.",
+        "Number of steps to forecast, 16 by default; each follows from those before.",
         1,
         10**4,
     )

@@ -50,7 +50,9 @@ def chosen(count: int, length: int, numbers: Sequence[float] | None = None) -> n
     return start + (2 * np.arange(length) + 1) * stretch // (2 * length)
 
 
-def read_frames(paths: Sequence[str], choose: Choose, channels: int, exif: bool = True) -> Iterator[np.ndarray]:
+def read_frames(
+    paths: Sequence[str], choose: Choose, channels: int, exif: bool = True
+) -> Iterator[np.ndarray]:
     """The chosen frames of a clip.
 
     Args:

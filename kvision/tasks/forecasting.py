@@ -122,7 +122,7 @@ class Forecasting(Task):
         """The errors of 1, 2, 4, ... steps ahead beside those of persistence."""
         by_step = self.figures(sums)["by_step"]
         lines = [
-            f"  {step:>5} ahead  {of['mse']:.4f}  {of['persistence_mse']:.4f}  skill {100 * of['skill']:.1f} %"
+            f"{step:>7} ahead  {of['mse']:.4f}  {of['persistence_mse']:.4f}  skill {100 * of['skill']:.1f} %"
             for step, of in by_step.items()
             if math.log2(int(step)).is_integer()
         ]

@@ -7,7 +7,6 @@ from typing import ClassVar
 import numpy as np
 
 from kvision import visualize
-from kvision.data.sources import Source
 from kvision.errors import UserError
 from kvision.names import counted, listed
 from kvision.tasks.classification import Classification

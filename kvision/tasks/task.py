@@ -156,7 +156,7 @@ class Task(abc.ABC):
         """The task with what the network decides, the fields marked `of_model`; by default as it is."""
         return self
 
-    def check(self, source: Source) -> None:
+    def check(self, source: Source) -> None:  # noqa: B027
         """Raises a UserError where the network cannot be given the examples of a source; by default never."""
 
     @property
@@ -275,7 +275,7 @@ class Task(abc.ABC):
         return {name: float(value / sums["images"]) for name, value in sums.items() if name != "images"}
 
     def items(self, paths: Iterable[str]) -> list[tuple[str, Any]]:
-        """What there is to predict in files: a name to print, and what `read` takes; by default an image each."""
+        """What there is to predict in files: names to print, and what `read` takes; by default images."""
         return [(path, path) for path in paths]
 
     def read(self, item, channels: int, exif: bool) -> np.ndarray:

@@ -86,8 +86,8 @@ class TrainConfig:
     channels: int = setting(3, "Channels of the input: 3 for RGB, 1 for grey.")
     length: int | None = setting(
         None,
-        "Number of frames, words or steps that a network of sequences takes; by default the network's own, or "
-        "that of the longest sequence with a label.",
+        "Number of frames, words or steps that a network of sequences takes; by default its own, or that of "
+        "the longest sequence with a label.",
         1,
     )
     augment: str = setting(

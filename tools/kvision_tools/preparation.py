@@ -172,8 +172,8 @@ class Preparation:
         names = self.train_data.class_names
         if len(names) < kind_of_task.fewest_classes:
             raise UserError(
-                f"{config.data!r} has {counted(len(names), 'class')}, {listed(names)}; {kind_of_task.name} needs "
-                f"{kind_of_task.fewest_classes} or more."
+                f"{config.data!r} has {counted(len(names), 'class')}, {listed(names)}; {kind_of_task.name} "
+                f"needs {kind_of_task.fewest_classes} or more."
             )
 
     def _warmup_steps(self) -> int:

@@ -29,7 +29,9 @@ def squares(split: str, options: Options) -> Source:
     """1,500 movements for training and 300 others for validation, as many of each direction."""
     seeds = [seed for seed, name in enumerate(COUNTS) if split in ("all", name)]
     movements = [movement for seed in seeds for movement in _movements(seed)]
-    labels = np.array([index % len(CLASSES) for seed in seeds for index in range(len(_movements(seed)))], np.int64)
+    labels = np.array(
+        [index % len(CLASSES) for seed in seeds for index in range(len(_movements(seed)))], np.int64
+    )
     if options.target == "sequence":
         values = np.concatenate([movement.series for movement in movements])
         all_rows = np.full(len(values), True)
@@ -69,7 +71,9 @@ def move(seed: int, index: int) -> Movement:
     while np.abs(colour - behind).max() < CONTRAST:
         colour = random.uniform(0, 255, 3)
     pixels = np.arange(SIZE) + 0.5
-    offsets = (pixels - centres[..., None] + SIZE / 2) % SIZE - SIZE / 2  # (frames, 2, pixels) from the centre
+    offsets = (
+        pixels - centres[..., None] + SIZE / 2
+    ) % SIZE - SIZE / 2  # (frames, 2, pixels) from the centre
     columns, rows = np.moveaxis(np.abs(offsets) < side / 2, 1, 0)
     inside = rows[:, :, None] & columns[:, None, :]
     clip = noisy(random, np.where(inside[..., None], colour, behind))

@@ -1,4 +1,4 @@
-"""kvision-predict: the classes of images, of their pixels, of clips and of sequences, objects, captions, forecasts.
+"""kvision-predict: classes of images, pixels, clips and sequences; objects in images, captions, forecasts.
 
 kvision-predict --model=runs/demo IMAGE...
 kvision-predict --model=efficientnet_lite0 --weights=imagenet FOLDER 'PATTERN*.jpg'
@@ -34,7 +34,7 @@ def define():
     flags.DEFINE_string(
         "output",
         "predictions",
-        "Folder of the pictures, which networks that classify pixels, find objects or attend to an image give.",
+        "Folder of the pictures, which networks that classify pixels, find objects or attend to images give.",
     )
     flags.DEFINE_bool("overwrite", False, "Whether files in --output are replaced.")
     flags.DEFINE_string(
