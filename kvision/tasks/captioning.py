@@ -111,7 +111,7 @@ class Captioning(Task):
         return means | {"accuracy": float(sums["right"] / max(sums["words"], 1))}
 
     def answer(self, model, batch, drawn=False):
-        """See `Task.answer`: "tokens", int32 `(batch, length)`; and "attention", where it looked in "image"."""
+        """See `Task.answer`: "tokens", int32 `(batch, length)`; "attention", where it looked in "image"."""
         image = batch["image"]
         tokens = sequence.beam(model, image, self.beam, self.length)
         if not drawn:

@@ -138,7 +138,7 @@ class Forecasting(Task):
         """See `Task.items`: the series in CSV files, float32 `(rows, features)`."""
         items = []
         for path in paths:
-            series, numbers = series_in(path, self.target), labels.numbers(len(self.class_names))
+            series, numbers = series_in(path), labels.numbers(len(self.class_names))
             places, _ = labels.match(self.class_names, series.columns, named=self.class_names != numbers)
             items += series.with_columns(self.class_names, places).each()
         return items

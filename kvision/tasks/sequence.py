@@ -56,7 +56,7 @@ class Sequence(Classification):
 
     def items(self, paths):
         """See `Task.items`: the sequences in CSV files, float32 `(rows, features)`."""
-        return [item for path in paths for item in self._check(series_in(path, self.target)).each()]
+        return [item for path in paths for item in self._check(series_in(path)).each()]
 
     def read(self, item, channels, exif):
         """See `Task.read`: the first rows, zeros behind them where there are fewer than the network takes."""

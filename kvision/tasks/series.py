@@ -13,8 +13,8 @@ def network_keywords(series: Series, length: int) -> dict:
     return {"input_shape": (length, len(series.columns)), "preprocess": preprocess}
 
 
-def series_in(path: str, target: str) -> Series:
+def series_in(path: str) -> Series:
     """The series in a CSV file, without labels; see `kvision.data.sources.series`."""
-    series = open_source(f"series:{path}", "all", labeled=False, target=target).series
+    series = open_source(f"series:{path}", "all", labeled=False, target="next").series
     assert series is not None
     return series
