@@ -81,8 +81,8 @@ def define_answers() -> None:
     flags.DEFINE_integer(
         "beam",
         None,
-        "Number of captions that are followed at once, of which the likeliest is taken, 3 by default; 1 takes "
-        "the likeliest word at each place.",
+        "Number of captions that are followed at once, of which the likeliest is taken, 3 by default; with 1 "
+        "it is the likeliest word at each place.",
         1,
     )
     flags.DEFINE_integer(

@@ -110,8 +110,8 @@ class Captioning(Task):
         means = super().metrics({name: sums[name] for name in sums if name not in ("right", "words")})
         return means | {"accuracy": float(sums["right"] / max(sums["words"], 1))}
 
-    def answer(self, model, batch, drawn=False):
-        """See `Task.answer`: "tokens", int32 `(batch, length)`; "attention", where it looked in "image"."""
+    def ask(self, model, batch, drawn=False):
+        """See `Task.ask`: "tokens", int32 `(batch, length)`; "attention", where it looked in "image"."""
         image = batch["image"]
         tokens = sequence.beam(model, image, self.beam, self.length)
         if not drawn:

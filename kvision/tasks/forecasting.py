@@ -94,8 +94,8 @@ class Forecasting(Task):
         means = super().metrics(sums)
         return means | {"skill": _skill(*(means[name] for name in ERRORS))}
 
-    def answer(self, model, batch, drawn=False):
-        """See `Task.answer`: the forecast, `(batch, horizon, features)`."""
+    def ask(self, model, batch, drawn=False):
+        """See `Task.ask`: the forecast, `(batch, horizon, features)`."""
         return sequence.forecast(model, batch["series"], self.horizon)
 
     def judge(self, answers, batch):

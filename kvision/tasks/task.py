@@ -225,7 +225,7 @@ class Task(abc.ABC):
         """The part of a batch that the network is given where it is used, see `serving`."""
         return batch[self.input]
 
-    def answer(self, model, batch, drawn: bool = False):
+    def ask(self, model, batch, drawn: bool = False):
         """The answers of a network to a batch, as `judge` and `restore` take them.
 
         Args:

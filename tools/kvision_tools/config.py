@@ -53,8 +53,8 @@ class TrainConfig:
     model: str = setting("", "Name of the network, as kvision-info lists it.")
     model_kwarg: Mapping[str, object] = setting(
         dict,
-        "Keyword of the builder as KEY=VALUE, such as --model_kwarg=width_multiplier=0.35, or of its backbone's "
-        "as backbone.KEY=VALUE; repeatable.",
+        "Keyword of the builder as KEY=VALUE, such as --model_kwarg=width_multiplier=0.35, or of the builder "
+        "of its backbone as backbone.KEY=VALUE; repeatable.",
     )
     task: str | None = setting(
         None,

@@ -97,7 +97,7 @@ def main(arguments):
             batch = {task.input: np.array(task.prepare(pixels, size, **settings))[None]}
             if count := networks.proposals_of(model):
                 batch["proposals"] = letterboxed_proposals(pixels, size, count)[None]
-            answers = task.answer(model, batch, drawn=task.draws)
+            answers = task.ask(model, batch, drawn=task.draws)
             if not networks.are_finite(answers) and not FLAGS.allow_nonfinite:
                 raise UserError(f"{model.name} answers with NaN to {path!r}: its weights are damaged.")
             answer = keras.tree.map_structure(lambda part: part[0], answers)
