@@ -288,8 +288,7 @@ def test_drawn_clips_and_series():
     assert np.bincount(batch["label"]).tolist() == [75] * 4
     source = open_source("shapes", "train", target="sequence")
     assert source.size == COUNTS["train"]
-    # a single frame tells nothing: where squares are in the first, and in any, is the same in all classes
-    first = source.series.values.reshape(-1, 8, 3)
-    for place in (0, 7):
-        means = [first[source.labels == label, place, :2].mean(0) for label in range(4)]
-        np.testing.assert_allclose(means, SIZE / 2, atol=2)
+    # a single frame tells nothing: squares are anywhere in the first, whatever the class
+    firsts = np.stack([centroids(move(1, index).clip[:1])[0] for index in range(300)])
+    means = [firsts[label::4].mean(0) for label in range(4)]  # of 75 uniform numbers: 1.1 pixels off
+    np.testing.assert_allclose(means, SIZE / 2, atol=4.5)

@@ -60,20 +60,18 @@ def squares(split: str, options: Options) -> Source:
 def move(seed: int, index: int) -> Movement:
     """Draws a movement, the same one for the same arguments; `index` modulo 4 is its class.
 
-    A square that leaves the frame comes in again on the other side, and begins anywhere: so each frame by
-    itself looks the same in all classes.
+    A square that leaves the frame comes in again on the other side, and its way lies anywhere: so each frame
+    by itself looks the same in all classes. In the series its centre goes on outside the frame.
     """
     random = np.random.default_rng([seed, index])
     step = random.uniform(*SPEEDS) * np.array([*CLASSES.values()][index % len(CLASSES)])
-    centres = (random.uniform(0, SIZE, 2) + np.arange(FRAMES)[:, None] * step) % SIZE
+    centres = random.uniform(0, SIZE, 2) + (np.arange(FRAMES)[:, None] - (FRAMES - 1) / 2) * step
     side = int(random.integers(SIDES[0], SIDES[1] + 1))
     behind = colour = random.uniform(0, 255, 3)
     while np.abs(colour - behind).max() < CONTRAST:
         colour = random.uniform(0, 255, 3)
     pixels = np.arange(SIZE) + 0.5
-    offsets = (
-        pixels - centres[..., None] + SIZE / 2
-    ) % SIZE - SIZE / 2  # (frames, 2, pixels) from the centre
+    offsets = (pixels - centres[..., None] + SIZE / 2) % SIZE - SIZE / 2  # (frames, 2, pixels)
     columns, rows = np.moveaxis(np.abs(offsets) < side / 2, 1, 0)
     inside = rows[:, :, None] & columns[:, None, :]
     clip = noisy(random, np.where(inside[..., None], colour, behind))
