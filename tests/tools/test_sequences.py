@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import command, rows
 from PIL import Image
-from test_detection import check_killed
+from run_folders import check_killed
 
 from kvision import opening
 from kvision.data.sources.two_shapes import draw
@@ -141,7 +141,7 @@ def test_series_are_forecast(tmp_path):
     file.write_text("x\n1\n2\n3\n")
     ended = command("kvision-evaluate", f"--model={run}", f"--data=series:{file}", "--split=all", code=2)
     assert "lack 1 column of the network: 'y'" in ended
-    file.write_text("x,y\n1,one\n")
+    file.write_text("x,y\n1,2\n1,one\n")
     assert "a number was expected" in command("kvision-predict", f"--model={run}", file, code=2)
 
 
@@ -165,14 +165,14 @@ def test_sequences_are_classified(tmp_path):
         (["--model=captioner", "--data=shapes", "--min_word_count=9999"], "has 4 classes, '<padding>'"),
         (["--model=captioner", "--data=shapes", "--task=classification"], "must be captioning; got"),
         (["--model=frame_classifier", "--data=shapes", "--task=multilabel"], "must be video; got multilabel"),
-        (["--model=frame_classifier", "--data=shapes", "--cache=ram"], "`cache` is not for clips"),
+        (["--model=frame_classifier", "--data=shapes", "--cache=ram"], "`--cache` is not for clips"),
         (["--model=markov", "--data=shapes"], "and no series: series:FILE.csv was expected"),
-        (["--model=markov", "--data=series:no.csv", "--image_size=32"], "`image_size` is not for series"),
-        (["--model=markov", "--data=series:no.csv", "--label_smoothing=0.1"], "`label_smoothing` is for "),
+        (["--model=markov", "--data=series:no.csv", "--image_size=32"], "`--image_size` is not for series"),
+        (["--model=markov", "--data=series:no.csv", "--label_smoothing=0.1"], "`--label_smoothing` is for "),
         (["--model=markov", "--data=series:no.csv", "--schedule=inverse_sqrt", "--warmup_epochs=0"], "above 0"),
-        (["--model=lenet5", "--data=digits", "--length=4"], "`length` is for video; lenet5 learns"),
+        (["--model=lenet5", "--data=digits", "--length=4"], "`--length` is for video; lenet5"),
         (["--model=lenet5", "--data=digits", "--length=0"], "--length"),
-        (["--model=lenet5", "--data=digits", "--max_words=9"], "`max_words` is for captioning; lenet5"),
+        (["--model=lenet5", "--data=digits", "--max_words=9"], "`--max_words` is for captioning; lenet5"),
         (["--model=lenet5", "--data=digits", "--model_kwarg=backbone.filters=9"], "lenet5 has none"),
     ],
 )  # fmt: skip
