@@ -82,9 +82,7 @@ class FrameVariant(BackboneRow, Variant):
 # publishes none.
 CONVOLUTIONS = 60_965_224 - (9216 * 4096 + 4096) - (4096 * 4096 + 4096) - (4096 * 1000 + 1000)
 VARIANTS = {
-    "frame_classifier": FrameVariant(
-        params=CONVOLUTIONS + 4 * ((256 + 256) * 256 + 256) + (256 * 101 + 101)
-    ),
+    "frame_classifier": FrameVariant(params=CONVOLUTIONS + 4 * ((256 + 256) * 256 + 256) + (256 * 101 + 101)),
 }
 
 
