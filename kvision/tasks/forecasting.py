@@ -10,7 +10,7 @@ from keras import ops
 
 from kvision import labels, networks, sequence, visualize
 from kvision.errors import UserError
-from kvision.tasks.series import OF_IMAGES, network_keywords, series_in
+from kvision.tasks.series import OF_IMAGES, network_keywords, series_in, series_of
 from kvision.tasks.task import Task
 
 HORIZON = 16  # steps ahead
@@ -56,11 +56,11 @@ class Forecasting(Task):
 
     def network_keywords(self, variant, source, image_shape, length):
         """See `Task.network_keywords`."""
-        return network_keywords(source.series, length or variant.default_shape[0])
+        return network_keywords(series_of(source), length or variant.default_shape[0])
 
     def examples(self, source):
         """See `Task.examples`: each window is one."""
-        return len(source.series.targets(self.length))
+        return len(series_of(source).targets(self.length))
 
     def fitted(self, model):
         """See `Task.fitted`."""
@@ -103,7 +103,7 @@ class Forecasting(Task):
         future = batch["future"]
         known = np.isfinite(future).all(-1)  # (batch, horizon)
         forecasts = answers, batch["series"][:, -1:]
-        errors = ((forecast - future) / np.float32(self.scale) for forecast in forecasts)
+        errors = ((forecast - future) / np.asarray(self.scale, np.float32) for forecast in forecasts)
         squares = (np.sum(np.where(known, np.mean(error**2, -1), 0), 0) for error in errors)
         counts = {"images": np.sum(batch["weight"]), "known": np.sum(known, 0)}
         return counts | dict(zip(ERRORS, squares, strict=True))
@@ -167,7 +167,7 @@ class Forecasting(Task):
 
     def _error(self, forecast, expected):
         """The mean of the features' squared errors, `(batch,)`."""
-        return ops.mean(ops.square((forecast - expected) / np.float32(self.scale)), -1)
+        return ops.mean(ops.square((forecast - expected) / np.asarray(self.scale, np.float32)), -1)
 
 
 def _skill(error, other) -> float:

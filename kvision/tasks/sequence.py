@@ -10,7 +10,7 @@ from kvision import visualize
 from kvision.errors import UserError
 from kvision.names import counted, listed
 from kvision.tasks.classification import Classification
-from kvision.tasks.series import OF_IMAGES, network_keywords, series_in
+from kvision.tasks.series import OF_IMAGES, network_keywords, series_in, series_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,8 @@ class Sequence(Classification):
 
     def network_keywords(self, variant, source, image_shape, length):
         """See `Task.network_keywords`; by default, the network takes the longest sequence as a whole."""
-        length = length or source.series.longest
-        return network_keywords(source.series, length) | {"num_classes": len(self.class_names)}
+        series = series_of(source)
+        return network_keywords(series, length or series.longest) | {"num_classes": len(self.class_names)}
 
     def fitted(self, model):
         """See `Task.fitted`."""
@@ -46,8 +46,7 @@ class Sequence(Classification):
 
     def check(self, source):
         """See `Task.check`: sequences of other features."""
-        assert source.series is not None
-        self._check(source.series)
+        self._check(series_of(source))
 
     @property
     def loading(self):

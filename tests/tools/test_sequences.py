@@ -169,7 +169,7 @@ def test_sequences_are_classified(tmp_path):
         (["--model=markov", "--data=shapes"], "and no series: series:FILE.csv was expected"),
         (["--model=markov", "--data=series:no.csv", "--image_size=32"], "`--image_size` is not for series"),
         (["--model=markov", "--data=series:no.csv", "--label_smoothing=0.1"], "`--label_smoothing` is for "),
-        (["--model=markov", "--data=series:no.csv", "--schedule=inverse_sqrt", "--warmup_epochs=0"], "above 0"),
+        (["--model=lenet5", "--data=digits", "--schedule=inverse_sqrt", "--warmup_epochs=0"], "above 0"),
         (["--model=lenet5", "--data=digits", "--length=4"], "`--length` is for video; lenet5"),
         (["--model=lenet5", "--data=digits", "--length=0"], "--length"),
         (["--model=lenet5", "--data=digits", "--max_words=9"], "`--max_words` is for captioning; lenet5"),

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -323,7 +324,7 @@ def completed(config: TrainConfig, folder: Path) -> TrainConfig:
 
 def build_model(config: TrainConfig, task: Task, source: Source, image_shape: tuple) -> keras.Model:
     """The network to train."""
-    row = kvision.info(config.model).variant
+    row: Any = kvision.info(config.model).variant
     own, of_backbone = {}, {}
     for key, value in config.model_kwarg.items():
         (of_backbone if key.startswith(BACKBONE) else own)[key.removeprefix(BACKBONE)] = value

@@ -1,4 +1,4 @@
-"""Light squares that move over a dark, noisy background, drawn from a seed: as clips, and as series of numbers."""
+"""Light squares that move over a dark ground, drawn from a seed: as clips, and as series of numbers."""
 
 import functools
 from typing import NamedTuple
