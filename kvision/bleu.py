@@ -3,13 +3,14 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 ORDERS = 4  # lengths of the runs of words, from 1 on
 
 
-def counts(candidate: Sequence[int], references: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+def counts(candidate: Sequence[int], references: Sequence[Sequence[int]]) -> dict[str, Any]:
     """What one sentence adds to BLEU's sums over a corpus.
 
     Args:

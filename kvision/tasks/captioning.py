@@ -59,6 +59,7 @@ class Captioning(Task):
 
     def examples(self, source):
         """See `Task.examples`: each caption is one."""
+        assert source.captions is not None
         return len(source.captions.owners)
 
     def fitted(self, model):
