@@ -12,7 +12,10 @@ DATASETS = (
     f"{CAPTION_FORMS}; of series, {SERIES_FORMS}; of sequences with labels, {SEQUENCE_FORMS}"
 )
 LETTERBOXES = ("centre", "corner", "stretch")  # where an image lies in the network's input
-TASKS = ("classification", "multilabel", "segmentation", "detection")
+TASKS = (
+    "classification", "multilabel", "segmentation", "detection", "video", "forecasting", "sequence",
+    "captioning",
+)  # fmt: skip
 SPLITS = ("train", "val")  # of a training
 ALL_SPLITS = (*SPLITS, "test", "all")  # of an evaluation
 INTERPOLATIONS = {"bilinear": "triangle", "bicubic": "keyscubic"}  # and TensorFlow's name of the kernel

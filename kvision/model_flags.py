@@ -1,5 +1,6 @@
 """Flags that several commands have; those of a group belong to the command that calls its function."""
 
+import dataclasses
 import math
 
 from absl import flags
@@ -12,6 +13,7 @@ from kvision.spec import Preprocess
 flags.disclaim_key_flags()
 
 FLAGS = flags.FLAGS
+OF_ANSWERS = ("beam", "horizon")  # flags that are fields of a task
 
 
 def define_model(required: bool = True) -> None:
@@ -74,13 +76,40 @@ def define_dataset() -> None:
     flags.DEFINE_float("max_unreadable", 0.1, cli.MAX_UNREADABLE, 0, 1)
 
 
+def define_answers() -> None:
+    """Defines the flags of how networks of sequences answer."""
+    flags.DEFINE_integer(
+        "beam",
+        None,
+        "Number of captions that are followed at once, of which the likeliest is taken, 3 by default; with 1 "
+        "it is the likeliest word at each place.",
+        1,
+    )
+    flags.DEFINE_integer(
+        "horizon",
+        None,
+        "Number of steps to forecast, 16 by default; each follows from those before.",
+        1,
+        10**4,
+    )
+
+
 def opened():
     """The `kvision.opening.Opened` network that the flags name, without their `preprocess`."""
     from kvision import opening
+    from kvision.tasks import TASKS
 
-    return opening.open_trained(
+    found = opening.open_trained(
         FLAGS.model, FLAGS.weights, FLAGS.image_size, FLAGS.labels, FLAGS.allow_nonfinite
     )
+    given = {name: FLAGS[name].value for name in OF_ANSWERS if name in FLAGS and FLAGS[name].present}
+    for name in given:
+        having = [task.name for task in TASKS.values() if hasattr(task, name)]
+        if found.task.name not in having:
+            raise UserError(
+                f"`--{name}` is for {' and '.join(having)}; {found.model.name} learned {found.task.name}."
+            )
+    return dataclasses.replace(found, task=dataclasses.replace(found.task, **given))
 
 
 def load_data(opened, data: str | None, split: str, **keywords):

@@ -51,7 +51,7 @@ def load_data(
         if val_fraction not in (None, run.val_fraction):
             raise UserError(f"`val_fraction` of the run is {run.val_fraction}; got {val_fraction}.")
         val_fraction = run.val_fraction
-    channels = networks.image_shape(opened.model)[-1]
+    channels = networks.image_shape(opened.model)[-1] if opened.task.images else 3
 
     def match(class_names):
         try:
@@ -72,6 +72,7 @@ def load_data(
         if remark:
             say_once(f"{opened.model.name} on {data!r}: {remark}")
         source = source.with_classes(opened.class_names, places)
+    opened.task.check(source)
     return load(
         source,
         split,

@@ -14,17 +14,22 @@ PASSING = keras.layers.Dropout, keras.layers.Flatten, keras.layers.Identity, ker
 AVERAGING = keras.layers.Average, keras.layers.GlobalAveragePooling2D, keras.layers.UpSampling2D
 
 SIDE = 64  # of noise for a model that takes any size, in pixels
+TAKES = {  # networks, by the rank of their input
+    3: "series",
+    4: "images with 1 or 3 channels",
+    5: "clips with 1 or 3 channels",
+}
 FORMS = {2: "(batch, classes)", 4: "(batch, height, width, classes)"}  # of outputs, by their rank
 
 
-def check(model: keras.Model, rank: int = 2) -> None:
-    """Raises a UserError unless the model answers for images with one output of some rank."""
+def check(model: keras.Model, rank: int = 2, input_rank: int = 4) -> None:
+    """Raises a UserError unless the model has one input and one output of some ranks."""
     inputs, outputs = getattr(model, "inputs", ()), getattr(model, "outputs", ())
     if _named_outputs(model) or len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != rank:
         raise UserError(f"{model.name} must have one input and one output of shape {FORMS[rank]}.")
-    shape = inputs[0].shape
-    if len(shape) != 4 or shape[-1] not in (1, 3):
-        raise UserError(f"{model.name} must take images with 1 or 3 channels; its input is {shape}.")
+    shape, takes = inputs[0].shape, TAKES[input_rank]
+    if len(shape) != input_rank or (input_rank > 3 and shape[-1] not in (1, 3)):
+        raise UserError(f"{model.name} must take {takes}; its input is {shape}.")
 
 
 def rank_of(model: keras.Model) -> int | None:
@@ -40,8 +45,8 @@ def activation_of(model: keras.Model) -> str | None:
 
 
 def image_of(model: keras.Model):
-    """The symbolic images that a model is given, alone or beside proposals."""
-    return _given(model).get("image", model.inputs[0])
+    """The symbolic images that a model is given, alone or beside others; else its first input."""
+    return given(model).get("image", model.inputs[0])
 
 
 def image_shape(model: keras.Model) -> tuple:
@@ -51,15 +56,15 @@ def image_shape(model: keras.Model) -> tuple:
 
 def proposals_of(model: keras.Model) -> int:
     """The number of proposals that a model takes beside each image; 0 where it takes none."""
-    given = _given(model)
-    return given["proposals"].shape[1] if given else 0
+    named = given(model)
+    return named["proposals"].shape[1] if "proposals" in named else 0
 
 
-def _given(model) -> dict:
-    """The symbolic inputs of a model that takes proposals beside images; {} for others."""
+def given(model: keras.Model) -> dict:
+    """The symbolic inputs by name of a model that takes proposals or tokens beside images; {} for others."""
     several = len(getattr(model, "inputs", None) or ()) > 1
     named = model.input if several and isinstance(model.input, dict) else {}
-    return named if {*named} == {"image", "proposals"} else {}
+    return named if {*named} in ({"image", "proposals"}, {"image", "tokens"}) else {}
 
 
 def check_finite(model: keras.Model) -> None:
@@ -75,11 +80,11 @@ def are_finite(answers) -> bool:
     return all(np.isfinite(part).all() for part in keras.tree.flatten(answers))
 
 
-def functional(model: keras.Model, shape: tuple[int, int, int]) -> keras.Model:
-    """The model as a functional one of images of one shape, `(height, width, channels)`."""
+def functional(model: keras.Model, shape: tuple[int, ...]) -> keras.Model:
+    """The model as a functional one of images of one shape, `(height, width, channels)`, or of clips."""
     pixels = keras.Input(shape, name="image")
-    given = _given(model)
-    inputs = given | {"image": pixels} if given else pixels
+    named = given(model)
+    inputs = named | {"image": pixels} if named else pixels
     try:
         outputs = model(inputs)
     except Exception as error:  # whatever layers that others wrote raise
@@ -111,7 +116,7 @@ def preprocess_of(model: keras.Model) -> Preprocess | None:
         if layer.name == PREPROCESS and isinstance(layer, keras.layers.Rescaling):
             scale, offset = np.broadcast_arrays(layer.scale, layer.offset)
             values = (0 - offset / scale, 1 / scale)  # rounded, as a division leaves 57.37499999999999
-            found = Preprocess(*(tuple(np.ravel(value).round(9)) for value in values))
+            found = Preprocess(*(tuple(float(f"{v:.12g}") for v in np.ravel(value)) for value in values))
             return found.for_channels(max(len(found.mean), image_shape(model)[-1]))
     return None
 
@@ -134,19 +139,23 @@ def normalized(model: keras.Model, preprocess: Preprocess) -> keras.Model:
         )
     preprocess = preprocess.for_channels(channels)
     x = keras.layers.Rescaling(*preprocess.constants, dtype="float32", name=PREPROCESS)(pixels)
-    given = _given(model)
-    inputs, inside = (given | {"image": pixels}, given | {"image": x}) if given else (pixels, x)
+    named = given(model)
+    inputs, inside = (named | {"image": pixels}, named | {"image": x}) if named else (pixels, x)
     return keras.Model(inputs, model(inside), name=model.name)
 
 
 def of_size(model: keras.Model, size: int | None) -> keras.Model:
     """The model for square images; one that takes any size is given this one."""
-    height, width, channels = image_shape(model)[1:]
-    if size is None or (height, width) == (size, size):
+    if size is None:
+        return model
+    if len(image_shape(model)) < 4:
+        raise UserError(f"{model.name} takes no images; got `image_size` {size}.")
+    *frames, height, width, channels = image_shape(model)[1:]
+    if (height, width) == (size, size):
         return model
     if None not in (height, width):
         raise UserError(f"{model.name} takes images of {(height, width)} pixels; got `image_size` {size}.")
-    return functional(model, (size, size, channels))
+    return functional(model, (*frames, size, size, channels))
 
 
 def _judged(model):
@@ -161,11 +170,13 @@ def _named_outputs(model) -> dict:
     return outputs if isinstance(outputs, dict) else {}
 
 
-def with_probabilities(model: keras.Model, rank: int = 2, activation: str = "softmax") -> keras.Model:
+def with_probabilities(
+    model: keras.Model, rank: int = 2, activation: str = "softmax", input_rank: int = 4
+) -> keras.Model:
     """The model without auxiliary heads, with a softmax over its last axis, or sigmoids, at its end."""
     if "predictions" in _named_outputs(model):
         model = keras.Model(model.input, model.output["predictions"], name=model.name)
-    check(model, rank)
+    check(model, rank, input_rank)
     last = _last_operation(model.outputs[0])
     end = _name_of(last)
     if end == activation:

@@ -55,7 +55,10 @@ class Opened:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        height, width = networks.image_shape(self.model)[1:3]
+        """Height and width of the images that the network sees; 0 where it sees none."""
+        if not self.task.images:
+            return 0, 0
+        height, width = networks.image_shape(self.model)[-3:-1]
         if height is None or width is None:
             raise UserError(f"{self.model.name} takes images of any size: give `image_size`.")
         return height, width

@@ -84,6 +84,49 @@ def picture(image: np.ndarray) -> Image.Image:
     return Image.fromarray(np.rint(np.clip(pixels, 0, 255)).astype(np.uint8))
 
 
+def spotlight(image: np.ndarray, shares: np.ndarray) -> Image.Image:
+    """An image that is bright where attention lies: all of its light at the largest share, a quarter at none.
+
+    Args:
+        image: pixels `(height, width, channels)` in [0, 255], of 1 or 3 channels.
+        shares: of the attention, `(rows, columns)` over the image.
+    """
+    light = Image.fromarray(np.asarray(255 * (0.25 + 0.75 * shares / max(shares.max(), 1e-9)), np.uint8))
+    height, width = np.shape(image)[:2]
+    light = light.resize((width, height), Image.Resampling.BICUBIC)
+    return picture(np.asarray(image, np.float32) * np.asarray(light, np.float32)[..., None] / 255)
+
+
+def strip(clip: np.ndarray, count: int) -> Image.Image:
+    """Frames of a clip side by side, taken evenly from the first to the last.
+
+    Args:
+        clip: pixels `(frames, height, width, channels)` in [0, 255], of 1 or 3 channels.
+        count: number of frames that are shown, or all where there are fewer.
+    """
+    places = np.linspace(0, len(clip) - 1, min(count, len(clip))).round().astype(int)
+    return picture(np.concatenate([clip[place] for place in places], 1))
+
+
+def curves(series: np.ndarray) -> Image.Image:
+    """The curves of a series, each from its lowest to its highest value and in a colour of its own.
+
+    Args:
+        series: `(steps, features)`.
+    """
+    width, height = 2 * SMALLEST, SMALLEST
+    image = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(image)
+    low, high = series.min(0), series.max(0)
+    levels = (series - low) / np.where(high > low, high - low, 1)  # 0 to 1
+    across = np.linspace(GAP, width - GAP, len(series))
+    for number, column in enumerate(levels.T):
+        down = height - GAP - column * (height - 2 * GAP)
+        points = list(zip(across.tolist(), down.tolist(), strict=True))
+        draw.line(points, fill=tuple(palette()[number % 254 + 1].tolist()), width=2)
+    return image
+
+
 def sheet(pictures: Sequence[tuple[Image.Image, str]]) -> Image.Image:
     """Pictures with their captions, row by row, about as many in a row as there are rows.
 

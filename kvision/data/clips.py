@@ -3,9 +3,10 @@
 import contextlib
 import importlib
 import importlib.util
+import itertools
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import PIL.Image
@@ -96,6 +97,21 @@ def reason(frames: Iterator[np.ndarray]) -> str | None:
     except Damaged as error:
         return str(error)
     return None
+
+
+def clips_in(paths: Iterable[str]) -> list[list[str]]:
+    """The clips among files: a film each, or a folder's frames in the order of their names, 10 behind 2."""
+    films = [[path] for path in paths if is_film(path)]
+    frames = sorted(
+        (path for path in paths if ending_of(path) in IMAGES),
+        key=lambda path: (os.path.dirname(path), naturally(os.path.basename(path))),
+    )
+    return sorted([*films, *([*of_folder] for _, of_folder in itertools.groupby(frames, os.path.dirname))])
+
+
+def is_film(path: str) -> bool:
+    """Whether a file is a clip of its own."""
+    return ending_of(path) in FILMS
 
 
 def has_pyav() -> bool:

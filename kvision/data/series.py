@@ -39,6 +39,15 @@ class Series:
         """int64 `(rows,)`, the row behind the series that each row is in."""
         return np.repeat(self.starts[1:], np.diff(self.starts))
 
+    @property
+    def longest(self) -> int:
+        """Number of rows of the longest series."""
+        return int(np.diff(self.starts).max())
+
+    def each(self) -> list[tuple[str, np.ndarray]]:
+        """The series by their names, float32 `(rows, features)`."""
+        return [*zip(self.names, np.split(self.values, self.starts[1:-1]), strict=True)]
+
     def targets(self, length: int) -> np.ndarray:
         """The rows behind windows of `length` rows of the same series.
 

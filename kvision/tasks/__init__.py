@@ -2,29 +2,49 @@
 
 from kvision import networks
 from kvision.errors import UserError
+from kvision.tasks.captioning import Captioning
 from kvision.tasks.classification import Classification
 from kvision.tasks.detection import Detection, VOCDetection
 from kvision.tasks.detections import Detections
+from kvision.tasks.forecasting import Forecasting
 from kvision.tasks.multilabel import MultiLabel
 from kvision.tasks.segmentation import Segmentation
+from kvision.tasks.sequence import Sequence
 from kvision.tasks.task import Accuracy, Answers, Classifying, Exported, Score, Task, add
+from kvision.tasks.video import Video
 
-TASKS = {task.name: task for task in (Classification, MultiLabel, Segmentation, Detection)}
+TASKS = {
+    task.name: task
+    for task in (
+        Classification,
+        MultiLabel,
+        Segmentation,
+        Detection,
+        Video,
+        Forecasting,  # before Sequence, of whose logits there may be as many as features
+        Sequence,
+        Captioning,
+    )
+}
 
 __all__ = [
     "TASKS",
     "Accuracy",
     "Answers",
+    "Captioning",
     "Classification",
     "Classifying",
     "Detection",
     "Detections",
     "Exported",
+    "Forecasting",
     "MultiLabel",
     "Score",
     "Segmentation",
+    "Sequence",
     "Task",
     "VOCDetection",
+    "Video",
     "add",
     "task_of",
 ]

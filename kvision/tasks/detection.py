@@ -48,7 +48,6 @@ class Detection(Exported):
     activation: ClassVar = ""
     building: ClassVar = {}
     fewest_classes: ClassVar = 1
-    draws: ClassVar = True
     own_size: ClassVar = True
     monitor: ClassVar = "ap"
     score: ClassVar = "AP"
@@ -59,6 +58,11 @@ class Detection(Exported):
 
     letterbox: str = dataclasses.field(default=LETTERBOX, metadata={"of_model": True})
     proposals: int = dataclasses.field(default=0, metadata={"of_model": True})
+
+    @property
+    def draws(self):
+        """See `Task.draws`."""
+        return True
 
     def fitted(self, model):
         """With what the network is given: SSD's anchors are shares of a stretched image."""

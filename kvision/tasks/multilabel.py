@@ -31,6 +31,7 @@ class MultiLabel(Classification):
     name: ClassVar = "multilabel"
     target: ClassVar = "labels"
     targets: ClassVar = "labels"
+    learner: ClassVar = "classification"
     activation: ClassVar = "sigmoid"
     fewest_classes: ClassVar = 1
     one_class: ClassVar = False

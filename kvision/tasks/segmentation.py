@@ -38,7 +38,6 @@ class Segmentation(Classifying):
     target: ClassVar = "mask"
     targets: ClassVar = "masks"
     rank: ClassVar = 4
-    draws: ClassVar = True
     own_size: ClassVar = True
     monitor: ClassVar = "mean_iou"
     score: ClassVar = "mean IoU"
@@ -62,6 +61,11 @@ class Segmentation(Classifying):
                 f"`class_weights` must be {classes} weights, one a class, of at least 0 and not all 0; got "
                 f"{','.join(f'{weight:g}' for weight in weights)}."
             )
+
+    @property
+    def draws(self):
+        """See `Task.draws`."""
+        return True
 
     def losses(self, outputs, batch, training):
         """See `Task.losses`; an auxiliary head's term has the head's name."""

@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,6 +11,9 @@ import numpy as np
 from PIL import Image
 
 from kvision import networks, visualize
+from kvision.data.images import read_pixels
+from kvision.data.sources import Source
+from kvision.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,18 @@ class Task(abc.ABC):
         name: key of the task in `kvision.tasks.TASKS`.
         target: name of the batch's field that is learned, see `kvision.data.load`.
         targets: what messages call several of them.
+        input: name of the batch's field that the network is given.
+        input_rank: of the input: 4 for images, 5 for clips, 3 for series.
         rank: of the output: 2 for one answer an image, 3 for any number of boxes, 4 for one a pixel.
         activation: from logits to probabilities: "softmax", where one class is right, or "sigmoid", where any
             number of them is; "" where the network ends in neither.
         building: keywords with which builders give networks to train.
+        opening: settings with which the dataset is opened, see `open_source`.
         fewest_classes: with fewer there is nothing to learn.
-        draws: whether predictions have `pictures`.
+        learner: task of the networks that learn it; "" for its own.
+        kind: what messages call one of the things that it judges.
+        images: whether the network sees images, which are resized and augmented.
+        refused: settings of a training that are not for it.
         own_size: whether answers are judged at the images' own sizes, and not as the network sees them.
         monitor: metric by which the best epoch is chosen; higher is better. Of equal ones the lower loss is.
         score: metric by which an exported file is judged, as reports call it; higher is better.
@@ -96,11 +106,17 @@ class Task(abc.ABC):
     name: ClassVar[str]
     target: ClassVar[str]
     targets: ClassVar[str]
+    input: ClassVar[str] = "image"
+    input_rank: ClassVar[int] = 4
     rank: ClassVar[int]
     activation: ClassVar[str] = "softmax"
     building: ClassVar[Mapping[str, object]] = {"classifier_activation": None}
+    opening: ClassVar[tuple[str, ...]] = ()
     fewest_classes: ClassVar[int] = 2
-    draws: ClassVar[bool] = False
+    learner: ClassVar[str] = ""
+    kind: ClassVar[str] = "image"
+    images: ClassVar[bool] = True
+    refused: ClassVar[tuple[str, ...]] = ()
     own_size: ClassVar[bool] = False
     monitor: ClassVar[str]
     score: ClassVar[str]
@@ -112,13 +128,41 @@ class Task(abc.ABC):
 
     @classmethod
     def options(cls) -> list[str]:
-        """The names of the task's own settings."""
-        fields = dataclasses.fields(cls)
-        return [f.name for f in fields if f.name != "class_names" and not f.metadata.get("of_model")]
+        """The names of the task's own settings of a training, with which it is made."""
+        return [f.name for f in dataclasses.fields(cls) if f.name != "class_names" and not f.metadata]
+
+    @classmethod
+    def settings(cls) -> set[str]:
+        """The names of all settings of a training that other tasks may lack."""
+        names = {field.name for field in dataclasses.fields(cls)}
+        return {*cls.options(), *cls.opening, *(names & {"length"})}
+
+    def network_keywords(self, variant, source: Source, image_shape: tuple, length: int | None) -> dict:
+        """Keywords with which the network is built for a dataset.
+
+        Args:
+            variant: the network's row, with the columns that were given.
+            source: the training's split.
+            image_shape: `(height, width, channels)`.
+            length: number of frames, words or steps that was asked for; None for the network's own.
+        """
+        return {"input_shape": image_shape, "num_classes": len(self.class_names)}
+
+    def examples(self, source: Source) -> int:
+        """The number of examples in an epoch of training."""
+        return source.size
 
     def fitted(self, model):
         """The task with what the network decides, the fields marked `of_model`; by default as it is."""
         return self
+
+    def check(self, source: Source) -> None:  # noqa: B027
+        """Raises a UserError where the network cannot be given the examples of a source; by default never."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether predictions have `pictures`."""
+        return False
 
     @property
     def loading(self) -> dict:
@@ -132,12 +176,13 @@ class Task(abc.ABC):
         Raises:
             UserError: the network has other inputs or outputs.
         """
-        return networks.with_probabilities(model, cls.rank, cls.activation)
+        return networks.with_probabilities(model, cls.rank, cls.activation, cls.input_rank)
 
     @classmethod
     def fits(cls, model) -> bool:
-        """Whether a network has such outputs."""
-        return networks.rank_of(model) == cls.rank
+        """Whether a network has such inputs and outputs."""
+        ranks = len(networks.image_shape(model)), networks.rank_of(model)
+        return ranks == (cls.input_rank, cls.rank)
 
     @classmethod
     def classes_of(cls, model) -> int:
@@ -174,11 +219,21 @@ class Task(abc.ABC):
 
     def inputs(self, batch):
         """The part of a batch that the trained network is given."""
-        return batch["image"]
+        return batch[self.input]
 
     def served(self, batch):
         """The part of a batch that the network is given where it is used, see `serving`."""
-        return batch["image"]
+        return batch[self.input]
+
+    def ask(self, model, batch, drawn: bool = False):
+        """The answers of a network to a batch, as `judge` and `restore` take them.
+
+        Args:
+            model: see `serving`.
+            batch: see `Task`, as arrays.
+            drawn: whether the answers have all that `pictures` needs.
+        """
+        return model.predict_on_batch(self.served(batch))
 
     @abc.abstractmethod
     def losses(self, outputs, batch, training: bool) -> dict:
@@ -218,6 +273,28 @@ class Task(abc.ABC):
                 of images, at least one; in evaluation also lists of the rows that `kept` gives.
         """
         return {name: float(value / sums["images"]) for name, value in sums.items() if name != "images"}
+
+    def items(self, paths: Iterable[str]) -> list[tuple[str, Any]]:
+        """What there is to predict in files: names to print, and what `read` takes; by default images."""
+        return [(path, path) for path in paths]
+
+    def read(self, item, channels: int, exif: bool) -> np.ndarray:
+        """Reads one of the `items`.
+
+        Args:
+            item: by default the path of an image.
+            channels: of the network's input, or features.
+            exif: whether images are turned as their EXIF orientation says.
+
+        Returns:
+            What `prepare` takes.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        if not os.path.isfile(item):
+            raise UserError(f"{item!r} failed to decode: it is a broken link, or not a file.")
+        return read_pixels(item, channels, exif)
 
     @abc.abstractmethod
     def prepare(self, image, size, *, crop, interpolation):

@@ -6,3 +6,4 @@ LEARNING_RATES = {  # by default, for each optimizer
     "adamw": 0.001,  # AdamW's default in Keras and PyTorch; Swin (Liu et al. 2021): for batches of 1024
 }
 STRATEGIES = ("auto", "one", "mirrored", "multiworker")
+SCHEDULES = ("cosine", "inverse_sqrt")

@@ -17,7 +17,7 @@ from kvision import cli
 from kvision.choices import AUGMENTATIONS, CACHES, DATASETS, INTERPOLATIONS, TASKS, WEIGHTS
 from kvision.errors import UserError
 from kvision.spec import did_you_mean
-from kvision_tools.choices import LEARNING_RATES, STRATEGIES
+from kvision_tools.choices import LEARNING_RATES, SCHEDULES, STRATEGIES
 
 POSITIVE = (  # settings that must not be 0
     "crop", "min_crop_area", "learning_rate", "learning_rate_per_256", "layer_decay", "clip_norm",
@@ -25,7 +25,7 @@ POSITIVE = (  # settings that must not be 0
 )  # fmt: skip
 OF_THE_DATA = {  # keywords of a builder that --model_kwarg does not set
     "num_classes": "the dataset has them",
-    "input_shape": "`image_size` and `channels` say it",
+    "input_shape": "`image_size`, `channels` and `length` say it",
     "weights": "`weights` says it",
     "classifier_activation": "training needs logits",
     "include_top": "training needs a classifier",
@@ -53,7 +53,8 @@ class TrainConfig:
     model: str = setting("", "Name of the network, as kvision-info lists it.")
     model_kwarg: Mapping[str, object] = setting(
         dict,
-        "Keyword of the builder as KEY=VALUE, such as --model_kwarg=width_multiplier=0.35; repeatable.",
+        "Keyword of the builder as KEY=VALUE, such as --model_kwarg=width_multiplier=0.35, or of the builder "
+        "of its backbone as backbone.KEY=VALUE; repeatable.",
     )
     task: str | None = setting(
         None,
@@ -84,6 +85,12 @@ class TrainConfig:
         cli.LARGEST_IMAGE,
     )
     channels: int = setting(3, "Channels of the input: 3 for RGB, 1 for grey.")
+    length: int | None = setting(
+        None,
+        "Number of frames, words or steps that a network of sequences takes; by default its own, or that of "
+        "the longest sequence with a label.",
+        1,
+    )
     augment: str = setting(
         "none",
         "Augmentation of the training images; crop_flip cuts out random boxes and mirrors half of them.",
@@ -134,21 +141,35 @@ class TrainConfig:
     )
     warmup_epochs: float | None = setting(
         None,
-        "Epochs over which the learning rate grows linearly from 0, before it falls along a cosine. By "
+        "Epochs over which the learning rate grows linearly from 0, before it falls by --schedule. By "
         "default that of the run in --output, or else 1, or half of --epochs=1.",
         0,
+    )
+    schedule: str = setting(
+        "cosine",
+        "How the learning rate falls after the warm-up: to 0 along a cosine, or with the inverse square root "
+        "of the number of steps, as for the first Transformer.",
+        choices=SCHEDULES,
     )
     weight_decay: float = setting(0.0, "Decoupled weight decay of kernels; norms and biases have none.", 0)
     layer_decay: float = setting(
         1.0, "Factor on the learning rate of each group of layers, relative to the group after it.", 0, 1
     )
     clip_norm: float | None = setting(None, "Global norm to which gradients are clipped.", 0)
-    label_smoothing: float = setting(0.0, "Share of an image's labels that is spread over all classes.", 0, 1)
+    label_smoothing: float = setting(
+        0.0, "Share of a label that is spread over all classes, or of a word over all words.", 0, 1
+    )
     class_weights: tuple[float, ...] | None = setting(
         None, "Weights of the classes in the cross-entropy of segmentation, with commas between them."
     )
     dice_weight: float = setting(
         0.0, "Weight of the Dice loss, added to the cross-entropy of segmentation.", 0
+    )
+    min_word_count: int = setting(
+        1, "How often a word must occur in the captions to train on to be in the vocabulary.", 1
+    )
+    max_words: int | None = setting(
+        None, "Most words in the vocabulary, the most frequent ones; all by default.", 1
     )
     norm_momentum: float | None = setting(
         None, "Momentum of the moving statistics of batch norms; a short run needs 0.9.", 0, 1
@@ -278,6 +299,8 @@ class TrainConfig:
             yield "`learning_rate` and `learning_rate_per_256` exclude each other: give one."
         if self.warmup_epochs is not None and self.warmup_epochs >= self.epochs:
             yield f"`warmup_epochs` ({self.warmup_epochs}) must be below `epochs` ({self.epochs})."
+        if self.schedule == "inverse_sqrt" and self.warmup_epochs == 0:
+            yield "`schedule=inverse_sqrt` needs `warmup_epochs` above 0, from whose end on the rate falls."
         if self.min_crop_area != TrainConfig.min_crop_area and not self.augment.startswith("crop"):
             yield "`min_crop_area` needs `augment=crop` or crop_flip, which cut the boxes."
         if self.plain_epochs and not self.augment.startswith("mosaic"):

@@ -9,6 +9,7 @@ import rich.console
 import rich.table
 import tensorflow as tf
 
+from kvision import networks
 from kvision.data import read_errors
 from kvision.names import counted
 from kvision_tools.preparation import Preparation
@@ -32,7 +33,7 @@ def dry_run(prepared: Preparation) -> None:
         ("of the optimizer", prepared.optimizer.variables))}  # fmt: skip
     train, val = prepared.train_data, prepared.val_data
     total = step * prepared.steps
-    shape = " x ".join(map(str, prepared.image_shape))
+    shape = " x ".join(map(str, networks.image_shape(model)[1:]))
     rows = {
         "network": f"{model.name}, {counted(len(prepared.train_data.class_names), 'class')}",
         "input": f"{shape}, {counted(prepared.part_size, 'image')} at once",

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -15,10 +16,10 @@ from kvision import network_data, opening
 from kvision.choices import SPLITS
 from kvision.data.identity import Identity
 from kvision.data.skipped import Unreadable
-from kvision.data.sources import open_source
+from kvision.data.sources import Source, open_source
 from kvision.data.transforms import OTHERS
 from kvision.errors import UserError
-from kvision.names import counted
+from kvision.names import counted, listed
 from kvision.tasks import TASKS, Task
 from kvision_tools import checkpoints, optimizers, run_folder, strategy, transfer
 from kvision_tools.cluster import RESTARTED, find_cluster
@@ -26,6 +27,7 @@ from kvision_tools.config import TrainConfig
 from kvision_tools.loop import Loop, with_blanks
 from kvision_tools.rendezvous import meet
 
+BACKBONE = "backbone."  # in front of keywords of a backbone's builder
 # settings that both splits share
 READING = ("crop", "interpolation", "cache", "exif", "max_unreadable", "strict")
 
@@ -50,6 +52,8 @@ class Preparation:
         opened: the datasets that were read from.
         steps: number of steps in an epoch.
         model: the network, which ends in logits.
+        task: what it learns.
+        examples: number of examples in an epoch.
         optimizer: of the network.
         loop: what takes the steps.
 
@@ -81,16 +85,17 @@ class Preparation:
         self.opened: list[kvision.data.Data] = []
         options = {name: getattr(config, name) for name in kind_of_task.options()}
         task = kind_of_task(class_names=self.train_data.class_names, **options)
-        self.steps = self.train_data.size // config.batch_size
-        warmup_steps = self._warmup_steps()
         keras.utils.set_random_seed(config.seed)
         keras.config.set_floatx("float32")
         mixed = "" if config.precision == "float32" else "mixed_"
         keras.config.set_dtype_policy(mixed + config.precision)
         with self.strategy.scope():
-            self.model = build_model(config, task, self.image_shape)
+            self.model = build_model(config, task, self.train_data, self.image_shape)
             transfer.freeze(self.model, config.freeze)
-            task = task.fitted(self.model)
+            self.task = task = task.fitted(self.model)
+            self.examples, _ = map(task.examples, (self.train_data, self.val_data))
+            self.steps = self.examples // config.batch_size
+            warmup_steps = self._warmup_steps()
             self.optimizer = optimizers.make_optimizer(
                 config.optimizer,
                 model=self.model,
@@ -98,6 +103,7 @@ class Preparation:
                 weight_decay=config.weight_decay,
                 steps=self.steps * config.epochs,
                 warmup_steps=warmup_steps,
+                schedule=config.schedule,
                 layer_decay=config.layer_decay,
             )
         self.loop = Loop(
@@ -155,6 +161,7 @@ class Preparation:
                 config.val_fraction,
                 config.allow_outside,
                 target=kind_of_task.target,
+                **{name: getattr(config, name) for name in kind_of_task.opening},
             )
             for split in SPLITS
         )
@@ -164,11 +171,11 @@ class Preparation:
             meeting.compare(
                 {what: self.identities[split].to_json() for what, split in data.items()}, _changed_data
             )
-        classes = len(self.train_data.class_names)
-        if classes < kind_of_task.fewest_classes:
+        names = self.train_data.class_names
+        if len(names) < kind_of_task.fewest_classes:
             raise UserError(
-                f"{config.data!r} has {counted(classes, 'class')}; {kind_of_task.name} needs "
-                f"{kind_of_task.fewest_classes} or more."
+                f"{config.data!r} has {counted(len(names), 'class')}, {listed(names)}; {kind_of_task.name} "
+                f"needs {kind_of_task.fewest_classes} or more."
             )
 
     def _warmup_steps(self) -> int:
@@ -179,8 +186,8 @@ class Preparation:
         """
         config = self.config
         if not self.steps:
-            images = counted(self.train_data.size, "training image")
-            raise UserError(f"`batch_size` {config.batch_size} exceeds the {images}.")
+            examples = counted(self.examples, f"training {self.task.kind}")
+            raise UserError(f"`batch_size` {config.batch_size} exceeds the {examples}.")
         steps, warmup_steps = self.steps * config.epochs, round(self.steps * (config.warmup_epochs or 0))
         if warmup_steps >= steps:
             raise UserError(
@@ -210,7 +217,7 @@ class Preparation:
             split,
             image_size=self.image_shape[:2],
             channels=self.image_shape[2],
-            **self.loop.task.loading,
+            **self.task.loading,
             **{name: getattr(self.config, name) for name in READING},
             **keywords,
         )
@@ -263,23 +270,30 @@ def task_of(config: TrainConfig) -> type[Task]:
     """
     own = TASKS[kvision.info(config.model).task]
     task = TASKS[config.task or own.name]
-    if task.rank != own.rank:
-        able = [other.name for other in TASKS.values() if other.rank == own.rank]
+    able = [other.name for other in TASKS.values() if own.name in (other.name, other.learner)]
+    if task.name not in able:
         raise UserError(f"`task` of {config.model} must be {' or '.join(able)}; got {task.name}.")
-    if task.own_size and config.crop not in (None, 1.0):
-        raise UserError(f"`crop` is for networks that classify images; {config.model} sees whole ones.")
+    if (task.own_size or not task.images) and config.crop not in (None, 1.0):
+        sees = "whole ones" if task.images else "none"
+        raise UserError(f"`crop` is for networks that classify images; {config.model} sees {sees}.")
+    for name in task.refused:
+        if getattr(config, name) != getattr(TrainConfig, name):
+            raise UserError(f"`{name}` is not for {task.targets}, which {config.model} learns.")
     if config.augment in OTHERS and task.target != "boxes":
         raise UserError(f"`augment={config.augment}` needs boxes; {config.model} learns {task.targets}.")
     for other in TASKS.values():
-        for option in {*other.options()} - {*task.options()}:
+        for option in other.settings() - task.settings():
             if getattr(config, option) != getattr(TrainConfig, option):
                 raise UserError(f"`{option}` is for {other.name}; {config.model} learns {task.name}.")
     return task
 
 
 def input_size(config: TrainConfig) -> int:
-    """Height and width of the network's input."""
-    return config.image_size or kvision.info(config.model).variant.image_size
+    """Height and width of the images that the network sees; 0 where it sees none."""
+    info = kvision.info(config.model)
+    if not TASKS[info.task].images:
+        return 0
+    return config.image_size or info.variant.image_size
 
 
 def completed(config: TrainConfig, folder: Path) -> TrainConfig:
@@ -308,20 +322,33 @@ def completed(config: TrainConfig, folder: Path) -> TrainConfig:
     )
 
 
-def build_model(config: TrainConfig, task: Task, input_shape: tuple[int, int, int]) -> keras.Model:
+def build_model(config: TrainConfig, task: Task, source: Source, image_shape: tuple) -> keras.Model:
     """The network to train."""
-    keywords = dict(task.building) | dict(config.model_kwarg)
+    row: Any = kvision.info(config.model).variant
+    own, of_backbone = {}, {}
+    for key, value in config.model_kwarg.items():
+        (of_backbone if key.startswith(BACKBONE) else own)[key.removeprefix(BACKBONE)] = value
     if config.norm_momentum is not None:
-        keywords["norm_momentum"] = config.norm_momentum
-    try:
-        return kvision.create_model(
-            config.model,
-            weights=config.weights,
-            input_shape=input_shape,
-            num_classes=len(task.class_names),
-            allow_nonfinite=config.allow_nonfinite,
-            **keywords,
+        has_norms = "norm_momentum" in row.columns() or not hasattr(row, "backbone")
+        (own if has_norms else of_backbone)["norm_momentum"] = config.norm_momentum
+    row = dataclasses.replace(row, **{key: value for key, value in own.items() if key in row.columns()})
+    keywords = {**task.building, **task.network_keywords(row, source, image_shape, config.length), **own}
+    if task.images:
+        keywords |= {"weights": config.weights, "allow_nonfinite": config.allow_nonfinite}
+    if of_backbone and not hasattr(row, "backbone"):
+        raise UserError(
+            f"`model_kwarg={BACKBONE}KEY` is for networks on a backbone; {config.model} has none."
         )
+    try:
+        if of_backbone:
+            keywords["backbone"] = kvision.create_model(
+                keywords.get("backbone", row.backbone),
+                include_top=False,
+                weights=keywords.pop("backbone_weights", None),
+                input_shape=image_shape,
+                **of_backbone,
+            )
+        return kvision.create_model(config.model, **keywords)
     except (UserError, OSError):
         raise
     except Exception as error:  # Keras checks the values of its layers, each in its way

@@ -201,7 +201,7 @@ class Training:
                 visualize.sheet(task.preview(prepared.model, batch)).save(tmp_path, format="PNG")
             print(f"First batch: {self.folder / DEBUG_BATCH}")
         if not step:
-            images = min(prepared.train_data.size, SAMPLE)
+            images = min(prepared.examples, SAMPLE)
             size = min(prepared.part_size, images)
             batches = prepared.sample(size, images // size)  # each image at most once
             for sentence in task.doubts(prepared.model, batches):

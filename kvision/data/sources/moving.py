@@ -1,4 +1,4 @@
-"""Squares that move over a noisy background, drawn from a seed: as clips, and as series of numbers."""
+"""Light squares that move over a dark ground, drawn from a seed: as clips, and as series of numbers."""
 
 import functools
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.data.series import Series, statistics
-from kvision.data.sources.drawing import CONTRAST, noisy
+from kvision.data.sources.drawing import noisy
 from kvision.data.sources.source import Options, Source
 
 COUNTS = {"train": 1500, "val": 300}
@@ -15,6 +15,7 @@ SIZE, FRAMES = 32, 8
 CLASSES = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  # and steps across and down
 SIDES = (6, 10)  # smallest and largest
 SPEEDS = (1.5, 3.0)  # pixels a frame
+DARK, LIGHT = (0, 100), (155, 255)  # levels of the background and of the square
 COLUMNS, JITTER = ("x", "y", "side"), 0.3  # of series, and their noise's standard deviation in pixels
 
 
@@ -67,9 +68,7 @@ def move(seed: int, index: int) -> Movement:
     step = random.uniform(*SPEEDS) * np.array([*CLASSES.values()][index % len(CLASSES)])
     centres = random.uniform(0, SIZE, 2) + (np.arange(FRAMES)[:, None] - (FRAMES - 1) / 2) * step
     side = int(random.integers(SIDES[0], SIDES[1] + 1))
-    behind = colour = random.uniform(0, 255, 3)
-    while np.abs(colour - behind).max() < CONTRAST:
-        colour = random.uniform(0, 255, 3)
+    behind, colour = random.uniform(*DARK, 3), random.uniform(*LIGHT, 3)
     pixels = np.arange(SIZE) + 0.5
     offsets = (pixels - centres[..., None] + SIZE / 2) % SIZE - SIZE / 2  # (frames, 2, pixels)
     columns, rows = np.moveaxis(np.abs(offsets) < side / 2, 1, 0)

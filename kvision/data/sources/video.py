@@ -1,11 +1,11 @@
 """Class folders of clips."""
 
 import os
-from itertools import accumulate, chain, groupby
+from itertools import accumulate, chain
 
 import numpy as np
 
-from kvision.data.clips import FILMS, IMAGES, VIDEOS, ending_of, has_pyav, naturally, read_frames
+from kvision.data.clips import FILMS, IMAGES, VIDEOS, clips_in, ending_of, has_pyav, is_film, read_frames
 from kvision.data.identity import Files
 from kvision.data.sources.folder import LeftOut, in_classes, labels_of
 from kvision.data.sources.source import Options, Source
@@ -33,7 +33,7 @@ def video(path: str, split: str, options: Options) -> Source:
 
     def name_of(index):
         first = clips[index][0]
-        return shown(first if ending_of(first) in FILMS else os.path.dirname(first))
+        return shown(first if is_film(first) else os.path.dirname(first))
 
     starts = [0, *accumulate(map(len, clips))]
     return Source(
@@ -48,13 +48,8 @@ def video(path: str, split: str, options: Options) -> Source:
 
 
 def _clips(files: list[str], root: str | None, left_out: LeftOut) -> list[list[str]]:
-    """The clips among files: the frames in each folder, or a film each. What lies in `root` is no frame."""
-    films = [[file] for file in files if ending_of(file) in FILMS]
-    frames = sorted(
-        (file for file in files if ending_of(file) in IMAGES),
-        key=lambda file: (os.path.dirname(file), naturally(os.path.basename(file))),
-    )
-    folders = {folder: [*of_folder] for folder, of_folder in groupby(frames, os.path.dirname)}
-    left_out.add("beside the folders of clips", folders.pop(root or "", ()))
+    """The clips among files below a folder; images in `root` are no frames."""
+    beside = [file for file in files if ending_of(file) in IMAGES and os.path.dirname(file) == root]
+    left_out.add("beside the folders of clips", beside)
     left_out.add("of other kinds", [file for file in files if ending_of(file) not in (*FILMS, *IMAGES)])
-    return sorted([*films, *folders.values()])
+    return clips_in([file for file in files if file not in {*beside}])

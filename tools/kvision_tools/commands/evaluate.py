@@ -25,6 +25,7 @@ def define():
     """Defines the flags."""
     model_flags.define_model()
     model_flags.define_dataset()
+    model_flags.define_answers()
     flags.DEFINE_string("data", None, f"Dataset: {DATASETS}; a run folder's own by default.")
     flags.DEFINE_enum("split", "val", ALL_SPLITS, "Split to evaluate.")
     flags.DEFINE_float(
@@ -95,7 +96,7 @@ def main(positional):
         data, sums, found = load(batch_size=FLAGS.batch_size), {}, []
         with read_errors([data]):
             for batch in data.dataset.as_numpy_iterator():
-                answers = model.predict_on_batch(task.served(batch))
+                answers = task.ask(model, batch)
                 if not networks.are_finite(answers) and not FLAGS.allow_nonfinite:
                     raise UserError(f"{model.name} answers with NaN or infinity: its weights are damaged.")
                 add(sums, task.judge(answers, batch))  # pyright: ignore  # TensorFlow's stubs know no dicts
@@ -103,7 +104,7 @@ def main(positional):
                     found.append((answers.argmax(-1), batch["label"]))
         report_unreadable(data.unreadable, FLAGS.strict)
         readable = int(sums["images"])
-        print(f"{model.name} on {counted(readable, 'image')}: {task.report(sums)}")
+        print(f"{model.name} on {counted(readable, task.kind)}: {task.report(sums)}")
         if file:
             write_json(
                 file,
@@ -117,7 +118,7 @@ def main(positional):
             )
     for remark in task.remarks(sums):
         print(remark, file=sys.stderr)
-    if networks.preprocess_of(opened.model):
+    if networks.preprocess_of(opened.model) or not task.images:
         if found:
             answers, labels = map(np.concatenate, zip(*found, strict=True))
             for sentence in input_checks.no_better_than_chance(answers, labels, len(task.class_names)):

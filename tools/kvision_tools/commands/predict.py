@@ -1,7 +1,9 @@
-"""kvision-predict: the most probable classes of images, or of their pixels, or the objects in them.
+"""kvision-predict: classes of images, pixels, clips and sequences; objects in images, captions, forecasts.
 
 kvision-predict --model=runs/demo IMAGE...
 kvision-predict --model=efficientnet_lite0 --weights=imagenet FOLDER 'PATTERN*.jpg'
+kvision-predict --model=runs/video FOLDER_OF_FRAMES CLIP.gif
+kvision-predict --model=runs/series --horizon=4 FILE.csv
 """
 
 import errno
@@ -27,11 +29,12 @@ def define():
     """Defines the flags."""
     model_flags.define_model()
     model_flags.define_reading()
+    model_flags.define_answers()
     flags.DEFINE_integer("topk", 5, "Number of classes, or of objects, to print for each image.", 1)
     flags.DEFINE_string(
         "output",
         "predictions",
-        "Folder of the pictures, which networks that classify pixels or find objects give.",
+        "Folder of the pictures, which networks that classify pixels, find objects or attend to images give.",
     )
     flags.DEFINE_bool("overwrite", False, "Whether files in --output are replaced.")
     flags.DEFINE_string(
@@ -48,12 +51,10 @@ def main(arguments):
         if not arguments:
             raise UserError("Which images? kvision-predict --model=MODEL IMAGE...")
         paths = list(files(arguments))
-        names = distinct(paths)
         cli.import_keras()
         import keras
 
         from kvision import networks
-        from kvision.data import read_pixels
         from kvision.data.proposals import letterboxed_proposals
         from kvision_tools.coco_results import CocoResults
 
@@ -62,9 +63,15 @@ def main(arguments):
         if preprocess := model_flags.preprocess():
             model = networks.normalized(model, preprocess)
         size, channels = opened.image_size, networks.image_shape(model)[-1]
+        items = task.items(paths)
+        if not items:
+            raise UserError(f"None of the files has {task.targets}, which {model.name} takes.")
+        names = distinct([name for name, _ in items])
         exif = opened.exif if FLAGS.exif is None else FLAGS.exif
         if not task.draws and FLAGS["output"].present:
-            raise UserError(f"`--output` is for pictures of masks or boxes; {model.name} classifies images.")
+            raise UserError(
+                f"`--output` is for pictures of masks, boxes or attention; {model.name} has none."
+            )
         if not FLAGS.output:
             raise UserError("`--output` must be a folder; got ''.")
         folder, results = Path(FLAGS.output).expanduser(), None
@@ -78,21 +85,19 @@ def main(arguments):
             folder.mkdir(parents=True, exist_ok=True)
         unreadable, written = 0, 0
         settings = {"crop": opened.crop, "interpolation": opened.interpolation}
-        for number, path in enumerate(paths):
+        for number, (path, item) in enumerate(items):
             try:
-                if not os.path.isfile(path):
-                    raise UserError(f"{path!r} failed to decode: it is a broken link, or not a file.")
-                pixels = read_pixels(path, channels, exif)
+                pixels = task.read(item, channels, exif)
             except UserError as error:
                 if FLAGS.strict:
                     raise
                 unreadable += 1
                 print(shown(str(error)), file=sys.stderr)
                 continue
-            batch = {"image": np.array(task.prepare(pixels, size, **settings))[None]}
+            batch = {task.input: np.array(task.prepare(pixels, size, **settings))[None]}
             if count := networks.proposals_of(model):
                 batch["proposals"] = letterboxed_proposals(pixels, size, count)[None]
-            answers = model.predict_on_batch(task.served(batch))
+            answers = task.ask(model, batch, drawn=task.draws)
             if not networks.are_finite(answers) and not FLAGS.allow_nonfinite:
                 raise UserError(f"{model.name} answers with NaN to {path!r}: its weights are damaged.")
             answer = keras.tree.map_structure(lambda part: part[0], answers)
@@ -112,13 +117,13 @@ def main(arguments):
                 written += 1
         if written:
             print(f"{counted(written, 'picture')} in {FLAGS.output}")
-        if results and unreadable < len(paths):
+        if results and unreadable < len(items):
             results.write()
             print(f"{counted(len(results.entries), 'detection')} in {shown(str(results.file))}")
             if results.left_out:
                 print(results.remark, file=sys.stderr)
-        if unreadable == len(paths):
-            raise UserError("None of the files can be read as an image.")
+        if unreadable == len(items):
+            raise UserError(f"None of the files has a readable {task.kind}.")
         if unreadable:
             print(f"Skipped {counted(unreadable, 'unreadable file')}.", file=sys.stderr)
 

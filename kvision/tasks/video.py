@@ -1,0 +1,72 @@
+"""Video: one class a clip."""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import numpy as np
+
+from kvision import networks, visualize
+from kvision.data.clips import Damaged, chosen, clips_in, is_film, read_frames
+from kvision.data.images import fit
+from kvision.errors import UserError
+from kvision.tasks.classification import Classification
+
+SHOWN = 4  # frames of a clip in a picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Video(Classification):
+    """Logits `(batch, classes)` of clips `(batch, frames, height, width, channels)`, and a target `"label"`.
+
+    Attributes:
+        length: number of frames that the network takes.
+    """
+
+    name: ClassVar = "video"
+    target: ClassVar = "clip"
+    targets: ClassVar = "clips"
+    input_rank: ClassVar = 5
+    kind: ClassVar = "clip"
+    refused: ClassVar = ("cache",)
+
+    length: int = dataclasses.field(default=0, metadata={"of_model": True})
+
+    def network_keywords(self, variant, source, image_shape, length):
+        """See `Task.network_keywords`."""
+        frames = {"frames": length} if length else {}
+        return super().network_keywords(variant, source, image_shape, length) | frames
+
+    def fitted(self, model):
+        """See `Task.fitted`."""
+        return dataclasses.replace(self, length=networks.image_of(model).shape[1])
+
+    @property
+    def loading(self):
+        """See `Task.loading`."""
+        return {"target": self.target, "length": self.length}
+
+    def items(self, paths):
+        """See `Task.items`: films, and folders of frames."""
+        clips = clips_in(paths)
+        return [(clip[0] if is_film(clip[0]) else os.path.dirname(clip[0]), clip) for clip in clips]
+
+    def read(self, item, channels, exif):
+        """See `Task.read`: the frames that the network takes, uint8 `(frames, height, width, channels)`."""
+        try:
+            return np.stack([*read_frames(item, partial(chosen, length=self.length), channels, exif)])
+        except Damaged as error:
+            raise UserError(f"{item[0]!r} failed to decode: {error}.") from None
+
+    def prepare(self, image, size, *, crop, interpolation):
+        """See `Task.prepare`: each frame of a clip `(frames, height, width, channels)`."""
+        return np.stack([fit(frame, size, crop=crop, interpolation=interpolation) for frame in image])
+
+    def preview(self, model, batch):
+        """See `Task.preview`: some frames side by side, with the class."""
+        return [
+            (visualize.strip(clip, SHOWN), self.caption(label))
+            for clip, label in zip(batch["image"], batch["label"], strict=True)
+        ]
