@@ -12,6 +12,7 @@ from kvision import registry
 from kvision._features import features
 from kvision._nested import check_model
 from kvision.errors import UserError
+from kvision.keras_internals import producer
 from kvision.layers import PositionEmbedding, TokenTap, WholeConv2D, WindowAttention
 from kvision.models._family import Family
 from kvision.models._mobilenet_v3 import torchvision_names
@@ -127,14 +128,15 @@ class AnyBackboneFamily(BackboneFamily):
             backbone,
             input_shape,
             make=normalizing(preprocess),
-            name={
-                layer.name: self.prefix + layer.name
-                for layer in backbone.layers
-                if not NAMED.fullmatch(layer.name)
-            },
+            name=self.prefixed(backbone),
             after=after,
             with_weights=self.backbone_weights is not None or backbone is self.backbone,
         )
+
+    def prefixed(self, backbone: keras.Model) -> dict[str, str]:
+        """The names that the layers of any network get."""
+        names = (layer.name for layer in backbone.layers)
+        return {name: self.prefix + name for name in names if not NAMED.fullmatch(name)}
 
     def model(self, backbone, input_shape, preprocess, **keywords) -> keras.Model:
         """The backbone: a model as it is, or the network of a name."""
@@ -162,6 +164,13 @@ def maps_of(network: keras.Model, *names: str) -> list:
     """The outputs of taps; the last is that of a layer `trunk`, behind which a top begins."""
     *finer, last = features(network, names).output.values()
     return [*finer, keras.layers.Identity(name="trunk")(last)]
+
+
+def last_map(network: keras.Model):
+    """The output of the layer `trunk` as a map `(batch, height, width, channels)`, also where it is tokens."""
+    trunk = network.get_layer("trunk")
+    tap = producer(trunk.input)[0]
+    return tap.feature_map(trunk.output) if isinstance(tap, TokenTap) else trunk.output
 
 
 def padded(input_shape: tuple, multiple: int) -> tuple:

@@ -1,6 +1,6 @@
 """The public names of kvision."""
 
-from kvision import blocks, detection, labels, layers, models, segmentation, weights
+from kvision import blocks, detection, labels, layers, models, segmentation, sequence, weights
 from kvision._depth import depth_groups
 from kvision._features import attention_maps, features
 from kvision.registry import create_model, info, list_models
@@ -22,5 +22,6 @@ __all__ = [
     "list_weights",
     "models",
     "segmentation",
+    "sequence",
     "weights",
 ]

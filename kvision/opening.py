@@ -10,8 +10,9 @@ from pathlib import Path
 
 import keras
 
-import kvision.models  # this and the next register all networks, and the layers that files name
-import kvision.segmentation  # noqa: F401
+import kvision.models  # this and the next two register all networks, and the layers that files name
+import kvision.segmentation
+import kvision.sequence
 from kvision import labels, networks, registry, run_info, weights as published
 from kvision.choices import WEIGHTS
 from kvision.data.identity import Identity

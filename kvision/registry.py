@@ -22,7 +22,8 @@ def create_model(name: str, /, **keywords):
 
     Args:
         name: one of `list_models()`.
-        **keywords: those of the builder: `help(kvision.models.NAME)` lists them.
+        **keywords: those of the builder: `help(kvision.models.NAME)`, or that of the network's package,
+            lists them.
 
     Returns:
         A functional `keras.Model`.
@@ -39,7 +40,8 @@ def list_models(pattern: str = "*", task: str | None = None) -> list[str]:
 
     Args:
         pattern: a shell pattern that the names match, or a word that they contain: `list_models("lite")`.
-        task: "classification", "segmentation" or "detection", for the networks of that task alone.
+        task: "classification", "segmentation", "detection", "forecasting", "sequence", "video" or
+            "captioning", for the networks of that task alone.
 
     Raises:
         ValueError: no name contains the word, and the message has the nearest names; or there is no such

@@ -122,6 +122,11 @@ class Variant:
         """Height and width of the default input, in pixels."""
         return self.input_size
 
+    @property
+    def input_text(self) -> str:
+        """The default input in words: of an image, the side in pixels."""
+        return str(self.image_size)
+
     @classmethod
     def columns(cls) -> list[str]:
         """The columns that a builder's keywords may override."""
@@ -204,7 +209,7 @@ class ModelInfo:
         variant: its row of the family's table.
         weights: its published checkpoints.
         classifier: the name of its classifier's layer.
-        task: "classification", "segmentation" or "detection".
+        task: "classification", "segmentation", "detection", "forecasting", "sequence", "video" or "captioning".
     """
 
     name: str

@@ -28,6 +28,7 @@ from kvision.blocks.mobile import (
     stem,
 )
 from kvision.blocks.pan import path_aggregation
+from kvision.blocks.recurrent import recurrent
 from kvision.blocks.segmentation import atrous_pyramid, fcn_head, head_norm, lite_head, resize_to_image
 from kvision.blocks.squeeze_excite import mbconv_squeeze, squeeze_excite
 from kvision.blocks.stochastic_depth import drop_path_rates
@@ -77,6 +78,7 @@ __all__ = [
     "patch_merging",
     "patchify",
     "path_aggregation",
+    "recurrent",
     "residual",
     "resize_to_image",
     "separable_conv",

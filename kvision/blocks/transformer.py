@@ -16,7 +16,16 @@ def dense(x, units, *, use_bias=True, name):
 
 
 def encoder_block(
-    x, *, num_heads, mlp_ratio=4.0, epsilon, dropout_rate=0.0, drop_path_rate=0.0, post_norm=False, name
+    x,
+    *,
+    num_heads,
+    mlp_ratio=4.0,
+    activation="gelu",
+    epsilon,
+    dropout_rate=0.0,
+    drop_path_rate=0.0,
+    post_norm=False,
+    name,
 ):
     """Self-attention and an MLP, each with a residual.
 
@@ -24,6 +33,7 @@ def encoder_block(
         x: `(batch, tokens, channels)`.
         num_heads: of the attention.
         mlp_ratio: width of the MLP, in channels.
+        activation: of the MLP.
         epsilon: of the layer normalisations.
         dropout_rate: inside the MLP and on both branches.
         drop_path_rate: probability that a sample's branch is dropped.
@@ -36,7 +46,7 @@ def encoder_block(
     hidden = round(mlp_ratio * x.shape[-1])
     branches = {
         "attn": MultiHeadSelfAttention(num_heads, name=f"{name}.attn"),
-        "mlp": MLP(hidden, dropout_rate, name=f"{name}.mlp"),
+        "mlp": MLP(hidden, dropout_rate, activation, name=f"{name}.mlp"),
     }
     for index, (part, branch) in enumerate(branches.items(), 1):
         norm = partial(layer_norm, epsilon=epsilon, name=f"{name}.norm{index}")

@@ -2,7 +2,10 @@
 
 from kvision.layers.anchors import AnchorBoxes, DefaultBoxes
 from kvision.layers.batch_norm import BatchNorm
+from kvision.layers.cross_attention import CrossAttention
+from kvision.layers.decoder_block import DecoderBlock
 from kvision.layers.drop_path import DropPath
+from kvision.layers.frames import FoldFrames, LogMeanProbability, UnfoldFrames
 from kvision.layers.global_response_norm import GlobalResponseNormalization
 from kvision.layers.grid_cells import DecodeCells, JoinMaps, decode_cells, grid_cells
 from kvision.layers.grouped_conv import GroupedConv2D
@@ -19,6 +22,7 @@ from kvision.layers.roi_align import RoIAlign
 from kvision.layers.roi_pool import RoIPool, RoIPyramidPool, SpatialPyramidPooling
 from kvision.layers.roi_warp import RoIWarp
 from kvision.layers.self_attention import AttentionShares, MultiHeadSelfAttention
+from kvision.layers.shared import Shared
 from kvision.layers.standardized_conv import StandardizedConv2D
 from kvision.layers.tokens import PositionEmbedding, PrefixToken, SinusoidalEncoding, TokenTap
 from kvision.layers.whole_conv import WholeConv2D
@@ -32,14 +36,18 @@ __all__ = [
     "Bilinear",
     "CosineWindowAttention",
     "CropLike",
+    "CrossAttention",
     "DecodeCells",
+    "DecoderBlock",
     "DefaultBoxes",
     "DropPath",
+    "FoldFrames",
     "GlobalResponseNormalization",
     "GroupedConv2D",
     "JoinMaps",
     "LayerScale",
     "LocalResponseNormalization",
+    "LogMeanProbability",
     "MergePatches",
     "MultiHeadSelfAttention",
     "MultiQueryAttention",
@@ -53,10 +61,12 @@ __all__ = [
     "RoIPool",
     "RoIPyramidPool",
     "RoIWarp",
+    "Shared",
     "SinusoidalEncoding",
     "SpatialPyramidPooling",
     "StandardizedConv2D",
     "TokenTap",
+    "UnfoldFrames",
     "WholeConv2D",
     "WindowAttention",
     "decode_cells",

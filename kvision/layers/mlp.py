@@ -10,19 +10,20 @@ from kvision.layers.initializers import narrow_initializer
 
 @keras.saving.register_keras_serializable("kvision")
 class MLP(keras.layers.Layer):
-    """Two dense layers, `fc1` and `fc2`, with a GELU between; as many channels out as in.
+    """Two dense layers, `fc1` and `fc2`, with an activation between; as many channels out as in.
 
     Input and output: `(batch, ..., channels)`. Computed on rows of channels: TensorFlow then fuses the
-    product, the bias and the GELU.
+    product, the bias and the activation.
 
     Args:
         units: of the first dense layer.
-        dropout_rate: behind the GELU.
+        dropout_rate: behind the activation.
+        activation: a Keras activation by name; GELU is the exact one.
     """
 
-    def __init__(self, units, dropout_rate=0.0, **keywords):
+    def __init__(self, units, dropout_rate=0.0, activation="gelu", **keywords):
         super().__init__(**keywords)
-        self.units, self.dropout_rate = units, dropout_rate
+        self.units, self.dropout_rate, self.activation = units, dropout_rate, activation
         self.dropout = keras.layers.Dropout(dropout_rate) if dropout_rate else None
 
     def build(self, input_shape):
@@ -37,7 +38,8 @@ class MLP(keras.layers.Layer):
 
     def call(self, x, training=None):
         shape = (-1, *x.shape[1:])
-        x = keras.activations.gelu(self.fc1(ops.reshape(x, (-1, x.shape[-1]))), approximate=False)
+        activate = keras.activations.get(self.activation)
+        x = activate(self.fc1(ops.reshape(x, (-1, x.shape[-1]))))
         if self.dropout:
             x = self.dropout(x, training=training)
         return ops.reshape(self.fc2(x), shape)
@@ -50,4 +52,5 @@ class MLP(keras.layers.Layer):
         return 2 * math.prod(self.input.shape[1:]) * self.units
 
     def get_config(self):
-        return super().get_config() | {"units": self.units, "dropout_rate": self.dropout_rate}
+        own = {"units": self.units, "dropout_rate": self.dropout_rate, "activation": self.activation}
+        return super().get_config() | own

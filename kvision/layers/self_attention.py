@@ -3,10 +3,13 @@
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 from kvision.errors import UserError
 from kvision.layers.initializers import narrow_initializer
+
+MASKED = -1e4  # a score whose share is 0 in float32, and which float16 holds
 
 
 @keras.saving.register_keras_serializable("kvision")
@@ -18,23 +21,44 @@ class MultiHeadSelfAttention(keras.layers.Layer):
 
     Args:
         num_heads: must divide the channels.
+        causal: whether a token attends to itself and those before it alone, as in a decoder.
     """
 
-    def __init__(self, num_heads, **keywords):
+    def __init__(self, num_heads, causal=False, **keywords):
         super().__init__(**keywords)
-        self.num_heads = num_heads
+        self.num_heads, self.causal = num_heads, causal
 
     def build(self, input_shape):
         channels = input_shape[-1]
-        if channels % self.num_heads:
-            raise UserError(f"`num_heads` ({self.num_heads}) must divide the {channels} channels.")
+        check_heads(self.num_heads, channels)
         self.qkv, self.proj = dense_pair(self, channels)
 
     def call(self, x, return_attention=False):
         tokens, channels = x.shape[1:]
-        x, attention = attend(x, self.qkv, self.proj, self.num_heads)
+        bias = past_alone if self.causal else None
+        x, attention = attend(x, self.qkv, self.proj, self.num_heads, bias)
         x = ops.reshape(x, (-1, tokens, channels))
         return (x, attention) if return_attention else x
+
+    def step(self, x, position, keys, values):
+        """The attention of one more token to itself and those before it.
+
+        Args:
+            x: `(batch, channels)`.
+            position: int32 `(batch,)`, the number of tokens before it.
+            keys, values: of these, `(batch, heads, length, d)`; what is behind them is not read.
+
+        Returns:
+            `(batch, channels)`, and the keys and values with those of this token.
+        """
+        x = ops.reshape(self.qkv(x), (-1, 3 * self.num_heads, 1, keys.shape[-1]))
+        q, k, v = ops.split(x, 3, axis=1)  # pyright: ignore
+        places = ops.arange(keys.shape[2], dtype="int32")[:, None]  # (T, 1)
+        position = ops.reshape(position, (-1, 1, 1, 1))
+        keys, values = ops.where(places == position, k, keys), ops.where(places == position, v, values)
+        past = ops.transpose(places) <= position  # (B, 1, 1, T)
+        x, _ = pay(q, keys, values, lambda scores: ops.where(past, scores, MASKED))
+        return self.proj(ops.reshape(x, (-1, self.qkv.units // 3))), keys, values
 
     def compute_output_spec(self, x, return_attention=False):
         batch, tokens, _ = x.shape
@@ -48,7 +72,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         return tokens * 4 * channels**2 + 2 * tokens**2 * channels
 
     def get_config(self):
-        return super().get_config() | {"num_heads": self.num_heads}
+        return super().get_config() | {"num_heads": self.num_heads, "causal": self.causal}
 
 
 @keras.saving.register_keras_serializable("kvision")
@@ -63,6 +87,31 @@ class AttentionShares(keras.layers.Wrapper):
 
     def call(self, x):
         return self.layer(x, return_attention=True)[1]
+
+
+def check_heads(num_heads, channels):
+    """Raises a UserError unless each head has as many channels."""
+    if channels % num_heads:
+        raise UserError(f"`num_heads` ({num_heads}) must divide the {channels} channels.")
+
+
+def past_alone(scores):
+    """Scores `(batch, heads, tokens, tokens)` that leave no share to tokens behind one's own."""
+    tokens = scores.shape[-1]
+    return ops.where(np.tri(tokens, dtype=bool), scores, MASKED)
+
+
+def pay(q, k, v, bias=None):
+    """Scaled dot-product attention: the sums of values, `(batch, heads, queries, d)`, and the shares.
+
+    Args:
+        q: `(batch, heads, queries, d)`.
+        k, v: `(batch, heads, keys, d)`.
+        bias: function of the scores `(batch, heads, queries, keys)` that gives others.
+    """
+    scores = ops.matmul(q * (1 / math.sqrt(q.shape[-1])), ops.transpose(k, (0, 1, 3, 2)))
+    attention = ops.softmax(bias(scores) if bias else scores, axis=-1)
+    return ops.matmul(attention, v), attention
 
 
 def dense_pair(layer, channels):
@@ -94,7 +143,6 @@ def attend(x, qkv, proj, num_heads, bias=None):
     x = ops.reshape(qkv(ops.reshape(x, (-1, channels))), (-1, tokens, 3 * num_heads, head_dim))
     x = ops.transpose(x, (0, 2, 1, 3))  # (B, 3 heads, T, d)
     q, k, v = ops.split(x, 3, axis=1)  # pyright: ignore  (slices would differentiate slowly)
-    scores = ops.matmul(q * (1 / math.sqrt(head_dim)), ops.transpose(k, (0, 1, 3, 2)))
-    attention = ops.softmax(bias(scores) if bias else scores, axis=-1)
-    x = ops.transpose(ops.matmul(attention, v), (0, 2, 1, 3))
+    x, attention = pay(q, k, v, bias)
+    x = ops.transpose(x, (0, 2, 1, 3))
     return proj(ops.reshape(x, (-1, channels))), attention

@@ -38,7 +38,7 @@ class PositionEmbedding(keras.layers.Layer):
     another, square, grid are resampled when they are loaded.
 
     Args:
-        grid: height and width in tokens.
+        grid: height and width in tokens; (0, 0) for tokens of no map.
         prefix_tokens: tokens before those of the grid; their embeddings are never resampled.
     """
 
@@ -64,7 +64,7 @@ class PositionEmbedding(keras.layers.Layer):
     def resample(self, name, tensor):
         """An embedding of another grid for this one, bicubic and antialiased; None where it is none."""
         side = math.isqrt(max(0, tensor.shape[1] - self.prefix_tokens)) if tensor.ndim == 3 else 0
-        if tensor.shape != (1, self.prefix_tokens + side**2, self.embedding.shape[-1]) or not side:
+        if tensor.shape != (1, self.prefix_tokens + side**2, self.embedding.shape[-1]) or not side or 0 in self.grid:
             return None
         prefix, patches = np.split(tensor, [self.prefix_tokens], axis=1)
         patches = np.reshape(patches, (1, side, side, -1)).astype("float32")
@@ -116,6 +116,10 @@ class SinusoidalEncoding(keras.layers.Layer):
 
     def call(self, x):
         return x + ops.cast(self.encoding, x.dtype)
+
+    def step(self, x, position):
+        """One token `(batch, channels)` with the encoding of its position, int32 `(batch,)`."""
+        return x + ops.take(ops.cast(self.encoding, x.dtype), position, axis=0)
 
     def compute_output_shape(self, shape):
         return shape

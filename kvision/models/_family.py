@@ -113,6 +113,7 @@ class Family:
             name=name,
             params=variant.params,
             size=variant.image_size,
+            input=variant.input_text,
             summary=summary,
             columns=", ".join(variant.columns()),
             row=f"{type(variant).__module__.rpartition('.')[0]}.{type(variant).__name__}",
@@ -164,10 +165,8 @@ class Family:
         include_top = _values.boolean("include_top", include_top)
         _values.choice("pooling", pooling, (None, "avg", "max"))
         _values.activation("classifier_activation", classifier_activation)
-        if name is not None and (not isinstance(name, str) or "/" in name or not name):
-            _values.refuse("name", "a text, not empty and without '/'", name)
-        if preprocess is not None and not isinstance(preprocess, Preprocess):
-            _values.refuse("preprocess", "a `kvision.Preprocess`", preprocess)
+        _values.model_name(name)
+        _values.preprocess(preprocess)
         if pooling and include_top:
             raise UserError(f"`pooling={pooling!r}` needs `include_top=False`: the top has its own pooling.")
         registered = variant if isinstance(variant, str) else None
@@ -235,7 +234,7 @@ class Family:
     def _answers(self, network, variant, num_classes, activation):
         """The output of the model with its top: one tensor, or several by name."""
         outputs = {
-            key: keras.layers.Activation(activation or "linear", dtype=network.input.dtype, name=key)(logits)
+            key: keras.layers.Activation(activation or "linear", dtype=image_of(network).dtype, name=key)(logits)
             for key, logits in self._outputs(network, variant, num_classes).items()
         }
         return outputs if len(outputs) > 1 else outputs["predictions"]

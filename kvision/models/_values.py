@@ -14,7 +14,7 @@ import keras
 import numpy as np
 
 from kvision.errors import UserError
-from kvision.spec import Variant, did_you_mean
+from kvision.spec import Preprocess, Variant, did_you_mean
 
 MOST_PIXELS, MOST_CHANNELS, MOST_CLASSES = 2**14, 10**4, 10**6  # pixels of a side
 MOST = {"depth": 1000, "": 10**4}  # integers, by the beginning of the column's name
@@ -92,6 +92,18 @@ def choice(key, value, choices):
     return value
 
 
+def model_name(value) -> None:
+    """Refuses what Keras takes as no name of a model."""
+    if value is not None and (not isinstance(value, str) or "/" in value or not value):
+        refuse("name", "a text, not empty and without '/'", value)
+
+
+def preprocess(value) -> None:
+    """Refuses what is not a normalisation, or None."""
+    if value is not None and not isinstance(value, Preprocess):
+        refuse("preprocess", "a `kvision.Preprocess`", value)
+
+
 def activation(key, value):
     """An activation that `keras.activations.get` takes."""
     try:
@@ -101,6 +113,17 @@ def activation(key, value):
         near = did_you_mean(str(value), {*names} - {"get", "serialize", "deserialize"})
         refuse(key, "a Keras activation", value, near)
     return value
+
+
+def numbers_of(key, value, dtype="float32") -> np.ndarray:
+    """An array of numbers; text, or rows of different lengths, are refused."""
+    try:
+        array = keras.ops.convert_to_numpy(value) if keras.ops.is_tensor(value) else np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            raise ValueError
+        return array.astype(dtype)
+    except (TypeError, ValueError):
+        return refuse(key, "an array of numbers", value)
 
 
 def _number(key, value):

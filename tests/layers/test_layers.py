@@ -14,10 +14,12 @@ from kvision.layers import (
     CosineWindowAttention,
     CropLike,
     DropPath,
+    FoldFrames,
     GlobalResponseNormalization,
     GroupedConv2D,
     LayerScale,
     LocalResponseNormalization,
+    LogMeanProbability,
     MergePatches,
     MultiHeadSelfAttention,
     MultiQueryAttention,
@@ -144,6 +146,17 @@ def test_self_attention_is_keras_multi_head_attention():
         MultiHeadSelfAttention(3)(x)
 
 
+def test_causal_attention_sees_the_past_alone_and_takes_steps():
+    x = X.reshape(2, 30, 8)
+    layer = MultiHeadSelfAttention(2, causal=True)
+    y, shares = layer(x, return_attention=True)
+    assert not np.asarray(shares)[..., ~np.tri(30, dtype=bool)].any()
+    keys = values = ops.zeros((2, 2, 30, 4))
+    for place in range(30):
+        step, keys, values = layer.step(x[:, place], np.full(2, place, "int32"), keys, values)
+        np.testing.assert_allclose(step, y[:, place], atol=1e-6)
+
+
 def test_windows_see_themselves_alone():
     """A change in one window reaches no token of another; the shifted windows' border tokens stay apart."""
     x = np.random.default_rng(0).standard_normal((1, 8, 8, 4)).astype("float32")
@@ -255,7 +268,16 @@ def test_layers_come_back_from_their_configuration(layer):
 
 @pytest.mark.parametrize(
     "layer",
-    [MultiHeadSelfAttention(4), PrefixToken(), PositionEmbedding((5, 6)), TokenTap((5, 6), prefix_tokens=0)],
+    [
+        MultiHeadSelfAttention(4),
+        MultiHeadSelfAttention(4, causal=True),
+        PrefixToken(),
+        PositionEmbedding((5, 6)),
+        TokenTap((5, 6), prefix_tokens=0),
+        MLP(5, activation="relu"),
+        FoldFrames(),
+        LogMeanProbability(),
+    ],
     ids=lambda layer: type(layer).__name__,
 )
 def test_layers_on_tokens_come_back_too(layer):

@@ -9,8 +9,15 @@ from kvision import layers
 RANDOM = np.random.default_rng(0)
 MAP, TOKENS = (RANDOM.standard_normal(shape).astype("float32") for shape in ((2, 5, 6, 8), (2, 9, 8)))
 WIDER, BOXES = np.zeros((2, 7, 4, 3), "float32"), np.full((2, 3, 4), [0, 0, 8, 12], "float32")
+MEMORY, VIDEO = np.zeros((2, 4, 8), "float32"), np.zeros((2, 3, 5, 6, 1), "float32")
 LAYERS = {
     "attention": (lambda: layers.MultiHeadSelfAttention(2), TOKENS),
+    "causal attention": (lambda: layers.MultiHeadSelfAttention(2, causal=True), TOKENS),
+    "attention to a memory": (lambda: layers.CrossAttention(2), TOKENS, MEMORY),
+    "decoder's block": (lambda: layers.DecoderBlock(2, 16), TOKENS, MEMORY),
+    "folded frames": (layers.FoldFrames, VIDEO),
+    "unfolded frames": (lambda: layers.UnfoldFrames(2), MEMORY[:, 0]),
+    "mean of probabilities": (layers.LogMeanProbability, TOKENS),
     "attention in windows": (lambda: layers.WindowAttention(2, 4, shifted=True), MAP),
     "attention of cosines": (lambda: layers.CosineWindowAttention(2, 4), MAP),
     "mlp": (lambda: layers.MLP(16), TOKENS),

@@ -7,6 +7,7 @@ kvision-info --markdown
 """
 
 import dataclasses
+import importlib
 
 import rich.console
 import rich.table
@@ -54,8 +55,7 @@ def table(names: list[str]) -> rich.table.Table:
         rows.add_column(column, justify="right" if column in ("trainable parameters", "input") else "left")
     for name in names:
         info = kvision.info(name)
-        size = info.variant.image_size
-        rows.add_row(name, info.task, f"{info.variant.params:,}", f"{size} x {size}")
+        rows.add_row(name, info.task, f"{info.variant.params:,}", info.variant.input_text)
     return rows
 
 
@@ -64,14 +64,14 @@ def markdown(names: list[str]) -> str:
     lines = ["| model | task | trainable parameters | input |", "|---|---|---:|---:|"]
     for name in names:
         info = kvision.info(name)
-        lines.append(f"| `{name}` | {info.task} | {info.variant.params:,} | {info.variant.image_size} |")
+        lines.append(f"| `{name}` | {info.task} | {info.variant.params:,} | {info.variant.input_text} |")
     return "\n".join(lines)
 
 
 def description(name: str) -> str:
     """A network's row, a column a line, and what its builder says."""
-    variant, task = kvision.info(name).variant, kvision.info(name).task
-    package = kvision.models if task == "classification" else getattr(kvision, task)
+    variant = kvision.info(name).variant
+    package = importlib.import_module(type(variant).__module__.rpartition(".")[0])
     columns = "\n".join(
         f"  {key} = {value}" for key, value in dataclasses.asdict(variant).items() if key != "rows"
     )
