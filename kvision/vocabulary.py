@@ -49,7 +49,8 @@ class Vocabulary:
     def __post_init__(self):
         if self.names[: len(SPECIAL)] != SPECIAL or len({*self.names}) < len(self.names):
             raise UserError(
-                f"A vocabulary begins with {listed(SPECIAL)} and has each word once; got {listed(self.names)}."
+                f"A vocabulary begins with {listed(SPECIAL)} and has each word once; got "
+                f"{listed(self.names)}."
             )
 
     @functools.cached_property

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from kvision import networks, visualize
-from kvision.data.decoding import read_pixels
+from kvision.data.images import read_pixels
 from kvision.data.sources import Source
 from kvision.errors import UserError
 
