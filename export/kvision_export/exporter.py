@@ -106,6 +106,7 @@ def export(
             its output, or that cannot be converted, or whose file has a fault or another answer than it.
     """
     default_modes, default_io_dtype, mixed = choose("target", target, TARGETS)
+    given_io_dtype = io_dtype
     modes, io_dtype = [*dict.fromkeys(modes or default_modes)], io_dtype or default_io_dtype
     for mode in modes:
         choose("mode", mode, MODES)
@@ -115,13 +116,19 @@ def export(
     images = floats("images", images)
     model = functional(model, images)
     task_type = exported_task(model)
+    if not task_type.images:
+        if given_io_dtype not in (None, "float32"):
+            raise UserError(
+                f"`io_dtype`: {model.name} takes series in their own units, float32; got {io_dtype!r}."
+            )
+        io_dtype = "float32"
     classes = task_type.classes_of(model)
-    if answer != ANSWERS[0] and task_type.answer != ANSWERS[0]:
-        raise UserError(f"`answer`: the files of {model.name} have {task_type.answer}; got {answer!r}.")
-    answer = answer if task_type.answer == ANSWERS[0] else task_type.answer
+    if answer != ANSWERS[0] and task_type.output != ANSWERS[0]:
+        raise UserError(f"`answer`: the files of {model.name} have {task_type.output}; got {answer!r}.")
+    answer = answer if task_type.output == ANSWERS[0] else task_type.output
     if answer == "mask" and len(model.output_shape) == 2:
         raise UserError(
-            f"`answer`: {model.name} answers for whole images, and a mask is of pixels: give probabilities "
+            f"`answer`: {model.name} answers for whole {task_type.kind}s, and a mask is of pixels: give probabilities "
             "or logits."
         )
     check_images("images", images, model)
@@ -131,7 +138,7 @@ def export(
             raise UserError(f"{needs[0]} needs `calibration` images.")
         calibrating = floats("calibration", calibration)
         check_images("calibration", calibrating, model)
-        check_calibration(inputs.pixels(calibrating))
+        check_calibration(inputs.pixels(calibrating), task_type.images)
     class_names, own_preprocess = check_names(class_names, classes), networks.preprocess_of(model)
     bare, model = model, networks.normalized(model, preprocess) if preprocess else model
     task = task_type(class_names=tuple(class_names)).fitted(bare)
@@ -147,7 +154,7 @@ def export(
     try:
         expected = judge.of_model(model, images)
         doubts, unchecked = [], []
-        if isinstance(labels, np.ndarray) and task.one_class:
+        if isinstance(labels, np.ndarray) and task.one_class and task.input_rank == 4:
             doubts, unchecked = input_checks.find(
                 lambda pixels: bare.predict(pixels, verbose=0),
                 images,
@@ -156,13 +163,13 @@ def export(
                 own=own_preprocess is not None,
                 given=preprocess,
             )
-        elif own_preprocess is None:
+        elif own_preprocess is None and task.images:
             unchecked = [input_checks.unchecked(preprocess, networks.image_shape(model)[-1])]
         say(f"converting {model.name}")
         forms = [*dict.fromkeys([MODES[REFERENCE].form, *(MODES[mode].form for mode in modes)])]
         if compare and any(MODES[mode].integers for mode in modes):
             forms.append(convert.PEER)
-        converted = convert.convert_apart(model, forms, calibrating if convert.PEER in forms else None)
+        converted = convert.files(model, forms, calibrating if convert.PEER in forms else None, task.output)
         if {*forms} - {*converted}:
             say("TFLiteConverter by itself makes no int8 file of this network to compare with")
         about = metadata.About(
@@ -171,7 +178,8 @@ def export(
             license=license,
             labels=class_names,
             channels=networks.image_shape(model)[-1],
-            size=networks.image_shape(model)[1:3],
+            size=networks.image_shape(model)[-3:-1] if task.images else (),
+            frames=networks.image_shape(model)[1] if task.input_rank == 5 else 0,
             proposals=networks.proposals_of(model),
             preprocess=networks.preprocess_of(model),
             answer=answer,
@@ -185,6 +193,7 @@ def export(
             calibration=images[:0] if calibrating is None else calibrating,
             backend=backend,
             io_dtype=io_dtype,
+            pixels=task.images,
             mixed=mixed,
             finished=job.finished,
             judge=judge,
@@ -206,6 +215,7 @@ def export(
         results = {
             "model": model.name,
             "task": task.name,
+            "kind": task.kind,
             "score": task.score,
             "answer": answer,
             "about": judge.about,

@@ -11,7 +11,7 @@ from kvision.tasks import Accuracy, Exported
 from kvision_export import answers, convert, flatbuffer, latency, metadata, modes
 from kvision_export.advice import advice, warnings_of
 from kvision_export.census import Census, census_of
-from kvision_export.judges import BoxFidelity, Judge
+from kvision_export.judges import BoxFidelity, ForecastFidelity, Judge
 from kvision_export.modes import Made
 from kvision_export.search import Step
 from kvision_export.tolerance import Tolerance
@@ -48,7 +48,7 @@ class File:
     file: str
     size: int
     accuracy: Accuracy | None
-    fidelity: Fidelity | BoxFidelity
+    fidelity: Fidelity | BoxFidelity | ForecastFidelity
     latency_ms: dict[int, float]
     float_latency_ms: dict[int, float]
     refusal: str
@@ -159,7 +159,9 @@ class Job:
             fidelity=fidelity,
             latency_ms=latency_ms,
             float_latency_ms=self.float_latency_ms,
-            refusal=bounds.refusal(fidelity.largest_difference, fidelity.agreement, drop, self.task.score),
+            refusal=bounds.refusal(
+                fidelity.largest_difference, fidelity.agreement, drop, self.task.score, self.judge.differs
+            ),
             advice="",
             warnings=warnings_of(mode, census, self.target, latency_ms[1] / self.float_latency_ms[1]),
             census=census,

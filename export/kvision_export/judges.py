@@ -1,8 +1,8 @@
-"""Judges of exported files: one for probabilities of classes, one for boxes."""
+"""Judges of exported files: one for probabilities of classes, one for boxes, one for forecasts."""
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import keras
@@ -11,7 +11,7 @@ import numpy as np
 from kvision import networks
 from kvision.average_precision import iou
 from kvision.errors import UserError
-from kvision.tasks import Answers, Detections, Exported
+from kvision.tasks import Answers, Detections, Exported, Forecasts
 from kvision_export import inputs, runner, verify
 from kvision_export.activations import ACTIVATIONS, Activation, Softmax
 from kvision_export.modes import REFERENCE
@@ -19,6 +19,7 @@ from kvision_export.modes import REFERENCE
 BATCH = 32  # images whose outputs are held whole
 SURE = 0.25  # score from which on a detection counts, as in pictures
 SAME = 0.9  # intersection over union of boxes that are the same
+NEAR = 0.01  # difference of forecasts that are the same, in units of the scale
 
 
 class Measure(NamedTuple):
@@ -55,8 +56,10 @@ class Judge(abc.ABC):
     Attributes:
         about: sentence on the "measures", and what the "error" is, for readers of a report.
         measures: what a fidelity has for this kind of answers, by its attributes' names.
+        differs: what differs by the fidelity's `largest_difference`.
     """
 
+    differs: ClassVar[str] = "a probability"
     about: ClassVar[Mapping[str, str]]
     measures: ClassVar[Mapping[str, Measure]]
 
@@ -181,11 +184,72 @@ class BoxJudge(Judge):
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class ForecastFidelity:
+    """Distance of a file's forecasts from the Keras model's, in units of the scale.
+
+    Attributes:
+        agreement: share of the values that differ by at most a hundredth.
+        largest_difference, mean_difference: absolute difference of a value.
+        error: mean squared difference.
+        worst: numbers of the windows with the largest difference, the worst first.
+    """
+
+    agreement: float
+    largest_difference: float
+    mean_difference: float
+    error: float
+    worst: list[int]
+
+
+class ForecastJudge(Judge):
+    """Judge of forecasts.
+
+    Args:
+        scale: of each feature, by which differences are divided.
+    """
+
+    differs: ClassVar = "a forecast, in units of the scale,"
+    about: ClassVar = {
+        "measures": f"A file agrees on a value that differs by at most {NEAR:g} of its feature's scale; mean and "
+        "largest are those of the differences, in units of the scale.",
+        "error": "the mean squared difference, in units of the scale",
+    }
+    measures: ClassVar = {
+        "mean_difference": Measure("mean", 6),
+        "largest_difference": Measure("largest", 6),
+    }
+
+    def __init__(self, scale: Sequence[float]):
+        self.scale = np.float32(scale)
+
+    def of_model(self, model, images) -> Forecasts:
+        return Forecasts(np.concatenate([*_predictions(model, images)]), images[:, -1])
+
+    def of_file(self, content, images, pixels=True) -> Forecasts:
+        return Forecasts(runner.predict(content, images, pixels), images[:, -1])
+
+    def fidelity(self, found, expected) -> ForecastFidelity:
+        difference = np.abs(found.values - expected.values) / self.scale
+        return ForecastFidelity(
+            agreement=float((difference <= NEAR).mean()),
+            largest_difference=float(difference.max()),
+            mean_difference=float(difference.mean()),
+            error=float(np.square(difference).mean()),
+            worst=np.argsort(-difference.max(-1), kind="stable")[: verify.WORST].tolist(),
+        )
+
+
+JUDGES: Mapping[type, Callable[[Any], Judge]] = {  # by `Exported.answers`
+    Answers: lambda task: ClassJudge(ACTIVATIONS[task.activation]),
+    Detections: lambda task: BoxJudge(),
+    Forecasts: lambda task: ForecastJudge(task.scale),
+}
+
+
 def judge_of(task: Exported) -> Judge:
     """The judge of a task's answers."""
-    if task.answers is Detections:
-        return BoxJudge()
-    return ClassJudge(ACTIVATIONS[task.activation])
+    return JUDGES[task.answers](task)
 
 
 def _predictions(model, images) -> Iterator:

@@ -19,7 +19,7 @@ from flatbuffers.table import Table
 from kvision.spec import Preprocess
 from kvision_export import flatbuffer
 from kvision_export.contents import IODtype, io_dtypes
-from kvision_export.inputs import PROPOSALS
+from kvision_export.inputs import IMAGE as IMAGE_NAME, PROPOSALS, SERIES
 
 NAME, IDENTIFIER, LABELS = b"TFLITE_METADATA", b"M001", "labels.txt"
 AXIS_LABELS, VALUE_LABELS = 2, 3  # of the schema's enumerations
@@ -53,6 +53,7 @@ OUTPUTS = {
         Output("logits", "Logits of the classes, of which a {activation} makes probabilities.", AXIS_LABELS)
     ],
     "mask": [Output("mask", "Number of the most probable class.", AXIS_LABELS)],
+    "forecast": [Output("forecast", "The next values, in the units of the series.")],
     "detections": [  # names of tflite-support's and MediaPipe's ObjectDetector
         Output("location", "Boxes as ymin, xmin, ymax and xmax in [0, 1] of the image.", 0, BOXES),
         Output("category", "Number of each box's class.", VALUE_LABELS, FEATURE),
@@ -71,8 +72,9 @@ class About:
         description: a sentence or two on it.
         license: license of its weights.
         labels: a name for each class.
-        channels: number of the image's channels, 3 or 1.
-        size: height and width of the image.
+        channels: number of the image's channels, 3 or 1; of series, of their features.
+        size: height and width of the image; () of series.
+        frames: of a clip; 0 of others.
         preprocess: the network's own normalisation of pixels, which is inside the file; None where it has
             none.
         answer: content of the file's outputs, one of `OUTPUTS`.
@@ -88,22 +90,24 @@ class About:
     license: str
     labels: Sequence[str]
     channels: int
-    size: tuple[int, int]
+    size: tuple[int, ...]
     preprocess: Preprocess | None = None
     answer: str = "probabilities"
     activation: str = "softmax"
     dense: bool = False
     proposals: int = 0
+    frames: int = 0
     mean: float = 0.0
     std: float = 1.0
 
 
-def pixels(given: IODtype, preprocess: Preprocess | None) -> str:
-    """Sentences on how pixels in [0, 255] are given to a file, and what it does with them.
+def pixels(given: IODtype, preprocess: Preprocess | None, series: bool = False) -> str:
+    """Sentences on how pixels in [0, 255], or values of series, are given to a file, and what it does with them.
 
     Args:
         given: the file's input, of scale 1 where it is of integers.
         preprocess: the network's own normalisation, which is inside the file; None where it has none.
+        series: whether the input are no pixels.
     """
     if given.dtype == "int8":
         less = given.zero_point + 128
@@ -112,7 +116,7 @@ def pixels(given: IODtype, preprocess: Preprocess | None) -> str:
             f"{given.zero_point} they stand for {f'pixel - {less}' if less else 'the pixels'}."
         )
     else:
-        text = f"Pixels in [0, 255], as {given.dtype}."
+        text = f"{'Values in their own units' if series else 'Pixels in [0, 255]'}, as {given.dtype}."
     if preprocess:
         text += f" The file itself normalises them: {preprocess}."
     return text
@@ -237,16 +241,22 @@ def _pack(about, given) -> bytes:
         last = table({0: ("Int32", 2), 1: ("Int32", 2)})
         return table({0: ("Uint8", kind), 1: table(properties), 2: last})
 
-    height, width = about.size
-    default_size = table({0: ("Uint32", width), 1: ("Uint32", height)})
-    color = RGB if about.channels == 3 else GRAYSCALE
-    properties = table({0: ("Int8", color), 1: default_size})
-    content = table({0: ("Uint8", IMAGE), 1: properties})
-    options = table({0: floats(about.mean), 1: floats(about.std)})
-    units = vector([table({0: ("Uint8", NORMALIZATION), 1: options})])
-    stats = table({0: floats((255 - about.mean) / about.std), 1: floats(-about.mean / about.std)})
-    named = {0: text("image"), 1: text(pixels(given, about.preprocess))}
-    images = [table({**named, 3: content, 4: units, 5: stats})]
+    def image(name, sentences):
+        """The table of an input of pixels."""
+        height, width = about.size
+        default_size = table({0: ("Uint32", width), 1: ("Uint32", height)})
+        color = RGB if about.channels == 3 else GRAYSCALE
+        properties = table({0: ("Int8", color), 1: default_size})
+        content = table({0: ("Uint8", IMAGE), 1: properties})
+        options = table({0: floats(about.mean), 1: floats(about.std)})
+        units = vector([table({0: ("Uint8", NORMALIZATION), 1: options})])
+        stats = table({0: floats((255 - about.mean) / about.std), 1: floats(-about.mean / about.std)})
+        return table({0: text(name), 1: text(sentences), 3: content, 4: units, 5: stats})
+
+    sentences = pixels(given, about.preprocess, series=not about.size)
+    if about.frames:
+        sentences = f"{about.frames} frames. {sentences}"
+    images = [image(IMAGE_NAME, sentences) if about.size else table({0: text(SERIES), 1: text(sentences)})]
     if about.proposals:
         boxes = each(BOXES, {1: ("Int8", BOUNDARIES), 2: ("Int8", PIXEL)})
         named = {0: text(PROPOSALS), 1: text(GIVEN_BOXES.format(count=about.proposals))}

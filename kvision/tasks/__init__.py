@@ -7,6 +7,7 @@ from kvision.tasks.classification import Classification
 from kvision.tasks.detection import Detection, VOCDetection
 from kvision.tasks.detections import Detections
 from kvision.tasks.forecasting import Forecasting
+from kvision.tasks.forecasts import Forecasts
 from kvision.tasks.multilabel import MultiLabel
 from kvision.tasks.segmentation import Segmentation
 from kvision.tasks.sequence import Sequence
@@ -38,6 +39,7 @@ __all__ = [
     "Detections",
     "Exported",
     "Forecasting",
+    "Forecasts",
     "MultiLabel",
     "Score",
     "Segmentation",

@@ -64,9 +64,6 @@ class Video(Classification):
         """See `Task.prepare`: each frame of a clip `(frames, height, width, channels)`."""
         return np.stack([fit(frame, size, crop=crop, interpolation=interpolation) for frame in image])
 
-    def preview(self, model, batch):
-        """See `Task.preview`: some frames side by side, with the class."""
-        return [
-            (visualize.strip(clip, SHOWN), self.caption(label))
-            for clip, label in zip(batch["image"], batch["label"], strict=True)
-        ]
+    def shown(self, example):
+        """See `Exported.shown`: some frames side by side."""
+        return visualize.strip(example, SHOWN)
