@@ -171,6 +171,8 @@ def check_labels(values, images: int, model: keras.Model, target: str, classes: 
     array = _array(values)
     if target == "next":
         return _check_values(array, (images, classes))
+    if target == "tokens":
+        return _check_captions(array, images)
     pixels = model.output_shape[1:-1]
     shape, largest, expected = {
         "label": ((images,), classes - 1, f"{counted(images, 'integer')} from 0 to {classes - 1}"),
@@ -191,6 +193,15 @@ def check_labels(values, images: int, model: keras.Model, target: str, classes: 
             f"`labels` must be {expected}, as the network has {classes} classes; got {outside[0]}."
         )
     return array.astype(np.int64 if target in ONE_CLASS else np.min_scalar_type(max(largest, IGNORED)))
+
+
+def _check_captions(array, images):
+    """Captions of images, integers, see `kvision.data.load`."""
+    if array.dtype.kind not in "ui" or array.ndim != 3 or len(array) != images:
+        raise UserError(
+            f"`labels` must be integers {(images, 'captions', 'length')}; got {array.dtype} of {array.shape}."
+        )
+    return array
 
 
 def _check_values(array, shape):

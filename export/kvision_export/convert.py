@@ -105,12 +105,14 @@ def _saved(model, output=OUTPUT) -> Iterator[Path]:
     if None in (size := networks.image_shape(model)[1:]):
         raise UserError(f"{model.name} has no fixed input size: {size}.")
 
-    def spec(name, *shape):
-        return tf.TensorSpec((1, *shape), tf.float32, name=name)
+    def spec(name, tensor):
+        dtype = tf.int32 if tensor.dtype == "int32" else tf.float32
+        return tf.TensorSpec((1, *tensor.shape[1:]), dtype, name=name)
 
-    signature = spec(inputs.name_of(networks.image_shape(model)), *size)
-    if count := networks.proposals_of(model):  # the converter sorts inputs by their names
-        signature = {inputs.IMAGE: signature, inputs.PROPOSALS: spec(inputs.PROPOSALS, count, 4)}
+    if isinstance(model.input, dict):  # the converter sorts inputs by their names
+        signature = {name: spec(name, tensor) for name, tensor in model.input.items()}
+    else:
+        signature = spec(inputs.name_of(networks.image_shape(model)), model.inputs[0])
     with tempfile.TemporaryDirectory() as folder:
         archive = keras.export.ExportArchive()
         archive.add_endpoint(SIGNATURE, _with_constants(model, output), [signature])

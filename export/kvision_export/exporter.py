@@ -14,8 +14,9 @@ import numpy as np
 
 from kvision import input_checks, networks, run_info
 from kvision.errors import UserError, naming
+from kvision.keras_internals import all_layers
 from kvision.spec import Preprocess
-from kvision_export import convert, inputs, metadata, report, verify
+from kvision_export import convert, inputs, metadata, report, signatures, verify
 from kvision_export.checks import (
     PAGE,
     REPORT,
@@ -32,7 +33,7 @@ from kvision_export.checks import (
 from kvision_export.choices import ANSWERS, BACKENDS, IO_DTYPES, TARGETS
 from kvision_export.files import Job
 from kvision_export.judges import judge_of
-from kvision_export.modes import MODES, REFERENCE, Given, tolerance
+from kvision_export.modes import MODES, REFERENCE, UNROLLED, Given, tolerance
 from kvision_export.tolerance import Tolerance
 
 PACKAGES = ("kvision", "keras", "tensorflow", "ai_edge_litert", "litert_quantizer")  # in a report
@@ -52,6 +53,7 @@ def export(
     backend: str = "litert",
     io_dtype: str | None = None,
     answer: str = "probabilities",
+    way: str = "",
     compare: bool = True,
     description: str = "",
     license: str = "",
@@ -91,6 +93,9 @@ def export(
             `io_dtype.set_io_dtype`.
         answer: output of the files: "probabilities", "logits", or "mask": uint8, the most probable class of
             each pixel; of a detector always its detections.
+        way: another form of the file, one of `Exported.ways`: of a captioner "one_shot", a file that finds
+            all words of a caption by itself; of a classifier of clips "streaming", one that takes one frame
+            after the other.
         compare: whether the report has TFLiteConverter's own int8 file too.
         description, license: texts for the files' metadata.
         remarks: sentences on the images, for the report.
@@ -131,6 +136,16 @@ def export(
             f"`answer`: {model.name} answers for whole {task_type.kind}s, and a mask is of pixels: give probabilities "
             "or logits."
         )
+    if way and way not in task_type.ways:
+        raise UserError(f"`{way}` is not for {task_type.name}, which {model.name} learned.")
+    integers = [mode for mode in modes if MODES[mode].form == UNROLLED]
+    if way and integers:
+        raise UserError(
+            f"`{way}` files have loops or states, which stay in floats: their modes are float32, float16 and "
+            f"dynamic; got {integers[0]}."
+        )
+    if target == "edgetpu" and any(isinstance(layer, keras.layers.RNN) for layer in all_layers(model)):
+        raise UserError(f"The Edge TPU has no recurrent layers, and {model.name} has some: another `target`?")
     check_images("images", images, model)
     calibrating = None
     if needs := [mode for mode in modes if MODES[mode].calibrated]:
@@ -142,7 +157,9 @@ def export(
     class_names, own_preprocess = check_names(class_names, classes), networks.preprocess_of(model)
     bare, model = model, networks.normalized(model, preprocess) if preprocess else model
     task = task_type(class_names=tuple(class_names)).fitted(bare)
-    model, judge = task.exported(model), judge_of(task)
+    model = task.exported(model)
+    parts = task.signatures(model, way)
+    judge = judge_of(task, parts)
     if labels is not None:
         labels = check_labels(labels, len(images), bare, task.target, classes)
     output = Path(output).resolve()
@@ -167,9 +184,13 @@ def export(
             unchecked = [input_checks.unchecked(preprocess, networks.image_shape(model)[-1])]
         say(f"converting {model.name}")
         forms = [*dict.fromkeys([MODES[REFERENCE].form, *(MODES[mode].form for mode in modes)])]
-        if compare and any(MODES[mode].integers for mode in modes):
+        if len(parts) > 1 and calibrating is not None:  # parts with a state, see `signatures.make`
+            forms = [*dict.fromkeys([*forms, MODES["dynamic"].form])]
+        if compare and any(MODES[mode].integers for mode in modes) and len(parts) == 1:
             forms.append(convert.PEER)
-        converted = convert.files(model, forms, calibrating if convert.PEER in forms else None, task.output)
+        calibrated = calibrating if convert.PEER in forms else None
+        by_part = {name: convert.files(part, forms, calibrated, task.output) for name, part in parts.items()}
+        converted = signatures.joined(by_part)
         if {*forms} - {*converted}:
             say("TFLiteConverter by itself makes no int8 file of this network to compare with")
         about = metadata.About(
@@ -185,6 +206,7 @@ def export(
             answer=answer,
             activation=task.activation,
             dense=task.rank == 4,
+            tensors=task.tensors,
         )
         job = Job(converted, images, labels, expected, judge, task, about, target, say)
         given = Given(
@@ -201,7 +223,7 @@ def export(
         )
         files = []
         for mode in modes:
-            made = MODES[mode].make(given)
+            made = signatures.make(mode, by_part, given)
             bounds = (tolerances or {}).get(mode) or tolerance(mode)
             files.append(job.write(mode, made, tmp_path / f"{model.name}_{mode}.tflite", bounds))
         if convert.PEER in converted:

@@ -17,6 +17,7 @@ from kvision_export.checks import check_output
 from kvision_export.tolerance import Tolerance
 
 FLAGS = flags.FLAGS
+WAYS = ("one_shot", "streaming")  # see `exporter.export`
 
 
 def export(names: Sequence[str]) -> tuple[dict, Path]:
@@ -55,6 +56,7 @@ def export(names: Sequence[str]) -> tuple[dict, Path]:
         modes=names,
         backend=FLAGS.backend,
         io_dtype=FLAGS.io_dtype,
+        way=next((name for name in WAYS if FLAGS[name].value), ""),
         answer=FLAGS.answer,
         compare=FLAGS.compare,
         description=FLAGS.description,
@@ -91,7 +93,7 @@ def load_images(
         opened,
         FLAGS.calibration,
         split,
-        training=True,
+        shuffled=True,
         batch_size=1,
         labeled=labeled,
         own_size=labeled and bool(opened.task.compared),

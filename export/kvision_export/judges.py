@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import keras
@@ -11,9 +11,10 @@ import numpy as np
 from kvision import networks
 from kvision.average_precision import iou
 from kvision.errors import UserError
-from kvision.tasks import Answers, Detections, Exported, Forecasts
-from kvision_export import inputs, runner, verify
-from kvision_export.activations import ACTIVATIONS, Activation, Softmax
+from kvision import sequence
+from kvision.tasks import Answers, Captions, Detections, Exported, Forecasts
+from kvision_export import inputs, players, runner, verify
+from kvision_export.activations import ACTIVATIONS, FAINTEST, SMALLEST, Activation, Softmax
 from kvision_export.modes import REFERENCE
 
 BATCH = 32  # images whose outputs are held whole
@@ -56,10 +57,12 @@ class Judge(abc.ABC):
     Attributes:
         about: sentence on the "measures", and what the "error" is, for readers of a report.
         measures: what a fidelity has for this kind of answers, by its attributes' names.
-        differs: what differs by the fidelity's `largest_difference`.
+        differs: what is the fidelity's `largest_difference`.
+        broken: largest difference that no float file has.
     """
 
-    differs: ClassVar[str] = "a probability"
+    differs: ClassVar[str] = "a probability differs by"
+    broken: ClassVar[float] = 1e-3
     about: ClassVar[Mapping[str, str]]
     measures: ClassVar[Mapping[str, Measure]]
 
@@ -70,6 +73,10 @@ class Judge(abc.ABC):
     @abc.abstractmethod
     def of_file(self, content: bytes, images: np.ndarray, pixels: bool = True) -> Any:
         """Answers of a file; see `runner.predict`."""
+
+    def open(self, content: bytes, threads: int, pixels: bool = True) -> tuple[Any, Callable]:
+        """A file to be invoked, and what feeds it an image; see `runner.open_file`."""
+        return runner.open_file(content, threads, pixels)
 
     def expected(self, of_model, of_float_file) -> Any:
         """The answers with which those of files are compared: the Keras model's."""
@@ -209,15 +216,15 @@ class ForecastJudge(Judge):
         scale: of each feature, by which differences are divided.
     """
 
-    differs: ClassVar = "a forecast, in units of the scale,"
+    differs: ClassVar = "a forecast differs, in units of the scale, by"
     about: ClassVar = {
         "measures": f"A file agrees on a value that differs by at most {NEAR:g} of its feature's scale; mean and "
         "largest are those of the differences, in units of the scale.",
         "error": "the mean squared difference, in units of the scale",
     }
     measures: ClassVar = {
-        "mean_difference": Measure("mean", 6),
-        "largest_difference": Measure("largest", 6),
+        "mean_difference": Measure("mean", 4),
+        "largest_difference": Measure("largest", 4),
     }
 
     def __init__(self, scale: Sequence[float]):
@@ -240,6 +247,131 @@ class ForecastJudge(Judge):
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class CaptionFidelity:
+    """Distance of a file's captions from the Keras model's greedy ones.
+
+    Attributes:
+        agreement: share of the captions that are equal.
+        words: share of the places at which the words are.
+        largest_difference, error: share of the captions that are not equal.
+        worst: numbers of the images with the fewest equal words, the worst first.
+    """
+
+    agreement: float
+    words: float
+    largest_difference: float
+    error: float
+    worst: list[int]
+
+
+class PlayerJudge(Judge):
+    """A judge of files that are played, see `players`.
+
+    Args:
+        player: class of the player.
+        length: most words of a caption.
+    """
+
+    def __init__(self, player: type[players.Player], length: int = 0):
+        self.player, self.length = player, length
+
+    def open(self, content, threads, pixels=True):
+        player = self.player(content, threads, pixels, self.length)
+        return player, player.feed
+
+    def played(self, content, images, pixels) -> Iterator[np.ndarray]:
+        """The answers of a file."""
+        return players.answers(self.player(content, runner.THREADS, pixels, self.length), images)
+
+
+class FrameJudge(PlayerJudge, ClassJudge):
+    """Judge of probabilities that follow from one frame after the other."""
+
+    activation = Softmax
+
+    def of_file(self, content, images, pixels=True) -> Answers:
+        return verify.collect(self.played(content, images, pixels), least=FAINTEST)
+
+
+class CaptionJudge(PlayerJudge):
+    """Judge of greedy captions."""
+
+    differs: ClassVar = "the share of captions that are not the Keras model's is"
+    broken: ClassVar = 0.1
+    about: ClassVar = {
+        "measures": "A file agrees on a caption whose words are all the Keras model's, which takes the likeliest word "
+        "at each place; words is the share of places at which they are.",
+        "error": "the share of captions that are not the Keras model's",
+    }
+    measures: ClassVar = {"words": Measure("words", 4)}
+
+    def of_model(self, model, images) -> Captions:
+        starts = range(0, len(images), BATCH)
+        return Captions(
+            np.concatenate([sequence.greedy(model, images[start : start + BATCH]) for start in starts])
+        )
+
+    def of_file(self, content, images, pixels=True) -> Captions:
+        return Captions(np.stack([*self.played(content, images, pixels)]))
+
+    def fidelity(self, found, expected) -> CaptionFidelity:
+        equal = found.tokens == expected.tokens
+        agreement = float(equal.all(-1).mean())
+        return CaptionFidelity(
+            agreement=agreement,
+            words=float(equal.mean()),
+            largest_difference=1 - agreement,
+            error=1 - agreement,
+            worst=np.argsort(equal.mean(-1), kind="stable")[: verify.WORST].tolist(),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputFidelity:
+    """Distance of the outputs of a file from those of another.
+
+    Attributes:
+        sqnr: signal over error, in dB.
+        agreement: share of the examples whose error is at most a tenth of the signal.
+        largest_difference: of a value.
+        error: error over signal.
+        worst: numbers of the examples with the largest error, the worst first.
+    """
+
+    sqnr: float
+    agreement: float
+    largest_difference: float
+    error: float
+    worst: list[int]
+
+
+class OutputJudge(Judge):
+    """Judge of the outputs of a part of a network, such as a state, by all of their values."""
+
+    about: ClassVar = {"measures": "SQNR is of all outputs.", "error": "error over signal"}
+    measures: ClassVar = {"sqnr": Measure("SQNR dB", 1)}
+
+    def of_model(self, model, images):
+        raise NotImplementedError("parts of networks are judged beside their float files alone")
+
+    def of_file(self, content, images, pixels=True) -> np.ndarray:
+        """All outputs of each example in a row."""
+        outputs = runner.named_outputs(content, images, pixels)
+        return np.stack([np.concatenate([part.ravel() for part in of.values()]) for of in outputs])
+
+    def fidelity(self, found, expected) -> OutputFidelity:
+        errors = np.square(found - expected).sum(-1) / np.maximum(np.square(expected).sum(-1), SMALLEST)
+        return OutputFidelity(
+            sqnr=float(-10 * np.log10(max(errors.mean(), SMALLEST))),
+            agreement=float((errors <= 0.1).mean()),
+            largest_difference=float(np.abs(found - expected).max()),
+            error=float(errors.mean()),
+            worst=np.argsort(-errors, kind="stable")[: verify.WORST].tolist(),
+        )
+
+
+PLAYED: Mapping[type, type[PlayerJudge]] = {Answers: FrameJudge, Captions: CaptionJudge}
 JUDGES: Mapping[type, Callable[[Any], Judge]] = {  # by `Exported.answers`
     Answers: lambda task: ClassJudge(ACTIVATIONS[task.activation]),
     Detections: lambda task: BoxJudge(),
@@ -247,9 +379,12 @@ JUDGES: Mapping[type, Callable[[Any], Judge]] = {  # by `Exported.answers`
 }
 
 
-def judge_of(task: Exported) -> Judge:
-    """The judge of a task's answers."""
-    return JUDGES[task.answers](task)
+def judge_of(task: Exported, signatures: Iterable[str] = ()) -> Judge:
+    """The judge of a task's answers, which files with such signatures give."""
+    player = players.PLAYERS.get(tuple(signatures))
+    if player is None:
+        return JUDGES[task.answers](task)
+    return PLAYED[task.answers](player, getattr(task, "length", 0))
 
 
 def _predictions(model, images) -> Iterator:

@@ -16,6 +16,9 @@ from kvision.data.sources import Source
 from kvision.errors import UserError
 
 
+SIGNATURE = "serving_default"  # of a file that has one alone, as TensorFlow calls it
+
+
 @dataclass(frozen=True)
 class Answers:
     """Answers of a network on some images.
@@ -381,10 +384,14 @@ class Exported(Task):
     Attributes:
         answers: class of the answers by which exported files are judged; it has the methods of `Answers`.
         output: content of the files' outputs, one of `kvision_export.metadata.OUTPUTS`.
+        ways: flags of `kvision-export` that ask for other `signatures`.
+        tensors: sentences on the inputs and outputs of files with signatures, by their names.
     """
 
     answers: ClassVar[type]
     output: ClassVar[str]
+    ways: ClassVar[tuple[str, ...]] = ()
+    tensors: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     @abc.abstractmethod
@@ -401,6 +408,19 @@ class Exported(Task):
             (self.shown(image), self.caption(target))
             for image, target in zip(batch[self.input], self.truths(batch), strict=True)
         ]
+
+    @classmethod
+    def signatures(cls, model, way: str = "") -> dict:
+        """The networks that a file holds, by the names of their signatures.
+
+        Args:
+            model: what `exported` returned.
+            way: one of `ways`; "" for the one without a flag.
+
+        Raises:
+            UserError: the network has no such form.
+        """
+        return {SIGNATURE: model}
 
     def truths(self, batch):
         """The targets of a batch, as `compare` takes them; a dict where they have several fields."""
