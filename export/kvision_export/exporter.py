@@ -32,7 +32,7 @@ from kvision_export.checks import (
 )
 from kvision_export.choices import ANSWERS, BACKENDS, IO_DTYPES, TARGETS
 from kvision_export.files import Job
-from kvision_export.judges import judge_of
+from kvision_export.judges import OutputJudge, judge_of
 from kvision_export.modes import MODES, REFERENCE, UNROLLED, Given, tolerance
 from kvision_export.tolerance import Tolerance
 
@@ -160,6 +160,7 @@ def export(
     model = task.exported(model)
     parts = task.signatures(model, way)
     judge = judge_of(task, parts)
+    chooser = judge if len(parts) == 1 else OutputJudge()  # between the steps of int8
     if labels is not None:
         labels = check_labels(labels, len(images), bare, task.target, classes)
     output = Path(output).resolve()
@@ -218,7 +219,7 @@ def export(
             pixels=task.images,
             mixed=mixed,
             finished=job.finished,
-            judge=judge,
+            judge=chooser,
             say=say,
         )
         files = []
@@ -242,6 +243,10 @@ def export(
             "answer": answer,
             "about": judge.about,
             "measures": {name: measure._asdict() for name, measure in judge.measures.items()},
+            "steps": {
+                "error": chooser.about["error"],
+                "measures": {name: measure._asdict() for name, measure in chooser.measures.items()},
+            },
             "target": target,
             "preprocess": about.preprocess and dataclasses.asdict(about.preprocess),
             "images": len(images),

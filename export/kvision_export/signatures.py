@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 from kvision.tasks import SIGNATURE
 from kvision_export import flatbuffer
-from kvision_export.judges import OutputJudge
 from kvision_export.modes import MODES, Given, Made
 
 Parts = Mapping[str, Mapping[str, bytes]]  # by signature and form, see `convert.files`
@@ -31,7 +30,7 @@ def make(mode: str, parts: Parts, given: Given) -> Made:
         if number or len(parts) == 1:
             made[name] = MODES["dynamic" if MODES[mode].calibrated else mode].make(of_state)
         else:
-            made[name] = MODES[mode].make(dataclasses.replace(given, forms=files, judge=OutputJudge()))
+            made[name] = MODES[mode].make(dataclasses.replace(given, forms=files))
     first = next(iter(made.values()))
     return dataclasses.replace(first, content=_joined({name: part.content for name, part in made.items()}))
 

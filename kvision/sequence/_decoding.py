@@ -126,8 +126,7 @@ class Greedy(keras.layers.Layer):
 
     def call(self, images):
         state = self.of_image(images, training=False)
-        logits = self.of_token.output["logits"]
-        no_words = np.zeros(logits.shape[-1], "float32")
+        no_words = np.zeros(self.of_token.output["logits"].shape[-1], "float32")
         no_words[[PADDING, START]] = LEAST
         places = np.arange(self.length, dtype="int32")
         first = ops.zeros_like(next(iter(state.values())), dtype="int32")
@@ -138,7 +137,8 @@ class Greedy(keras.layers.Layer):
 
         def step(place, last, tokens, *values):
             after = self.of_token({"token": last, **dict(zip(state, values, strict=True))}, training=False)
-            word = ops.cast(ops.argmax(ops.cast(after["logits"], "float32") + no_words, axis=-1), "int32")
+            logits = ops.cast(after["logits"], "float32") + no_words
+            word = ops.top_k(logits, 1)[1][:, 0]  # TFLite lacks an operator of Keras' argmax
             last = ops.where(_goes_on(last), word, PADDING)
             here = ops.cast(ops.equal(places, place), "int32")
             return place + 1, last, tokens + here * last[:, None], *(after[name] for name in state)

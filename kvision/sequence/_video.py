@@ -12,7 +12,7 @@ from typing import ClassVar, Literal
 
 import keras
 
-from kvision._backbones import BackboneRow, has_layer
+from kvision._backbones import BackboneRow
 from kvision._nested import check_model
 from kvision.blocks import recurrent
 from kvision.errors import UserError
@@ -142,7 +142,7 @@ def streamer(model: keras.Model) -> keras.Model:
     """
     check_model(model)
     layers = [layer for layer in model.layers if isinstance(layer, keras.layers.RNN)]
-    if not layers or not has_layer(model, "vote"):
+    if not layers or not any(isinstance(layer, LogMeanProbability) for layer in model.layers):
         raise UserError(f"{model.name} has no recurrent head, which alone sees a video frame by frame.")
     shape, classes = model.inputs[0].shape[2:], model.outputs[0].shape[-1]
     frame = keras.Input(shape, dtype=model.inputs[0].dtype, name="frame")
