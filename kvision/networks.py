@@ -7,12 +7,14 @@ import numpy as np
 
 from kvision.errors import UserError
 from kvision.keras_internals import all_layers, producer
+from kvision.names import listed
 from kvision.spec import Preprocess
 
 PREPROCESS = "preprocess"  # the name of kvision's own first layer
 PASSING = keras.layers.Dropout, keras.layers.Flatten, keras.layers.Identity, keras.layers.Reshape
 AVERAGING = keras.layers.Average, keras.layers.GlobalAveragePooling2D, keras.layers.UpSampling2D
 
+MOST_UNROLLED = 128  # steps
 SIDE = 64  # of noise for a model that takes any size, in pixels
 TAKES = {  # networks, by the rank of their input
     3: "series",
@@ -98,14 +100,41 @@ def portable(model: keras.Model) -> keras.Model:
     halves = {layer.dtype_policy.name for layer in layers if layer.compute_dtype in ("float16", "bfloat16")}
     if not halves and not any(getattr(layer, "synchronized", False) for layer in layers):
         return model
+    changes = {f'"{policy}"': '"float32"' for policy in halves}
+    return _copied(model, changes | {'"synchronized": true': '"synchronized": false'})
+
+
+def unrolled(model: keras.Model) -> keras.Model:
+    """The model whose recurrent layers are a graph of all of their steps, without loops; itself if it is.
+
+    Raises:
+        UserError: there are more than 128 steps.
+    """
+    rolled = [
+        layer for layer in all_layers(model) if isinstance(layer, keras.layers.RNN) and not layer.unroll
+    ]
+    if not rolled:
+        return model
+    steps = max(layer.input.shape[1] for layer in rolled)
+    if steps > MOST_UNROLLED:
+        raise UserError(
+            f"Integers need recurrent layers without loops, of at most {MOST_UNROLLED} steps; {model.name} has "
+            f"{steps}: float32, float16 and dynamic have loops."
+        )
+    return _copied(model, {'"unroll": false': '"unroll": true'})
+
+
+def _copied(model, changes: dict[str, str]) -> keras.Model:
+    """The model with other settings of its layers, by pieces of its configuration, and with its weights."""
     config = json.dumps(keras.saving.serialize_keras_object(model))
-    for policy in halves:
-        config = config.replace(f'"{policy}"', '"float32"')
-    config = config.replace('"synchronized": true', '"synchronized": false')
+    for old, new in changes.items():
+        config = config.replace(old, new)
     try:
         copy = keras.saving.deserialize_keras_object(json.loads(config))
     except Exception as error:  # whatever layers that others wrote raise
-        raise UserError(f"{model.name} cannot be copied in float32: {_reason(error)}") from None
+        raise UserError(
+            f"{model.name} cannot be copied with {listed([*changes.values()])}: {_reason(error)}"
+        ) from None
     copy.set_weights(model.get_weights())
     return copy
 

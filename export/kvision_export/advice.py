@@ -115,10 +115,10 @@ def worth(file, files: Sequence, float_size: int, images: int, task: type[Task])
         text = f"The others are measured against it{the}; "
     if accuracy is None:
         share = f"{100 * fidelity.agreement:.1f} %"
-        return f"{text}{task.agreement.format(share=share, images=counted(images, 'image'))}."
+        return f"{text}{task.agreement.format(share=share, images=counted(images, task.kind))}."
     points = f"{100 * abs(accuracy.drop):.2f} points {'lower' if accuracy.drop > 0 else 'higher'} than"
     relation = f"is {points}" if accuracy.drop else "equals"
-    return f"{text}its {task.score} on {counted(images, 'image')} {relation} the Keras model's."
+    return f"{text}its {task.score} on {counted(images, task.kind)} {relation} the Keras model's."
 
 
 def not_integers(census: Census) -> dict[str, int]:

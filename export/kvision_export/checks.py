@@ -18,6 +18,12 @@ from kvision_export import inputs
 from kvision_export.convert import STATELESS
 
 REPORT, PAGE = "report.json", "report.html"
+ONE_CLASS = ("label", "clip", "sequence")  # targets of tasks of one class
+BATCHES = {  # by the rank of a network's input
+    3: "(windows, steps, features)",
+    4: "(images, height, width, channels)",
+    5: "(clips, frames, height, width, channels)",
+}
 
 
 def choose(what, value, known):
@@ -39,7 +45,7 @@ def functional(model: keras.Model, images) -> keras.Model:
     built = getattr(model, "inputs", None)  # one that is subclassed, or was not called yet, lacks them
     if not built or None in networks.image_shape(model)[1:]:
         pixels = inputs.pixels(images)
-        check_batch("images", pixels)
+        check_batch("images", pixels, BATCHES[4])
         model = networks.functional(model, pixels.shape[1:])
     if stateful := [layer.name for layer in all_layers(model) if getattr(layer, "stateful", False)]:
         raise UserError(f"{stateful[0]} keeps a state from one batch to the next. {STATELESS}")
@@ -86,12 +92,12 @@ def _numbers(what, values, shape) -> np.ndarray:
     return array
 
 
-def check_batch(name: str, images) -> None:
-    """Raises a UserError for an array that is not a batch of images."""
-    shape = np.shape(images)
-    if len(shape) != 4:
-        one = f" One image is `{name}[None]`." if len(shape) == 3 else ""
-        raise UserError(f"`{name}` must be of shape (images, height, width, channels); got {shape}.{one}")
+def check_batch(name: str, images, expected: str) -> None:
+    """Raises a UserError for an array that is not a batch of what `BATCHES` has."""
+    shape, rank = np.shape(images), expected.count(",") + 1
+    if len(shape) != rank:
+        one = f" One {expected[1:].partition('s,')[0]} is `{name}[None]`." if len(shape) == rank - 1 else ""
+        raise UserError(f"`{name}` must be of shape {expected}; got {shape}.{one}")
 
 
 def check_images(name: str, images: np.ndarray, model: keras.Model) -> None:
@@ -99,14 +105,21 @@ def check_images(name: str, images: np.ndarray, model: keras.Model) -> None:
 
     Args:
         name: of the argument.
-        images: see `inputs`: pixels in [0, 255] of the model's size, and proposals where it takes them.
+        images: see `inputs`: pixels in [0, 255] of the model's size, and proposals where it takes them; of
+            series any numbers.
         model: the network.
     """
     pixels, proposals = inputs.pixels(images), inputs.named(images).get(inputs.PROPOSALS)
-    check_batch(name, pixels)
     shape = networks.image_shape(model)[1:]
+    check_batch(name, pixels, BATCHES[len(shape) + 1])
     if len(pixels) == 0 or pixels.shape[1:] != shape:
-        raise UserError(f"`{name}` must be images of shape {shape}; got an array of {pixels.shape}.")
+        raise UserError(
+            f"`{name}` must be {exported_task(model).kind}s of shape {shape}; got an array of {pixels.shape}."
+        )
+    if not exported_task(model).images:
+        if not np.isfinite(pixels).all():
+            raise UserError(f"`{name}` contains NaN or infinity.")
+        return
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= 0 and high <= 255):
         raise UserError(f"`{name}` must be pixels in [0, 255]; got [{low:g}, {high:g}].")
@@ -156,6 +169,10 @@ def check_labels(values, images: int, model: keras.Model, target: str, classes: 
     if target == "boxes":
         return _check_objects(values, images, networks.image_shape(model)[1:3], classes)
     array = _array(values)
+    if target == "next":
+        return _check_values(array, (images, classes))
+    if target == "tokens":
+        return _check_captions(array, images)
     pixels = model.output_shape[1:-1]
     shape, largest, expected = {
         "label": ((images,), classes - 1, f"{counted(images, 'integer')} from 0 to {classes - 1}"),
@@ -166,7 +183,7 @@ def check_labels(values, images: int, model: keras.Model, target: str, classes: 
             f"masks {(images, *pixels)} of integers from 0 to {classes - 1}, or {IGNORED} where a pixel has "
             "no class",
         ),
-    }[target]
+    }["label" if target in ONE_CLASS else target]
     if array.dtype.kind not in "uib" or array.shape != shape:
         raise UserError(f"`labels` must be {expected}; got {array.dtype} of {array.shape}.")
     outside = array[(array < 0) | (array > largest)]
@@ -175,7 +192,23 @@ def check_labels(values, images: int, model: keras.Model, target: str, classes: 
         raise UserError(
             f"`labels` must be {expected}, as the network has {classes} classes; got {outside[0]}."
         )
-    return array.astype(np.int64 if target == "label" else np.min_scalar_type(max(largest, IGNORED)))
+    return array.astype(np.int64 if target in ONE_CLASS else np.min_scalar_type(max(largest, IGNORED)))
+
+
+def _check_captions(array, images):
+    """Captions of images, integers, see `kvision.data.load`."""
+    if array.dtype.kind not in "ui" or array.ndim != 3 or len(array) != images:
+        raise UserError(
+            f"`labels` must be integers {(images, 'captions', 'length')}; got {array.dtype} of {array.shape}."
+        )
+    return array
+
+
+def _check_values(array, shape):
+    """The next values of series, float32."""
+    if array.dtype.kind not in "uif" or array.shape != shape or not np.isfinite(array).all():
+        raise UserError(f"`labels` must be finite numbers {shape}; got {array.dtype} of {array.shape}.")
+    return array.astype(np.float32)
 
 
 def _check_objects(values, images, size, classes) -> dict[str, np.ndarray]:
@@ -208,13 +241,13 @@ def _check_objects(values, images, size, classes) -> dict[str, np.ndarray]:
     return objects
 
 
-def check_calibration(images: np.ndarray) -> None:
-    """Raises a ValueError for images that would give useless ranges."""
+def check_calibration(images: np.ndarray, pixels: bool = True) -> None:
+    """Raises a ValueError for images, or series where they are no `pixels`, that would give useless ranges."""
     if len(images) < 4:
         raise UserError(f"Calibration needs at least 4 images (64 are usual); got {len(images)}.")
     if np.ptp(images, axis=0).max() == 0:
         raise UserError("The calibration images are all the same.")
-    if images.max() <= 1:
+    if pixels and images.max() <= 1:
         raise UserError(f"Calibration images must be pixels in [0, 255]; got [0, {images.max():g}].")
 
 

@@ -52,6 +52,18 @@ def define():
         "Output of the files: probabilities, logits, or, of a network that answers for pixels, mask: the "
         "most probable class of each pixel, as uint8.",
     )
+    flags.DEFINE_bool(
+        "one_shot",
+        False,
+        "Of a captioner, whether the file finds all words by itself, with the signature caption(image); else it "
+        "has the signatures encode(image) and step(token, state).",
+    )
+    flags.DEFINE_bool(
+        "streaming",
+        False,
+        "Of a classifier of clips with a recurrent head, whether the file takes one frame after the other, with "
+        "the signature step(frame, state).",
+    )
     flags.DEFINE_enum("backend", "litert", BACKENDS, "Quantizer: litert-quantizer or TensorFlow's.")
     flags.DEFINE_string(
         "calibration",
@@ -139,6 +151,8 @@ def main(positional):
                 f"`--io_dtype` gives the dtypes of int8 files, and the modes are {', '.join(modes)}: add "
                 "int8 to `--quantize`, or leave `--io_dtype` out."
             )
+        if FLAGS.one_shot and FLAGS.streaming:
+            raise UserError("`--one_shot` is for captions and `--streaming` for clips: give one.")
         cli.import_keras()
         from kvision_export import console, from_flags
 

@@ -21,7 +21,7 @@ from kvision_export.modes import REFERENCE
 def print_table(report: dict, output: Path) -> None:
     """Prints the report of an export."""
     table = rich.table.Table(
-        title=f"{report['model']} on {counted(report['images'], 'held-out image')}",
+        title=f"{report['model']} on {counted(report['images'], 'held-out ' + report['kind'])}",
         caption=f"times in ms with 1 and 2 threads, speed relative to {REFERENCE}",
         box=rich.box.SIMPLE_HEAD,
         pad_edge=False,

@@ -44,8 +44,8 @@ def computed_in(model: schema.ModelT) -> dict[str, dict[str, int]]:
 
     Floats with integer weights, whose activations are quantized as they come, are apart: "float32 by int8".
     """
-    graph, counts = model.subgraphs[0], {}
-    for operator in graph.operators:
+    counts = {}
+    for graph, operator in _operators(model):
         name = flatbuffer.operator_name(model, operator)
         if name in CONVERSIONS:
             continue
@@ -53,7 +53,7 @@ def computed_in(model: schema.ModelT) -> dict[str, dict[str, int]]:
         if (
             name in flatbuffer.WEIGHTED
             and kind == "float32"
-            and (stored := _dtype(_kernel(model, operator))) in INTEGERS
+            and (stored := _dtype(_kernel(model, graph, operator))) in INTEGERS
         ):
             kind = f"float32 by {stored}"
         counts.setdefault(kind, Counter())[name] += 1
@@ -63,16 +63,23 @@ def computed_in(model: schema.ModelT) -> dict[str, dict[str, int]]:
 def stored_as(model: schema.ModelT) -> dict[str, int]:
     """Number of convolutions and dense layers by type of weights; "int8 by channel" has many scales."""
     counts = Counter()
-    for layer in flatbuffer.layers(model):
-        kernel = _kernel(model, layer)
+    for graph, layer in _operators(model):
+        if not flatbuffer.is_layer(model, layer):
+            continue
+        kernel = _kernel(model, graph, layer)
         scales = () if kernel.quantization is None else kernel.quantization.scale
         counts[_dtype(kernel) + " by channel" * (scales is not None and len(scales) > 1)] += 1
     return dict(counts.most_common())
 
 
-def _kernel(model, operator):
+def _operators(model):
+    """All operators, those inside loops included, each with its graph."""
+    return ((graph, operator) for graph in model.subgraphs for operator in graph.operators)
+
+
+def _kernel(model, graph, operator):
     """A layer's kernel as it is stored, behind a DEQUANTIZE of constants."""
-    graph, index = model.subgraphs[0], operator.inputs[1]
+    index = operator.inputs[1]
     for producer in graph.operators:
         if index in producer.outputs and flatbuffer.operator_name(model, producer) == "DEQUANTIZE":
             index = producer.inputs[0]

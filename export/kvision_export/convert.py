@@ -18,6 +18,7 @@ import tensorflow as tf
 from kvision import networks
 from kvision.errors import FULL_DISK, UserError, naming
 from kvision_export import flatbuffer, inputs
+from kvision_export.modes import UNROLLED
 
 OUTPUT, SIGNATURE = "probabilities", "serving_default"
 FLOATS = ("float32", "float16", "dynamic")
@@ -48,7 +49,7 @@ def convert(model: keras.Model, mode: str = "float32") -> bytes:
 
 
 def convert_apart(
-    model: keras.Model, modes: Sequence[str], images: np.ndarray | None = None
+    model: keras.Model, modes: Sequence[str], images: np.ndarray | None = None, output: str = OUTPUT
 ) -> dict[str, bytes]:
     """`convert` for several modes, in a process of its own: the converter crashes on some networks.
 
@@ -56,6 +57,7 @@ def convert_apart(
         model: see `convert`.
         modes: modes of `convert`, and `PEER` as the last.
         images: float32 `(images, height, width, channels)`, see `inputs`, with which `PEER` calibrates.
+        output: name of the output of a model that has one alone.
 
     Returns:
         The files by mode; `PEER` is among them only where its file can be made.
@@ -63,7 +65,7 @@ def convert_apart(
     Raises:
         UserError: the model cannot be converted.
     """
-    with _saved(model) as folder:
+    with _saved(model, output) as folder:
         if images is not None:
             with naming(folder):
                 np.save(folder / "images.npy", images)
@@ -78,6 +80,18 @@ def convert_apart(
         return {mode: _in_order((folder / f"{mode}.tflite").read_bytes(), model) for mode in converted}
 
 
+def files(
+    model: keras.Model, forms: Sequence[str], images: np.ndarray | None = None, output: str = OUTPUT
+) -> dict[str, bytes]:
+    """The files of some forms, see `convert_apart`: loops are in none of those that integers are made of."""
+    flat, first = networks.unrolled(model) if {*forms} & {UNROLLED, PEER} else model, FLOATS[0]
+    if flat is model:
+        made = convert_apart(model, [form for form in forms if form != UNROLLED], images, output)
+        return made | {UNROLLED: made[first]}
+    made = convert_apart(model, [form for form in forms if form in FLOATS], output=output)
+    return made | convert_apart(flat, [form for form in forms if form not in FLOATS], images, output)
+
+
 def _reason(child) -> str:
     if child.returncode < 0:
         return f"the converter was ended by {signal.Signals(-child.returncode).name}."
@@ -87,19 +101,21 @@ def _reason(child) -> str:
 
 
 @contextlib.contextmanager
-def _saved(model) -> Iterator[Path]:
+def _saved(model, output=OUTPUT) -> Iterator[Path]:
     if None in (size := networks.image_shape(model)[1:]):
         raise UserError(f"{model.name} has no fixed input size: {size}.")
 
-    def spec(name, *shape):
-        return tf.TensorSpec((1, *shape), tf.float32, name=name)
+    def spec(name, tensor):
+        dtype = tf.int32 if tensor.dtype == "int32" else tf.float32
+        return tf.TensorSpec((1, *tensor.shape[1:]), dtype, name=name)
 
-    signature = spec(inputs.IMAGE, *size)
-    if count := networks.proposals_of(model):  # the converter sorts inputs by their names
-        signature = {inputs.IMAGE: signature, inputs.PROPOSALS: spec(inputs.PROPOSALS, count, 4)}
+    if isinstance(model.input, dict):  # the converter sorts inputs by their names
+        signature = {name: spec(name, tensor) for name, tensor in model.input.items()}
+    else:
+        signature = spec(inputs.name_of(networks.image_shape(model)), model.inputs[0])
     with tempfile.TemporaryDirectory() as folder:
         archive = keras.export.ExportArchive()
-        archive.add_endpoint(SIGNATURE, _with_constants(model), [signature])
+        archive.add_endpoint(SIGNATURE, _with_constants(model, output), [signature])
         try:
             archive.write_out(folder, verbose=False)
         except (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) as error:
@@ -107,7 +123,7 @@ def _saved(model) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _with_constants(model):
+def _with_constants(model, output):
     """The function from images to a model's outputs, in whose graph small variables are constants."""
     small = [(v, v.numpy()) for v in model.variables if math.prod(v.shape) <= SMALL]
 
@@ -118,7 +134,7 @@ def _with_constants(model):
             after = [*map(scope.get_current_value, model.variables)]
         if any(a is not b for a, b in zip(after, before, strict=True)):
             raise UserError(f"{model.name} changes its own variables when it is called. {STATELESS}")
-        return outputs if isinstance(outputs, dict) else {OUTPUT: outputs}
+        return outputs if isinstance(outputs, dict) else {output: outputs}
 
     return call
 
@@ -159,6 +175,7 @@ def _with_integers(converter, folder):
 
 SETTINGS = {
     "float32": _as_it_is,
+    UNROLLED: _as_it_is,
     "float16": _with_float16,
     "dynamic": _with_small_weights,
     PEER: _with_integers,

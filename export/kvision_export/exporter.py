@@ -14,8 +14,9 @@ import numpy as np
 
 from kvision import input_checks, networks, run_info
 from kvision.errors import UserError, naming
+from kvision.keras_internals import all_layers
 from kvision.spec import Preprocess
-from kvision_export import convert, inputs, metadata, report, verify
+from kvision_export import convert, inputs, metadata, report, signatures, verify
 from kvision_export.checks import (
     PAGE,
     REPORT,
@@ -31,8 +32,8 @@ from kvision_export.checks import (
 )
 from kvision_export.choices import ANSWERS, BACKENDS, IO_DTYPES, TARGETS
 from kvision_export.files import Job
-from kvision_export.judges import judge_of
-from kvision_export.modes import MODES, REFERENCE, Given, tolerance
+from kvision_export.judges import OutputJudge, judge_of
+from kvision_export.modes import MODES, REFERENCE, UNROLLED, Given, tolerance
 from kvision_export.tolerance import Tolerance
 
 PACKAGES = ("kvision", "keras", "tensorflow", "ai_edge_litert", "litert_quantizer")  # in a report
@@ -52,6 +53,7 @@ def export(
     backend: str = "litert",
     io_dtype: str | None = None,
     answer: str = "probabilities",
+    way: str = "",
     compare: bool = True,
     description: str = "",
     license: str = "",
@@ -91,6 +93,9 @@ def export(
             `io_dtype.set_io_dtype`.
         answer: output of the files: "probabilities", "logits", or "mask": uint8, the most probable class of
             each pixel; of a detector always its detections.
+        way: another form of the file, one of `Exported.ways`: of a captioner "one_shot", a file that finds
+            all words of a caption by itself; of a classifier of clips "streaming", one that takes one frame
+            after the other.
         compare: whether the report has TFLiteConverter's own int8 file too.
         description, license: texts for the files' metadata.
         remarks: sentences on the images, for the report.
@@ -106,6 +111,7 @@ def export(
             its output, or that cannot be converted, or whose file has a fault or another answer than it.
     """
     default_modes, default_io_dtype, mixed = choose("target", target, TARGETS)
+    given_io_dtype = io_dtype
     modes, io_dtype = [*dict.fromkeys(modes or default_modes)], io_dtype or default_io_dtype
     for mode in modes:
         choose("mode", mode, MODES)
@@ -115,15 +121,31 @@ def export(
     images = floats("images", images)
     model = functional(model, images)
     task_type = exported_task(model)
+    if not task_type.images:
+        if given_io_dtype not in (None, "float32"):
+            raise UserError(
+                f"`io_dtype`: {model.name} takes series in their own units, float32; got {io_dtype!r}."
+            )
+        io_dtype = "float32"
     classes = task_type.classes_of(model)
-    if answer != ANSWERS[0] and task_type.answer != ANSWERS[0]:
-        raise UserError(f"`answer`: the files of {model.name} have {task_type.answer}; got {answer!r}.")
-    answer = answer if task_type.answer == ANSWERS[0] else task_type.answer
+    if answer != ANSWERS[0] and task_type.output != ANSWERS[0]:
+        raise UserError(f"`answer`: the files of {model.name} have {task_type.output}; got {answer!r}.")
+    answer = answer if task_type.output == ANSWERS[0] else task_type.output
     if answer == "mask" and len(model.output_shape) == 2:
         raise UserError(
-            f"`answer`: {model.name} answers for whole images, and a mask is of pixels: give probabilities "
+            f"`answer`: {model.name} answers for whole {task_type.kind}s, and a mask is of pixels: give probabilities "
             "or logits."
         )
+    if way and way not in task_type.ways:
+        raise UserError(f"`{way}` is not for {task_type.name}, which {model.name} learned.")
+    integers = [mode for mode in modes if MODES[mode].form == UNROLLED]
+    if way and integers:
+        raise UserError(
+            f"`{way}` files have loops or states, which stay in floats: their modes are float32, float16 and "
+            f"dynamic; got {integers[0]}."
+        )
+    if target == "edgetpu" and any(isinstance(layer, keras.layers.RNN) for layer in all_layers(model)):
+        raise UserError(f"The Edge TPU has no recurrent layers, and {model.name} has some: another `target`?")
     check_images("images", images, model)
     calibrating = None
     if needs := [mode for mode in modes if MODES[mode].calibrated]:
@@ -131,11 +153,14 @@ def export(
             raise UserError(f"{needs[0]} needs `calibration` images.")
         calibrating = floats("calibration", calibration)
         check_images("calibration", calibrating, model)
-        check_calibration(inputs.pixels(calibrating))
+        check_calibration(inputs.pixels(calibrating), task_type.images)
     class_names, own_preprocess = check_names(class_names, classes), networks.preprocess_of(model)
     bare, model = model, networks.normalized(model, preprocess) if preprocess else model
     task = task_type(class_names=tuple(class_names)).fitted(bare)
-    model, judge = task.exported(model), judge_of(task)
+    model = task.exported(model)
+    parts = task.signatures(model, way)
+    judge = judge_of(task, parts)
+    chooser = judge if len(parts) == 1 else OutputJudge()  # between the steps of int8
     if labels is not None:
         labels = check_labels(labels, len(images), bare, task.target, classes)
     output = Path(output).resolve()
@@ -147,7 +172,7 @@ def export(
     try:
         expected = judge.of_model(model, images)
         doubts, unchecked = [], []
-        if isinstance(labels, np.ndarray) and task.one_class:
+        if isinstance(labels, np.ndarray) and task.one_class and task.input_rank == 4:
             doubts, unchecked = input_checks.find(
                 lambda pixels: bare.predict(pixels, verbose=0),
                 images,
@@ -156,13 +181,17 @@ def export(
                 own=own_preprocess is not None,
                 given=preprocess,
             )
-        elif own_preprocess is None:
+        elif own_preprocess is None and task.images:
             unchecked = [input_checks.unchecked(preprocess, networks.image_shape(model)[-1])]
         say(f"converting {model.name}")
         forms = [*dict.fromkeys([MODES[REFERENCE].form, *(MODES[mode].form for mode in modes)])]
-        if compare and any(MODES[mode].integers for mode in modes):
+        if len(parts) > 1 and calibrating is not None:  # parts with a state, see `signatures.make`
+            forms = [*dict.fromkeys([*forms, MODES["dynamic"].form])]
+        if compare and any(MODES[mode].integers for mode in modes) and len(parts) == 1:
             forms.append(convert.PEER)
-        converted = convert.convert_apart(model, forms, calibrating if convert.PEER in forms else None)
+        calibrated = calibrating if convert.PEER in forms else None
+        by_part = {name: convert.files(part, forms, calibrated, task.output) for name, part in parts.items()}
+        converted = signatures.joined(by_part)
         if {*forms} - {*converted}:
             say("TFLiteConverter by itself makes no int8 file of this network to compare with")
         about = metadata.About(
@@ -171,12 +200,14 @@ def export(
             license=license,
             labels=class_names,
             channels=networks.image_shape(model)[-1],
-            size=networks.image_shape(model)[1:3],
+            size=networks.image_shape(model)[-3:-1] if task.images else (),
+            frames=networks.image_shape(model)[1] if task.input_rank == 5 else 0,
             proposals=networks.proposals_of(model),
             preprocess=networks.preprocess_of(model),
             answer=answer,
             activation=task.activation,
             dense=task.rank == 4,
+            tensors=task.tensors,
         )
         job = Job(converted, images, labels, expected, judge, task, about, target, say)
         given = Given(
@@ -185,16 +216,17 @@ def export(
             calibration=images[:0] if calibrating is None else calibrating,
             backend=backend,
             io_dtype=io_dtype,
+            pixels=task.images,
             mixed=mixed,
             finished=job.finished,
-            judge=judge,
+            judge=chooser,
             tolerance=Tolerance(),
             say=say,
         )
         files = []
         for mode in modes:
             bounds = (tolerances or {}).get(mode) or tolerance(mode)
-            made = MODES[mode].make(dataclasses.replace(given, tolerance=bounds))
+            made = signatures.make(mode, by_part, dataclasses.replace(given, tolerance=bounds))
             files.append(job.write(mode, made, tmp_path / f"{model.name}_{mode}.tflite", bounds))
         if convert.PEER in converted:
             files.append(job.peer())
@@ -207,10 +239,15 @@ def export(
         results = {
             "model": model.name,
             "task": task.name,
+            "kind": task.kind,
             "score": task.score,
             "answer": answer,
             "about": judge.about,
             "measures": {name: measure._asdict() for name, measure in judge.measures.items()},
+            "steps": {
+                "error": chooser.about["error"],
+                "measures": {name: measure._asdict() for name, measure in chooser.measures.items()},
+            },
             "target": target,
             "preprocess": about.preprocess and dataclasses.asdict(about.preprocess),
             "images": len(images),

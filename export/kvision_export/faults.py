@@ -14,9 +14,6 @@ def find_faults(model: schema.ModelT) -> list[str]:
     Pixels may take one: XNNPACK runs both of its operators, but none from uint8 to int8.
     """
     faults = []
-    loops = [graph for graph in model.subgraphs[1:] if _has_weights(model, graph)]
-    if loops:
-        faults.append(f"{counted(len(loops), 'loop')} with weights inside; `unroll=True` unrolls an RNN.")
     graph = model.subgraphs[0]
     names = [flatbuffer.operator_name(model, operator) for operator in graph.operators]
     inside = [flatbuffer.operator_name(model, op) for loop in model.subgraphs[1:] for op in loop.operators]
@@ -31,10 +28,6 @@ def find_faults(model: schema.ModelT) -> list[str]:
                 tensor = graph.tensors[operator.outputs[0]].name.decode()
                 faults.append(f"{tensor} is dequantized only to be quantized again.")
     return faults
-
-
-def _has_weights(model, graph) -> bool:
-    return any(flatbuffer.is_layer(model, operator) for operator in graph.operators)
 
 
 def _is_computed(model, index) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,14 +12,12 @@ from kvision.tasks import Accuracy, Exported
 from kvision_export import answers, convert, flatbuffer, latency, metadata, modes
 from kvision_export.advice import advice, warnings_of
 from kvision_export.census import Census, census_of
-from kvision_export.judges import BoxFidelity, Judge
+from kvision_export.judges import Judge
 from kvision_export.modes import Made
 from kvision_export.search import Step
 from kvision_export.tolerance import Tolerance
-from kvision_export.verify import Fidelity
 from kvision_export.versions import set_versions
 
-BROKEN = 1e-3  # difference of a probability that no float file has
 ALIKE = 0.9  # agreement that every float file has
 
 
@@ -31,7 +30,7 @@ class File:
         file: name of the file; "" where it is only compared with.
         size: number of bytes.
         accuracy: metrics against the labels; None without labels.
-        fidelity: distance from the Keras model.
+        fidelity: distance from the Keras model, see `Judge.fidelity`.
         latency_ms: milliseconds for one image by number of threads: the float32 file's times the ratio to it,
             measured in turns.
         float_latency_ms: the float32 file's median, the same for all files.
@@ -48,7 +47,7 @@ class File:
     file: str
     size: int
     accuracy: Accuracy | None
-    fidelity: Fidelity | BoxFidelity
+    fidelity: Any
     latency_ms: dict[int, float]
     float_latency_ms: dict[int, float]
     refusal: str
@@ -91,10 +90,10 @@ class Job:
         self.judge = judge
         floats = judge.of_file(converted["float32"], images)
         near = judge.fidelity(floats, expected)
-        if not (near.largest_difference <= BROKEN and near.agreement >= ALIKE):
+        if not (near.largest_difference <= judge.broken and near.agreement >= ALIKE):
             raise UserError(
-                f"The float32 file of {about.name} differs from the Keras model by "
-                f"{near.largest_difference:g} and agrees on {100 * near.agreement:.1f} %."
+                f"The float32 file of {about.name} is not the Keras model: {judge.differs} "
+                f"{near.largest_difference:g}, and it agrees on {100 * near.agreement:.1f} %."
             )
         self.float_file = answers.ended(converted["float32"], about.answer)  # to which times are relative
         self.expected = judge.expected(expected, floats)
@@ -148,7 +147,7 @@ class Job:
         files = {"float": self.float_file, "measured": content}
         latency_ms = {}
         for threads in (1, 2):
-            times = latency.latencies(files, self.images[0], threads)
+            times = latency.latencies(files, self.images[0], threads, self.judge.open)
             float_ms = self.float_latency_ms.setdefault(threads, times["float"])  # the same for all files
             latency_ms[threads] = float_ms * times["measured"] / times["float"]
         return File(
@@ -159,7 +158,9 @@ class Job:
             fidelity=fidelity,
             latency_ms=latency_ms,
             float_latency_ms=self.float_latency_ms,
-            refusal=bounds.refusal(fidelity.largest_difference, fidelity.agreement, drop, self.task.score),
+            refusal=bounds.refusal(
+                fidelity.largest_difference, fidelity.agreement, drop, self.task.score, self.judge.differs
+            ),
             advice="",
             warnings=warnings_of(mode, census, self.target, latency_ms[1] / self.float_latency_ms[1]),
             census=census,

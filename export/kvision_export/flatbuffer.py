@@ -1,6 +1,7 @@
 """Reading, changing and writing TFLite flatbuffers as objects."""
 
 import copy
+from collections.abc import Mapping
 
 import flatbuffers
 import numpy as np
@@ -69,6 +70,43 @@ def write(model: schema.ModelT) -> bytes:
     builder = _Builder()
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def merged(parts: Mapping[str, bytes]) -> bytes:
+    """One file of several, each with a signature of its own; weights that are equal are stored once.
+
+    Args:
+        parts: the files by the names of their signatures, each with one signature and one main graph.
+    """
+    models = {name: read(content) for name, content in parts.items()}
+    whole = schema.ModelT()
+    whole.version, whole.buffers, whole.signatureDefs = 3, [schema.BufferT()], []
+    whole.buffers[0].offset = whole.buffers[0].size = 0
+    whole.operatorCodes, whole.subgraphs, loops = [], [], []
+    for number, (name, model) in enumerate(models.items()):
+        codes, buffers, graphs = (
+            len(whole.operatorCodes),
+            len(whole.buffers) - 1,
+            len(models) + len(loops) - 1,
+        )
+        for graph in model.subgraphs:
+            for tensor in graph.tensors:
+                tensor.buffer += buffers * (tensor.buffer > 0)
+            for operator in graph.operators:
+                operator.opcodeIndex += codes
+                if isinstance(operator.builtinOptions, schema.WhileOptionsT):
+                    operator.builtinOptions.condSubgraphIndex += graphs
+                    operator.builtinOptions.bodySubgraphIndex += graphs
+        (signature,) = model.signatureDefs
+        signature.signatureKey, signature.subgraphIndex = name.encode(), number
+        whole.signatureDefs.append(signature)
+        whole.operatorCodes += model.operatorCodes
+        whole.buffers += model.buffers[1:]
+        whole.subgraphs.append(model.subgraphs[0])
+        whole.subgraphs[-1].name = name.encode()
+        loops += model.subgraphs[1:]
+    whole.subgraphs += loops
+    return write(whole)
 
 
 def shorten_names(model: schema.ModelT) -> None:

@@ -17,6 +17,7 @@ from kvision_export.checks import check_output
 from kvision_export.tolerance import Tolerance
 
 FLAGS = flags.FLAGS
+WAYS = ("one_shot", "streaming")  # see `exporter.export`
 
 
 def export(names: Sequence[str]) -> tuple[dict, Path]:
@@ -55,6 +56,7 @@ def export(names: Sequence[str]) -> tuple[dict, Path]:
         modes=names,
         backend=FLAGS.backend,
         io_dtype=FLAGS.io_dtype,
+        way=next((name for name in WAYS if FLAGS[name].value), ""),
         answer=FLAGS.answer,
         compare=FLAGS.compare,
         description=FLAGS.description,
@@ -87,15 +89,14 @@ def load_images(
         balanced: whether as many of each class as can be, where an image has a single one.
         labeled: whether labels are read.
     """
-    target, compared = opened.task.target, opened.task.compared if labeled else ()
     data = model_flags.load_data(
         opened,
         FLAGS.calibration,
         split,
-        training=True,
+        shuffled=True,
         batch_size=1,
         labeled=labeled,
-        own_size=bool(compared),
+        own_size=labeled and bool(opened.task.compared),
     )
     balanced = balanced and labeled and opened.task.one_class
     most = -(-count // len(data.class_names)) if balanced else count
@@ -103,10 +104,9 @@ def load_images(
     chosen, rest = [], []
     with read_errors([data]):
         for batch in data.dataset.take(data.size).as_numpy_iterator():
-            image = keras.tree.map_structure(lambda part: part[0], opened.task.served(batch))
-            label = batch[target][0] if labeled else 0
-            label = {name: batch[name][0] for name in compared} or label
-            number = int(batch[target][0]) if balanced else 0
+            image = _first(opened.task.served(batch))
+            label = _first(opened.task.truths(batch)) if labeled else 0
+            number = int(label) if balanced else 0
             full = class_counts[number] >= most
             (rest if full else chosen).append((image, label))
             class_counts[number] += not full
@@ -116,6 +116,11 @@ def load_images(
     report_unreadable(data.unreadable, FLAGS.strict)
     images, labels = zip(*(chosen + rest)[:count], strict=True)
     return _stacked(images), _stacked(labels) if labeled else None
+
+
+def _first(batch):
+    """The first example of an array, or of a dict of arrays."""
+    return keras.tree.map_structure(lambda part: part[0], batch)
 
 
 def _stacked(examples):

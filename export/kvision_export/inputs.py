@@ -4,11 +4,17 @@ Images alone are an array. Images with proposals are a structured array with the
 "proposals": both are counted, divided and gone through alike, each image with all that belongs to it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 IMAGE, PROPOSALS = "image", "proposals"  # names and order of a file's inputs
+SERIES = "series"  # that of an input that is no image
+
+
+def name_of(shape: Sequence[int | None]) -> str:
+    """The name of the input of a file, by its shape with the batch."""
+    return IMAGE if len(shape) >= 4 else SERIES
 
 
 def joined(parts: Mapping[str, np.ndarray]) -> np.ndarray:

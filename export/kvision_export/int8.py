@@ -65,6 +65,7 @@ class Int8Files:
         backend: see `quantize`.
         io_dtype: "uint8" (pixels in, float32 probabilities out), "float32" (both), or "int8" (both, and not
             one float operator between).
+        pixels: whether the input are pixels; of others the range is that of the calibration.
     """
 
     def __init__(
@@ -74,9 +75,10 @@ class Int8Files:
         *,
         backend: str = "litert",
         io_dtype: str = "uint8",
+        pixels: bool = True,
     ):
         self.content, self.calibration = content, calibration
-        self.backend, self.io_dtype = backend, io_dtype
+        self.backend, self.io_dtype, self.pixels = backend, io_dtype, pixels
         self._float_files: dict[tuple[bool, bool], FloatFile] = {}
 
     def make(self, settings: Settings) -> bytes:
@@ -101,7 +103,7 @@ class Int8Files:
         if key not in self._float_files:
             model, content = flatbuffer.read(self.content), self.content
             changed = settings.hard_swish and split_hard_swish(model) > 0
-            zero_point = fold_normalization(model) if settings.folded else None
+            zero_point = fold_normalization(model) if settings.folded and self.pixels else None
             if changed or zero_point is not None:
                 content = flatbuffer.write(model)
             for known in self._float_files.values():
@@ -152,6 +154,8 @@ class Int8Files:
         return own_errors(content, floats.content, given)
 
     def _input_range(self, floats):
+        if not self.pixels:
+            return {}
         pixels = int(floats.model.subgraphs[0].inputs[0])
         return {pixels: (float(-floats.zero_point), float(255 - floats.zero_point))}
 

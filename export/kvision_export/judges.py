@@ -1,8 +1,8 @@
-"""Judges of exported files: one for probabilities of classes, one for boxes."""
+"""Judges of exported files: one for probabilities of classes, one for boxes, one for forecasts."""
 
 import abc
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import keras
@@ -11,14 +11,16 @@ import numpy as np
 from kvision import networks
 from kvision.average_precision import iou
 from kvision.errors import UserError
-from kvision.tasks import Answers, Detections, Exported
-from kvision_export import inputs, runner, verify
-from kvision_export.activations import ACTIVATIONS, Activation, Softmax
+from kvision import sequence
+from kvision.tasks import Answers, Captions, Detections, Exported, Forecasts
+from kvision_export import inputs, players, runner, verify
+from kvision_export.activations import ACTIVATIONS, FAINTEST, SMALLEST, Activation, Softmax
 from kvision_export.modes import REFERENCE
 
 BATCH = 32  # images whose outputs are held whole
 SURE = 0.25  # score from which on a detection counts, as in pictures
 SAME = 0.9  # intersection over union of boxes that are the same
+NEAR = 0.01  # difference of forecasts that are the same, in units of the scale
 
 
 class Measure(NamedTuple):
@@ -55,8 +57,12 @@ class Judge(abc.ABC):
     Attributes:
         about: sentence on the "measures", and what the "error" is, for readers of a report.
         measures: what a fidelity has for this kind of answers, by its attributes' names.
+        differs: what is the fidelity's `largest_difference`.
+        broken: largest difference that no float file has.
     """
 
+    differs: ClassVar[str] = "a probability differs by"
+    broken: ClassVar[float] = 1e-3
     about: ClassVar[Mapping[str, str]]
     measures: ClassVar[Mapping[str, Measure]]
 
@@ -67,6 +73,10 @@ class Judge(abc.ABC):
     @abc.abstractmethod
     def of_file(self, content: bytes, images: np.ndarray, pixels: bool = True) -> Any:
         """Answers of a file; see `runner.predict`."""
+
+    def open(self, content: bytes, threads: int, pixels: bool = True) -> tuple[Any, Callable]:
+        """A file to be invoked, and what feeds it an image; see `runner.open_file`."""
+        return runner.open_file(content, threads, pixels)
 
     def expected(self, of_model, of_float_file) -> Any:
         """The answers with which those of files are compared: the Keras model's."""
@@ -181,11 +191,200 @@ class BoxJudge(Judge):
         )
 
 
-def judge_of(task: Exported) -> Judge:
-    """The judge of a task's answers."""
-    if task.answers is Detections:
-        return BoxJudge()
-    return ClassJudge(ACTIVATIONS[task.activation])
+@dataclasses.dataclass(frozen=True)
+class ForecastFidelity:
+    """Distance of a file's forecasts from the Keras model's, in units of the scale.
+
+    Attributes:
+        agreement: share of the values that differ by at most a hundredth.
+        largest_difference, mean_difference: absolute difference of a value.
+        error: mean squared difference.
+        worst: numbers of the windows with the largest difference, the worst first.
+    """
+
+    agreement: float
+    largest_difference: float
+    mean_difference: float
+    error: float
+    worst: list[int]
+
+
+class ForecastJudge(Judge):
+    """Judge of forecasts.
+
+    Args:
+        scale: of each feature, by which differences are divided.
+    """
+
+    differs: ClassVar = "a forecast differs, in units of the scale, by"
+    about: ClassVar = {
+        "measures": f"A file agrees on a value that differs by at most {NEAR:g} of its feature's scale; mean and "
+        "largest are those of the differences, in units of the scale.",
+        "error": "the mean squared difference, in units of the scale",
+    }
+    measures: ClassVar = {
+        "mean_difference": Measure("mean", 4),
+        "largest_difference": Measure("largest", 4),
+    }
+
+    def __init__(self, scale: Sequence[float]):
+        self.scale = np.float32(scale)
+
+    def of_model(self, model, images) -> Forecasts:
+        return Forecasts(np.concatenate([*_predictions(model, images)]), images[:, -1])
+
+    def of_file(self, content, images, pixels=True) -> Forecasts:
+        return Forecasts(runner.predict(content, images, pixels), images[:, -1])
+
+    def fidelity(self, found, expected) -> ForecastFidelity:
+        difference = np.abs(found.values - expected.values) / self.scale
+        return ForecastFidelity(
+            agreement=float((difference <= NEAR).mean()),
+            largest_difference=float(difference.max()),
+            mean_difference=float(difference.mean()),
+            error=float(np.square(difference).mean()),
+            worst=np.argsort(-difference.max(-1), kind="stable")[: verify.WORST].tolist(),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class CaptionFidelity:
+    """Distance of a file's captions from the Keras model's greedy ones.
+
+    Attributes:
+        agreement: share of the captions that are equal.
+        words: share of the places at which the words are.
+        largest_difference, error: share of the captions that are not equal.
+        worst: numbers of the images with the fewest equal words, the worst first.
+    """
+
+    agreement: float
+    words: float
+    largest_difference: float
+    error: float
+    worst: list[int]
+
+
+class PlayerJudge(Judge):
+    """A judge of files that are played, see `players`.
+
+    Args:
+        player: class of the player.
+        length: most words of a caption.
+    """
+
+    def __init__(self, player: type[players.Player], length: int = 0):
+        self.player, self.length = player, length
+
+    def open(self, content, threads, pixels=True):
+        player = self.player(content, threads, pixels, self.length)
+        return player, player.feed
+
+    def played(self, content, images, pixels) -> Iterator[np.ndarray]:
+        """The answers of a file."""
+        return players.answers(self.player(content, runner.THREADS, pixels, self.length), images)
+
+
+class FrameJudge(PlayerJudge, ClassJudge):
+    """Judge of probabilities that follow from one frame after the other."""
+
+    activation = Softmax
+
+    def of_file(self, content, images, pixels=True) -> Answers:
+        return verify.collect(self.played(content, images, pixels), least=FAINTEST)
+
+
+class CaptionJudge(PlayerJudge):
+    """Judge of greedy captions."""
+
+    differs: ClassVar = "the share of captions that are not the Keras model's is"
+    broken: ClassVar = 0.1
+    about: ClassVar = {
+        "measures": "A file agrees on a caption whose words are all the Keras model's, which takes the likeliest word "
+        "at each place; words is the share of places at which they are.",
+        "error": "the share of captions that are not the Keras model's",
+    }
+    measures: ClassVar = {"words": Measure("words", 4)}
+
+    def of_model(self, model, images) -> Captions:
+        starts = range(0, len(images), BATCH)
+        return Captions(
+            np.concatenate([sequence.greedy(model, images[start : start + BATCH]) for start in starts])
+        )
+
+    def of_file(self, content, images, pixels=True) -> Captions:
+        return Captions(np.stack([*self.played(content, images, pixels)]))
+
+    def fidelity(self, found, expected) -> CaptionFidelity:
+        equal = found.tokens == expected.tokens
+        agreement = float(equal.all(-1).mean())
+        return CaptionFidelity(
+            agreement=agreement,
+            words=float(equal.mean()),
+            largest_difference=1 - agreement,
+            error=1 - agreement,
+            worst=np.argsort(equal.mean(-1), kind="stable")[: verify.WORST].tolist(),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputFidelity:
+    """Distance of the outputs of a file from those of another.
+
+    Attributes:
+        sqnr: signal over error, in dB.
+        agreement: share of the examples whose error is at most a tenth of the signal.
+        largest_difference: of a value.
+        error: error over signal.
+        worst: numbers of the examples with the largest error, the worst first.
+    """
+
+    sqnr: float
+    agreement: float
+    largest_difference: float
+    error: float
+    worst: list[int]
+
+
+class OutputJudge(Judge):
+    """Judge of the outputs of a part of a network, such as a state, by all of their values."""
+
+    about: ClassVar = {"measures": "SQNR is of all outputs.", "error": "error over signal"}
+    measures: ClassVar = {"sqnr": Measure("SQNR dB", 1)}
+
+    def of_model(self, model, images):
+        raise NotImplementedError("parts of networks are judged beside their float files alone")
+
+    def of_file(self, content, images, pixels=True) -> np.ndarray:
+        """All outputs of each example in a row."""
+        outputs = runner.named_outputs(content, images, pixels)
+        return np.stack([np.concatenate([part.ravel() for part in of.values()]) for of in outputs])
+
+    def fidelity(self, found, expected) -> OutputFidelity:
+        errors = np.square(found - expected).sum(-1) / np.maximum(np.square(expected).sum(-1), SMALLEST)
+        return OutputFidelity(
+            sqnr=float(-10 * np.log10(max(errors.mean(), SMALLEST))),
+            agreement=float((errors <= 0.1).mean()),
+            largest_difference=float(np.abs(found - expected).max()),
+            error=float(errors.mean()),
+            worst=np.argsort(-errors, kind="stable")[: verify.WORST].tolist(),
+        )
+
+
+PLAYED: Mapping[type, type[PlayerJudge]] = {Answers: FrameJudge, Captions: CaptionJudge}
+JUDGES: Mapping[type, Callable[[Any], Judge]] = {  # by `Exported.answers`
+    Answers: lambda task: ClassJudge(ACTIVATIONS[task.activation]),
+    Detections: lambda task: BoxJudge(),
+    Forecasts: lambda task: ForecastJudge(task.scale),
+}
+
+
+def judge_of(task: Exported, signatures: Iterable[str] = ()) -> Judge:
+    """The judge of a task's answers, which files with such signatures give."""
+    player = players.PLAYERS.get(tuple(signatures))
+    if player is None:
+        return JUDGES[task.answers](task)
+    return PLAYED[task.answers](player, getattr(task, "length", 0))
 
 
 def _predictions(model, images) -> Iterator:

@@ -2,17 +2,19 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from kvision_export.runner import open_file
+from kvision_export import runner
 
 TURNS, WARMUP, RUNS = 4, 2, 20
 
 
-def latencies(files: Mapping[str, bytes | Path], image: np.ndarray, threads: int) -> dict[str, float]:
+def latencies(
+    files: Mapping[str, bytes | Path], image: np.ndarray, threads: int, opener: Callable = runner.open_file
+) -> dict[str, float]:
     """Milliseconds of each file for one image, XNNPACK on, all files in turns.
 
     On one thread the thread's own time counts, without what other processes take; on more, the time that
@@ -23,8 +25,11 @@ def latencies(files: Mapping[str, bytes | Path], image: np.ndarray, threads: int
         files: the files by name.
         image: float32 `(height, width, channels)` in [0, 255], see `inputs`.
         threads: number of threads.
+        opener: opens a file, as `runner.open_file` does.
     """
-    times = np.concatenate([_turn([*files.values()], image, threads, turn % 2 > 0) for turn in range(TURNS)])
+    times = np.concatenate(
+        [_turn([*files.values()], image, threads, turn % 2 > 0, opener) for turn in range(TURNS)]
+    )
     ratios = np.median(times / times[:, :1], axis=0)
     return dict(zip(files, (1000 * np.median(times[:, 0]) * ratios).tolist(), strict=True))
 
@@ -34,11 +39,11 @@ def milliseconds(time: float) -> str:
     return f"{time:.{max(0, 2 - math.floor(math.log10(time)))}f}" if 0 < time < 100 else f"{time:.0f}"
 
 
-def _turn(files, image, threads, backwards) -> np.ndarray:
+def _turn(files, image, threads, backwards, opener) -> np.ndarray:
     """Seconds `(runs, files)`, of files opened in their order or backwards: the first is 1 or 2 % slower."""
     clock = time.thread_time if threads == 1 else time.perf_counter
     order = range(len(files))
-    opened = {number: open_file(files[number], threads) for number in (order[::-1] if backwards else order)}
+    opened = {number: opener(files[number], threads) for number in (order[::-1] if backwards else order)}
     for _, feed in opened.values():
         feed(image)
     times = np.zeros((WARMUP + RUNS, len(files)))

@@ -7,7 +7,7 @@ fields are those of metadata_schema.fbs, version 1.5; the labels lie in a zip ar
 import dataclasses
 import io
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import flatbuffers
@@ -19,13 +19,14 @@ from flatbuffers.table import Table
 from kvision.spec import Preprocess
 from kvision_export import flatbuffer
 from kvision_export.contents import IODtype, io_dtypes
-from kvision_export.inputs import PROPOSALS
+from kvision_export.inputs import IMAGE as IMAGE_NAME, PROPOSALS, SERIES
 
 NAME, IDENTIFIER, LABELS = b"TFLITE_METADATA", b"M001", "labels.txt"
 AXIS_LABELS, VALUE_LABELS = 2, 3  # of the schema's enumerations
 FEATURE, IMAGE, BOXES, BOUNDARIES, PIXEL, NORMALIZATION = 1, 2, 3, 1, 1, 1
 BOX_ORDER = (1, 0, 3, 2)  # places of left, top, right and bottom in a box
 RGB, GRAYSCALE = 1, 2
+PIXELS, LABELED = ("image", "frame"), ("logits", "probabilities")  # inputs, and outputs, of signatures
 GIVEN_BOXES = "{count} boxes as left, top, right and bottom in pixels of the image, 0 where there are fewer."
 SEGMENTER = "SEGMENTER_METADATA"  # of image_segmenter_metadata_schema.fbs, version 1.0, of MediaPipe
 ACTIVATIONS = {"probabilities": 0, "logits": 2}  # none, and a softmax; MediaPipe does not read masks
@@ -53,6 +54,8 @@ OUTPUTS = {
         Output("logits", "Logits of the classes, of which a {activation} makes probabilities.", AXIS_LABELS)
     ],
     "mask": [Output("mask", "Number of the most probable class.", AXIS_LABELS)],
+    "captions": [],  # of signatures, see `About.tensors`
+    "forecast": [Output("forecast", "The next values, in the units of the series.")],
     "detections": [  # names of tflite-support's and MediaPipe's ObjectDetector
         Output("location", "Boxes as ymin, xmin, ymax and xmax in [0, 1] of the image.", 0, BOXES),
         Output("category", "Number of each box's class.", VALUE_LABELS, FEATURE),
@@ -71,8 +74,10 @@ class About:
         description: a sentence or two on it.
         license: license of its weights.
         labels: a name for each class.
-        channels: number of the image's channels, 3 or 1.
-        size: height and width of the image.
+        channels: number of the image's channels, 3 or 1; of series, of their features.
+        size: height and width of the image; () of series.
+        frames: of a clip; 0 of others.
+        tensors: sentences on the inputs and outputs of files with signatures, see `Exported.tensors`.
         preprocess: the network's own normalisation of pixels, which is inside the file; None where it has
             none.
         answer: content of the file's outputs, one of `OUTPUTS`.
@@ -88,22 +93,31 @@ class About:
     license: str
     labels: Sequence[str]
     channels: int
-    size: tuple[int, int]
+    size: tuple[int, ...]
     preprocess: Preprocess | None = None
     answer: str = "probabilities"
     activation: str = "softmax"
     dense: bool = False
     proposals: int = 0
+    frames: int = 0
+    tensors: Mapping[str, str] = dataclasses.field(default_factory=dict)
     mean: float = 0.0
     std: float = 1.0
 
 
-def pixels(given: IODtype, preprocess: Preprocess | None) -> str:
-    """Sentences on how pixels in [0, 255] are given to a file, and what it does with them.
+def played(model: schema.ModelT) -> bool:
+    """Whether a file has signatures of its own, see `players`."""
+    keys = [signature.signatureKey for signature in model.signatureDefs or ()]
+    return bool(keys) and keys != [b"serving_default"]
+
+
+def pixels(given: IODtype, preprocess: Preprocess | None, series: bool = False) -> str:
+    """Sentences on how pixels in [0, 255], or values of series, are given to a file, and what it does with them.
 
     Args:
         given: the file's input, of scale 1 where it is of integers.
         preprocess: the network's own normalisation, which is inside the file; None where it has none.
+        series: whether the input are no pixels.
     """
     if given.dtype == "int8":
         less = given.zero_point + 128
@@ -112,7 +126,7 @@ def pixels(given: IODtype, preprocess: Preprocess | None) -> str:
             f"{given.zero_point} they stand for {f'pixel - {less}' if less else 'the pixels'}."
         )
     else:
-        text = f"Pixels in [0, 255], as {given.dtype}."
+        text = f"{'Values in their own units' if series else 'Pixels in [0, 255]'}, as {given.dtype}."
     if preprocess:
         text += f" The file itself normalises them: {preprocess}."
     return text
@@ -126,7 +140,7 @@ def write(model: schema.ModelT, about: About) -> bytes:
         about = dataclasses.replace(about, mean=float(pixel), std=1 / given.scale)
     model.metadata = [entry for entry in model.metadata or () if entry.name != NAME]
     buffer = schema.BufferT()
-    buffer.data, buffer.offset, buffer.size = np.frombuffer(_pack(about, given), np.uint8), 0, 0
+    buffer.data, buffer.offset, buffer.size = np.frombuffer(_pack(model, about, given), np.uint8), 0, 0
     model.buffers.append(buffer)
     entry = schema.MetadataT()
     entry.name, entry.buffer = NAME, len(model.buffers) - 1
@@ -194,7 +208,7 @@ def _packed(model) -> bytes | None:
     return None
 
 
-def _pack(about, given) -> bytes:
+def _pack(model, about, given) -> bytes:
     builder = flatbuffers.Builder(1024)
     text = builder.CreateString
 
@@ -237,16 +251,43 @@ def _pack(about, given) -> bytes:
         last = table({0: ("Int32", 2), 1: ("Int32", 2)})
         return table({0: ("Uint8", kind), 1: table(properties), 2: last})
 
-    height, width = about.size
-    default_size = table({0: ("Uint32", width), 1: ("Uint32", height)})
-    color = RGB if about.channels == 3 else GRAYSCALE
-    properties = table({0: ("Int8", color), 1: default_size})
-    content = table({0: ("Uint8", IMAGE), 1: properties})
-    options = table({0: floats(about.mean), 1: floats(about.std)})
-    units = vector([table({0: ("Uint8", NORMALIZATION), 1: options})])
-    stats = table({0: floats((255 - about.mean) / about.std), 1: floats(-about.mean / about.std)})
-    named = {0: text("image"), 1: text(pixels(given, about.preprocess))}
-    images = [table({**named, 3: content, 4: units, 5: stats})]
+    def image(name, sentences):
+        """The table of an input of pixels."""
+        height, width = about.size
+        default_size = table({0: ("Uint32", width), 1: ("Uint32", height)})
+        color = RGB if about.channels == 3 else GRAYSCALE
+        properties = table({0: ("Int8", color), 1: default_size})
+        content = table({0: ("Uint8", IMAGE), 1: properties})
+        options = table({0: floats(about.mean), 1: floats(about.std)})
+        units = vector([table({0: ("Uint8", NORMALIZATION), 1: options})])
+        stats = table({0: floats((255 - about.mean) / about.std), 1: floats(-about.mean / about.std)})
+        return table({0: text(name), 1: text(sentences), 3: content, 4: units, 5: stats})
+
+    def signature_table(signature):
+        """The table of a signature's inputs and outputs."""
+        graph = model.subgraphs[signature.subgraphIndex]
+
+        def tensor(of):
+            name, shape = of.name.decode(), graph.tensors[of.tensorIndex].shape
+            if name in PIXELS:
+                return image(name, pixels(given, about.preprocess))
+            of_state = (
+                f"A part of the state, float32 {tuple(map(int, shape))}, given back as it was returned."
+            )
+            labels = (
+                {6: vector([table({0: text(LABELS), 2: ("Int8", AXIS_LABELS)})])} if name in LABELED else {}
+            )
+            return table({0: text(name), 1: text(about.tensors.get(name, of_state)), **labels})
+
+        given_and_found = [
+            vector([tensor(of) for of in side]) for side in (signature.inputs, signature.outputs)
+        ]
+        return table({0: text(signature.signatureKey.decode()), 2: given_and_found[0], 3: given_and_found[1]})
+
+    sentences = pixels(given, about.preprocess, series=not about.size)
+    if about.frames:
+        sentences = f"{about.frames} frames. {sentences}"
+    images = [image(IMAGE_NAME, sentences) if about.size else table({0: text(SERIES), 1: text(sentences)})]
     if about.proposals:
         boxes = each(BOXES, {1: ("Int8", BOUNDARIES), 2: ("Int8", PIXEL)})
         named = {0: text(PROPOSALS), 1: text(GIVEN_BOXES.format(count=about.proposals))}
@@ -267,9 +308,11 @@ def _pack(about, given) -> bytes:
         data = builder.EndVector()
         graph[9] = vector([table({0: text(SEGMENTER), 1: data})])
     graph |= {3: vector([table(output) for output in outputs])}
-    graph = table(graph)
+    graphs = [table(graph)]
+    if played(model):
+        graphs = [signature_table(signature) for signature in model.signatureDefs]
     named = {0: text(about.name), 1: text(about.description), 5: text(about.license), 7: text("1.0.0")}
-    builder.Finish(table({**named, 3: vector([graph])}), IDENTIFIER)
+    builder.Finish(table({**named, 3: vector(graphs)}), IDENTIFIER)
     return bytes(builder.Output())
 
 

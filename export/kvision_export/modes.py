@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kvision_export.judges import Judge
     from kvision_export.search import Step
 
+UNROLLED = "unrolled"  # form of float32 without loops, of which files of integers are made
 LIMITS = {"difference": 1e-4, "float16": 0.995, "agreement": 0.97, "drop": 0.005}
 BOUNDS = {"agreement": "agreement", "drop": "drop"}
 
@@ -27,7 +28,7 @@ class Given:
         images: float32 `(images, height, width, channels)` in [0, 255], see `inputs`, a sample of which ranks
             layers.
         calibration: such images that give ranges; half of them choose between the steps of int8.
-        backend, io_dtype: see `int8.Int8Files`.
+        backend, io_dtype, pixels: see `int8.Int8Files`.
         mixed, finished, judge: see `search.Search`.
         tolerance: of the mode.
         say: called with a line of progress now and then.
@@ -38,6 +39,7 @@ class Given:
     calibration: np.ndarray
     backend: str
     io_dtype: str
+    pixels: bool
     mixed: bool
     finished: Callable[[bytes], bytes]
     judge: Judge
@@ -65,7 +67,7 @@ class Mode:
 
     Attributes:
         make: function that makes the file.
-        form: the converter's file that it is made of, one of `convert.FLOATS`.
+        form: the converter's file that it is made of, one of `convert.FLOATS` or `convert.UNROLLED`.
         reference: whether the others are measured against it.
         calibrated: whether it needs calibration images.
         integers: whether it computes in integers from end to end: `io_dtype` is about it, and TFLiteConverter
@@ -112,7 +114,11 @@ def _int8(given: Given) -> Made:
     half = len(given.calibration) // 2
     search = Search(
         Int8Files(
-            given.forms["float32"], given.calibration[:half], backend=given.backend, io_dtype=given.io_dtype
+            given.forms[UNROLLED],
+            given.calibration[:half],
+            backend=given.backend,
+            io_dtype=given.io_dtype,
+            pixels=given.pixels,
         ),
         given.calibration[half:],
         mixed=given.mixed,
@@ -132,7 +138,7 @@ def _int16x8(given: Given) -> Made:
     from kvision_export.ranges import Ranges
     from kvision_export.rewrite import split_hard_swish
 
-    floats = given.forms["float32"]
+    floats = given.forms[UNROLLED]
     model = flatbuffer.read(floats)
     if split_hard_swish(model):
         floats = flatbuffer.write(model)
@@ -145,7 +151,7 @@ def _int16x8(given: Given) -> Made:
 def _int4(given: Given) -> Made:
     from kvision_export.quantize import four_bits
 
-    floats = given.forms["float32"]
+    floats = given.forms[UNROLLED]
     return _with_layers(given, four_bits(floats), floats)
 
 
@@ -159,8 +165,8 @@ MODES = {
     "float32": Mode(_float32, reference=True, bounds={"difference": "difference"}),
     "float16": Mode(_float16, form="float16", bounds={"agreement": "float16"}),
     "dynamic": Mode(_dynamic, form="dynamic"),
-    "int8": Mode(_int8, calibrated=True, integers=True),
-    "int16x8": Mode(_int16x8, calibrated=True),
-    "int4": Mode(_int4),
+    "int8": Mode(_int8, form=UNROLLED, calibrated=True, integers=True),
+    "int16x8": Mode(_int16x8, form=UNROLLED, calibrated=True),
+    "int4": Mode(_int4, form=UNROLLED),
 }
 (REFERENCE,) = (name for name, mode in MODES.items() if mode.reference)

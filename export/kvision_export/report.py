@@ -35,7 +35,7 @@ def write(
         path: path of the page.
         report: content of report.json.
         task: what the network learned.
-        images: float32 `(images, height, width, channels)`.
+        images: float32 `(images, ...)`, as networks are given them.
         labels: of all images, see `exporter.export`; None where they are not known.
         expected: the Keras model's answers on all images.
         answers: answers of the files by mode, each on its own worst images.
@@ -49,10 +49,10 @@ def write(
             known = of_target | {
                 title: (task.comparable(given, target), *rest) for title, (given, *rest) in known.items()
             }
-        pixels = np.rint(images[number]).astype(np.uint8)
-        pictures = [_png(Image.fromarray(pixels.squeeze()))]
+        example = images[number]
+        pictures = [_png(task.shown(example))]
         pictures += [
-            _png(picture) for given, *_ in known.values() if (picture := task.picture(pixels, given))
+            _png(picture) for given, *_ in known.values() if (picture := task.picture(example, given))
         ]
         return {
             "pictures": pictures,

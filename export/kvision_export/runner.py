@@ -37,14 +37,19 @@ def open_file(
 
     def feed(image):
         for details, values in _by_input(interpreter, image):
-            dtype = details["dtype"]
-            if dtype != np.float32:
-                limits, by_scale = np.iinfo(dtype), details["quantization"]
-                scale, zero_point = (1.0, -128 if dtype == np.int8 else 0) if pixels else by_scale
-                values = np.clip(np.rint(values / scale) + zero_point, limits.min, limits.max)
-            interpreter.set_tensor(details["index"], values.astype(dtype)[None])
+            interpreter.set_tensor(details["index"], as_input(values, details, pixels))
 
     return interpreter, feed
+
+
+def as_input(values: np.ndarray, details: dict, pixels: bool) -> np.ndarray:
+    """An image's values as the input with such details takes them; see `predict`."""
+    dtype = details["dtype"]
+    if dtype != np.float32:
+        limits, by_scale = np.iinfo(dtype), details["quantization"]
+        scale, zero_point = (1.0, -128 if dtype == np.int8 else 0) if pixels else by_scale
+        values = np.clip(np.rint(values / scale) + zero_point, limits.min, limits.max)
+    return values.astype(dtype)[None]
 
 
 def _by_input(interpreter, image):

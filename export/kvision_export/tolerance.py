@@ -19,18 +19,26 @@ class Tolerance:
     agreement: float | None = None
     drop: float | None = None
 
-    def refusal(self, difference: float, agreement: float, drop: float | None, score: str = "top-1") -> str:
+    def refusal(
+        self,
+        difference: float,
+        agreement: float,
+        drop: float | None,
+        score: str = "top-1",
+        differs: str = "a probability differs by",
+    ) -> str:
         """The bounds that are exceeded, in words; "" where none is.
 
         Args:
             difference, agreement: see `Fidelity`.
             drop: drop of the score; None without labels.
             score: its name.
+            differs: what the difference is.
         """
         if not np.isfinite(difference):
             return "the output contains NaN or infinity"
         if self.difference is not None and difference > self.difference:
-            return f"a probability differs by {difference:.1g}, not {self.difference:g} at the most"
+            return f"{differs} {difference:.1g}, not {self.difference:g} at the most"
         if self.drop is None or drop is None:
             if self.agreement is not None and agreement < self.agreement:
                 return f"it agrees on {100 * agreement:.1f} %, not {100 * self.agreement:g} % at the least"

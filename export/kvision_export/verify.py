@@ -136,17 +136,17 @@ def remarks(
     if not labeled:
         score = task.score if task.score[1].isupper() else f"{task.score[0].upper()}{task.score[1:]}"
         sentences.append(
-            f"{score} is left out, as the images have no {task.targets}; files are judged by their agreement "
+            f"{score} is left out, as the {task.kind}s have no {task.targets}; files are judged by their agreement "
             "with the Keras model."
         )
     if count < FEW:
-        images = counted(count, "image")
+        images = counted(count, task.kind)
         if task.one_class and count > 1:
             images += f", each of which is {100 / count:.1f} %"
         sentences.append(f"The files are judged on {images}: small differences show on {FEW} or more.")
     if calibrating is not None and calibrating < FEW_RANGES:
         sentences.append(
-            f"Ranges and steps of int8 come from {calibrating} calibration images alone: with "
+            f"Ranges and steps of int8 come from {calibrating} calibration {task.kind}s alone: with "
             f"{FEW_RANGES} or more the file may be much better."
         )
     return sentences

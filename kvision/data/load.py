@@ -65,6 +65,7 @@ def load(
     channels: int = 3,
     batch_size: int = 32,
     training: bool = False,
+    shuffled: bool = False,
     augment: str = "none",
     min_crop_area: float = 0.08,
     crop: float = 1.0,
@@ -104,6 +105,7 @@ def load(
         channels: 3, or 1 for grey.
         batch_size: images a batch. Training batches are always full.
         training: shuffled and endless; else once, in order.
+        shuffled: whether they come in another order without training too.
         augment: "none", "crop" (random box, resized), "crop_flip" (mirrored half of the time too),
             "scale_crop_flip" (scaled by 0.5 to 2 at a random place, mirrored half of the time, colours
             changed), "flip" (as "none", mirrored half of the time, colours changed); with boxes also "mosaic"
@@ -218,7 +220,7 @@ def load(
         batch_size = 1
 
     def index_at(position):
-        if not training:
+        if not (training or shuffled):
             return position
         seeds = tf.stack([seed, position // examples.count])
         shuffle = tf.random.experimental.index_shuffle  # pyright: ignore  # TensorFlow's stubs lack it

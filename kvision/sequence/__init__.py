@@ -6,6 +6,7 @@ from kvision.sequence._decoding import (
     beam as beam,
     encoder as encoder,
     greedy as greedy,
+    one_shot as one_shot,
     stepper as stepper,
 )
 from kvision.sequence._recurrent import (
@@ -25,4 +26,8 @@ from kvision.sequence._transformer import (
     TransformerVariant as TransformerVariant,
     transformer_encoder as transformer_encoder,
 )
-from kvision.sequence._video import FrameVariant as FrameVariant, frame_classifier as frame_classifier
+from kvision.sequence._video import (
+    FrameVariant as FrameVariant,
+    frame_classifier as frame_classifier,
+    streamer as streamer,
+)

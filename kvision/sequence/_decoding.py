@@ -14,6 +14,7 @@ from kvision.models import _values
 from kvision.vocabulary import END, PADDING, START
 
 MOST_WORDS, MOST_BEAMS = 10**4, 10**3
+LEAST = -1e30  # logit of what is no word
 _HALVES: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # encoder and stepper of models in use
 
 
@@ -38,18 +39,18 @@ def encoder(model: keras.Model) -> keras.Model:
     image = model.get_layer("image_embed").output
     state = {}
     if not isinstance(layers[0], DecoderBlock):
-        names = [_names_of(layer, i) for i, layer in enumerate(layers)]
+        names = [names_of(layer, i) for i, layer in enumerate(layers)]
         for layer, own in zip(layers, names, strict=True):
             state |= {name: _zeros(image[:, :1], layer.units, axis=1) for name in own}
         if any(layer.name == "every_step" for layer in model.layers):
             state["image"] = image
         else:
-            _, state = _recurrent_step(layers, image, state)
+            _, state = recurrent_step(layers, image, state)
     else:
         length = model.input["tokens"].shape[1]
         memory = model.get_layer("memory").output
         for i, layer in enumerate(layers):
-            keys, values = _shared(layer, "remember")(memory)
+            keys, values = shared(layer, "remember")(memory)
             state |= {f"image_keys_{i}": keys, f"image_values_{i}": values}
             state |= {f"{key}_{i}": _zeros(keys[:, :, :1], length, axis=2) for key in ("keys", "values")}
         state["position"] = ops.cast(ops.zeros_like(memory[:, 0, 0]), "int32")
@@ -80,25 +81,92 @@ def _stepper(model, encoder) -> keras.Model:
         for name, tensor in encoder.output.items()
     }
     token = keras.Input((), dtype="int32", name="token")
-    x = _shared(model.get_layer("word_embed"))(token)
+    x = shared(model.get_layer("word_embed"))(token)
     if isinstance(layers[0], DecoderBlock):
-        x = _shared(model.get_layer("word_embed.scale"))(x)
-        x = _shared(model.get_layer("word_embed.positions"), "step")(x, state["position"])
+        x = shared(model.get_layer("word_embed.scale"))(x)
+        x = shared(model.get_layer("word_embed.positions"), "step")(x, state["position"])
         after = {"position": state["position"] + 1}
         for i, layer in enumerate(layers):
             own = [f"{key}_{i}" for key in ("keys", "values", "image_keys", "image_values")]
-            x, *cache = _shared(layer, "step")(x, [state["position"], *(state[name] for name in own)])
+            x, *cache = shared(layer, "step")(x, [state["position"], *(state[name] for name in own)])
             after |= dict(zip(own[:2], cache, strict=True))
     else:
         if "image" in state:
             x = ops.concatenate([x, state["image"]], axis=-1)
-        x, after = _recurrent_step(layers, x, state)
+        x, after = recurrent_step(layers, x, state)
     images = [name for name in state if name.startswith("image")]
     kept = {name: keras.layers.Identity(name=f"{name}.kept")(state[name]) for name in images}
-    logits = _shared(model.get_layer("classifier"))(x)
+    logits = shared(model.get_layer("classifier"))(x)
     return keras.Model(
         {"token": token, **state}, {"logits": logits, **after, **kept}, name=f"{model.name}_stepper"
     )
+
+
+@keras.saving.register_keras_serializable("kvision")
+class Greedy(keras.layers.Layer):
+    """The likeliest word at each place, one after the other, in a loop.
+
+    Input: pixels; output: int32 `(batch, length)`, see `greedy`.
+
+    Args:
+        of_image, of_token: the halves of a captioner, see `encoder` and `stepper`.
+        length: most tokens.
+    """
+
+    def __init__(self, of_image, of_token, length, **keywords):
+        super().__init__(**keywords)
+        self.of_image, self.of_token, self.length = of_image, of_token, length
+
+    def build(self, input_shape):
+        pass
+
+    def compute_output_spec(self, images):
+        return keras.KerasTensor((images.shape[0], self.length), "int32")
+
+    def call(self, images):
+        state = self.of_image(images, training=False)
+        no_words = np.zeros(self.of_token.output["logits"].shape[-1], "float32")
+        no_words[[PADDING, START]] = LEAST
+        places = np.arange(self.length, dtype="int32")
+        first = ops.zeros_like(next(iter(state.values())), dtype="int32")
+        first = ops.reshape(first, (ops.shape(first)[0], -1))[:, 0]  # (batch,)
+
+        def goes_on(place, last, tokens, *_):
+            return ops.logical_and(place < self.length, ops.any(_goes_on(last)))
+
+        def step(place, last, tokens, *values):
+            after = self.of_token({"token": last, **dict(zip(state, values, strict=True))}, training=False)
+            logits = ops.cast(after["logits"], "float32") + no_words
+            word = ops.top_k(logits, 1)[1][:, 0]  # TFLite lacks an operator of Keras' argmax
+            last = ops.where(_goes_on(last), word, PADDING)
+            here = ops.cast(ops.equal(places, place), "int32")
+            return place + 1, last, tokens + here * last[:, None], *(after[name] for name in state)
+
+        begin = ops.convert_to_tensor(0, "int32"), first + START, ops.repeat(first[:, None], self.length, 1)
+        return ops.while_loop(goes_on, step, (*begin, *state.values()))[2]
+
+
+def _goes_on(last):
+    """Whether a caption goes on behind a token."""
+    return ops.logical_and(ops.not_equal(last, END), ops.not_equal(last, PADDING))
+
+
+def one_shot(model: keras.Model) -> keras.Model:
+    """A captioner that finds its greedy captions by itself.
+
+    Args:
+        model: a `kvision.sequence.captioner`. The weights are shared with it.
+
+    Returns:
+        A model from pixels `(batch, height, width, channels)` to tokens, int32 `(batch, length)`, see `greedy`.
+
+    Raises:
+        ValueError: the model is no captioner.
+    """
+    of_image = encoder(model)
+    decode = Greedy(of_image, _stepper(model, of_image), model.input["tokens"].shape[1], name="tokens")
+    image = keras.Input(model.input["image"].shape[1:], dtype=model.input["image"].dtype, name="image")
+    return keras.Model(image, {"tokens": decode(image)}, name=f"{model.name}_one_shot")
 
 
 def _layers_of(model) -> list[keras.layers.Layer]:
@@ -111,20 +179,20 @@ def _layers_of(model) -> list[keras.layers.Layer]:
     return layers
 
 
-def _shared(layer, method="__call__") -> Shared:
+def shared(layer, method="__call__") -> Shared:
     return Shared(layer, method, name=f"{layer.name}.{method.strip('_')}")
 
 
-def _names_of(layer, place: int) -> list[str]:
+def names_of(layer, place: int) -> list[str]:
     """The names of a recurrent layer's states."""
     return [f"{name}_{place}" for name in ("h", "c")[: len(keras.tree.flatten(layer.cell.state_size))]]
 
 
-def _recurrent_step(layers, x, state: dict) -> tuple:
+def recurrent_step(layers, x, state: dict) -> tuple:
     """The output of a stack of recurrent layers for one step, and their states."""
     after = {}
     for i, layer in enumerate(layers):
-        names = _names_of(layer, i)
+        names = names_of(layer, i)
         cell = Shared(layer.cell, name=f"{layer.name}.cell")
         x, states = cell(x, [state[name] for name in names])
         after |= dict(zip(names, keras.tree.flatten(states), strict=True))
@@ -296,7 +364,7 @@ def attention(model: keras.Model, images, tokens) -> np.ndarray:
     before = np.full((len(tokens), longest), PADDING, "int32")
     before[:, 0] = START
     before[:, 1 : tokens.shape[1]] = tokens[:, :-1]
-    shares = _shared(block, "shares")(*inputs_of(block, 0))
+    shares = shared(block, "shares")(*inputs_of(block, 0))
     shares = keras.Model(model.input, ops.mean(shares, axis=1))({"image": images, "tokens": before})
     height, width = model.get_layer("image_embed").output.shape[1:3]
     shares = ops.convert_to_numpy(ops.cast(shares, "float32"))[:, : tokens.shape[1]]

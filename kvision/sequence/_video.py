@@ -13,8 +13,11 @@ from typing import ClassVar, Literal
 import keras
 
 from kvision._backbones import BackboneRow
+from kvision._nested import check_model
 from kvision.blocks import recurrent
+from kvision.errors import UserError
 from kvision.layers import FoldFrames, LogMeanProbability, UnfoldFrames
+from kvision.sequence._decoding import names_of, recurrent_step, shared
 from kvision.sequence._family import OnBackboneFamily
 from kvision.sequence._transformer import encode
 from kvision.spec import Variant, column
@@ -119,3 +122,40 @@ def classify(network, v: FrameVariant, num_classes):
 
 FAMILY = VideoFamily(variants=VARIANTS, module=__name__, decoder=classify)
 frame_classifier = FAMILY.builder("frame_classifier")
+
+
+def streamer(model: keras.Model) -> keras.Model:
+    """A classifier of videos with a recurrent head, frame by frame.
+
+    Args:
+        model: a `kvision.sequence.frame_classifier`. The weights are shared with it.
+
+    Returns:
+        A model from a dict of "frame", pixels in [0, 255] `(batch, height, width, channels)`, and the state,
+        zeros at the first frame, to a dict of "probabilities", those of the video so far, `(batch,
+        num_classes)`, and the next state, under the same names and of the same shapes: "h_0" and, of an
+        LSTM, "c_0", those of the next layer "h_1", ...; "total", the sum of the frames' probabilities; and
+        "count", the number of frames, `(batch, 1)`. After the last frame the probabilities are the model's.
+
+    Raises:
+        ValueError: the model has no recurrent head.
+    """
+    check_model(model)
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.RNN)]
+    if not layers or not any(isinstance(layer, LogMeanProbability) for layer in model.layers):
+        raise UserError(f"{model.name} has no recurrent head, which alone sees a video frame by frame.")
+    shape, classes = model.inputs[0].shape[2:], model.outputs[0].shape[-1]
+    frame = keras.Input(shape, dtype=model.inputs[0].dtype, name="frame")
+    names = [name for place, layer in enumerate(layers) for name in names_of(layer, place)]
+    units = {name: layers[int(name.rpartition("_")[2])].units for name in names} | {
+        "total": classes,
+        "count": 1,
+    }
+    state = {name: keras.Input((width,), name=name) for name, width in units.items()}
+    x = shared(model.get_layer("preprocess"))(frame)
+    x = keras.Model(model.get_layer("fold").output, model.get_layer("pool").output, name="frames")(x)
+    x, after = recurrent_step(layers, x, state)
+    x = keras.ops.softmax(keras.ops.cast(shared(model.get_layer("classifier"))(x), "float32"))
+    after |= {"total": state["total"] + x, "count": state["count"] + 1}
+    answer = {"probabilities": after["total"] / after["count"]}
+    return keras.Model({"frame": frame, **state}, answer | after, name=f"{model.name}_streamer")

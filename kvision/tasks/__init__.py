@@ -3,14 +3,16 @@
 from kvision import networks
 from kvision.errors import UserError
 from kvision.tasks.captioning import Captioning
+from kvision.tasks.captions import Captions
 from kvision.tasks.classification import Classification
 from kvision.tasks.detection import Detection, VOCDetection
 from kvision.tasks.detections import Detections
 from kvision.tasks.forecasting import Forecasting
+from kvision.tasks.forecasts import Forecasts
 from kvision.tasks.multilabel import MultiLabel
 from kvision.tasks.segmentation import Segmentation
 from kvision.tasks.sequence import Sequence
-from kvision.tasks.task import Accuracy, Answers, Classifying, Exported, Score, Task, add
+from kvision.tasks.task import SIGNATURE, Accuracy, Answers, Classifying, Exported, Score, Task, add
 from kvision.tasks.video import Video
 
 TASKS = {
@@ -28,16 +30,19 @@ TASKS = {
 }
 
 __all__ = [
+    "SIGNATURE",
     "TASKS",
     "Accuracy",
     "Answers",
     "Captioning",
+    "Captions",
     "Classification",
     "Classifying",
     "Detection",
     "Detections",
     "Exported",
     "Forecasting",
+    "Forecasts",
     "MultiLabel",
     "Score",
     "Segmentation",

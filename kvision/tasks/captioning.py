@@ -11,14 +11,15 @@ from keras import ops
 from kvision import bleu, networks, sequence, visualize
 from kvision.data.images import fit
 from kvision.layers import DecoderBlock
-from kvision.tasks.task import Task
+from kvision.tasks.captions import Captions
+from kvision.tasks.task import Accuracy, Exported, Score
 from kvision.vocabulary import END, PADDING, START, Vocabulary
 
 BEAM = 3  # sentences that are followed at once, as in Show and Tell's released code
 
 
 @dataclass(frozen=True, kw_only=True)
-class Captioning(Task):
+class Captioning(Exported):
     """Logits `(batch, length, words)` of the next word at each place, and the target `"tokens"`.
 
     "tokens", integers `(batch, length + 1)`, are a start, the words, an end and padding. In training the
@@ -41,6 +42,15 @@ class Captioning(Task):
     fewest_classes: ClassVar = 5  # the four that mean no word, and one
     monitor: ClassVar = "accuracy"
     score: ClassVar = "BLEU-4"
+    answers: ClassVar = Captions
+    output: ClassVar = "captions"
+    agreement: ClassVar = "{share} of its captions for {images} are the Keras model's"
+    ways: ClassVar = ("one_shot",)
+    tensors: ClassVar = {
+        "token": f"Number of the word before, int32, {START} in front of the first one.",
+        "logits": f"Logits of the next word, of which {PADDING} and {START} are none; {END} ends the caption.",
+        "tokens": f"Numbers of the words, {END} behind the last one and {PADDING} behind that.",
+    }
 
     label_smoothing: float = 0.0
     length: int = dataclasses.field(default=0, metadata={"of_model": True})
@@ -86,6 +96,18 @@ class Captioning(Task):
     def serving(cls, model):
         """See `Task.serving`: the network itself, which `answer` asks for one word after the other."""
         return model
+
+    @classmethod
+    def exported(cls, model):
+        """See `Exported.exported`: the network itself, whose greedy captions are compared."""
+        return model
+
+    @classmethod
+    def signatures(cls, model, way=""):
+        """See `Exported.signatures`: "encode" and "step", or "caption", which finds all words by itself."""
+        if way:
+            return {"caption": sequence.one_shot(model)}
+        return {"encode": sequence.encoder(model), "step": sequence.stepper(model)}
 
     def inputs(self, batch):
         """See `Task.inputs`: the image and the words before each place."""
@@ -148,6 +170,25 @@ class Captioning(Task):
         figures = self.figures(sums)
         scores = [f"{name.replace('bleu_', 'BLEU-')} {100 * value:.2f} %" for name, value in figures.items()]
         return ", ".join(scores).replace("exact", "exact match")
+
+    def truths(self, batch):
+        """See `Exported.truths`: the captions of each image."""
+        return batch["references"]
+
+    def compare(self, found, expected, targets):
+        """BLEU-4, and the share of sentences that equal a caption of their image."""
+        batch = {"references": targets, "weight": np.ones(len(targets))}
+        own, others = (self.figures(self.judge({"tokens": of.tokens}, batch)) for of in (found, expected))
+        scores = {"BLEU-4": Score(own["bleu_4"]), "exact match": Score(own["exact"])}
+        return Accuracy(scores, drop=others["bleu_4"] - own["bleu_4"])
+
+    def target_at(self, targets, image, size):
+        """See `Exported.target_at`: the first of its captions."""
+        return targets[image][0]
+
+    def caption(self, answer, probabilities=None):
+        """The sentence."""
+        return self.vocabulary.decode(answer)
 
     def preview(self, model, batch):
         """See `Task.preview`: the images with their captions."""

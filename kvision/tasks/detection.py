@@ -53,7 +53,7 @@ class Detection(Exported):
     score: ClassVar = "AP"
     agreement: ClassVar = "it has {share} of the Keras model's detections on {images}"
     answers: ClassVar = Detections
-    answer: ClassVar = "detections"
+    output: ClassVar = "detections"
     compared: ClassVar = (*OBJECTS, "size")
 
     letterbox: str = dataclasses.field(default=LETTERBOX, metadata={"of_model": True})

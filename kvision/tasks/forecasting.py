@@ -10,15 +10,16 @@ from keras import ops
 
 from kvision import labels, networks, sequence, visualize
 from kvision.errors import UserError
+from kvision.tasks.forecasts import Forecasts
 from kvision.tasks.series import OF_IMAGES, network_keywords, series_in, series_of
-from kvision.tasks.task import Task
+from kvision.tasks.task import Accuracy, Exported, Score
 
 HORIZON = 16  # steps ahead
 ERRORS = ("mse", "persistence_mse")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forecasting(Task):
+class Forecasting(Exported):
     """The next values `(batch, features)` of a series `(batch, steps, features)`, in its own units.
 
     Errors are compared with those of persistence, which forecasts the last value again. The class names are
@@ -44,6 +45,9 @@ class Forecasting(Task):
     fewest_classes: ClassVar = 1
     monitor: ClassVar = "skill"
     score: ClassVar = "skill"
+    answers: ClassVar = Forecasts
+    output: ClassVar = "forecast"
+    agreement: ClassVar = "{share} of its forecasts for {images} are the Keras model's"
 
     length: int = dataclasses.field(default=0, metadata={"of_model": True})
     scale: tuple[float, ...] = dataclasses.field(default=(), metadata={"of_model": True})
@@ -77,6 +81,12 @@ class Forecasting(Task):
     @classmethod
     def serving(cls, model):
         """See `Task.serving`: the network itself."""
+        return model
+
+    @classmethod
+    def exported(cls, model):
+        """See `Exported.exported`: the network itself, which must forecast the next value."""
+        networks.check(model, cls.rank, cls.input_rank)
         return model
 
     def losses(self, outputs, batch, training):
@@ -129,6 +139,22 @@ class Forecasting(Task):
         first = "mean squared errors, in variances of the features, beside those of persistence:"
         return "\n".join([first, *lines])
 
+    def compare(self, found, expected, targets):
+        """The "skill", as `metrics` has it."""
+        skills = [
+            _skill(*(float(np.mean(self._error(forecast, targets))) for forecast in (of.values, of.last)))
+            for of in (found, expected)
+        ]
+        return Accuracy({"skill": Score(skills[0])}, drop=skills[1] - skills[0])
+
+    def caption(self, answer, probabilities=None):
+        """The next values."""
+        return ", ".join(f"{name} {value:.6g}" for name, value in zip(self.class_names, answer, strict=True))
+
+    def shown(self, example):
+        """See `Exported.shown`: curves of the features."""
+        return visualize.curves(example)
+
     def preview(self, model, batch):
         """See `Task.preview`: curves of the features, with the next values."""
         joined = np.concatenate([batch["series"], batch["next"][:, None]], 1)
@@ -159,11 +185,7 @@ class Forecasting(Task):
 
     def describe(self, prediction, most):
         """The next values, a line a step."""
-        return [
-            f"{step:>5} ahead  "
-            + ", ".join(f"{name} {value:.6g}" for name, value in zip(self.class_names, row, strict=True))
-            for step, row in enumerate(prediction, 1)
-        ]
+        return [f"{step:>5} ahead  {self.caption(row)}" for step, row in enumerate(prediction, 1)]
 
     def _error(self, forecast, expected):
         """The mean of the features' squared errors, `(batch,)`."""

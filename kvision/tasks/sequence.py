@@ -66,12 +66,9 @@ class Sequence(Classification):
         """See `Task.prepare`: rows as they are."""
         return image
 
-    def preview(self, model, batch):
-        """See `Task.preview`: curves of the features, with the class."""
-        return [
-            (visualize.curves(series), self.caption(label))
-            for series, label in zip(batch["series"], batch["label"], strict=True)
-        ]
+    def shown(self, example):
+        """See `Exported.shown`: curves of the features."""
+        return visualize.curves(example)
 
     def _check(self, series):
         if len(series.columns) != self.features:

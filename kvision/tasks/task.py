@@ -16,6 +16,9 @@ from kvision.data.sources import Source
 from kvision.errors import UserError
 
 
+SIGNATURE = "serving_default"  # of a file that has one alone, as TensorFlow calls it
+
+
 @dataclass(frozen=True)
 class Answers:
     """Answers of a network on some images.
@@ -380,11 +383,15 @@ class Exported(Task):
 
     Attributes:
         answers: class of the answers by which exported files are judged; it has the methods of `Answers`.
-        answer: content of the files' outputs, one of `kvision_export.metadata.OUTPUTS`.
+        output: content of the files' outputs, one of `kvision_export.metadata.OUTPUTS`.
+        ways: flags of `kvision-export` that ask for other `signatures`.
+        tensors: sentences on the inputs and outputs of files with signatures, by their names.
     """
 
     answers: ClassVar[type]
-    answer: ClassVar[str]
+    output: ClassVar[str]
+    ways: ClassVar[tuple[str, ...]] = ()
+    tensors: ClassVar[Mapping[str, str]] = {}
 
     @classmethod
     @abc.abstractmethod
@@ -398,9 +405,30 @@ class Exported(Task):
     def preview(self, model, batch):
         """See `Task.preview`: the targets are captions."""
         return [
-            (visualize.picture(image), self.caption(target))
-            for image, target in zip(batch["image"], batch[self.target], strict=True)
+            (self.shown(image), self.caption(target))
+            for image, target in zip(batch[self.input], self.truths(batch), strict=True)
         ]
+
+    @classmethod
+    def signatures(cls, model, way: str = "") -> dict:
+        """The networks that a file holds, by the names of their signatures.
+
+        Args:
+            model: what `exported` returned.
+            way: one of `ways`; "" for the one without a flag.
+
+        Raises:
+            UserError: the network has no such form.
+        """
+        return {SIGNATURE: model}
+
+    def truths(self, batch):
+        """The targets of a batch, as `compare` takes them; a dict where they have several fields."""
+        return {name: batch[name] for name in self.compared} or batch[self.target]
+
+    def shown(self, example: np.ndarray) -> Image.Image:
+        """A picture of what the network is given."""
+        return visualize.picture(example)
 
     @abc.abstractmethod
     def compare(self, found, expected, targets) -> Accuracy:
@@ -448,12 +476,12 @@ class Classifying(Exported):
     """A task whose answers are classes, of images or of their pixels."""
 
     answers: ClassVar = Answers
-    answer: ClassVar = "probabilities"
+    output: ClassVar = "probabilities"
 
     @classmethod
     def exported(cls, model):
         """See `Exported.exported`: the network itself, which must end in probabilities."""
-        networks.check(model, cls.rank)
+        networks.check(model, cls.rank, cls.input_rank)
         return model
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from kvision import networks, visualize
+from kvision import networks, sequence, visualize
 from kvision.data.clips import Damaged, chosen, clips_in, is_film, read_frames
 from kvision.data.images import fit
 from kvision.errors import UserError
@@ -32,6 +32,13 @@ class Video(Classification):
     kind: ClassVar = "clip"
     refused: ClassVar = ("cache",)
 
+    ways: ClassVar = ("streaming",)
+    tensors: ClassVar = {
+        "probabilities": "Probabilities of the classes of the clip so far: the mean of those of its frames.",
+        "total": "Sum of the frames' probabilities, a part of the state, zeros in front of the first frame.",
+        "count": "Number of frames so far, a part of the state, 0 in front of the first frame.",
+    }
+
     length: int = dataclasses.field(default=0, metadata={"of_model": True})
 
     def network_keywords(self, variant, source, image_shape, length):
@@ -42,6 +49,11 @@ class Video(Classification):
     def fitted(self, model):
         """See `Task.fitted`."""
         return dataclasses.replace(self, length=networks.image_of(model).shape[1])
+
+    @classmethod
+    def signatures(cls, model, way=""):
+        """See `Exported.signatures`: "step" takes one frame after the other."""
+        return {"step": sequence.streamer(model)} if way else super().signatures(model)
 
     @property
     def loading(self):
@@ -64,9 +76,6 @@ class Video(Classification):
         """See `Task.prepare`: each frame of a clip `(frames, height, width, channels)`."""
         return np.stack([fit(frame, size, crop=crop, interpolation=interpolation) for frame in image])
 
-    def preview(self, model, batch):
-        """See `Task.preview`: some frames side by side, with the class."""
-        return [
-            (visualize.strip(clip, SHOWN), self.caption(label))
-            for clip, label in zip(batch["image"], batch["label"], strict=True)
-        ]
+    def shown(self, example):
+        """See `Exported.shown`: some frames side by side."""
+        return visualize.strip(example, SHOWN)
