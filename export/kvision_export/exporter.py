@@ -196,7 +196,7 @@ def export(
             say("TFLiteConverter by itself makes no int8 file of this network to compare with")
         about = metadata.About(
             name=model.name,
-            description=description,
+            description=" ".join(filter(None, [description, task.about])),
             license=license,
             labels=class_names,
             channels=networks.image_shape(model)[-1],

@@ -228,7 +228,7 @@ class ForecastJudge(Judge):
     }
 
     def __init__(self, scale: Sequence[float]):
-        self.scale = np.float32(scale)
+        self.scale = np.asarray(scale, np.float32)
 
     def of_model(self, model, images) -> Forecasts:
         return Forecasts(np.concatenate([*_predictions(model, images)]), images[:, -1])

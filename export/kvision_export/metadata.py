@@ -155,7 +155,7 @@ def write(model: schema.ModelT, about: About) -> bytes:
 def read(model: schema.ModelT, content: bytes) -> dict:
     """The metadata of a file, as a model and as its bytes; {} without any.
 
-    The keys are name, description, license, image (how pixels are given), mean, std and labels; the names of
+    The keys are signatures, of files that have some, see `players`; name, description, license, image (how pixels are given), mean, std and labels; the names of
     other inputs, for their descriptions; outputs, the names of several, and box_order, the places of left,
     top, right and bottom in a box; and, where MediaPipe's ImageSegmenter reads the file, activation: what it
     applies to the output.
@@ -166,6 +166,9 @@ def read(model: schema.ModelT, content: bytes) -> dict:
     root = _table(packed, int.from_bytes(packed[:4], "little"))
     fields: dict = {"name": _text(root, 0), "description": _text(root, 1), "license": _text(root, 5)}
     images = [image for graph in _tables(root, 3)[:1] for image in _tables(graph, 2)]
+    if played(model):
+        images.sort(key=lambda image: _text(image, 0) not in PIXELS)
+        fields["signatures"] = [_called(signature) for signature in model.signatureDefs]
     for number, image in enumerate(images):
         fields.setdefault(_text(image, 0) if number else "image", _text(image, 1))
     for unit in (unit for image in images[:1] for unit in _tables(image, 4)):
@@ -199,6 +202,14 @@ def sizes(model: schema.ModelT, content: bytes) -> tuple[int, int]:
         return 0, 0
     start = content.rfind(b"PK\x03\x04")  # the only file in the archive begins here
     return len(packed), len(content) - start if start > 0 else 0
+
+
+def _called(signature) -> str:
+    """A signature with the names of its inputs and outputs."""
+    given, found = (
+        ", ".join(of.name.decode() for of in side) for side in (signature.inputs, signature.outputs)
+    )
+    return f"{signature.signatureKey.decode()}({given}) -> {found}"
 
 
 def _packed(model) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,8 @@ class Player:
         names = interpreter.get_signature_list()
         self.signatures = {name: interpreter.get_signature_runner(name) for name in names}
         self.pixels, self.length = pixels, length
-        self.example = self.answer = np.zeros(0)
+        self.example: Any = None
+        self.answer = np.zeros(0)
 
     def feed(self, example: np.ndarray) -> None:
         """Takes an example: an image, or a clip."""

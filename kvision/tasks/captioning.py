@@ -13,7 +13,7 @@ from kvision.data.images import fit
 from kvision.layers import DecoderBlock
 from kvision.tasks.captions import Captions
 from kvision.tasks.task import Accuracy, Exported, Score
-from kvision.vocabulary import END, PADDING, START, Vocabulary
+from kvision.vocabulary import END, PADDING, SPECIAL, START, UNKNOWN, Vocabulary
 
 BEAM = 3  # sentences that are followed at once, as in Show and Tell's released code
 
@@ -102,6 +102,11 @@ class Captioning(Exported):
         """See `Exported.exported`: the network itself, whose greedy captions are compared."""
         return model
 
+    @property
+    def about(self):
+        """See `Exported.about`."""
+        return f"Captions are of at most {self.length} words, with the end."
+
     @classmethod
     def signatures(cls, model, way=""):
         """See `Exported.signatures`: "encode" and "step", or "caption", which finds all words by itself."""
@@ -188,7 +193,8 @@ class Captioning(Exported):
 
     def caption(self, answer, probabilities=None):
         """The sentence."""
-        return self.vocabulary.decode(answer)
+        names = self.class_names
+        return " ".join(names[word] if word < len(names) else SPECIAL[UNKNOWN] for word in _sentence(answer))
 
     def preview(self, model, batch):
         """See `Task.preview`: the images with their captions."""

@@ -409,6 +409,11 @@ class Exported(Task):
             for image, target in zip(batch[self.input], self.truths(batch), strict=True)
         ]
 
+    @property
+    def about(self) -> str:
+        """A sentence on what users of files need to know; "" where there is nothing."""
+        return ""
+
     @classmethod
     def signatures(cls, model, way: str = "") -> dict:
         """The networks that a file holds, by the names of their signatures.

@@ -1,19 +1,22 @@
 """Exports of networks of series, sequences, videos and captions."""
 
-import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 
-import keras
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
-from helpers import completed
+from helpers import mostly_slow
+from PIL import Image
 from tflite import operators
 from tiny_sequences import inputs_for, tiny_captioner, tiny_video
 
 from kvision import networks, sequence
 from kvision.errors import UserError
 from kvision.tasks import task_of
-from kvision.vocabulary import SPECIAL
+from kvision.vocabulary import SPECIAL, Vocabulary
 from kvision_export import census, convert, flatbuffer, metadata
 from kvision_export.exporter import export
 from kvision_export.tolerance import Tolerance
@@ -48,7 +51,9 @@ def randomized(model):
     return model
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", mostly_slow(NETWORKS, "markov", "latent_autoregressive", "transformer", "clips")
+)
 def test_float_files_are_the_keras_model(name, tmp_path):
     model = NETWORKS[name]()
     report = export(model, tmp_path / "out", images=inputs_for(model, 4), modes=FLOATS)
@@ -80,17 +85,16 @@ def test_too_many_steps_for_integers():
         networks.unrolled(model)
 
 
-@pytest.mark.parametrize(
-    "keywords",
-    [
-        {"decoder": "lstm"},
-        {"decoder": "gru", "inject": "every_step"},
-        {"decoder": "transformer"},
-    ],
-)
-@pytest.mark.parametrize("way", ["", "one_shot"])
-def test_captions_are_the_greedy_ones(keywords, way, tmp_path):
-    model = randomized(tiny_captioner(**keywords))
+CAPTIONERS = [
+    f"{decoder} {way}".strip() for decoder in ("lstm", "transformer", "gru") for way in ("", "one_shot")
+]
+
+
+@pytest.mark.parametrize("case", mostly_slow(CAPTIONERS, "lstm", "lstm one_shot", "transformer"))
+def test_captions_are_the_greedy_ones(case, tmp_path):
+    decoder, _, way = case.partition(" ")
+    inject = "every_step" if decoder == "gru" else None
+    model = randomized(tiny_captioner(decoder=decoder, inject=inject))
     images = inputs_for(model, 6)["image"]
     greedy = sequence.greedy(model, images)
     references = np.maximum(greedy[:, None], len(SPECIAL))
@@ -98,7 +102,6 @@ def test_captions_are_the_greedy_ones(keywords, way, tmp_path):
                     labels=references)  # fmt: skip
     content = (tmp_path / "out" / report["files"][0]["file"]).read_bytes()
     file = Interpreter(model_content=content)
-    step = None
     if way:
         caption = file.get_signature_runner("caption")
         found = np.concatenate([caption(image=image[None])["tokens"] for image in images])
@@ -114,6 +117,23 @@ def test_captions_are_the_greedy_ones(keywords, way, tmp_path):
     assert not found.faults
     assert found.metadata["labels"] == list(WORDS)
     assert "Pixels in [0, 255]" in found.metadata["image"]
+    names = ["caption(image)"] if way else ["encode(image)", "step("]
+    assert [text.startswith(name) for text, name in zip(found.metadata["signatures"], names, strict=True)]
+    assert "at most 6 words" in found.metadata["description"]
+
+
+def test_the_readmes_captioner(tmp_path):
+    """The code needs the interpreter alone, and no kvision."""
+    model, output = randomized(tiny_captioner()), tmp_path / "runs/captions/export"
+    image = np.rint(inputs_for(model, 1)["image"])
+    export(model, output, images=image, modes=["float32"], class_names=WORDS)
+    Image.fromarray(image[0].astype(np.uint8)).save(tmp_path / "photo.png")
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (code,) = re.findall(r"```py\n(.*?)```", readme, re.DOTALL)
+    printed = subprocess.run(
+        [sys.executable, "-Ic", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert printed.stdout.strip() == Vocabulary(WORDS).decode(sequence.greedy(model, image, 20)[0])
 
 
 def test_int8_captioners_see_in_integers_and_keep_their_state_in_floats(tmp_path):
@@ -133,11 +153,11 @@ def test_weights_that_two_signatures_share_are_stored_once(tmp_path):
     model = tiny_captioner(units=64)
     parts = task_of(model).signatures(model)
     files = {name: convert.convert(part) for name, part in parts.items()}
-    shared = 4 * 2 * 64 * 4 * 64  # bytes of the cell's two kernels
-    assert len(flatbuffer.merged(files)) < sum(map(len, files.values())) - 0.9 * shared
+    kernel = 4 * 64 * 4 * 64  # bytes; that of the state, which is 0 at first, is in one file alone
+    assert len(flatbuffer.merged(files)) < sum(map(len, files.values())) - kernel
 
 
-@pytest.mark.parametrize("head", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("head", mostly_slow(["rnn", "lstm", "gru"], "lstm"))
 def test_frame_by_frame_the_clip_is_classified(head, tmp_path):
     model = tiny_video(head, depth=2, classifier_activation="softmax")
     clips = inputs_for(model, 2)
@@ -178,11 +198,8 @@ def test_what_a_file_cannot_be(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_integers_of_loops_in_a_process_of_their_own(tmp_path):
-    """Where the converter crashes on loops (tensorflow#75140), the sentence says so."""
+def test_the_converters_own_integers_of_loops_end_its_process_alone():
+    """See tensorflow#75140: where this fails, the converter has learned it, and nothing needs be unrolled."""
     model = NETWORKS["recurrent"]()
-    values = inputs_for(model, 4)
-    with pytest.raises(UserError, match="cannot be converted"):
-        made = convert.convert_apart(model, [convert.PEER], values)
-        if convert.PEER not in made:
-            raise UserError("cannot be converted")
+    made = convert.convert_apart(model, ["float32", convert.PEER], inputs_for(model, 4))
+    assert [*made] == ["float32"]
