@@ -184,8 +184,7 @@ class Task(abc.ABC):
     @classmethod
     def fits(cls, model) -> bool:
         """Whether a network has such inputs and outputs."""
-        ranks = len(networks.image_shape(model)), networks.rank_of(model)
-        return ranks == (cls.input_rank, cls.rank)
+        return networks.rank_of(model) == cls.rank and len(networks.image_shape(model)) == cls.input_rank
 
     @classmethod
     def classes_of(cls, model) -> int:

@@ -116,7 +116,7 @@ def test_clips_are_classified(tmp_path):
     assert re.fullmatch(rf"{first}\n +[\d.]+ %  \d  \w+\n{tmp_path}/film.gif\n +[\d.]+ %  \d  \w+\n", printed)
     (tmp_path / "film.gif").write_bytes(b"GIF89a")
     ended = command("kvision-predict", f"--model={run}", tmp_path / "film.gif", code=2)
-    assert "None of the files has a readable clip" in ended
+    assert "None of the files can be read; clips were expected" in ended
     ended = command("kvision-predict", f"--model={run}", tmp_path / "run/run.json", code=2)
     assert "None of the files has clips, which frame_classifier takes" in ended
 

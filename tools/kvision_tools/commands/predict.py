@@ -123,7 +123,7 @@ def main(arguments):
             if results.left_out:
                 print(results.remark, file=sys.stderr)
         if unreadable == len(items):
-            raise UserError(f"None of the files has a readable {task.kind}.")
+            raise UserError(f"None of the files can be read; {task.kind}s were expected.")
         if unreadable:
             print(f"Skipped {counted(unreadable, 'unreadable file')}.", file=sys.stderr)
 
