@@ -118,8 +118,8 @@ def unrolled(model: keras.Model) -> keras.Model:
     steps = max(layer.input.shape[1] for layer in rolled)
     if steps > MOST_UNROLLED:
         raise UserError(
-            f"Integers need recurrent layers without loops, of at most {MOST_UNROLLED} steps; {model.name} has "
-            f"{steps}: float32, float16 and dynamic have loops."
+            f"Integers need recurrent layers without loops, of at most {MOST_UNROLLED} steps; {model.name} "
+            f"has {steps}: float32, float16 and dynamic have loops."
         )
     return _copied(model, {'"unroll": false': '"unroll": true'})
 

@@ -242,7 +242,7 @@ def _check_objects(values, images, size, classes) -> dict[str, np.ndarray]:
 
 
 def check_calibration(images: np.ndarray, pixels: bool = True) -> None:
-    """Raises a ValueError for images, or series where they are no `pixels`, that would give useless ranges."""
+    """Raises a ValueError for images, or series without `pixels`, that would give useless ranges."""
     if len(images) < 4:
         raise UserError(f"Calibration needs at least 4 images (64 are usual); got {len(images)}.")
     if np.ptp(images, axis=0).max() == 0:

@@ -55,14 +55,14 @@ def define():
     flags.DEFINE_bool(
         "one_shot",
         False,
-        "Of a captioner, whether the file finds all words by itself, with the signature caption(image); else it "
+        "Whether a captioner's file finds all words by itself, with the signature caption(image); else it "
         "has the signatures encode(image) and step(token, state).",
     )
     flags.DEFINE_bool(
         "streaming",
         False,
-        "Of a classifier of clips with a recurrent head, whether the file takes one frame after the other, with "
-        "the signature step(frame, state).",
+        "Whether the file of a classifier of clips with a recurrent head takes one frame after the other, "
+        "with the signature step(frame, state).",
     )
     flags.DEFINE_enum("backend", "litert", BACKENDS, "Quantizer: litert-quantizer or TensorFlow's.")
     flags.DEFINE_string(

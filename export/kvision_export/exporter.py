@@ -133,8 +133,8 @@ def export(
     answer = answer if task_type.output == ANSWERS[0] else task_type.output
     if answer == "mask" and len(model.output_shape) == 2:
         raise UserError(
-            f"`answer`: {model.name} answers for whole {task_type.kind}s, and a mask is of pixels: give probabilities "
-            "or logits."
+            f"`answer`: {model.name} answers for whole {task_type.kind}s, and a mask is of pixels: give "
+            "probabilities or logits."
         )
     if way and way not in task_type.ways:
         raise UserError(f"`{way}` is not for {task_type.name}, which {model.name} learned.")

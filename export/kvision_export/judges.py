@@ -8,10 +8,9 @@ from typing import Any, ClassVar, NamedTuple
 import keras
 import numpy as np
 
-from kvision import networks
+from kvision import networks, sequence
 from kvision.average_precision import iou
 from kvision.errors import UserError
-from kvision import sequence
 from kvision.tasks import Answers, Captions, Detections, Exported, Forecasts
 from kvision_export import inputs, players, runner, verify
 from kvision_export.activations import ACTIVATIONS, FAINTEST, SMALLEST, Activation, Softmax
@@ -218,8 +217,8 @@ class ForecastJudge(Judge):
 
     differs: ClassVar = "a forecast differs, in units of the scale, by"
     about: ClassVar = {
-        "measures": f"A file agrees on a value that differs by at most {NEAR:g} of its feature's scale; mean and "
-        "largest are those of the differences, in units of the scale.",
+        "measures": f"A file agrees on a value that differs by at most {NEAR:g} of its feature's scale; mean "
+        "and largest are those of the differences, in units of the scale.",
         "error": "the mean squared difference, in units of the scale",
     }
     measures: ClassVar = {
@@ -300,8 +299,8 @@ class CaptionJudge(PlayerJudge):
     differs: ClassVar = "the share of captions that are not the Keras model's is"
     broken: ClassVar = 0.1
     about: ClassVar = {
-        "measures": "A file agrees on a caption whose words are all the Keras model's, which takes the likeliest word "
-        "at each place; words is the share of places at which they are.",
+        "measures": "A file agrees on a caption whose words are all the Keras model's, which takes the "
+        "likeliest word at each place; words is the share of places at which they are.",
         "error": "the share of captions that are not the Keras model's",
     }
     measures: ClassVar = {"words": Measure("words", 4)}

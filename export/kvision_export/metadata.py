@@ -112,7 +112,7 @@ def played(model: schema.ModelT) -> bool:
 
 
 def pixels(given: IODtype, preprocess: Preprocess | None, series: bool = False) -> str:
-    """Sentences on how pixels in [0, 255], or values of series, are given to a file, and what it does with them.
+    """Sentences on how a file is given pixels in [0, 255], or values of series, and what it does with them.
 
     Args:
         given: the file's input, of scale 1 where it is of integers.
@@ -155,10 +155,10 @@ def write(model: schema.ModelT, about: About) -> bytes:
 def read(model: schema.ModelT, content: bytes) -> dict:
     """The metadata of a file, as a model and as its bytes; {} without any.
 
-    The keys are signatures, of files that have some, see `players`; name, description, license, image (how pixels are given), mean, std and labels; the names of
-    other inputs, for their descriptions; outputs, the names of several, and box_order, the places of left,
-    top, right and bottom in a box; and, where MediaPipe's ImageSegmenter reads the file, activation: what it
-    applies to the output.
+    The keys are signatures, of files that have some, see `players`; name, description, license, image (how
+    pixels are given), mean, std and labels; the names of other inputs, for their descriptions; outputs, the
+    names of several, and box_order, the places of left, top, right and bottom in a box; and, where
+    MediaPipe's ImageSegmenter reads the file, activation: what it applies to the output.
     """
     packed = _packed(model)
     if packed is None:

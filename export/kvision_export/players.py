@@ -49,7 +49,7 @@ class Player:
 
 
 class WordByWord(Player):
-    """A captioner: "encode" sees the image, and "step" finds the next word, of which the likeliest is taken."""
+    """A captioner: "encode" sees the image, and "step" gives the next word, the likeliest one."""
 
     def play(self):
         state = self.signatures["encode"](image=self.input("encode", "image", self.example))

@@ -136,8 +136,8 @@ def remarks(
     if not labeled:
         score = task.score if task.score[1].isupper() else f"{task.score[0].upper()}{task.score[1:]}"
         sentences.append(
-            f"{score} is left out, as the {task.kind}s have no {task.targets}; files are judged by their agreement "
-            "with the Keras model."
+            f"{score} is left out, as the {task.kind}s have no {task.targets}; files are judged by their "
+            "agreement with the Keras model."
         )
     if count < FEW:
         images = counted(count, task.kind)

@@ -48,7 +48,7 @@ class Captioning(Exported):
     ways: ClassVar = ("one_shot",)
     tensors: ClassVar = {
         "token": f"Number of the word before, int32, {START} in front of the first one.",
-        "logits": f"Logits of the next word, of which {PADDING} and {START} are none; {END} ends the caption.",
+        "logits": f"Logits of the next word, which is never {PADDING} or {START}; {END} ends the caption.",
         "tokens": f"Numbers of the words, {END} behind the last one and {PADDING} behind that.",
     }
 
@@ -177,7 +177,7 @@ class Captioning(Exported):
         return ", ".join(scores).replace("exact", "exact match")
 
     def truths(self, batch):
-        """See `Exported.truths`: the captions of each image."""
+        """See `Task.truths`: the captions of each image."""
         return batch["references"]
 
     def compare(self, found, expected, targets):

@@ -90,7 +90,7 @@ class Classification(Classifying):
         return f"loss {figures['loss']:.4f}, top-1 {100 * figures['top1']:.2f} %{top5}"
 
     def truths(self, batch):
-        """See `Exported.truths`."""
+        """See `Task.truths`."""
         return batch["label"]
 
     def compare(self, found, expected, targets):

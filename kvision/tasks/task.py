@@ -15,7 +15,6 @@ from kvision.data.images import read_pixels
 from kvision.data.sources import Source
 from kvision.errors import UserError
 
-
 SIGNATURE = "serving_default"  # of a file that has one alone, as TensorFlow calls it
 
 
@@ -237,6 +236,10 @@ class Task(abc.ABC):
         """
         return model.predict_on_batch(self.served(batch))
 
+    def truths(self, batch):
+        """The targets of a batch, as `Exported.compare` takes them; a dict where they have several fields."""
+        return {name: batch[name] for name in self.compared} or batch[self.target]
+
     @abc.abstractmethod
     def losses(self, outputs, batch, training: bool) -> dict:
         """Terms of the loss, float32 `(batch,)` each, whose sum is minimised.
@@ -425,10 +428,6 @@ class Exported(Task):
             UserError: the network has no such form.
         """
         return {SIGNATURE: model}
-
-    def truths(self, batch):
-        """The targets of a batch, as `compare` takes them; a dict where they have several fields."""
-        return {name: batch[name] for name in self.compared} or batch[self.target]
 
     def shown(self, example: np.ndarray) -> Image.Image:
         """A picture of what the network is given."""
