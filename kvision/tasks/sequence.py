@@ -66,6 +66,10 @@ class Sequence(Classification):
         """See `Task.prepare`: rows as they are."""
         return image
 
+    def truths(self, batch):
+        """See `Task.truths`."""
+        return batch["label"]
+
     def shown(self, example):
         """See `Exported.shown`: curves of the features."""
         return visualize.curves(example)

@@ -104,7 +104,7 @@ def file_of(detector, given):
             making = Given(
                 forms={name: form(name) for name in {"float32", mode} & {*FLOATS}}, images=given,
                 calibration=given, backend="litert", io_dtype="uint8", mixed=True, finished=bytes,
-                judge=BoxJudge(), tolerance=Tolerance(), say=print,
+                judge=BoxJudge(), tolerance=Tolerance(), pixels=True, say=print,
             )  # fmt: skip
             content = MODES[mode].make(making).content
         model = flatbuffer.read(content)

@@ -129,7 +129,7 @@ def test_files_have_built_in_operators_and_agree(multi_label, own_boxes, tmp_pat
     again = keras.saving.load_model(tmp_path / "model.keras")(numbers)
     content = convert(model)
     assert not {name for name in operators(content) if name.startswith(("Flex", "CUSTOM"))}
-    outputs = Interpreter(model_content=content).get_signature_runner()(image=numbers)
+    outputs = Interpreter(model_content=content).get_signature_runner()(series=numbers)
     for key, value in expected.items():
         np.testing.assert_array_equal(again[key], value)
         np.testing.assert_array_equal(outputs[key], value)

@@ -21,7 +21,7 @@ TASKS = {
     "video": {"frame_classifier"},
     "captioning": {"captioner"},
 }
-FUNCTIONS = {"forecast", "encoder", "stepper", "greedy", "beam", "attention"}
+FUNCTIONS = {"forecast", "encoder", "stepper", "greedy", "beam", "attention", "one_shot", "streamer"}
 ENCODER = {"width": 8, "hidden": 16, "num_heads": 2, "depth": 2, "dropout_rate": 0.0}
 MODELS = {  # small forms, and the shapes of their inputs
     "markov": lambda: sequence.markov(input_shape=(3, 2), order=2),
