@@ -109,7 +109,7 @@ def _saved(model, output=OUTPUT) -> Iterator[Path]:
         dtype = tf.int32 if tensor.dtype == "int32" else tf.float32
         return tf.TensorSpec((1, *tensor.shape[1:]), dtype, name=name)
 
-    if isinstance(model.input, dict):  # the converter sorts inputs by their names
+    if len(model.inputs) > 1:  # the converter sorts inputs by their names
         signature = {name: spec(name, tensor) for name, tensor in model.input.items()}
     else:
         signature = spec(inputs.name_of(networks.image_shape(model)), model.inputs[0])

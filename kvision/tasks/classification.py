@@ -89,10 +89,6 @@ class Classification(Classifying):
         top5 = f", top-{TOP} {100 * figures['top5']:.2f} %" if "top5" in figures else ""
         return f"loss {figures['loss']:.4f}, top-1 {100 * figures['top1']:.2f} %{top5}"
 
-    def truths(self, batch):
-        """See `Exported.truths`."""
-        return batch["label"]
-
     def compare(self, found, expected, targets):
         """Top-1, and of many classes top-5, with Wilson's intervals; the drop has that of Agresti and Min."""
         right, theirs = found.classes == targets, expected.classes == targets

@@ -68,6 +68,10 @@ class Sequence(Classification):
         """See `Task.prepare`: rows as they are."""
         return image
 
+    def truths(self, batch):
+        """See `Exported.truths`."""
+        return batch["label"]
+
     def shown(self, example):
         """See `Exported.shown`: curves of the features."""
         return visualize.curves(example)

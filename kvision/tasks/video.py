@@ -76,6 +76,10 @@ class Video(Classification):
         """See `Task.prepare`: each frame of a clip `(frames, height, width, channels)`."""
         return np.stack([fit(frame, size, crop=crop, interpolation=interpolation) for frame in image])
 
+    def truths(self, batch):
+        """See `Exported.truths`."""
+        return batch["label"]
+
     def shown(self, example):
         """See `Exported.shown`: some frames side by side."""
         return visualize.strip(example, SHOWN)

@@ -21,7 +21,7 @@ TASKS = {
     "video": {"frame_classifier"},
     "captioning": {"captioner"},
 }
-FUNCTIONS = {"forecast", "encoder", "stepper", "greedy", "beam", "attention"}
+FUNCTIONS = {"forecast", "encoder", "stepper", "streamer", "greedy", "one_shot", "beam", "attention"}
 ENCODER = {"width": 8, "hidden": 16, "num_heads": 2, "depth": 2, "dropout_rate": 0.0}
 MODELS = {  # small forms, and the shapes of their inputs
     "markov": lambda: sequence.markov(input_shape=(3, 2), order=2),
@@ -206,12 +206,24 @@ YOLOX = {"input_shape": (64, 64, 3), "num_classes": 3, "width_multiplier": 0.125
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: sequence.latent_autoregressive(cell="lsmt"), "`cell` must be 'rnn', 'lstm' or 'gru'; got 'lsmt'"),
+        (
+            lambda: sequence.latent_autoregressive(cell="lsmt"),
+            "`cell` must be 'rnn', 'lstm' or 'gru'; got 'lsmt'",
+        ),
         (lambda: sequence.recurrent_classifier(cell=3), "`cell` must be 'rnn', 'lstm' or 'gru'; got 3"),
-        (lambda: sequence.recurrent_classifier(units="many"), "`units` must be a positive integer; got 'many'"),
+        (
+            lambda: sequence.recurrent_classifier(units="many"),
+            "`units` must be a positive integer; got 'many'",
+        ),
         (lambda: sequence.recurrent_classifier(reset_after="no"), "`reset_after` must be True or False"),
-        (lambda: sequence.recurrent_classifier(input_shape=(0, 3)), r"`input_shape` must be \(steps, features\)"),
-        (lambda: sequence.recurrent_classifier(input_shape="28"), r"`input_shape` must be \(steps, features\)"),
+        (
+            lambda: sequence.recurrent_classifier(input_shape=(0, 3)),
+            r"`input_shape` must be \(steps, features\)",
+        ),
+        (
+            lambda: sequence.recurrent_classifier(input_shape="28"),
+            r"`input_shape` must be \(steps, features\)",
+        ),
         (lambda: sequence.recurrent_classifier(num_classes=0), "`num_classes` must be a positive integer"),
         (lambda: sequence.markov(order=0), "`order` must be a positive integer; got 0"),
         (
@@ -220,7 +232,9 @@ YOLOX = {"input_shape": (64, 64, 3), "num_classes": 3, "width_multiplier": 0.125
         ),
         (lambda: sequence.markov(preprocess=3), "`preprocess` must be a `kvision.Preprocess`; got 3"),
         (
-            lambda: sequence.markov(input_shape=(1, 3), preprocess=kvision.Preprocess((0.0,) * 2, (1.0,) * 2)),
+            lambda: sequence.markov(
+                input_shape=(1, 3), preprocess=kvision.Preprocess((0.0,) * 2, (1.0,) * 2)
+            ),
             "one for each of the 3 features; got 2",
         ),
         (lambda: sequence.transformer_encoder(num_heads=7), r"`num_heads` \(7\) must divide the 512"),
@@ -241,7 +255,10 @@ YOLOX = {"input_shape": (64, 64, 3), "num_classes": 3, "width_multiplier": 0.125
             lambda: tiny_captioner(decoder="transformer", inject="init"),
             "`inject` is of recurrent decoders: .* got 'init'",
         ),
-        (lambda: tiny_captioner(inject="first"), "`inject` must be 'init', 'every_step' or None; got 'first'"),
+        (
+            lambda: tiny_captioner(inject="first"),
+            "`inject` must be 'init', 'every_step' or None; got 'first'",
+        ),
         (lambda: tiny_captioner(decoder="transformer", embedding=4), "`embedding` is of recurrent decoders"),
         (lambda: tiny_captioner(decoder="transformer", num_heads=3), r"`num_heads` \(3\) must divide the 8"),
         (lambda: tiny_captioner(length="six"), "`length` must be a positive integer; got 'six'"),
