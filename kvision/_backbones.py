@@ -167,7 +167,7 @@ def maps_of(network: keras.Model, *names: str) -> list:
 
 
 def last_map(network: keras.Model):
-    """The output of the layer `trunk` as a map `(batch, height, width, channels)`, also where it is tokens."""
+    """The output of the layer `trunk` as a map `(batch, height, width, channels)`, where it is tokens too."""
     trunk = network.get_layer("trunk")
     tap = producer(trunk.input)[0]
     return tap.feature_map(trunk.output) if isinstance(tap, TokenTap) else trunk.output

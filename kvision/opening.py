@@ -12,7 +12,7 @@ import keras
 
 import kvision.models  # this and the next two register all networks, and the layers that files name
 import kvision.segmentation
-import kvision.sequence
+import kvision.sequence  # noqa: F401
 from kvision import labels, networks, registry, run_info, weights as published
 from kvision.choices import WEIGHTS
 from kvision.data.identity import Identity

@@ -209,7 +209,8 @@ class ModelInfo:
         variant: its row of the family's table.
         weights: its published checkpoints.
         classifier: the name of its classifier's layer.
-        task: "classification", "segmentation", "detection", "forecasting", "sequence", "video" or "captioning".
+        task: "classification", "segmentation", "detection", "forecasting", "sequence", "video" or
+            "captioning".
     """
 
     name: str

@@ -48,7 +48,7 @@ class DecoderBlock(keras.layers.Layer):
     def compute_output_spec(self, x, memory, training=None):
         return keras.KerasTensor(x.shape, self.compute_dtype)
 
-    def _sum(self, place, x, branch, training=False):
+    def _sum(self, place, x, branch, training=None):
         return self.norms[place](x + self.dropout(branch, training=training))
 
     def shares(self, x, memory):

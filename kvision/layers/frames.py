@@ -17,7 +17,7 @@ class FoldFrames(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("kvision")
 class UnfoldFrames(keras.layers.Layer):
-    """What was found for images, `(batch * frames, channels)`, as that of videos, `(batch, frames, channels)`.
+    """Vectors of images, `(batch * frames, channels)`, as those of videos, `(batch, frames, channels)`.
 
     Args:
         frames: of a video.

@@ -25,12 +25,5 @@ class Shared(keras.layers.Wrapper):
         call = getattr(self.layer, self.method)
         return call(x) if state is None else call(x, state)
 
-    def get_build_config(self):
-        return self.layer.get_build_config()
-
-    def build_from_config(self, config):
-        self.layer.build_from_config(config)
-        self.built = True
-
     def get_config(self):
         return super().get_config() | {"method": self.method}

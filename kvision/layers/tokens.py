@@ -64,7 +64,8 @@ class PositionEmbedding(keras.layers.Layer):
     def resample(self, name, tensor):
         """An embedding of another grid for this one, bicubic and antialiased; None where it is none."""
         side = math.isqrt(max(0, tensor.shape[1] - self.prefix_tokens)) if tensor.ndim == 3 else 0
-        if tensor.shape != (1, self.prefix_tokens + side**2, self.embedding.shape[-1]) or not side or 0 in self.grid:
+        expected = (1, self.prefix_tokens + side**2, self.embedding.shape[-1])
+        if tensor.shape != expected or 0 in (side, *self.grid):
             return None
         prefix, patches = np.split(tensor, [self.prefix_tokens], axis=1)
         patches = np.reshape(patches, (1, side, side, -1)).astype("float32")

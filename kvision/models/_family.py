@@ -233,8 +233,9 @@ class Family:
 
     def _answers(self, network, variant, num_classes, activation):
         """The output of the model with its top: one tensor, or several by name."""
+        dtype = image_of(network).dtype
         outputs = {
-            key: keras.layers.Activation(activation or "linear", dtype=image_of(network).dtype, name=key)(logits)
+            key: keras.layers.Activation(activation or "linear", dtype=dtype, name=key)(logits)
             for key, logits in self._outputs(network, variant, num_classes).items()
         }
         return outputs if len(outputs) > 1 else outputs["predictions"]

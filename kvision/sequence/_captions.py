@@ -1,11 +1,11 @@
-"""Networks that describe an image in words (Show and Tell, Vinyals et al. 2015, https://arxiv.org/abs/1411.4555).
+"""Networks that describe an image in words (Show and Tell, https://arxiv.org/abs/1411.4555).
 
-Recurrent decoders see the image's vector, the mean over the backbone's last map behind a dense layer, as if it
-were the first word (`inject="init"`, Show and Tell), or beside each word (`inject="every_step"`, LRCN, Donahue
-et al. 2015, https://arxiv.org/abs/1411.4389). The Transformer's decoder (Vaswani et al. 2017,
-https://arxiv.org/abs/1706.03762) attends to the map itself. Departures: the vocabulary's size is not the paper's,
-which it does not say; the Transformer's encodings have all sines in front of all cosines, and those of the map
-have rows in front of columns.
+Recurrent decoders see the image's vector, the mean over the backbone's last map behind a dense layer, as if
+it were the first word (`inject="init"`, Show and Tell, Vinyals et al. 2015), or beside each word
+(`inject="every_step"`, LRCN, Donahue et al. 2015, https://arxiv.org/abs/1411.4389). The Transformer's decoder
+(Vaswani et al. 2017, https://arxiv.org/abs/1706.03762) attends to the map itself. Departures: the size of the
+vocabulary, which the paper does not say; the Transformer's encodings have all sines in front of all cosines,
+and those of the map have rows in front of columns.
 """
 
 import dataclasses
@@ -101,8 +101,8 @@ class CaptionFamily(OnBackboneFamily):
             for key, others in (("inject", (None,)), ("embedding", (None, variant.units))):
                 if getattr(variant, key) not in others:
                     raise UserError(
-                        f"`{key}` is of recurrent decoders: a Transformer attends to the image's map, and its "
-                        f"words have `units` channels; got {getattr(variant, key)!r}."
+                        f"`{key}` is of recurrent decoders: a Transformer attends to the image's map, and "
+                        f"its words have `units` channels; got {getattr(variant, key)!r}."
                     )
         maps = self.maps(variant, input_shape, preprocess)
         tokens = keras.Input((variant.length,), dtype="int32", name="tokens")

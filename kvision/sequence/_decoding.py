@@ -74,11 +74,11 @@ def stepper(model: keras.Model) -> keras.Model:
     return _stepper(model, encoder(model))
 
 
-def _stepper(model, of_image) -> keras.Model:
+def _stepper(model, encoder) -> keras.Model:
     layers = _layers_of(model)
     state = {
         name: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=name)
-        for name, tensor in of_image.output.items()
+        for name, tensor in encoder.output.items()
     }
     token = keras.Input((), dtype="int32", name="token")
     x = shared(model.get_layer("word_embed"))(token)
@@ -94,9 +94,8 @@ def _stepper(model, of_image) -> keras.Model:
         if "image" in state:
             x = ops.concatenate([x, state["image"]], axis=-1)
         x, after = recurrent_step(layers, x, state)
-    kept = {
-        name: keras.layers.Identity(name=f"{name}.kept")(state[name]) for name in state if "image" in name
-    }
+    images = [name for name in state if name.startswith("image")]
+    kept = {name: keras.layers.Identity(name=f"{name}.kept")(state[name]) for name in images}
     logits = shared(model.get_layer("classifier"))(x)
     return keras.Model(
         {"token": token, **state}, {"logits": logits, **after, **kept}, name=f"{model.name}_stepper"
@@ -214,8 +213,8 @@ def greedy(model: keras.Model, images, length: int | None = None) -> np.ndarray:
         length: most tokens, the end among them; by default the network's.
 
     Returns:
-        int32 `(batch, length)`: tokens without the start, `kvision.vocabulary.END` where a caption ends within
-        the length, and `PADDING` behind it. Neither `START` nor `PADDING` is found elsewhere.
+        int32 `(batch, length)`: tokens without the start, `kvision.vocabulary.END` where a caption ends
+        within the length, and `PADDING` behind it. Neither `START` nor `PADDING` is found elsewhere.
 
     Raises:
         ValueError: the model is no captioner, the images have another shape, or `length` is no positive
@@ -330,9 +329,8 @@ def _begin(model, images, length):
 def _images(model, images) -> np.ndarray:
     images = _values.numbers_of("images", images)
     shape = model.input["image"].shape
-    if images.ndim != 4 or any(
-        ours not in (None, theirs) for ours, theirs in zip(shape, images.shape, strict=True)
-    ):
+    pairs = zip(shape, images.shape, strict=False)
+    if images.ndim != 4 or any(ours not in (None, theirs) for ours, theirs in pairs):
         raise UserError(f"`images` must have the shape {shape}; got {images.shape}.")
     return images
 

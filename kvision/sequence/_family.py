@@ -72,7 +72,8 @@ class SequenceRow(Variant):
 
     @property
     def input_text(self) -> str:
-        return "{} steps of {}".format(*self.default_shape)
+        steps, features = self.default_shape
+        return f"{steps} step{'s' * (steps > 1)} of {features}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,19 +127,21 @@ class SequenceFamily(Family):
         x = keras.layers.Identity(name="trunk")(self.trunk(x, v))
         x = keras.layers.Dropout(v.dropout_rate, name="dropout")(x)
         x = keras.layers.Dense(classes, name=self.classifier)(x)
-        x = keras.layers.Activation(classifier_activation or "linear", dtype=inputs.dtype, name="predictions")(x)
+        activation = classifier_activation or "linear"
+        x = keras.layers.Activation(activation, dtype=inputs.dtype, name="predictions")(x)
         return keras.Model(inputs, x, name=name)
 
     def _row(self, variant, columns):
         return self._override(self.variants[variant] if isinstance(variant, str) else variant, columns)
 
-    def _begin(self, v, input_shape, preprocess, name):
+    def _begin(self, v, input_shape, preprocess, name) -> tuple[Any, Any, Preprocess]:
         """The input, the normalised input, and the normalisation with a value a feature."""
         _values.model_name(name)
         _values.preprocess(preprocess)
         try:
             steps, features = v.default_shape if input_shape is None else input_shape
-            shape = _values.integer("", steps, MOST_STEPS), _values.integer("", features, _values.MOST_CHANNELS)
+            steps = _values.integer("", steps, MOST_STEPS)
+            shape = steps, _values.integer("", features, _values.MOST_CHANNELS)
         except (TypeError, ValueError):
             expected = (
                 f"(steps, features) in positive integers of at most {MOST_STEPS:,} and "
@@ -209,11 +212,8 @@ class OnBackboneFamily(AnyBackboneFamily):
         for keyword in ("include_top", "pooling"):
             if keyword in keywords:
                 self._override(row, {keyword: None})  # raises
-        if isinstance(backbone, keras.Model) and not _classifies_images(backbone):
-            raise UserError(
-                f"`backbone` must be a classifier's name, or a network of kvision that classifies images; "
-                f"{backbone.name} is another."
-            )
+        if isinstance(backbone, keras.Model):
+            _check_classifies_images(backbone)
         return super().build(variant, backbone=backbone, backbone_weights=backbone_weights, **keywords)
 
     def maps(self, variant: Any, input_shape: tuple, preprocess, after: dict | None = None) -> keras.Model:
@@ -237,7 +237,11 @@ class OnBackboneFamily(AnyBackboneFamily):
         )
 
 
-def _classifies_images(model) -> bool:
-    """Whether a model has a trunk on images alone, and answers with neither boxes nor a caption."""
+def _check_classifies_images(model) -> None:
+    """Raises a UserError for a model that takes other than images, has no trunk, or answers with boxes."""
     ranks = [len(tensor.shape) for tensor in model.inputs or ()]
-    return ranks == [4] and has_layer(model, "trunk") and not has_layer(model, "detections")
+    if ranks != [4] or not has_layer(model, "trunk") or has_layer(model, "detections"):
+        raise UserError(
+            f"`backbone` must be a classifier's name, or a network of kvision that classifies images; "
+            f"{model.name} is another."
+        )

@@ -25,7 +25,7 @@ class RecurrentVariant(SequenceRow):
     reset_after: bool = True
 
 
-VARIANTS = {  # trainable parameters: the sum over the layers, 4((E + H)H + H) of the LSTM; nobody publishes any
+VARIANTS = {  # trainable parameters: the sum over the layers, 4((E + H)H + H) of the LSTM; none are published
     "recurrent_classifier": RecurrentVariant(params=4 * ((28 + 128) * 128 + 128) + (128 * 10 + 10)),
 }
 

@@ -66,10 +66,12 @@ class LatentAutoregressiveVariant(SeriesRow):
     units: int = 32
 
 
-# trainable parameters: the sums over the layers, for a series of one feature; nobody publishes any
+# trainable parameters: the sums over the layers, for a series of one feature; none are published
 MARKOV = {"markov": MarkovVariant(params=1 + 1)}
 AUTOREGRESSIVE = {"autoregressive": AutoregressiveVariant(params=(4 * 64 + 64) + (64 + 1))}
-LATENT = {"latent_autoregressive": LatentAutoregressiveVariant(params=3 * ((1 + 32) * 32 + 2 * 32) + (32 + 1))}
+LATENT = {
+    "latent_autoregressive": LatentAutoregressiveVariant(params=3 * ((1 + 32) * 32 + 2 * 32) + (32 + 1))
+}
 
 
 def values(x, v):

@@ -19,10 +19,13 @@ DECODERS = {
 
 @pytest.fixture(scope="module", params=DECODERS)
 def model(request):
-    """Of weights that are large enough for answers that differ, as in a trained network."""
+    """With a decoder whose weights are as large as in a trained network, so that captions differ."""
     keras.utils.set_random_seed(0)
     model = tiny_captioner(**DECODERS[request.param])
-    model.get_layer("classifier").kernel.assign(np.random.default_rng(0).normal(size=(8, 12)))
+    random = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        if len(variable.shape) > 1 and not variable.path.startswith("backbone"):
+            variable.assign(random.normal(0, 1, variable.shape))
     return model
 
 
@@ -46,7 +49,7 @@ def test_steps_are_what_the_network_says_of_all_tokens_at_once(model):
     state = encoder(inputs["image"])
     shapes = {name: value.shape for name, value in state.items()}
     for place in range(6):
-        state = stepper({"token": inputs["tokens"][:, place], **state})
+        state = stepper({"token": keras.ops.convert_to_tensor(inputs["tokens"][:, place]), **state})
         np.testing.assert_allclose(state.pop("logits"), expected[:, place], atol=1e-5)
         assert {name: value.shape for name, value in state.items()} == shapes
     assert len(model.layers) == layers
@@ -56,7 +59,7 @@ def test_steps_are_what_the_network_says_of_all_tokens_at_once(model):
 def test_halves_come_back_from_files(model, tmp_path):
     images = images_for(2)
     state = sequence.encoder(model)(images)
-    inputs = {"token": np.full(2, START, "int32"), **state}
+    inputs = {"token": keras.ops.full((2,), START, "int32"), **state}
     stepper = sequence.stepper(model)
     stepper.save(tmp_path / "stepper.keras")
     again = keras.saving.load_model(tmp_path / "stepper.keras")
@@ -69,11 +72,11 @@ def test_halves_come_back_from_files(model, tmp_path):
 
 
 def test_searches(model):
-    images = images_for(8)
+    images = images_for(4)
     greedy = sequence.greedy(model, images)
-    assert (greedy.dtype, greedy.shape) == (np.dtype("int32"), (8, 6))
+    assert (greedy.dtype, greedy.shape) == (np.dtype("int32"), (4, 6))
     np.testing.assert_array_equal(sequence.beam(model, images, 1), greedy)
-    found = {width: sequence.beam(model, images, width) for width in (2, 5, 40)}
+    found = {width: sequence.beam(model, images, width) for width in (2, 5)}
     for tokens in (greedy, *found.values()):
         ended = np.cumsum(tokens == END, axis=1) - (tokens == END) > 0
         np.testing.assert_array_equal(tokens == PADDING, ended)
@@ -81,7 +84,7 @@ def test_searches(model):
     scores = log_probabilities(model, images, greedy)
     for tokens in found.values():
         assert (log_probabilities(model, images, tokens) >= scores - 1e-5).all()
-    assert not np.array_equal(found[5], greedy)
+    assert not np.array_equal(found[5], greedy)  # or all of this would be said of one caption
     np.testing.assert_array_equal(sequence.greedy(model, images, 3), greedy[:, :3])
 
 
@@ -119,7 +122,9 @@ def test_attention_of_a_transformer():
 def test_refusals():
     model, images = tiny_captioner(decoder="transformer"), images_for(1)
     for call in (sequence.encoder, sequence.stepper, lambda m: sequence.greedy(m, images)):
-        with pytest.raises(UserError, match="`model` must be a captioner of kvision; frame_classifier is none"):
+        with pytest.raises(
+            UserError, match="`model` must be a captioner of kvision; frame_classifier is none"
+        ):
             call(tiny_video("mean"))
         with pytest.raises(UserError, match="`model` must be a `keras.Model`; got 'captioner'"):
             call("captioner")
