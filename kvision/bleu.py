@@ -3,13 +3,14 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 ORDERS = 4  # lengths of the runs of words, from 1 on
 
 
-def counts(candidate: Sequence[int], references: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+def counts(candidate: Sequence[int], references: Sequence[Sequence[int]]) -> dict[str, Any]:
     """What one sentence adds to BLEU's sums over a corpus.
 
     Args:
@@ -19,7 +20,7 @@ def counts(candidate: Sequence[int], references: Sequence[Sequence[int]]) -> dic
     Returns:
         "matches" and "runs", integers `(4,)`: the runs of 1 to 4 words of the candidate that a reference has,
         each as often as the reference in which it is most frequent, and all of them; "words", the length of
-        the candidate; and "reference_words", that of the reference nearest to it in length, the shorter of two.
+        the candidate; "reference_words", that of the reference nearest to it in length, the shorter of two.
     """
     matches, runs = np.zeros(ORDERS, np.int64), np.zeros(ORDERS, np.int64)
     for order in range(1, ORDERS + 1):

@@ -81,12 +81,16 @@ def define_answers() -> None:
     flags.DEFINE_integer(
         "beam",
         None,
-        "Number of captions that are followed at once, of which the likeliest is taken: 3 by default; 1 takes "
-        "the likeliest word at each place.",
+        "Number of captions that are followed at once, of which the likeliest is taken, 3 by default; with 1 "
+        "it is the likeliest word at each place.",
         1,
     )
     flags.DEFINE_integer(
-        "horizon", None, "Number of steps that are forecast, 16 by default; each follows from those before.", 1, 10**4
+        "horizon",
+        None,
+        "Number of steps to forecast, 16 by default; each follows from those before.",
+        1,
+        10**4,
     )
 
 

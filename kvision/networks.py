@@ -25,7 +25,7 @@ FORMS = {2: "(batch, classes)", 4: "(batch, height, width, classes)"}  # of outp
 
 
 def check(model: keras.Model, rank: int = 2, input_rank: int = 4) -> None:
-    """Raises a UserError unless the model has one input, of images or as they say, and one output of some rank."""
+    """Raises a UserError unless the model has one input and one output of some ranks."""
     inputs, outputs = getattr(model, "inputs", ()), getattr(model, "outputs", ())
     if _named_outputs(model) or len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) != rank:
         raise UserError(f"{model.name} must have one input and one output of shape {FORMS[rank]}.")
@@ -47,7 +47,7 @@ def activation_of(model: keras.Model) -> str | None:
 
 
 def image_of(model: keras.Model):
-    """The symbolic images that a model is given, alone or beside something else; of others its first input."""
+    """The symbolic images that a model is given, alone or beside others; else its first input."""
     return given(model).get("image", model.inputs[0])
 
 

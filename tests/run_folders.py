@@ -1,7 +1,13 @@
-"""Run folders, made without training."""
+"""Run folders, made without training; and a run that is killed."""
+
+import os
+import signal
+import time
 
 import numpy as np
+import safetensors.numpy
 from absl import flags
+from helpers import command, start
 
 from kvision.data.identity import identify
 from kvision_tools import run_folder
@@ -53,3 +59,20 @@ def trained(folder, step=1):
 def contents(folder):
     """The bytes of all files in a folder, by their names."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def check_killed(flags, whole, tmp_path):
+    """Asserts that a run which is killed ends with the weights of one that was not."""
+    killed = tmp_path / "killed"
+    process = start(*flags, f"--output={killed}")
+    while process.is_alive() and not list(killed.glob("checkpoints/step_*[1-9].safetensors")):
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert "Going on after step" in command(*flags, f"--output={killed}")
+    expected, found = (
+        safetensors.numpy.load_file(max(folder.glob("checkpoints/step_*.safetensors")))
+        for folder in (whole, killed)
+    )
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)

@@ -24,7 +24,7 @@ EXAMPLES = re.findall(r"```(python|sh)\n(.*?)```", README, re.DOTALL)
 
 def test_the_languages_of_the_examples():
     assert [language for language, _ in EXAMPLES] == [
-        "python", "sh", "sh", "python", "python", "sh", "python", "sh", "sh", "python",
+        "python", "sh", "sh", "python", "python", "sh", "python", "sh", "sh", "python", "sh", "python",
     ]  # fmt: skip
 
 

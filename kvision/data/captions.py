@@ -65,7 +65,8 @@ class Captions:
         if cut := sum(len(one) > length for one in words):
             longest = max(map(len, words))
             say_once(
-                f"Cut {cut:,} of {counted(len(words), 'caption')} at {length} words; the longest has {longest}."
+                f"Cut {cut:,} of {counted(len(words), 'caption')} behind {length} words; the longest has "
+                f"{longest}."
             )
 
     def digest(self) -> bytes:

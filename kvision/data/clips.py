@@ -50,7 +50,9 @@ def chosen(count: int, length: int, numbers: Sequence[float] | None = None) -> n
     return start + (2 * np.arange(length) + 1) * stretch // (2 * length)
 
 
-def read_frames(paths: Sequence[str], choose: Choose, channels: int, exif: bool = True) -> Iterator[np.ndarray]:
+def read_frames(
+    paths: Sequence[str], choose: Choose, channels: int, exif: bool = True
+) -> Iterator[np.ndarray]:
     """The chosen frames of a clip.
 
     Args:
@@ -98,7 +100,7 @@ def reason(frames: Iterator[np.ndarray]) -> str | None:
 
 
 def clips_in(paths: Iterable[str]) -> list[list[str]]:
-    """The clips among files: a film each, or the frames of a folder in the order of their names, 10 behind 2."""
+    """The clips among files: a film each, or a folder's frames in the order of their names, 10 behind 2."""
     films = [[path] for path in paths if is_film(path)]
     frames = sorted(
         (path for path in paths if ending_of(path) in IMAGES),

@@ -190,7 +190,9 @@ def of_sequences(source: Source, *, length: int) -> Examples:
 def _given(part, target):
     """A part of a source that a target needs."""
     if part is None:
-        raise UserError(f"The source was opened for another target; `open_source` with {target!r} was expected.")
+        raise UserError(
+            f"The source was opened for another target; `open_source` with {target!r} was expected."
+        )
     return part
 
 

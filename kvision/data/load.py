@@ -249,5 +249,7 @@ def _steps(target, length) -> int:
     if target not in LENGTHS:
         return 0
     if length is None or length < 1:
-        raise UserError(f"`length` of {target!r} must be a number of {LENGTHS[target]}, 1 or more; got {length}.")
+        raise UserError(
+            f"`length` of {target!r} must be a number of {LENGTHS[target]}, 1 or more; got {length}."
+        )
     return length

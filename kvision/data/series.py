@@ -60,8 +60,8 @@ class Series:
         sizes = np.diff(self.starts)
         if len(short := np.flatnonzero(sizes <= length)):
             raise UserError(
-                f"{self.names[short[0]]}: {length + 1} rows or more were expected, for a `length` of {length} "
-                f"and the next; got {sizes[short[0]]}."
+                f"{self.names[short[0]]}: {length + 1} rows or more were expected, for a `length` of "
+                f"{length} and the next; got {sizes[short[0]]}."
             )
         rows = np.arange(len(self.values))
         before = rows - length  # the first row of the window
@@ -91,7 +91,9 @@ class Series:
         """
         if sorted(places) != list(range(len(columns))):
             lacking = [name for place, name in enumerate(columns) if place not in places]
-            raise UserError(f"The series lack {counted(len(lacking), 'column')} of the network: {listed(lacking)}.")
+            raise UserError(
+                f"The series lack {counted(len(lacking), 'column')} of the network: {listed(lacking)}."
+            )
         order = np.argsort(places)
         arrays = {name: getattr(self, name)[..., order] for name in ("values", "mean", "std")}
         return dataclasses.replace(self, columns=tuple(columns), **arrays)
@@ -100,7 +102,12 @@ class Series:
         """Bytes that change when a column does, a series, or a value that the split predicts or sees."""
         digest = hashlib.sha256("\n".join(self.columns).encode())
         used = self.values[self.predicted | self.visible]
-        for array, dtype in ((used, "<f4"), (self.starts, "<i8"), (self.predicted, "u1"), (self.visible, "u1")):
+        for array, dtype in (
+            (used, "<f4"),
+            (self.starts, "<i8"),
+            (self.predicted, "u1"),
+            (self.visible, "u1"),
+        ):
             digest.update(array.astype(dtype).tobytes())
         return digest.digest()
 

@@ -158,7 +158,7 @@ def one_shot(model: keras.Model) -> keras.Model:
         model: a `kvision.sequence.captioner`. The weights are shared with it.
 
     Returns:
-        A model from pixels `(batch, height, width, channels)` to tokens, int32 `(batch, length)`, see `greedy`.
+        A model from pixels `(batch, height, width, channels)` to int32 tokens `(batch, length)`, see `greedy`.
 
     Raises:
         ValueError: the model is no captioner.

@@ -69,6 +69,7 @@ class Captioning(Exported):
 
     def examples(self, source):
         """See `Task.examples`: each caption is one."""
+        assert source.captions is not None
         return len(source.captions.owners)
 
     def fitted(self, model):
@@ -137,8 +138,8 @@ class Captioning(Exported):
         means = super().metrics({name: sums[name] for name in sums if name not in ("right", "words")})
         return means | {"accuracy": float(sums["right"] / max(sums["words"], 1))}
 
-    def answer(self, model, batch, drawn=False):
-        """See `Task.answer`: "tokens", int32 `(batch, length)`; and where it looked in "image", "attention"."""
+    def ask(self, model, batch, drawn=False):
+        """See `Task.ask`: "tokens", int32 `(batch, length)`; "attention", where it looked in "image"."""
         image = batch["image"]
         tokens = sequence.beam(model, image, self.beam, self.length)
         if not drawn:

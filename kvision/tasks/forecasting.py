@@ -10,8 +10,8 @@ from keras import ops
 
 from kvision import labels, networks, sequence, visualize
 from kvision.errors import UserError
-from kvision.tasks.series import OF_IMAGES, network_keywords, series_in
 from kvision.tasks.forecasts import Forecasts
+from kvision.tasks.series import OF_IMAGES, network_keywords, series_in, series_of
 from kvision.tasks.task import Accuracy, Exported, Score
 
 HORIZON = 16  # steps ahead
@@ -60,11 +60,11 @@ class Forecasting(Exported):
 
     def network_keywords(self, variant, source, image_shape, length):
         """See `Task.network_keywords`."""
-        return network_keywords(source.series, length or variant.default_shape[0])
+        return network_keywords(series_of(source), length or variant.default_shape[0])
 
     def examples(self, source):
         """See `Task.examples`: each window is one."""
-        return len(source.series.targets(self.length))
+        return len(series_of(source).targets(self.length))
 
     def fitted(self, model):
         """See `Task.fitted`."""
@@ -104,8 +104,8 @@ class Forecasting(Exported):
         means = super().metrics(sums)
         return means | {"skill": _skill(*(means[name] for name in ERRORS))}
 
-    def answer(self, model, batch, drawn=False):
-        """See `Task.answer`: the forecast, `(batch, horizon, features)`."""
+    def ask(self, model, batch, drawn=False):
+        """See `Task.ask`: the forecast, `(batch, horizon, features)`."""
         return sequence.forecast(model, batch["series"], self.horizon)
 
     def judge(self, answers, batch):
@@ -113,7 +113,7 @@ class Forecasting(Exported):
         future = batch["future"]
         known = np.isfinite(future).all(-1)  # (batch, horizon)
         forecasts = answers, batch["series"][:, -1:]
-        errors = ((forecast - future) / np.float32(self.scale) for forecast in forecasts)
+        errors = ((forecast - future) / np.asarray(self.scale, np.float32) for forecast in forecasts)
         squares = (np.sum(np.where(known, np.mean(error**2, -1), 0), 0) for error in errors)
         counts = {"images": np.sum(batch["weight"]), "known": np.sum(known, 0)}
         return counts | dict(zip(ERRORS, squares, strict=True))
@@ -132,7 +132,7 @@ class Forecasting(Exported):
         """The errors of 1, 2, 4, ... steps ahead beside those of persistence."""
         by_step = self.figures(sums)["by_step"]
         lines = [
-            f"  {step:>5} ahead  {of['mse']:.4f}  {of['persistence_mse']:.4f}  skill {100 * of['skill']:.1f} %"
+            f"{step:>7} ahead  {of['mse']:.4f}  {of['persistence_mse']:.4f}  skill {100 * of['skill']:.1f} %"
             for step, of in by_step.items()
             if math.log2(int(step)).is_integer()
         ]
@@ -164,7 +164,7 @@ class Forecasting(Exported):
         """See `Task.items`: the series in CSV files, float32 `(rows, features)`."""
         items = []
         for path in paths:
-            series, numbers = series_in(path, self.target), labels.numbers(len(self.class_names))
+            series, numbers = series_in(path), labels.numbers(len(self.class_names))
             places, _ = labels.match(self.class_names, series.columns, named=self.class_names != numbers)
             items += series.with_columns(self.class_names, places).each()
         return items
@@ -189,7 +189,7 @@ class Forecasting(Exported):
 
     def _error(self, forecast, expected):
         """The mean of the features' squared errors, `(batch,)`."""
-        return ops.mean(ops.square((forecast - expected) / np.float32(self.scale)), -1)
+        return ops.mean(ops.square((forecast - expected) / np.asarray(self.scale, np.float32)), -1)
 
 
 def _skill(error, other) -> float:

@@ -7,11 +7,10 @@ from typing import ClassVar
 import numpy as np
 
 from kvision import visualize
-from kvision.data.sources import Source
 from kvision.errors import UserError
 from kvision.names import counted, listed
 from kvision.tasks.classification import Classification
-from kvision.tasks.series import OF_IMAGES, network_keywords, series_in
+from kvision.tasks.series import OF_IMAGES, network_keywords, series_in, series_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,8 +36,8 @@ class Sequence(Classification):
 
     def network_keywords(self, variant, source, image_shape, length):
         """See `Task.network_keywords`; by default, the network takes the longest sequence as a whole."""
-        length = length or source.series.longest
-        return network_keywords(source.series, length) | {"num_classes": len(self.class_names)}
+        series = series_of(source)
+        return network_keywords(series, length or series.longest) | {"num_classes": len(self.class_names)}
 
     def fitted(self, model):
         """See `Task.fitted`."""
@@ -47,8 +46,7 @@ class Sequence(Classification):
 
     def check(self, source):
         """See `Task.check`: sequences of other features."""
-        assert source.series is not None
-        self._check(source.series)
+        self._check(series_of(source))
 
     @property
     def loading(self):
@@ -57,7 +55,7 @@ class Sequence(Classification):
 
     def items(self, paths):
         """See `Task.items`: the sequences in CSV files, float32 `(rows, features)`."""
-        return [item for path in paths for item in self._check(series_in(path, self.target)).each()]
+        return [item for path in paths for item in self._check(series_in(path)).each()]
 
     def read(self, item, channels, exif):
         """See `Task.read`: the first rows, zeros behind them where there are fewer than the network takes."""

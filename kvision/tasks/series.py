@@ -1,7 +1,7 @@
 """What tasks of series share."""
 
 from kvision.data.series import Series
-from kvision.data.sources import open_source
+from kvision.data.sources import Source, open_source
 from kvision.spec import Preprocess
 
 OF_IMAGES = ("image_size", "channels", "augment", "cache", "weights")  # settings of a training
@@ -13,8 +13,12 @@ def network_keywords(series: Series, length: int) -> dict:
     return {"input_shape": (length, len(series.columns)), "preprocess": preprocess}
 
 
-def series_in(path: str, target: str) -> Series:
+def series_in(path: str) -> Series:
     """The series in a CSV file, without labels; see `kvision.data.sources.series`."""
-    series = open_source(f"series:{path}", "all", labeled=False, target=target).series
-    assert series is not None
-    return series
+    return series_of(open_source(f"series:{path}", "all", labeled=False, target="next"))
+
+
+def series_of(source: Source) -> Series:
+    """The series of a source that has them."""
+    assert source.series is not None
+    return source.series

@@ -159,7 +159,7 @@ class Task(abc.ABC):
         """The task with what the network decides, the fields marked `of_model`; by default as it is."""
         return self
 
-    def check(self, source: Source) -> None:
+    def check(self, source: Source) -> None:  # noqa: B027
         """Raises a UserError where the network cannot be given the examples of a source; by default never."""
 
     @property
@@ -184,8 +184,7 @@ class Task(abc.ABC):
     @classmethod
     def fits(cls, model) -> bool:
         """Whether a network has such inputs and outputs."""
-        ranks = len(networks.image_shape(model)), networks.rank_of(model)
-        return ranks == (cls.input_rank, cls.rank)
+        return networks.rank_of(model) == cls.rank and len(networks.image_shape(model)) == cls.input_rank
 
     @classmethod
     def classes_of(cls, model) -> int:
@@ -228,7 +227,7 @@ class Task(abc.ABC):
         """The part of a batch that the network is given where it is used, see `serving`."""
         return batch[self.input]
 
-    def answer(self, model, batch, drawn: bool = False):
+    def ask(self, model, batch, drawn: bool = False):
         """The answers of a network to a batch, as `judge` and `restore` take them.
 
         Args:
@@ -278,7 +277,7 @@ class Task(abc.ABC):
         return {name: float(value / sums["images"]) for name, value in sums.items() if name != "images"}
 
     def items(self, paths: Iterable[str]) -> list[tuple[str, Any]]:
-        """What there is to predict in files: a name to print, and what `read` takes; by default an image each."""
+        """What there is to predict in files: names to print, and what `read` takes; by default images."""
         return [(path, path) for path in paths]
 
     def read(self, item, channels: int, exif: bool) -> np.ndarray:

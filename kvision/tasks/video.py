@@ -19,7 +19,7 @@ SHOWN = 4  # frames of a clip in a picture
 
 @dataclass(frozen=True, kw_only=True)
 class Video(Classification):
-    """Logits `(batch, classes)` of clips `(batch, frames, height, width, channels)`, and the target `"label"`.
+    """Logits `(batch, classes)` of clips `(batch, frames, height, width, channels)`, and a target `"label"`.
 
     Attributes:
         length: number of frames that the network takes.

@@ -1,5 +1,7 @@
 """Clips: folders of frames, GIFs and video files, which frames are taken, and squares that move."""
 
+import importlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -150,8 +152,10 @@ def test_video_files(tmp_path):
 
 def test_video_files_need_a_package(root, monkeypatch):
     (root / "walk" / "film.mp4").write_bytes(b"film")
-    monkeypatch.setattr("kvision.data.sources.video.has_pyav", lambda: False)
-    with pytest.raises(ImportError, match=r"film.mp4' is a video file, which needs PyAV: pip install 'kvision\[video\]'"):
+    monkeypatch.setattr(importlib.import_module("kvision.data.sources.video"), "has_pyav", lambda: False)
+    with pytest.raises(
+        ImportError, match=r"film.mp4' is a video file, which needs PyAV: pip install 'kvision\[video\]'"
+    ):
         open_source(f"video:{root}", "train", target="clip")
 
 
@@ -170,7 +174,9 @@ def test_what_is_a_clip_and_what_is_left_out(root, capsys):
     err = capsys.readouterr().err
     assert "1 beside the folders of clips ('walk/cover.png')" in err
     assert "2 of other kinds (" in err
-    train, val = (open_source(f"video:{root}", split, val_fraction=0.34, target="clip") for split in ("train", "val"))
+    train, val = (
+        open_source(f"video:{root}", split, val_fraction=0.34, target="clip") for split in ("train", "val")
+    )
     assert np.bincount(train.labels).tolist() == [3, 2]
     assert np.bincount(val.labels).tolist() == [2, 1]
     unlabeled = open_source(f"video:{root}/walk", "all", labeled=False, target="clip")
@@ -203,7 +209,10 @@ def test_damaged_clips_are_skipped(root):
     assert reasons["walk/clip 0"].reason == "its frames have 8 x 8 and 9 x 8 pixels"
     assert reasons["walk/clip 0"].class_name == "walk"
     data = load(f"video:{root}", "all", length=12, max_unreadable=0.1, **HOW)
-    with pytest.raises(UserError, match="1 of 6 images of the split 'all' failed to decode"), read_errors([data]):
+    with (
+        pytest.raises(UserError, match="1 of 6 images of the split 'all' failed to decode"),
+        read_errors([data]),
+    ):
         read(data)
     (root / "jump" / "clip 0" / "frame11.png").unlink()
     source = open_source(f"video:{root}", "all", target="clip")
@@ -227,7 +236,9 @@ def test_what_is_wrong(root):
         load(f"video:{root}", "all", length=0, **HOW)
     with pytest.raises(UserError, match="`cache` of clips must be 'none'; got 'ram'."):
         load(f"video:{root}", "all", length=2, cache="ram", **HOW)
-    with pytest.raises(UserError, match="'folder:x' gives labels and no clips: shapes or video:PATH was expected"):
+    with pytest.raises(
+        UserError, match="'folder:x' gives labels and no clips: shapes or video:PATH was expected"
+    ):
         open_source("folder:x", "all", target="clip", labeled=False)
     with pytest.raises(UserError, match="'video:x' gives clips and no labels"):
         open_source("video:x", "all", labeled=False)
@@ -238,7 +249,9 @@ def test_what_is_wrong(root):
     for number in range(3):
         for frame in (root / "walk" / f"clip {number}").glob("*"):
             frame.write_bytes(b"damaged")
-    with pytest.raises(UserError, match="classes without an image that can be read, .* 'walk' 2 .2 failed to decode"):
+    with pytest.raises(
+        UserError, match="classes without an image that can be read, .* 'walk' 2 .2 failed to decode"
+    ):
         open_source(f"video:{root}", "train", target="clip", val_fraction=0.34)
 
 
@@ -247,7 +260,9 @@ def centroids(clip):
     background = np.median(clip, axis=(0, 1, 2))
     inside = np.abs(clip - background).max(-1) > 45
     angles = np.exp(2j * np.pi * (np.arange(SIZE) + 0.5) / SIZE)
-    return np.stack([np.angle((inside.sum(axis) * angles).sum(-1)) * SIZE / (2 * np.pi) % SIZE for axis in (1, 2)], -1)
+    return np.stack(
+        [np.angle((inside.sum(axis) * angles).sum(-1)) * SIZE / (2 * np.pi) % SIZE for axis in (1, 2)], -1
+    )
 
 
 def test_squares_move_as_their_class_says():
@@ -256,7 +271,7 @@ def test_squares_move_as_their_class_says():
         steps = (np.diff(centroids(movement.clip), axis=0) + SIZE / 2) % SIZE - SIZE / 2
         expected = np.array([*CLASSES.values()][index % 4])
         along, across = steps @ expected, steps @ (1 - np.abs(expected))
-        assert (np.median(along) > 1.2) & (np.abs(np.median(across)) < 0.5), index
+        assert (1.3 < along.mean() < 3.2) & (np.abs(across.mean()) < 0.3), index
         apart = (centroids(movement.clip) - movement.series[:, :2] + SIZE / 2) % SIZE - SIZE / 2
         assert np.median(np.abs(apart)) < 1
 
@@ -273,8 +288,7 @@ def test_drawn_clips_and_series():
     assert np.bincount(batch["label"]).tolist() == [75] * 4
     source = open_source("shapes", "train", target="sequence")
     assert source.size == COUNTS["train"]
-    # a single frame tells nothing: where squares are in the first, and in any, is the same in all classes
-    first = source.series.values.reshape(-1, 8, 3)
-    for place in (0, 7):
-        means = [first[source.labels == label, place, :2].mean(0) for label in range(4)]
-        np.testing.assert_allclose(means, SIZE / 2, atol=2)
+    # a single frame tells nothing: squares are anywhere in the first, whatever the class
+    firsts = np.stack([centroids(move(1, index).clip[:1])[0] for index in range(300)])
+    means = [firsts[label::4].mean(0) for label in range(4)]  # of 75 uniform numbers: 1.1 pixels off
+    np.testing.assert_allclose(means, SIZE / 2, atol=4.5)

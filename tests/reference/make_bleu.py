@@ -14,7 +14,10 @@ cases = []
 for words, count, most in ((4, 12, 1), (6, 20, 3), (9, 15, 5), (50, 8, 2)):
     candidates = [random.integers(1, words, random.integers(0, 12)).tolist() for _ in range(count)]
     references = [
-        [random.integers(1, words, random.integers(1, 12)).tolist() for _ in range(random.integers(1, most + 1))]
+        [
+            random.integers(1, words, random.integers(1, 12)).tolist()
+            for _ in range(random.integers(1, most + 1))
+        ]
         for _ in range(count)
     ]
     references[0][0] = candidates[0] = [1, 2, 3, 1, 2, 3, 1]
@@ -24,7 +27,9 @@ for words, count, most in ((4, 12, 1), (6, 20, 3), (9, 15, 5), (50, 8, 2)):
         for row in range(most)
     ]
     scores = [
-        sacrebleu.BLEU(tokenize="none", smooth_method="none", max_ngram_order=order).corpus_score(texts, rows).score
+        sacrebleu.BLEU(tokenize="none", smooth_method="none", max_ngram_order=order)
+        .corpus_score(texts, rows)
+        .score
         for order in range(1, 5)
     ]
     cases.append({"candidates": candidates, "references": references, "scores": [s / 100 for s in scores]})

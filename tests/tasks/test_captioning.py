@@ -36,7 +36,11 @@ def test_the_loss_is_the_mean_over_the_words_and_the_end(smoothing):
     logs = LOGITS - np.log(np.exp(LOGITS).sum(-1, keepdims=True))
     expected = []
     for of_one, tokens in zip(logs, TOKENS[:, 1:], strict=True):
-        of_words = [(1 - smoothing) * log[n] + smoothing * log.mean() for log, n in zip(of_one, tokens, strict=True) if n]
+        of_words = [
+            (1 - smoothing) * log[n] + smoothing * log.mean()
+            for log, n in zip(of_one, tokens, strict=True)
+            if n
+        ]
         expected.append(-np.mean(of_words) if of_words else 0)
     np.testing.assert_allclose(task.losses(LOGITS, BATCH, training=True)["loss"], expected, rtol=1e-5)
     if smoothing:

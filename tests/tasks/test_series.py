@@ -31,7 +31,12 @@ def test_steps_are_judged_each_and_where_they_are_known():
     answers = np.array([[[2, 20], [3, 30], [3, 40]], [[2, 20], [2, 20], [9, 9]]], np.float32)
     sums = {}
     for part in (slice(0, 1), slice(1, 2)):
-        add(sums, TASK.judge(answers[part], {name: value[part] for name, value in {**BATCH, "future": future}.items()}))
+        add(
+            sums,
+            TASK.judge(
+                answers[part], {name: value[part] for name, value in {**BATCH, "future": future}.items()}
+            ),
+        )
     figures = TASK.figures(sums)
     assert [of["mse"] for of in figures["by_step"].values()] == [0, 1, 0.5]
     assert [of["persistence_mse"] for of in figures["by_step"].values()] == [0.5, 3, 9]
@@ -55,7 +60,10 @@ def test_files_are_read_by_the_names_of_their_columns(tmp_path):
     file.write_text("x,z\n1,2\n3,4\n")
     with pytest.raises(UserError, match="'z'"):
         TASK.items([str(file)])
-    assert TASK.describe(np.array([[1.5, 2], [3, 4]]), 1) == ["    1 ahead  x 1.5, y 2", "    2 ahead  x 3, y 4"]
+    assert TASK.describe(np.array([[1.5, 2], [3, 4]]), 1) == [
+        "    1 ahead  x 1.5, y 2",
+        "    2 ahead  x 3, y 4",
+    ]
 
 
 def test_sequences_are_filled_up_and_have_the_features_of_the_network(tmp_path):

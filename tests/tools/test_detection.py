@@ -1,16 +1,13 @@
 """Detection from the shell: training, evaluation at the images' own sizes, pictures of boxes."""
 
 import json
-import os
 import re
-import signal
-import time
 
 import numpy as np
 import pytest
-import safetensors.numpy
-from helpers import SHAPES, coco_of_shapes, command, rows, start
+from helpers import SHAPES, coco_of_shapes, command, rows
 from PIL import Image
+from run_folders import check_killed
 
 from kvision import opening
 from kvision.average_precision import AveragePrecision
@@ -52,23 +49,6 @@ def test_a_run_says_what_it_learned(run):
     assert json.loads((run / "run.json").read_text())["task"] == "detection"
     opened = opening.open_model(str(run))
     assert (opened.task.name, opened.class_names) == ("detection", SHAPES)
-
-
-def check_killed(flags, whole, tmp_path):
-    """Asserts that a run which is killed ends with the weights of one that was not."""
-    killed = tmp_path / "killed"
-    process = start(*flags, f"--output={killed}")
-    while process.is_alive() and not list(killed.glob("checkpoints/step_*[1-9].safetensors")):
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.join()
-    assert "Going on after step" in command(*flags, f"--output={killed}")
-    expected, found = (
-        safetensors.numpy.load_file(max(folder.glob("checkpoints/step_*.safetensors")))
-        for folder in (whole, killed)
-    )
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
 
 
 @pytest.mark.slow

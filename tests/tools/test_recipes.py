@@ -1,4 +1,4 @@
-"""The recipes of detectors, from fresh weights to the figures that they state; minutes each."""
+"""The recipes of drawn data, from fresh weights to the figures that they state; minutes each."""
 
 import json
 from pathlib import Path
@@ -10,6 +10,7 @@ from PIL import Image
 
 import kvision.data
 from kvision import boxes as box_math, detection, opening
+from kvision.data.sources import two_shapes
 from kvision.data.sources.shapes import WITH_BOXES, draw
 
 RECIPES = Path(__file__).parents[2] / "tools/recipes"
@@ -55,3 +56,29 @@ def test_nothing_is_learned_from_the_objects_of_other_pictures(tmp_path):
                 lines.append(f"{use},{name},{SHAPES[label - 1]},{left},{top},,,{right},{bottom},,")
     (tmp_path / "boxes.csv").write_text("\n".join(lines) + "\n")
     assert figures("fast_rcnn", tmp_path / "run", f"--data=csv:{tmp_path / 'boxes.csv'}")["ap50"] < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decoder", ["rnn", "lstm", "gru"])
+def test_pictures_are_described(decoder, tmp_path):
+    assert figures("captions", tmp_path / "run", f"--model_kwarg=decoder={decoder}")["exact"] > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "blind"), [("video", "head=mean"), ("sequence", "positions=None")])
+def test_the_order_of_steps_is_learned(name, blind, tmp_path):
+    assert figures(name, tmp_path / "run")["top1"] > 0.95
+    assert figures(name, tmp_path / "blind", f"--model_kwarg={blind}")["top1"] < 0.6
+
+
+@pytest.mark.slow
+def test_nothing_is_learned_from_the_captions_of_other_pictures(tmp_path):
+    lines = ["path,text,set"]
+    for seed, (part, count) in enumerate(two_shapes.COUNTS.items()):
+        for index in range(count):
+            Image.fromarray(two_shapes.draw(seed, index)[0]).save(tmp_path / f"{part}{index}.png")
+            of = (index + 1) % count if part == "train" else index
+            lines.append(f'{part}{index}.png,"{two_shapes.draw(seed, of)[1]}",{part}')
+    (tmp_path / "list.csv").write_text("\n".join(lines) + "\n")
+    found = figures("captions", tmp_path / "run", f"--data=captions:{tmp_path / 'list.csv'}")
+    assert found["exact"] < 0.05

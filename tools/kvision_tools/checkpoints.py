@@ -166,14 +166,25 @@ def _digest(tensors, text) -> str:
     return digest.hexdigest()
 
 
-def _path(layer, variable) -> str:
-    """The variable's path; a seed generator's own would count those that were made before it."""
-    last = variable.path.rpartition("/")[2]
-    return f"{layer.name}/{last}" if last == "seed_generator_state" else variable.path
+def _names(layer) -> list[str]:
+    """The paths of a layer's variables; a seed generator's own would count those that were made before it."""
+    seeds, paths = 0, []
+    for variable in layer.variables:
+        last = variable.path.rpartition("/")[2]
+        if last == "seed_generator_state":
+            paths.append(f"{layer.name}/{last}" + (f"_{seeds}" if seeds else ""))
+            seeds += 1
+        else:
+            paths.append(variable.path)
+    return paths
 
 
 def _variables(loop) -> dict:
-    named = [(f"model/{_path(layer, v)}", v) for layer in loop.model.layers for v in layer.variables]
+    named = [
+        (f"model/{path}", variable)
+        for layer in loop.model.layers
+        for path, variable in zip(_names(layer), layer.variables, strict=True)
+    ]
     named += [("optimizer/" + v.path, v) for v in loop.optimizer.variables]
     named += [("loop/" + name, v) for name, v in loop.variables.items()]
     variables = dict(named)

@@ -53,7 +53,8 @@ class TrainConfig:
     model: str = setting("", "Name of the network, as kvision-info lists it.")
     model_kwarg: Mapping[str, object] = setting(
         dict,
-        "Keyword of the builder as KEY=VALUE, such as --model_kwarg=width_multiplier=0.35; repeatable.",
+        "Keyword of the builder as KEY=VALUE, such as --model_kwarg=width_multiplier=0.35, or of the builder "
+        "of its backbone as backbone.KEY=VALUE; repeatable.",
     )
     task: str | None = setting(
         None,
@@ -86,8 +87,8 @@ class TrainConfig:
     channels: int = setting(3, "Channels of the input: 3 for RGB, 1 for grey.")
     length: int | None = setting(
         None,
-        "Number of frames, words or steps that a network of sequences takes; by default the network's own, or "
-        "that of the longest sequence with a label.",
+        "Number of frames, words or steps that a network of sequences takes; by default its own, or that of "
+        "the longest sequence with a label.",
         1,
     )
     augment: str = setting(

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -26,6 +27,7 @@ from kvision_tools.config import TrainConfig
 from kvision_tools.loop import Loop, with_blanks
 from kvision_tools.rendezvous import meet
 
+BACKBONE = "backbone."  # in front of keywords of a backbone's builder
 # settings that both splits share
 READING = ("crop", "interpolation", "cache", "exif", "max_unreadable", "strict")
 
@@ -172,8 +174,8 @@ class Preparation:
         names = self.train_data.class_names
         if len(names) < kind_of_task.fewest_classes:
             raise UserError(
-                f"{config.data!r} has {counted(len(names), 'class')}, {listed(names)}; {kind_of_task.name} needs "
-                f"{kind_of_task.fewest_classes} or more."
+                f"{config.data!r} has {counted(len(names), 'class')}, {listed(names)}; {kind_of_task.name} "
+                f"needs {kind_of_task.fewest_classes} or more."
             )
 
     def _warmup_steps(self) -> int:
@@ -322,21 +324,31 @@ def completed(config: TrainConfig, folder: Path) -> TrainConfig:
 
 def build_model(config: TrainConfig, task: Task, source: Source, image_shape: tuple) -> keras.Model:
     """The network to train."""
-    row = kvision.info(config.model).variant
-    row = dataclasses.replace(
-        row, **{name: value for name, value in config.model_kwarg.items() if name in row.columns()}
-    )
-    of_data = task.network_keywords(row, source, image_shape, config.length)
-    keywords = {**task.building, **of_data, **config.model_kwarg}
+    row: Any = kvision.info(config.model).variant
+    own, of_backbone = {}, {}
+    for key, value in config.model_kwarg.items():
+        (of_backbone if key.startswith(BACKBONE) else own)[key.removeprefix(BACKBONE)] = value
+    if config.norm_momentum is not None:
+        has_norms = "norm_momentum" in row.columns() or not hasattr(row, "backbone")
+        (own if has_norms else of_backbone)["norm_momentum"] = config.norm_momentum
+    row = dataclasses.replace(row, **{key: value for key, value in own.items() if key in row.columns()})
+    keywords = {**task.building, **task.network_keywords(row, source, image_shape, config.length), **own}
     if task.images:
         keywords |= {"weights": config.weights, "allow_nonfinite": config.allow_nonfinite}
-    if config.norm_momentum is not None:
-        keywords["norm_momentum"] = config.norm_momentum
-    try:
-        return kvision.create_model(
-            config.model,
-            **keywords,
+    if of_backbone and not hasattr(row, "backbone"):
+        raise UserError(
+            f"`model_kwarg={BACKBONE}KEY` is for networks on a backbone; {config.model} has none."
         )
+    try:
+        if of_backbone:
+            keywords["backbone"] = kvision.create_model(
+                keywords.get("backbone", row.backbone),
+                include_top=False,
+                weights=keywords.pop("backbone_weights", None),
+                input_shape=image_shape,
+                **of_backbone,
+            )
+        return kvision.create_model(config.model, **keywords)
     except (UserError, OSError):
         raise
     except Exception as error:  # Keras checks the values of its layers, each in its way

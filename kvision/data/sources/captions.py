@@ -94,9 +94,7 @@ def _in_csv(path, options) -> list[Described]:
         file, real = inside.paths(row["path"], f"row {number}")
         image = images.setdefault(real, Described(file, real, of_set, []))
         if image.split != of_set:
-            raise UserError(
-                f"{where}: {quoted(row['path'])} is in the sets {image.split!r} and {of_set!r}."
-            )
+            raise UserError(f"{where}: {quoted(row['path'])} is in the sets {image.split!r} and {of_set!r}.")
         image.texts.append(row["text"])
     return [*images.values()]
 
@@ -122,7 +120,9 @@ def _in_json(file, folder, split, options) -> list[Described]:
     for image, text in content.each("annotations", form, ("image_id", "caption"), caption):
         image.texts.append(text)
     if silent := [image.path for image in images.values() if not image.texts]:
-        say_once(f"Left out {counted(len(silent), 'image')} of {file!r} without a caption: {listed(silent, 3)}.")
+        say_once(
+            f"Left out {counted(len(silent), 'image')} of {file!r} without a caption: {listed(silent, 3)}."
+        )
     return [image for image in images.values() if image.texts]
 
 

@@ -1,4 +1,4 @@
-"""Squares that move over a noisy background, drawn from a seed: as clips, and as series of numbers."""
+"""Light squares that move over a dark ground, drawn from a seed: as clips, and as series of numbers."""
 
 import functools
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kvision.data.series import Series, statistics
-from kvision.data.sources.drawing import CONTRAST, noisy
+from kvision.data.sources.drawing import noisy
 from kvision.data.sources.source import Options, Source
 
 COUNTS = {"train": 1500, "val": 300}
@@ -15,6 +15,7 @@ SIZE, FRAMES = 32, 8
 CLASSES = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  # and steps across and down
 SIDES = (6, 10)  # smallest and largest
 SPEEDS = (1.5, 3.0)  # pixels a frame
+DARK, LIGHT = (0, 100), (155, 255)  # levels of the background and of the square
 COLUMNS, JITTER = ("x", "y", "side"), 0.3  # of series, and their noise's standard deviation in pixels
 
 
@@ -29,7 +30,9 @@ def squares(split: str, options: Options) -> Source:
     """1,500 movements for training and 300 others for validation, as many of each direction."""
     seeds = [seed for seed, name in enumerate(COUNTS) if split in ("all", name)]
     movements = [movement for seed in seeds for movement in _movements(seed)]
-    labels = np.array([index % len(CLASSES) for seed in seeds for index in range(len(_movements(seed)))], np.int64)
+    labels = np.array(
+        [index % len(CLASSES) for seed in seeds for index in range(len(_movements(seed)))], np.int64
+    )
     if options.target == "sequence":
         values = np.concatenate([movement.series for movement in movements])
         all_rows = np.full(len(values), True)
@@ -58,18 +61,16 @@ def squares(split: str, options: Options) -> Source:
 def move(seed: int, index: int) -> Movement:
     """Draws a movement, the same one for the same arguments; `index` modulo 4 is its class.
 
-    A square that leaves the frame comes in again on the other side, and begins anywhere: so each frame by
-    itself looks the same in all classes.
+    A square that leaves the frame comes in again on the other side, and its way lies anywhere: so each frame
+    by itself looks the same in all classes. In the series its centre goes on outside the frame.
     """
     random = np.random.default_rng([seed, index])
     step = random.uniform(*SPEEDS) * np.array([*CLASSES.values()][index % len(CLASSES)])
-    centres = (random.uniform(0, SIZE, 2) + np.arange(FRAMES)[:, None] * step) % SIZE
+    centres = random.uniform(0, SIZE, 2) + (np.arange(FRAMES)[:, None] - (FRAMES - 1) / 2) * step
     side = int(random.integers(SIDES[0], SIDES[1] + 1))
-    behind = colour = random.uniform(0, 255, 3)
-    while np.abs(colour - behind).max() < CONTRAST:
-        colour = random.uniform(0, 255, 3)
+    behind, colour = random.uniform(*DARK, 3), random.uniform(*LIGHT, 3)
     pixels = np.arange(SIZE) + 0.5
-    offsets = (pixels - centres[..., None] + SIZE / 2) % SIZE - SIZE / 2  # (frames, 2, pixels) from the centre
+    offsets = (pixels - centres[..., None] + SIZE / 2) % SIZE - SIZE / 2  # (frames, 2, pixels)
     columns, rows = np.moveaxis(np.abs(offsets) < side / 2, 1, 0)
     inside = rows[:, :, None] & columns[:, None, :]
     clip = noisy(random, np.where(inside[..., None], colour, behind))

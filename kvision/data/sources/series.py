@@ -13,11 +13,12 @@ from kvision.errors import UserError
 from kvision.names import listed, quoted, say_once
 
 OTHERS = ("sequence", "set", "label")  # columns that are no features
+LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """The rows of a file, in its order: their lines, features, and what `OTHERS` say, "" where they do not."""
+    """The rows of a file in its order: their lines, features, and what `OTHERS` say, "" without these."""
 
     path: str
     columns: tuple[str, ...]
@@ -61,8 +62,8 @@ def _predicted(table, rows, split, options) -> Source:
 def _labeled(table, rows, split, options) -> Source:
     if "" in table.sequences:
         raise UserError(
-            f"{table.path!r} must have the column 'sequence', whose rows with the same name are a series; its "
-            f"columns are {listed(table.columns)}."
+            f"{table.path!r} must have the column 'sequence', whose rows with the same name are a series; "
+            f"its features are {listed(table.columns)}."
         )
     for what, values in (("label", table.labels), ("set", table.sets)):
         for of_one in rows:
@@ -79,7 +80,9 @@ def _labeled(table, rows, split, options) -> Source:
         of_label = defaultdict(list)
         for place, of_one in enumerate(rows):
             of_label[table.labels[of_one[0]]].append(place)
-        held_out = {place for places in of_label.values() for place in part(places, "val", options.val_fraction)}
+        held_out = {
+            place for places in of_label.values() for place in part(places, "val", options.val_fraction)
+        }
         of_row = ["val" if place in held_out else "train" for place in range(len(rows))]
     used = parts(split, {*of_row}, repr(table.path))
     sets = np.empty(len(table.lines), object)
@@ -90,7 +93,14 @@ def _labeled(table, rows, split, options) -> Source:
     labels = [class_names.index(table.labels[of_one[0]]) if options.labeled else 0 for of_one in chosen]
     everything = np.full(len(table.lines), True)
     return _source(
-        table, chosen, everything, sets, split, class_names=class_names, labels=np.array(labels), divided=divided
+        table,
+        chosen,
+        everything,
+        sets,
+        split,
+        class_names=class_names,
+        labels=np.array(labels),
+        divided=divided,
     )
 
 
@@ -114,10 +124,11 @@ def _source(table, rows, predicted, sets, split, *, class_names, labels=None, di
 
 
 def _table(path, labeled) -> Table:
-    columns, lines, rows = None, [], []
+    columns: list[str] = []
+    lines, rows = [], []
     for number, fields in read_csv(path):
         fields = [field.strip() for field in fields]
-        if columns is None:
+        if not columns:
             columns = fields
             twice = [name for name in columns if columns.count(name) > 1 or not name]
             if twice:
@@ -137,14 +148,16 @@ def _table(path, labeled) -> Table:
         rows.append(fields)
     if not rows:
         raise UserError(f"{path!r} has no rows behind a header: names of columns, and numbers were expected.")
-    of_column = dict(zip(columns, zip(*rows, strict=True), strict=True))
+    of_column = {name: [fields[place] for fields in rows] for place, name in enumerate(columns)}
     features = {name: [*map(_number, texts)] for name, texts in of_column.items() if name not in OTHERS}
     words = [name for name, numbers in features.items() if all(number is None for number in numbers)]
     if words and len(words) < len(features):
         say_once(f"{path!r}: columns without numbers are no features: {listed(words)}.")
     features = {name: numbers for name, numbers in features.items() if name not in words}
     if not features:
-        raise UserError(f"{path!r} has no column of numbers beside {listed(OTHERS)}; got {listed(of_column)}.")
+        raise UserError(
+            f"{path!r} has no column of numbers beside {listed(OTHERS)}; got {listed(of_column)}."
+        )
     for name, numbers in features.items():
         if None in numbers:
             row = numbers.index(None)
@@ -152,19 +165,27 @@ def _table(path, labeled) -> Table:
                 f"{path!r}, row {lines[row]}: a number was expected in the column {quoted(name)}; got "
                 f"{quoted(of_column[name][row])}."
             )
-    others = {name: list(of_column.get(name, [""] * len(rows))) for name in OTHERS}
+    others = {name: of_column.get(name, [""] * len(rows)) for name in OTHERS}
     if "set" in of_column:
         others["set"] = [split_of(name) or name for name in others["set"]]
         for line, name in zip(lines, others["set"], strict=True):
             if split_of(name) is None:
-                raise UserError(f"{path!r}, row {line}: the set must be train, val or test; got {quoted(name)}.")
+                raise UserError(
+                    f"{path!r}, row {line}: the set must be train, val or test; got {quoted(name)}."
+                )
     for name in ("sequence", "label") if labeled else ("sequence",):
         if name in of_column and "" in others[name]:
             line = lines[others[name].index("")]
             raise UserError(f"{path!r}, row {line}: the column {name!r} is empty.")
     values = np.array([*features.values()], np.float32).T
     return Table(
-        path, tuple(features), lines, np.ascontiguousarray(values), others["sequence"], others["set"], others["label"]
+        path,
+        tuple(features),
+        lines,
+        np.ascontiguousarray(values),
+        others["sequence"],
+        others["set"],
+        others["label"],
     )
 
 
@@ -174,4 +195,4 @@ def _number(text) -> float | None:
         number = float(text)
     except ValueError:
         return None
-    return number if math.isfinite(number) and abs(number) <= np.finfo(np.float32).max else None
+    return number if math.isfinite(number) and abs(number) <= LARGEST else None

@@ -157,7 +157,9 @@ class Source:
         """The identity of the split, to compare it with another."""
         files = dict.fromkeys([self.files, *self.target_files.values()])
         others = b"".join(part.digest() for part in (self.objects, self.captions, self.series) if part)
-        identity = identify(self.class_names, self.labels, *filter(None, files), size=self.size, others=others)
+        identity = identify(
+            self.class_names, self.labels, *filter(None, files), size=self.size, others=others
+        )
         return replace(identity, divided=self.divided)
 
 

@@ -59,8 +59,8 @@ def draw(seed: int, index: int) -> tuple[np.ndarray, str]:
     image = background(random, SIZE)
     while min(np.abs(image - level).max(-1).min() for level in levels) < CONTRAST:
         image = background(random, SIZE)
-    for shape, corner, side, level in zip(shapes, corners, sides, levels, strict=True):
-        image[covered(shape, *corner, side, SIZE)] = level
+    for shape, (top, left), side, level in zip(shapes, corners, sides, levels, strict=True):
+        image[covered(shape, top, left, side, SIZE)] = level
     relation = RELATIONS[axis][int(apart[axis] > 0)]
     [first, second] = [f"a {colour} {shape}" for colour, shape in zip(colours, shapes, strict=True)]
     return noisy(random, image), f"{first} {relation} {second}"

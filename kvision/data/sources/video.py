@@ -27,7 +27,9 @@ def video(path: str, split: str, options: Options) -> Source:
     clips = [clip for clips in of_class for clip in clips]
     videos = [clip[0] for clip in clips if ending_of(clip[0]) in VIDEOS]
     if videos and not has_pyav():
-        raise MissingPackage(f"{videos[0]!r} is a video file, which needs PyAV: pip install 'kvision[video]'.")
+        raise MissingPackage(
+            f"{videos[0]!r} is a video file, which needs PyAV: pip install 'kvision[video]'."
+        )
 
     def name_of(index):
         first = clips[index][0]

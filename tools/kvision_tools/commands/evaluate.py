@@ -96,7 +96,7 @@ def main(positional):
         data, sums, found = load(batch_size=FLAGS.batch_size), {}, []
         with read_errors([data]):
             for batch in data.dataset.as_numpy_iterator():
-                answers = task.answer(model, batch)
+                answers = task.ask(model, batch)
                 if not networks.are_finite(answers) and not FLAGS.allow_nonfinite:
                     raise UserError(f"{model.name} answers with NaN or infinity: its weights are damaged.")
                 add(sums, task.judge(answers, batch))  # pyright: ignore  # TensorFlow's stubs know no dicts

@@ -1,4 +1,4 @@
-"""kvision-predict: the classes of images, of their pixels, of clips and of sequences, objects, captions, forecasts.
+"""kvision-predict: classes of images, pixels, clips and sequences; objects in images, captions, forecasts.
 
 kvision-predict --model=runs/demo IMAGE...
 kvision-predict --model=efficientnet_lite0 --weights=imagenet FOLDER 'PATTERN*.jpg'
@@ -34,7 +34,7 @@ def define():
     flags.DEFINE_string(
         "output",
         "predictions",
-        "Folder of the pictures, which networks that classify pixels, find objects or attend to an image give.",
+        "Folder of the pictures, which networks that classify pixels, find objects or attend to images give.",
     )
     flags.DEFINE_bool("overwrite", False, "Whether files in --output are replaced.")
     flags.DEFINE_string(
@@ -69,7 +69,9 @@ def main(arguments):
         names = distinct([name for name, _ in items])
         exif = opened.exif if FLAGS.exif is None else FLAGS.exif
         if not task.draws and FLAGS["output"].present:
-            raise UserError(f"`--output` is for pictures of masks, boxes or attention; {model.name} has none.")
+            raise UserError(
+                f"`--output` is for pictures of masks, boxes or attention; {model.name} has none."
+            )
         if not FLAGS.output:
             raise UserError("`--output` must be a folder; got ''.")
         folder, results = Path(FLAGS.output).expanduser(), None
@@ -95,7 +97,7 @@ def main(arguments):
             batch = {task.input: np.array(task.prepare(pixels, size, **settings))[None]}
             if count := networks.proposals_of(model):
                 batch["proposals"] = letterboxed_proposals(pixels, size, count)[None]
-            answers = task.answer(model, batch, drawn=task.draws)
+            answers = task.ask(model, batch, drawn=task.draws)
             if not networks.are_finite(answers) and not FLAGS.allow_nonfinite:
                 raise UserError(f"{model.name} answers with NaN to {path!r}: its weights are damaged.")
             answer = keras.tree.map_structure(lambda part: part[0], answers)
@@ -121,7 +123,7 @@ def main(arguments):
             if results.left_out:
                 print(results.remark, file=sys.stderr)
         if unreadable == len(items):
-            raise UserError(f"None of the files has a readable {task.kind}.")
+            raise UserError(f"None of the files can be read; {task.kind}s were expected.")
         if unreadable:
             print(f"Skipped {counted(unreadable, 'unreadable file')}.", file=sys.stderr)
 
