@@ -25,12 +25,13 @@ def tiny_video(head, **keywords):
 
 
 def inputs_for(model, batch=2):
-    """Pixels, tokens or values, as the model's inputs are named."""
+    """Pixels, tokens or values, as the model's inputs are named; the same ones for the same shapes."""
+    random = np.random.default_rng(0)
 
     def draw(tensor):
         shape = (batch, *tensor.shape[1:])
         if tensor.name == "tokens":
-            return RANDOM.integers(1, 12, shape).astype("int32")
-        return RANDOM.uniform(0, 255 if len(shape) > 3 else 1, shape).astype("float32")
+            return random.integers(1, 12, shape).astype("int32")
+        return random.uniform(0, 255 if len(shape) > 3 else 1, shape).astype("float32")
 
     return keras.tree.map_structure(draw, model.input)
