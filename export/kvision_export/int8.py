@@ -162,7 +162,8 @@ class Int8Files:
     def _activations(self, model) -> list[str]:
         """The operators that give probabilities, whose int8 knows steps of 1/256 only."""
         graph = model.subgraphs[0]
-        lasts = [flatbuffer.producer(graph, index) for index in graph.outputs]
+        computed = [index for index in graph.outputs if not flatbuffer.is_constant(model, index)]
+        lasts = [flatbuffer.producer(graph, index) for index in computed]
         names = [_name(model, last) for last in lasts if flatbuffer.operator_name(model, last) in OPERATORS]
         return names if self.io_dtype != "int8" else []
 
