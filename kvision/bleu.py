@@ -11,7 +11,7 @@ ORDERS = 4  # lengths of the runs of words, from 1 on
 
 
 def counts(candidate: Sequence[int], references: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """What one sentence adds to BLEU's sums over a corpus.
+    """Counts of one sentence, which are added up over a corpus.
 
     Args:
         candidate: words as numbers.

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 IMAGE, PROPOSALS = "image", "proposals"  # names and order of a file's inputs
-SERIES = "series"  # that of an input that is no image
+SERIES = "series"  # name of the input of networks that take series
 
 
 def name_of(shape: Sequence[int | None]) -> str:

@@ -117,7 +117,7 @@ def pixels(given: IODtype, preprocess: Preprocess | None, series: bool = False) 
     Args:
         given: the file's input, of scale 1 where it is of integers.
         preprocess: the network's own normalisation, which is inside the file; None where it has none.
-        series: whether the input are no pixels.
+        series: whether the input is a series, not pixels.
     """
     if given.dtype == "int8":
         less = given.zero_point + 128

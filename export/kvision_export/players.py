@@ -1,5 +1,6 @@
 """Files with signatures that are called more than once for an example: word by word, or frame by frame."""
 
+import abc
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from kvision.vocabulary import END, PADDING, START
 from kvision_export import runner
 
 
-class Player:
+class Player(abc.ABC):
     """A file that is fed an example, and is played to its end, as an interpreter is invoked.
 
     Args:
@@ -38,9 +39,9 @@ class Player:
         """Plays the example to its end."""
         self.answer = self.play()
 
+    @abc.abstractmethod
     def play(self) -> np.ndarray:
         """The answer to the example."""
-        raise NotImplementedError
 
     def input(self, signature: str, name: str, values: np.ndarray) -> np.ndarray:
         """Pixels as a signature takes them."""

@@ -1,4 +1,4 @@
-"""What an example of a split is: a function for each kind of target, from a source to `Examples`."""
+"""Examples of a split: a function for each kind of target, from a source to `Examples`."""
 
 import functools
 from collections.abc import Callable

@@ -55,7 +55,7 @@ class Series:
             int64 `(windows,)`, ascending.
 
         Raises:
-            UserError: a series is not as long, or there is no such row.
+            UserError: a series has fewer than `length + 1` rows, or no row has `length` rows before it.
         """
         sizes = np.diff(self.starts)
         if len(short := np.flatnonzero(sizes <= length)):

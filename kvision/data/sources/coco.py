@@ -156,7 +156,7 @@ class Lists:
             raise UserError(f"{file!r} must have the lists {listed(keys)}, as {whose} have; got {got}.")
 
     def each(self, key: str, form: str, fields: Sequence[str], convert: Callable) -> Iterator:
-        """What `convert` makes of each entry of a list; where it fails, `form` and `fields` say why."""
+        """The entries of a list, each converted by `convert`; where it fails, `form` and `fields` say why."""
         for place, item in enumerate(self.lists[key]):
             try:
                 yield convert(item)

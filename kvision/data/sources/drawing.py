@@ -1,4 +1,4 @@
-"""What drawn pictures are made of: backgrounds, shapes and noise."""
+"""Parts of drawn pictures: backgrounds, shapes and noise."""
 
 import numpy as np
 
